@@ -1,0 +1,102 @@
+"""Every way a request can fail, as a named error.
+
+An error travels as its code and a text; `error_for` turns them back into the class on the other side. Texts say what
+was found, what was expected, and which option changes a limit; they never hold internal names, paths or pids.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class InferError(Exception):
+    """A request that got a named error instead of an answer. Base of all errors below; on its own: `INTERNAL`."""
+
+    code: ClassVar[str] = "INTERNAL"
+
+
+class BadInput(InferError):
+    """The request itself is wrong: not a picture, a wrong shape, an unknown option, a malformed header."""
+
+    code = "BAD_INPUT"
+
+
+class UnknownModel(InferError):
+    """No model of that name is served."""
+
+    code = "UNKNOWN_MODEL"
+
+
+class ResourceUnavailable(InferError):
+    """A queue or a ring is full; the request was not admitted and may be sent again later."""
+
+    code = "RESOURCE_UNAVAILABLE"
+
+
+class DeadlineExceeded(InferError):
+    """The deadline of the request passed before its answer was ready."""
+
+    code = "DEADLINE_EXCEEDED"
+
+
+class Dropped(InferError):
+    """A newer frame of the same source took this frame's place in the queue, or the request was cancelled."""
+
+    code = "DROPPED"
+
+
+class Poison(InferError):
+    """The request killed two workers in a row and will not be tried again."""
+
+    code = "POISON"
+
+
+class WorkerLost(InferError):
+    """The worker that held the request died and nobody could take the request over."""
+
+    code = "WORKER_LOST"
+
+
+class Unauthorized(InferError):
+    """The client's key is unknown, or may not do this."""
+
+    code = "UNAUTHORIZED"
+
+
+class ServerUnavailable(InferError):
+    """Nobody answered at the server's address in time, or the server is stopping."""
+
+    code = "SERVER_UNAVAILABLE"
+
+
+class ModelRejected(InferError):
+    """A model file that cannot be served: not ONNX, truncated, an unknown operator, shapes that do not fit."""
+
+    code = "MODEL_REJECTED"
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be used: an unknown key, a value out of range, too little shared memory."""
+
+
+def error_for(code: str, text: str) -> InferError:
+    """The exception that stands for `code`; an unknown code (a newer server) becomes a plain `InferError`."""
+    return _BY_CODE.get(code, InferError)(text)
+
+
+_BY_CODE: dict[str, type[InferError]] = {
+    kind.code: kind
+    for kind in (
+        InferError,
+        BadInput,
+        UnknownModel,
+        ResourceUnavailable,
+        DeadlineExceeded,
+        Dropped,
+        Poison,
+        WorkerLost,
+        Unauthorized,
+        ServerUnavailable,
+        ModelRejected,
+    )
+}

@@ -1,0 +1,158 @@
+"""The public wire: what clients and the gateway say to each other. Declarations only; docs/protocol.md is its manual.
+
+Every message is `[header, payload?]`, the header a MessagePack map with `v` and `type`. Requests are checked against
+these types field by field; an unknown field is an error, so that no option is ever silently ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+VERSION = 1
+
+RequestId = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Name = Annotated[str, Meta(min_length=1, max_length=128)]
+Dimension = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Version = Literal[1]
+MAX_TIMEOUT = 3600.0  # seconds
+
+
+class Tensor(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """`[name, dtype, shape]` of an array in a payload; arrays lie one after the other, C order, little endian."""
+
+    name: Annotated[str, Meta(max_length=128)]
+    dtype: Annotated[str, Meta(max_length=16)]
+    shape: Annotated[tuple[Dimension, ...], Meta(max_length=8)]
+
+
+class LentSlot(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """`[ring, index, size]`: the payload lies in a slot of a ring that the gateway lent to this client."""
+
+    ring: RequestId
+    index: Annotated[int, Meta(ge=0, le=65535)]
+    size: Annotated[int, Meta(ge=0, le=2**40)]
+
+
+class _Request(Struct, frozen=True, kw_only=True, tag_field="type", forbid_unknown_fields=True):
+    v: Version = VERSION
+    id: RequestId
+
+
+class Infer(_Request, frozen=True, kw_only=True, tag="infer"):
+    """One job. The payload is the second frame, or lies in `slot`."""
+
+    model: Name
+    kind: Literal["picture", "frame", "tensors"] = "picture"
+    tensors: Annotated[tuple[Tensor, ...], Meta(max_length=32)] = ()  # frame: one, [h, w, 3] uint8 BGR
+    slot: LentSlot | None = None
+    timeout: Annotated[float, Meta(gt=0, le=MAX_TIMEOUT)] | None = None  # seconds; None: the server's default
+    priority: Annotated[int, Meta(ge=-100, le=100)] = 0  # higher goes first
+    options: msgspec.Raw = msgspec.Raw(b"\x80")  # a map; the model's task knows the keys
+    format: Literal["arrays", "objects"] = "arrays"
+    source: Annotated[str, Meta(max_length=128)] = ""  # the live stream this frame belongs to
+    drop: Literal["none", "latest"] = "none"  # latest: replaces a queued frame of the same source
+
+
+class Cancel(_Request, frozen=True, kw_only=True, tag="cancel"):
+    """Forget the job with request id `job` if it has not begun. It is answered with DROPPED; this is not answered."""
+
+    job: RequestId
+
+
+class Lend(_Request, frozen=True, kw_only=True, tag="lend"):
+    """Ask for a ring of `slots` slots of `size` bytes on the same machine; asked again with `ring`, keeps it alive."""
+
+    slots: Annotated[int, Meta(ge=1, le=1024)] = 1
+    size: Annotated[int, Meta(ge=1, le=2**32)] = 1
+    ring: RequestId | None = None
+
+
+class GiveBack(_Request, frozen=True, kw_only=True, tag="give_back"):
+    """Give a lent ring back."""
+
+    ring: RequestId
+
+
+class Models(_Request, frozen=True, kw_only=True, tag="models"):
+    """What is served."""
+
+
+class Status(_Request, frozen=True, kw_only=True, tag="status"):
+    """How the server is: processes, queues, rings, counters."""
+
+
+class Ready(_Request, frozen=True, kw_only=True, tag="ready"):
+    """Whether a synthetic job passes through every stage of every model."""
+
+
+class Load(_Request, frozen=True, kw_only=True, tag="load"):
+    """Load a model file of the server's machine, or replace the model of that name."""
+
+    name: Name
+    path: Annotated[str, Meta(min_length=1, max_length=4096)]
+    options: dict[str, Any] = {}
+
+
+class Unload(_Request, frozen=True, kw_only=True, tag="unload"):
+    """Stop serving a model."""
+
+    name: Name
+
+
+class Stop(_Request, frozen=True, kw_only=True, tag="stop"):
+    """Drain and stop the server."""
+
+
+Request = Infer | Cancel | Lend | GiveBack | Models | Status | Ready | Load | Unload | Stop
+
+
+class RequestIdOnly(Struct, frozen=True):
+    """Reads the id of a request that is wrong otherwise, so that its error finds its way."""
+
+    id: RequestId
+
+
+class AnswerBody(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An answer of format "arrays". The arrays themselves are the payload, in this order."""
+
+    task: str
+    model: str
+    width: int = 0  # of the original picture, in pixels; 0 for tensors
+    height: int = 0
+    arrays: tuple[Tensor, ...] = ()
+    names: dict[int, str] = {}  # of the classes in this answer
+
+
+class _Reply(Struct, frozen=True, kw_only=True, tag_field="type"):
+    v: int = VERSION
+    id: int
+
+
+class Answer(_Reply, frozen=True, kw_only=True, tag="answer"):
+    """`answer` is an AnswerBody (format "arrays") or the documented result map (format "objects").
+
+    `timing` is in seconds per stage and wait, `batch` the size of the batch the job was part of.
+    """
+
+    answer: msgspec.Raw
+    timing: dict[str, float] = {}
+    batch: int = 1
+
+
+class Error(_Reply, frozen=True, kw_only=True, tag="error"):
+    """Why there is no answer: a code of parallel_infer.errors and a text for people. `id` is 0 where unreadable."""
+
+    code: str
+    message: str
+
+
+class Result(_Reply, frozen=True, kw_only=True, tag="result"):
+    """The answer to everything but Infer."""
+
+    result: msgspec.Raw
+
+
+Reply = Answer | Error | Result

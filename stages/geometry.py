@@ -1,0 +1,37 @@
+"""How a frame became a row, and the way back.
+
+A `Geometry` is an axis-aligned affine map per axis: `row = frame * scale + offset`. Pixel coordinates are continuous:
+a frame of width W spans 0..W, and its first pixel covers 0..1, so resizing W to w is `scale = w / W, offset = 0`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+
+
+class Geometry(NamedTuple):
+    """Frame size in pixels (after EXIF orientation) and the map from frame to row coordinates."""
+
+    width: float
+    height: float
+    scale_x: float
+    scale_y: float
+    offset_x: float
+    offset_y: float
+
+    def boxes_to_frame(self, boxes: Floats) -> Floats:
+        """Map xyxy boxes, float32 [n, 4] in row pixels, to frame pixels. Boxes are not clipped."""
+        scale = np.array([self.scale_x, self.scale_y, self.scale_x, self.scale_y], np.float32)
+        offset = np.array([self.offset_x, self.offset_y, self.offset_x, self.offset_y], np.float32)
+        return (boxes - offset) / scale
+
+    def points_to_frame(self, points: Floats) -> Floats:
+        """Map points, float32 [..., 2] in row pixels, to frame pixels."""
+        scale = np.array([self.scale_x, self.scale_y], np.float32)
+        offset = np.array([self.offset_x, self.offset_y], np.float32)
+        return (points - offset) / scale
