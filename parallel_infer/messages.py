@@ -1,0 +1,386 @@
+"""What the processes of a server say to each other. Declarations only, grouped by receiver; nothing is pickled.
+
+Every frame holds a list of messages: what waits together travels together. Times are seconds of the machine-wide
+monotonic clock. Pixels and tensors never travel; a `SlotRef` says where they lie.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any
+
+from msgspec import Struct
+
+from parallel_infer.models import ModelSpec
+from parallel_infer.protocol import Tensor
+from parallel_infer.ring import RingSpec
+
+
+class PayloadKind(IntEnum):
+    """What a job's payload is."""
+
+    PICTURE = 0  # encoded bytes
+    FRAME = 1  # uint8 BGR [h, w, 3]
+    TENSORS = 2  # ready inputs, one after the other
+
+
+class AnswerFormat(IntEnum):
+    """How the client wants its answer."""
+
+    ARRAYS = 0
+    OBJECTS = 1
+
+
+class SlotFate(IntEnum):
+    """Whether the ingress slot of a refused job may be used again."""
+
+    FREE = 0
+    HELD = 1  # a worker may still read it; Released follows
+
+
+class SlotRef(Struct, frozen=True, array_like=True):
+    """`size` bytes at slot `index` of a byte ring, claimed under `generation`."""
+
+    ring: str
+    index: int
+    generation: int
+    size: int
+    slot_size: int
+
+
+Geometry = tuple[float, ...]  # opaque to the engine; stages.geometry.Geometry
+
+
+class ModelPlan(Struct, frozen=True):
+    """A model as it is served: everything any process needs to take part."""
+
+    name: str
+    version: int
+    spec: ModelSpec
+    rows: RingSpec
+    outputs: RingSpec
+    max_batch: int
+    preferred_batch: int
+    fixed_batch: int  # 0: any size will do
+    max_queue_delay: float  # seconds
+    queue_size: int
+    instances: int
+    weight: float
+    run: dict[str, Any]  # provider, precision, threads, decode mode: what the stages' processes need
+
+
+# --- to the dispatcher -----------------------------------------------------------------------------------------------
+
+
+class Admit(Struct, frozen=True, array_like=True, tag=1):
+    """From the gateway: a job whose payload lies in `ref`."""
+
+    job: int
+    model: str
+    ref: SlotRef
+    kind: PayloadKind
+    tensors: tuple[Tensor, ...]
+    options: bytes
+    format: AnswerFormat
+    received: float
+    deadline: float
+    priority: int
+    source: str  # not empty: replaces a queued job of the same source
+
+
+class CancelJob(Struct, frozen=True, array_like=True, tag=2):
+    """From the gateway: the client does not want this job any more."""
+
+    job: int
+
+
+class WorkerReady(Struct, frozen=True, array_like=True, tag=3):
+    """From a worker: it has started and holds no lease. `times` are measured seconds by batch size (infer)."""
+
+    stage: str
+    model: str
+    times: dict[int, float]
+
+
+class Decoded(Struct, frozen=True, array_like=True, tag=4):
+    """From a decode worker: the row is written."""
+
+    lease: int
+    geometry: Geometry
+    started: float
+    seconds: float
+
+
+class DecodeFailed(Struct, frozen=True, array_like=True, tag=5):
+    """From a decode worker: this job cannot become a row, and why."""
+
+    lease: int
+    code: str
+    text: str
+
+
+class FailedRow(Struct, frozen=True, array_like=True):
+    """One job of a batch that failed, by its position in the batch."""
+
+    index: int
+    code: str
+    text: str
+
+
+class Inferred(Struct, frozen=True, array_like=True, tag=6):
+    """From an infer worker: outputs lie in the leased slot; `shapes` of those the graph does not fix."""
+
+    lease: int
+    started: float
+    seconds: float
+    gathered: int  # rows that had to be copied together
+    shapes: dict[str, tuple[int, ...]]
+    failed: tuple[FailedRow, ...]
+
+
+class Postprocessed(Struct, frozen=True, array_like=True, tag=7):
+    """From a postprocess worker: all jobs of the lease are answered."""
+
+    lease: int
+    seconds: float
+
+
+class WorkerDown(Struct, frozen=True, array_like=True, tag=8):
+    """From the supervisor: this worker is dead and reaped; what it held may be used again."""
+
+    worker: str
+
+
+class StatusQuery(Struct, frozen=True, array_like=True, tag=9):
+    """From the gateway or the supervisor: tell how things are, under this number."""
+
+    query: int
+
+
+class OpenModel(Struct, frozen=True, array_like=True, tag=10):
+    """From the supervisor: a model to serve. Its workers announce themselves."""
+
+    plan: ModelPlan
+
+
+class CloseModel(Struct, frozen=True, array_like=True, tag=11):
+    """From the supervisor: take no more jobs of this model; say ModelClosed when the last one is answered."""
+
+    model: str
+
+
+class Drain(Struct, frozen=True, array_like=True, tag=12):
+    """From the supervisor: take no more jobs at all; say Drained when the last one is answered."""
+
+
+class GatewayUp(Struct, frozen=True, array_like=True, tag=13):
+    """From a gateway that has just started: jobs of an earlier one have nobody to answer to."""
+
+
+class StopWorkers(Struct, frozen=True, array_like=True, tag=14):
+    """From the supervisor: let the workers go, then stop."""
+
+
+class LinkUp(Struct, frozen=True, array_like=True, tag=15):
+    """From the supervisor: this is my address."""
+
+
+# --- to the gateway --------------------------------------------------------------------------------------------------
+
+
+class Refused(Struct, frozen=True, array_like=True, tag=20):
+    """From the dispatcher: this job gets an error."""
+
+    job: int
+    code: str
+    text: str
+    slot: SlotFate
+
+
+class Released(Struct, frozen=True, array_like=True, tag=21):
+    """From the dispatcher: nobody reads the slot of this refused job any more."""
+
+    job: int
+
+
+class StatusReply(Struct, frozen=True, array_like=True, tag=22):
+    """From the dispatcher or the supervisor: the answer to a StatusQuery."""
+
+    query: int
+    status: dict[str, Any]
+
+
+class Answered(Struct, frozen=True, array_like=True, tag=23):
+    """From a postprocess worker: the answer of a job. `payload` counts the frame that holds it; 0: `small` does."""
+
+    job: int
+    body: bytes
+    small: bytes
+    payload: int
+    times: tuple[float, ...]  # as in TIMES
+    batch: int
+
+
+class JobError(Struct, frozen=True, array_like=True, tag=24):
+    """From a postprocess worker: this job gets an error instead of an answer."""
+
+    job: int
+    code: str
+    text: str
+
+
+class ModelOpened(Struct, frozen=True, array_like=True, tag=25):
+    """From the supervisor: this model takes jobs now."""
+
+    plan: ModelPlan
+    provider: str
+
+
+class ModelClosed(Struct, frozen=True, array_like=True, tag=26):
+    """From the supervisor to the gateway (take no more), or from the dispatcher to the supervisor (all answered)."""
+
+    model: str
+
+
+class DispatcherUp(Struct, frozen=True, array_like=True, tag=27):
+    """From a dispatcher: it takes jobs; pending ones of an earlier dispatcher have to be admitted again."""
+
+
+class Managed(Struct, frozen=True, array_like=True, tag=28):
+    """From the supervisor: how a management request of a client ended; an empty code is success."""
+
+    query: int
+    code: str
+    text: str
+    result: dict[str, Any]
+
+
+TIMES = ("queue", "decode", "batch_wait", "infer", "post_wait", "postprocess")
+
+
+# --- to workers ------------------------------------------------------------------------------------------------------
+
+
+class DecodeLease(Struct, frozen=True, array_like=True, tag=40):
+    """Decode the payload in `ref` into `row` of the model's input ring."""
+
+    lease: int
+    model: str
+    ref: SlotRef
+    kind: PayloadKind
+    tensors: tuple[Tensor, ...]
+    options: bytes
+    row: int
+
+
+class InferLease(Struct, frozen=True, array_like=True, tag=41):
+    """Run the model on these rows into output slot `slot`."""
+
+    lease: int
+    rows: tuple[int, ...]
+    slot: int
+
+
+class PostJob(Struct, frozen=True, array_like=True):
+    """One job of a postprocess lease. `times` as in TIMES up to infer."""
+
+    job: int
+    index: int  # in the batch
+    geometry: Geometry
+    options: bytes
+    format: AnswerFormat
+    times: tuple[float, ...]
+
+
+class PostLease(Struct, frozen=True, array_like=True, tag=42):
+    """Answer these jobs from output slot `slot`, which holds a batch of `batch`."""
+
+    lease: int
+    model: str
+    slot: int
+    batch: int
+    inferred: float
+    shapes: dict[str, tuple[int, ...]]
+    jobs: tuple[PostJob, ...]
+
+
+class StopWorker(Struct, frozen=True, array_like=True, tag=43):
+    """Stop now; no lease is held."""
+
+
+class ModelAdded(Struct, frozen=True, array_like=True, tag=44):
+    """Leases for this model may come."""
+
+    plan: ModelPlan
+
+
+class ModelRemoved(Struct, frozen=True, array_like=True, tag=45):
+    """No lease of this model will come again: close its rings."""
+
+    model: str
+
+
+# --- to the supervisor -----------------------------------------------------------------------------------------------
+
+
+class KillWorker(Struct, frozen=True, array_like=True, tag=60):
+    """From the dispatcher: this worker has not come back in time."""
+
+    worker: str
+    why: str
+
+
+class Drained(Struct, frozen=True, array_like=True, tag=61):
+    """From the dispatcher: every job is answered."""
+
+
+class Manage(Struct, frozen=True, array_like=True, tag=62):
+    """From the gateway: a management request of a client: "load", "unload" or "stop"."""
+
+    query: int
+    verb: str
+    arguments: dict[str, Any]
+
+
+class Started(Struct, frozen=True, array_like=True, tag=63):
+    """From a child: it is up. `facts` go into the status."""
+
+    facts: dict[str, Any]
+
+
+class StartFailed(Struct, frozen=True, array_like=True, tag=64):
+    """From a child: it cannot start, and why."""
+
+    text: str
+
+
+ToDispatcher = (
+    Admit
+    | CancelJob
+    | WorkerReady
+    | Decoded
+    | DecodeFailed
+    | Inferred
+    | Postprocessed
+    | WorkerDown
+    | StatusQuery
+    | OpenModel
+    | CloseModel
+    | Drain
+    | GatewayUp
+    | StopWorkers
+    | LinkUp
+)
+ToGateway = (
+    Refused
+    | Released
+    | StatusReply
+    | Answered
+    | JobError
+    | ModelOpened
+    | ModelClosed
+    | DispatcherUp
+    | Managed
+)
+ToWorker = DecodeLease | InferLease | PostLease | StopWorker | ModelAdded | ModelRemoved
+ToSupervisor = KillWorker | Drained | Manage | Started | StartFailed | ModelClosed | StatusReply

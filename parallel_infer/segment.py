@@ -1,0 +1,182 @@
+"""Shared-memory segments: created and reserved by one process, attached by others, swept when their run is dead.
+
+The only file that imports `multiprocessing.shared_memory`. A run is marked by a segment of its own, `pinfer-RUN`, on
+which the supervisor holds a file lock for as long as it lives; all other segments of the run are `pinfer-RUN-NAME`.
+The lock, not a pid, tells whether a run is alive: it works across pid namespaces and dies with its holder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import mmap
+import os
+import secrets
+import sys
+import threading
+from collections.abc import Iterator
+from multiprocessing import resource_tracker
+from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from parallel_infer.errors import ConfigError
+
+PREFIX = "pinfer-"
+FOLDER = Path("/dev/shm")
+_MADV_POPULATE_WRITE = 23  # Linux 5.14; absent from the mmap module
+_attaching = threading.Lock()
+
+
+class _Mapping(SharedMemory):
+    """A mapping that may be dropped while views still pin it; the kernel unmaps it when the last view dies."""
+
+    def __del__(self) -> None:
+        with contextlib.suppress(BufferError, OSError):
+            self.close()
+
+
+class Segment:
+    """One mapped segment. `close` gives up this process's mapping, `unlink` (the creator's) removes the name."""
+
+    def __init__(self, mapping: SharedMemory, size: int) -> None:
+        self._mapping = mapping
+        self.name = mapping.name
+        self.size = size
+
+    @classmethod
+    def create(cls, name: str, size: int) -> Segment:
+        """Create a segment with every page reserved and present, mode 0600.
+
+        Raises ConfigError when /dev/shm has no room: without the reservation the first touch of a missing page
+        would be a SIGBUS.
+        """
+        mapping = _Mapping(name=name, create=True, size=size)
+        try:
+            descriptor = os.open(FOLDER / name, os.O_RDWR)
+            try:
+                os.posix_fallocate(descriptor, 0, size)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            mapping.close()
+            mapping.unlink()
+            raise ConfigError(
+                f"not enough shared memory: {size / 2**20:.1f} MB more were needed for one ring ({error.strerror}). "
+                "Give /dev/shm more room (docker run --shm-size=1g; mount -o remount,size=1g /dev/shm), or lower "
+                "shared_memory_mb, max_batch_size or queue_size"
+            ) from None
+        _populate(mapping)
+        return cls(mapping, size)
+
+    @classmethod
+    def attach(cls, name: str) -> Segment:
+        """Map a segment that another process created; that process stays the one who removes it."""
+        if sys.version_info >= (3, 13):
+            mapping: SharedMemory = _Mapping(name=name, track=False)
+        else:
+            # Registering at attach would make this process's resource tracker unlink the segment when we exit.
+            with _attaching, _unregistered():
+                mapping = _Mapping(name=name)
+        _populate(mapping)
+        return cls(mapping, mapping.size)
+
+    def view(self, dtype: str, shape: tuple[int, ...], offset: int = 0) -> npt.NDArray[Any]:
+        """The one way to see shared memory: an array [*shape] at `offset` bytes that pins the mapping."""
+        count = int(np.prod(shape, dtype=np.int64))
+        return np.frombuffer(self._mapping.buf, dtype, count, offset).reshape(shape)
+
+    def close(self) -> None:
+        """Give up this mapping; with views still alive, the last of them does."""
+        with contextlib.suppress(BufferError):
+            self._mapping.close()
+
+    def unlink(self) -> None:
+        """Remove the name; mappings of other processes stay valid until they close."""
+        with contextlib.suppress(FileNotFoundError):
+            self._mapping.unlink()
+
+
+def _populate(mapping: SharedMemory) -> None:
+    """Fault all pages in now, so that the first pass over a ring is as fast as the second."""
+    memory = mapping.buf.obj if mapping.buf is not None else None
+    if isinstance(memory, mmap.mmap):
+        with contextlib.suppress(OSError):  # an older kernel: pages come one by one
+            memory.madvise(_MADV_POPULATE_WRITE)
+
+
+@contextlib.contextmanager
+def _unregistered() -> Iterator[None]:
+    register = resource_tracker.register
+    resource_tracker.register = lambda name, rtype: None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        resource_tracker.register = register
+
+
+class RunMark:
+    """The mark of a living run. Made first and removed last; its lock says that the run's segments are in use."""
+
+    def __init__(self) -> None:
+        while True:
+            self.run = secrets.token_hex(4)
+            path = FOLDER / f"{PREFIX}{self.run}"
+            self._descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            with contextlib.suppress(FileNotFoundError):
+                # A sweeper may have locked and removed the mark between the two calls above.
+                if path.stat().st_ino == os.fstat(self._descriptor).st_ino:
+                    return
+            os.close(self._descriptor)
+
+    def segment_name(self, name: str) -> str:
+        """The name of a segment of this run."""
+        return f"{PREFIX}{self.run}-{name}"
+
+    def remove(self) -> None:
+        """Remove every segment of this run that is still there, then the mark."""
+        for path in FOLDER.glob(f"{PREFIX}{self.run}-*"):
+            path.unlink(missing_ok=True)
+        (FOLDER / f"{PREFIX}{self.run}").unlink(missing_ok=True)
+        os.close(self._descriptor)
+
+
+def dead_runs() -> list[str]:
+    """Runs of this user whose supervisor is gone but whose segments are still there."""
+    runs = {path.name.removeprefix(PREFIX).split("-")[0] for path in FOLDER.glob(f"{PREFIX}*") if _ours(path)}
+    return sorted(run for run in runs if not _alive(run))
+
+
+def sweep() -> list[str]:
+    """Remove what dead runs left in /dev/shm; returns the runs."""
+    dead = dead_runs()
+    for run in dead:
+        for path in [*FOLDER.glob(f"{PREFIX}{run}-*"), FOLDER / f"{PREFIX}{run}"]:
+            path.unlink(missing_ok=True)
+    return dead
+
+
+def _ours(path: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_uid == os.getuid()
+    return False
+
+
+def _alive(run: str) -> bool:
+    try:
+        descriptor = os.open(FOLDER / f"{PREFIX}{run}", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except PermissionError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

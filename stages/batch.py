@@ -1,0 +1,127 @@
+"""Auto-batching: how many decoded rows go into the next batch, and whether waiting for more pays. Pure, no clock.
+
+Work-conserving: an idle instance with a decoded row starts at once unless more rows of this model are known to come
+soon and a larger batch is worth the wait. Ready rows are split over idle instances before they are stacked. What a
+batch of each size costs is learned from the runs themselves; where batching gains nothing, batches stay small.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+_RUN_OVERHEAD = 0.0003  # seconds a batch costs besides its run: lease, report, hand-over
+_WORTH = 1.08  # a batch size is good enough when its cost per row is within this factor of the best
+_LEARN = 0.2  # weight of a new observation
+
+
+class Situation(NamedTuple):
+    """What the dispatcher sees of one model when an instance has room."""
+
+    ready: int  # decoded rows that wait
+    upstream: int  # jobs queued or in decode
+    idle: int  # instances with nothing to do
+    spare: int  # busy instances with room for a second batch
+    waited: float  # seconds since the oldest ready row was decoded
+    next_row: float  # seconds until the next upstream row is expected
+    slack: float  # seconds until the earliest deadline among the ready rows
+
+
+class Start(NamedTuple):
+    """Start a batch of this many rows now."""
+
+    size: int
+
+
+class Wait(NamedTuple):
+    """Start nothing; look again after `seconds` (infinite: when something changes)."""
+
+    seconds: float
+
+
+@dataclass(slots=True)
+class BatchTimes:
+    """Seconds of a run by batch size, learned; sizes never run are interpolated linearly."""
+
+    seconds: dict[int, float] = field(default_factory=dict)
+
+    def observe(self, size: int, seconds: float) -> None:
+        """Take a measured run into account."""
+        known = self.seconds.get(size)
+        self.seconds[size] = seconds if known is None else known + _LEARN * (seconds - known)
+
+    def estimate(self, size: int) -> float:
+        """Expected seconds of a batch of `size`; 0 while nothing is known."""
+        known = self.seconds
+        if size in known or not known:
+            return known.get(size, 0.0)
+        below = max((s for s in known if s < size), default=None)
+        above = min((s for s in known if s > size), default=None)
+        if below is None and above is not None:
+            return known[above] * max(size / above, 0.5)  # a smaller batch is rarely under half its neighbour
+        if above is None and below is not None:
+            return known[below] * size / below
+        if below is None or above is None:
+            return 0.0
+        share = (size - below) / (above - below)
+        return known[below] + share * (known[above] - known[below])
+
+
+class AutoBatch:
+    """The policy of one model. `decide` is a pure function of the situation and of the times observed."""
+
+    def __init__(self, *, max_batch: int, preferred: int, fixed: int, max_delay: float) -> None:
+        self.max_batch = fixed or max_batch
+        self.preferred = min(preferred, self.max_batch)
+        self.fixed = fixed
+        self.max_delay = max_delay
+        self.times = BatchTimes()
+        self.target = fixed or self.preferred or self.max_batch
+
+    def learn(self, times: Mapping[int, float]) -> None:
+        """Take times measured before serving (by batch size, in seconds)."""
+        for size, seconds in times.items():
+            self.observe(size, seconds)
+
+    def observe(self, size: int, seconds: float) -> None:
+        """Take a run into account and choose the batch size worth having anew."""
+        self.times.observe(size, seconds)
+        if not self.fixed and not self.preferred:
+            self.target = self._worthwhile()
+
+    def _worthwhile(self) -> int:
+        if len(self.times.seconds) < 2:
+            return self.max_batch
+        costs = {
+            size: (self.times.estimate(size) + _RUN_OVERHEAD) / size for size in _sizes(self.max_batch)
+        }
+        enough = min(costs.values()) * _WORTH
+        return next(size for size, cost in costs.items() if cost <= enough)
+
+    def decide(self, now: Situation) -> Start | Wait:
+        """What to do when `ready` is at least one and an instance has room."""
+        if now.idle:
+            size = min(math.ceil(now.ready / now.idle), self.target, now.ready)
+            if size >= self.target or not self._waiting_pays(now):
+                return Start(size)
+            return Wait(max(0.0, min(self.max_delay - now.waited, now.slack)))
+        if now.spare and now.ready >= self.target:
+            return Start(self.target)
+        return Wait(math.inf)
+
+    def _waiting_pays(self, now: Situation) -> bool:
+        if now.idle > 1 or not now.upstream or now.waited >= self.max_delay:
+            return False
+        run = self.times.estimate(now.ready)
+        if now.slack <= run + self.max_delay:
+            return False
+        # One more row in this batch saves what a batch of its own would cost beyond the row's share.
+        saved = run + self.times.estimate(1) - self.times.estimate(now.ready + 1)
+        return saved > now.next_row or not self.times.seconds
+
+
+def _sizes(largest: int) -> list[int]:
+    """Batch sizes worth considering, in rising order: powers of two and the largest."""
+    return sorted({1 << power for power in range(largest.bit_length()) if 1 << power <= largest} | {largest})
