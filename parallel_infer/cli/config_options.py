@@ -1,0 +1,111 @@
+"""The options that make a ServerConfig, generated from its fields; `serve`, `doctor` and others share them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from msgspec import NODEFAULT, inspect
+
+from parallel_infer.config_fields import PREFIX, SERVER_FIELDS, Field
+from parallel_infer.config_sources import Configuration, read_config
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+# in the order of --help; every other field is set in the file or the environment
+ON_COMMAND_LINE = (
+    "bind",
+    "provider",
+    "precision",
+    "max_batch_size",
+    "max_queue_delay_ms",
+    "queue_size",
+    "timeout_ms",
+    "decode_workers",
+    "postprocess_workers",
+    "instances",
+    "threads",
+    "shared_memory_mb",
+    "max_payload_mb",
+    "max_pixels",
+    "keys",
+    "insecure",
+    "log_format",
+    "log_level",
+    "metrics_port",
+)
+
+FURTHER_FIELDS = (
+    "Every setting can also be given in a TOML file (--config) or in the environment (PARALLEL_INFER_ and its name in "
+    "upper case); the command line wins over the environment, the environment over the file."
+)
+
+
+def model_options(command: Command) -> Command:
+    """--model and --config."""
+    command = click.option(
+        "--config",
+        type=click.Path(dir_okay=False, path_type=Path),
+        envvar=PREFIX + "CONFIG",
+        show_envvar=True,
+        help="TOML file with any of the settings.",
+    )(command)
+    return click.option(
+        "--model",
+        "models",
+        multiple=True,
+        metavar="NAME=PATH",
+        help="A model to serve and the name clients ask for; may be given several times. PATH is an ONNX file, a "
+        "folder in Triton's layout, or zoo:NAME for a shipped model. None at all: the shipped detector, classifier "
+        "and segmenter.",
+    )(command)
+
+
+def config_options(command: Command) -> Command:
+    """--model, --config and an option for every field of `ON_COMMAND_LINE`."""
+    for name in reversed(ON_COMMAND_LINE):
+        command = _option(SERVER_FIELDS[name])(command)
+    return model_options(command)
+
+
+def configuration(options: dict[str, Any]) -> Configuration:
+    """The effective configuration: `options` as click gives them for `config_options`, then environment and file."""
+    arguments = {name: value for name, value in options.items() if name in SERVER_FIELDS}
+    return read_config(arguments, options["config"], os.environ)
+
+
+def _option(field: Field) -> Callable[[Command], Command]:
+    kind = field.type
+    if isinstance(kind, inspect.BoolType):
+        return click.option(field.option, is_flag=True, default=None, help=field.meaning)
+    several = isinstance(kind, inspect.ListType)
+    text = field.meaning + (" May be given several times." if several else "")
+    # no default is given to click, because an option that was not given must not hide the environment or the file
+    return click.option(
+        field.option, type=_type(kind), multiple=several, default=None, help=f"{text}{_default_text(field)}"
+    )
+
+
+def _type(kind: inspect.Type) -> click.ParamType[Any]:
+    match kind:
+        case inspect.ListType(item_type=item):
+            return _type(item)
+        case inspect.LiteralType(values=values):
+            return click.Choice([str(value) for value in values])
+        case inspect.IntType():
+            return click.IntRange(kind.ge, kind.le)
+        case inspect.FloatType(gt=None):
+            return click.FloatRange(kind.ge, kind.le)
+        case inspect.FloatType():
+            return click.FloatRange(kind.gt, kind.le, min_open=True)
+    return click.STRING
+
+
+def _default_text(field: Field) -> str:
+    if field.default is None or field.default is NODEFAULT:
+        return ""
+    values = field.default if isinstance(field.default, list) else [field.default]
+    return f"  [default: {', '.join(str(value) for value in values)}]"

@@ -1,0 +1,322 @@
+"""Where a server's configuration comes from: command line, environment, file, default, in this order of precedence.
+
+What is None in a `ModelConfig` afterwards comes from the server's defaults or from the ONNX file; `stages.families`
+reads the latter. Nothing in here opens a socket, a segment or a model.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import socket
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from parallel_infer.config import ModelConfig, ServerConfig
+from parallel_infer.config_fields import MODEL_FIELDS, PREFIX, SERVER_FIELDS, Field, nearest, show
+from parallel_infer.errors import ConfigError
+from parallel_infer.model_files import default_models, find_model, split_model, zoo_models
+
+__all__ = ["Configuration", "check_addresses", "load_config", "provenance", "read_config", "zoo_models"]
+
+COMMAND_LINE = "command line"
+DEFAULT = "default"
+# variables of ours that are not fields: the configuration file, and what client commands need
+OTHER_VARIABLES = {PREFIX + name for name in ("CONFIG", "SERVER", "KEY")}
+FAMILIAR = {"MAX_BATCH_SIZE": "max_batch_size"}  # names without our prefix, as users of other servers know them
+LONGEST_MODEL_NAME = 128
+LONGEST_SOCKET_PATH = 107  # bytes; sun_path of unix(7) without its final zero
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """A configuration and where each value came from: "max_batch_size" or "models.NAME.path" to its source."""
+
+    config: ServerConfig
+    origins: Mapping[str, str]
+
+
+def load_config(arguments: Mapping[str, Any], file: Path | None, environment: Mapping[str, str]) -> ServerConfig:
+    """The effective configuration. Raises ConfigError, which names the key, its place and what is expected.
+
+    `arguments` holds values by field name; None and empty lists count as not given. Its "models" is a list of
+    `NAME=PATH`. All paths come out absolute.
+    """
+    return read_config(arguments, file, environment).config
+
+
+def provenance(arguments: Mapping[str, Any], file: Path | None, environment: Mapping[str, str]) -> Mapping[str, str]:
+    """Which source set each value of `load_config`."""
+    return read_config(arguments, file, environment).origins
+
+
+def read_config(arguments: Mapping[str, Any], file: Path | None, environment: Mapping[str, str]) -> Configuration:
+    """`load_config` and `provenance` in one."""
+    draft = _Draft()
+    if file is not None:
+        _read_file(file, draft)
+    _read_environment(environment, draft)
+    _read_arguments(arguments, draft)
+    return draft.finish()
+
+
+def check_addresses(config: ServerConfig) -> None:
+    """Refuse plain tcp where other machines can reach it. Raises ConfigError.
+
+    Whoever reaches an address without keys may send pictures and load models, so that must be said out loud.
+    """
+    if config.keys is not None or config.insecure:
+        return
+    for address in config.bind:
+        if address.startswith("tcp://") and not _is_loopback(_split_tcp(address)[0]):
+            raise ConfigError(
+                f"{address} can be reached from other machines, and nothing says who may connect. Make keys with "
+                "`parallel-infer keys` and give --keys FOLDER, or bind to tcp://127.0.0.1:PORT, or say --insecure "
+                "if everybody who reaches this port may use the server"
+            )
+
+
+@dataclass(slots=True)
+class _Draft:
+    """Values gathered so far; a later source overwrites an earlier one."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    models: dict[str, dict[str, Any]] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+
+    def set(self, name: str, value: Any, origin: str) -> None:
+        self.values[name] = value
+        self.origins[name] = origin
+
+    def set_model(self, model: str, name: str, value: Any, origin: str) -> None:
+        self.models.setdefault(model, {})[name] = value
+        self.origins[f"models.{model}.{name}"] = origin
+
+    def finish(self) -> Configuration:
+        if not self.models:
+            for name, path in default_models().items():
+                self.set_model(name, "path", path, DEFAULT)
+        _check_models(self.models)
+        models = {name: ModelConfig(**values) for name, values in self.models.items()}
+        config = ServerConfig(models=models, **self.values)
+        _check(config, f"bind ({self.origins.get('bind', DEFAULT)})")
+        origins = {name: self.origins.get(name, DEFAULT) for name in SERVER_FIELDS if name != "models"}
+        return Configuration(config, self.origins | origins)
+
+
+def _read_file(file: Path, draft: _Draft) -> None:
+    table = _parse_file(file)
+    folder = file.absolute().parent
+    for key, value in table.items():
+        if key == "models":
+            _read_model_tables(value, file, draft)
+        else:
+            _check_key(key, SERVER_FIELDS, MODEL_FIELDS, str(file), "a [models.NAME] table")
+            converted = SERVER_FIELDS[key].convert(value, f"{file}: {key}")
+            draft.set(key, _absolute(key, converted, folder), str(file))
+
+
+def _parse_file(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration file {file}: {error.strerror}") from error
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise ConfigError(f"{file} is not a TOML file: {error}") from error
+
+
+def _read_model_tables(tables: Any, file: Path, draft: _Draft) -> None:
+    if not isinstance(tables, dict):
+        raise ConfigError(f"{file}: models is {show(tables)}; expected tables [models.NAME]")
+    for model, table in tables.items():
+        if not isinstance(table, dict):
+            raise ConfigError(f"{file}: models.{model} is {show(table)}; expected a table [models.{model}]")
+        _read_model_table(model, table, file, draft)
+
+
+def _read_model_table(model: str, table: Mapping[str, Any], file: Path, draft: _Draft) -> None:
+    place = f"{file}: [models.{model}]"
+    for key, value in table.items():
+        _check_key(key, MODEL_FIELDS, SERVER_FIELDS, place, "the top of the file, before the first table")
+        converted = MODEL_FIELDS[key].convert(value, f"{place} {key}")
+        if key == "path":
+            converted = _find(converted, file.absolute().parent, place)
+        draft.set_model(model, key, converted, str(file))
+
+
+def _check_key(
+    key: str, known: Mapping[str, Field], elsewhere: Mapping[str, Field], place: str, other_place: str
+) -> None:
+    if key in known:
+        return
+    if key in elsewhere:
+        raise ConfigError(f"{place}: the key {key!r} does not belong here; it goes to {other_place}")
+    raise ConfigError(f"{place}: unknown key {key!r}{nearest(key, known)}")
+
+
+def _read_environment(environment: Mapping[str, str], draft: _Draft) -> None:
+    # first the names of others, then ours, because ours are the plainer word
+    given = {name: text for name, text in environment.items() if text.strip()}
+    for name in FAMILIAR.keys() & given.keys():
+        place = SERVER_FIELDS[FAMILIAR[name]]
+        draft.set(place.name, place.parse(given[name], f"the environment variable {name}"), f"environment {name}")
+    if given.keys() & {"HOST", "PORT"}:
+        names = " and ".join(sorted(given.keys() & {"HOST", "PORT"}))
+        draft.set("bind", [_familiar_address(given)], f"environment {names}")
+    variables = {field.variable: field for field in SERVER_FIELDS.values()}
+    for name in sorted(name for name in given if name.startswith(PREFIX) and name not in OTHER_VARIABLES):
+        if name not in variables:
+            known = [*variables, *sorted(OTHER_VARIABLES)]
+            raise ConfigError(f"unknown environment variable {name}{_nearest_variable(name, known)}")
+        _read_variable(variables[name], given[name], draft)
+
+
+def _nearest_variable(name: str, known: Iterable[str]) -> str:
+    """As `nearest`, over the part behind the prefix, which would make all of them look alike."""
+    hint = nearest(name.removeprefix(PREFIX), [other.removeprefix(PREFIX).lower() for other in known])
+    return re.sub(r"'(.*)'", lambda match: PREFIX + match[1].upper(), hint)
+
+
+def _read_variable(variable: Field, text: str, draft: _Draft) -> None:
+    origin, place = f"environment {variable.variable}", f"the environment variable {variable.variable}"
+    if variable.name == "models":
+        _read_models([part.strip() for part in text.split(",") if part.strip()], place, origin, draft)
+    else:
+        draft.set(variable.name, _absolute(variable.name, variable.parse(text, place), Path.cwd()), origin)
+
+
+def _familiar_address(given: Mapping[str, str]) -> str:
+    host, port = given.get("HOST", "127.0.0.1").strip(), given.get("PORT", "5555").strip()
+    return f"tcp://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{port}"
+
+
+def _read_arguments(arguments: Mapping[str, Any], draft: _Draft) -> None:
+    for name, value in arguments.items():
+        if name not in SERVER_FIELDS:
+            raise ConfigError(f"unknown setting {name!r}{nearest(name, SERVER_FIELDS)}")
+        if value is None or value in ((), []):
+            continue
+        option = SERVER_FIELDS[name].option
+        if name == "models":
+            _read_models(value, "--model", COMMAND_LINE, draft)
+            continue
+        value = list(value) if isinstance(value, tuple) else value
+        draft.set(name, _absolute(name, SERVER_FIELDS[name].convert(value, option), Path.cwd()), COMMAND_LINE)
+
+
+def _read_models(texts: Iterable[str], place: str, origin: str, draft: _Draft) -> None:
+    seen: set[str] = set()
+    for text in texts:
+        name, path = split_model(text)
+        if name in seen:
+            raise ConfigError(f"{place}: the model {name!r} is given twice")
+        seen.add(name)
+        draft.set_model(name, "path", _find(path, Path.cwd(), f"{place} {name}"), origin)
+
+
+def _find(path: str, folder: Path, place: str) -> str:
+    try:
+        return find_model(path, folder)
+    except ConfigError as error:
+        raise ConfigError(f"{place}: {error}") from None
+
+
+def _absolute(name: str, value: Any, folder: Path) -> Any:
+    """A value with its relative paths resolved; only `keys` and ipc addresses hold any."""
+    if name == "keys":
+        return os.path.abspath(folder / Path(value).expanduser())
+    if name == "bind":
+        return [_absolute_address(address, folder) for address in value]
+    return value
+
+
+def _absolute_address(address: str, folder: Path) -> str:
+    path = address.removeprefix("ipc://")
+    # "@" starts a name in Linux' abstract namespace, which is no path
+    return address if path in (address, "") or path.startswith("@") else f"ipc://{os.path.abspath(folder / path)}"
+
+
+def _check_models(models: Mapping[str, Mapping[str, Any]]) -> None:
+    for name, values in models.items():
+        if not 0 < len(name) <= LONGEST_MODEL_NAME or not name.isprintable() or name != name.strip():
+            raise ConfigError(f"the model name {name!r} is not 1 to {LONGEST_MODEL_NAME} printable characters")
+        if "path" not in values:
+            raise ConfigError(f"[models.{name}] has no path: which ONNX file is it? For example path = {name}.onnx")
+
+
+def _check(config: ServerConfig, bind: str) -> None:
+    """What no field can tell alone. `bind` is the name of that field and its source."""
+    if not config.formats:
+        raise ConfigError("formats is empty: no picture could be accepted; expected at least one, for example jpeg")
+    if not config.bind:
+        raise ConfigError(f"{bind} is empty: nobody could connect; expected for example tcp://127.0.0.1:5555")
+    for address in config.bind:
+        _check_address(address, bind)
+    _check_twice(config.bind, bind)
+    for name, model in config.models.items():
+        limit = model.max_batch_size or config.max_batch_size
+        if model.preferred_batch_size is not None and model.preferred_batch_size > limit:
+            raise ConfigError(
+                f"[models.{name}] preferred_batch_size is {model.preferred_batch_size}, but a batch of this model "
+                f"holds at most {limit} (max_batch_size)"
+            )
+
+
+def _check_twice(addresses: list[str], bind: str) -> None:
+    twice = [address for address in addresses if addresses.count(address) > 1 and not address.endswith((":*", ":0"))]
+    if twice:
+        raise ConfigError(f"{bind} names {twice[0]} twice")
+
+
+def _check_address(address: str, bind: str) -> None:
+    if address.startswith("ipc://"):
+        _check_socket_path(address.removeprefix("ipc://"), bind)
+        return
+    host, port = _split_tcp(address, bind)
+    if not (port == "*" or (port.isdecimal() and int(port) <= 65535)):
+        raise ConfigError(f"{bind} is {show(address)}: {port!r} is no port; expected 0 to 65535, 0 for any free one")
+    if not _is_local_name(host):
+        raise ConfigError(
+            f"{bind} is {show(address)}: {host!r} is neither an IP address nor a network interface of this machine; "
+            "expected for example tcp://127.0.0.1:5555, or tcp://0.0.0.0:5555 for all interfaces"
+        )
+
+
+def _check_socket_path(path: str, bind: str) -> None:
+    size = len(os.fsencode(path))
+    if not 0 < size <= LONGEST_SOCKET_PATH:
+        raise ConfigError(
+            f"{bind} is {show('ipc://' + path)}: a socket's path has 1 to {LONGEST_SOCKET_PATH} bytes, this one {size}"
+        )
+
+
+def _split_tcp(address: str, bind: str = "bind") -> tuple[str, str]:
+    """Host and port of tcp://HOST:PORT; the brackets of an IPv6 address are taken off."""
+    match = re.fullmatch(r"tcp://(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]/]+)):(?P<port>[^:/]+)", address)
+    if match is None:
+        raise ConfigError(f"{bind} is {show(address)}; expected tcp://IP:PORT or ipc://PATH")
+    return match["v6"] or match["host"], match["port"]
+
+
+def _is_local_name(host: str) -> bool:
+    return host in ("*", "localhost") or _ip(host) is not None or host in _interfaces()
+
+
+def _is_loopback(host: str) -> bool:
+    ip = _ip(host)
+    return ip.is_loopback if ip is not None else host in ("localhost", "lo")
+
+
+def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def _interfaces() -> list[str]:
+    return [name for _, name in socket.if_nameindex()]
