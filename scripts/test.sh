@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Builds what is missing, with the tools, then runs the tests: scripts/test.sh [arguments of pytest].
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+./scripts/build.sh --dev
+exec .venv/bin/python -m pytest "$@"
