@@ -1,0 +1,148 @@
+"""What an exporter wrote into a model's `metadata_props`: Ultralytics' keys, and those of the shipped zoo.
+
+Every value is text that holds a Python literal. A value that cannot be read is reported and left out.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from stages.families.classes import names_from
+
+MOST_TEXT = 1_000_000  # characters of one value; 1000 class names take about 20,000
+_TASKS = {"pose": "keypoints"}
+_RESIZES = ("stretch", "letterbox", "letterbox-corner", "crop")
+
+Triple = tuple[float, float, float]
+
+
+class Metadata(Struct, frozen=True, kw_only=True):
+    """The facts of the metadata. None and empty: not given."""
+
+    task: str | None = None  # in our words: "keypoints" for "pose"
+    names: tuple[str, ...] = ()
+    imgsz: tuple[int, int] | None = None  # height, width
+    kpt_shape: tuple[int, int] | None = None
+    end2end: bool | None = None
+    nms: bool = False  # exported with nms=True
+    head: str = ""  # class of the last layer
+    description: str = ""
+    resize: str | None = None
+    crop_fraction: float | None = None
+    mean: Triple | None = None  # of pixels 0..255
+    std: Triple | None = None
+    unreadable: tuple[str, ...] = ()  # keys whose values made no sense
+
+    @property
+    def is_rtdetr(self) -> bool:
+        """Ultralytics' RT-DETR: newer exports name the head, older ones only the model in the description."""
+        text = self.description.lower().replace("-", "")
+        return self.head == "RTDETRDecoder" or "rtdetr" in text
+
+
+def parse_metadata(properties: Mapping[str, str]) -> Metadata:
+    """Read the keys that are known; others are ignored. Never raises."""
+    unreadable: list[str] = []
+    fields: dict[str, Any] = {}
+    for key, read in _READERS.items():
+        if key in properties:
+            try:
+                fields[key] = read(properties[key])
+            except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+                unreadable.append(key)
+    arguments = fields.pop("args", {})
+    return Metadata(**fields, nms=arguments.get("nms") is True, unreadable=tuple(unreadable))
+
+
+def _literal(text: str) -> Any:
+    if len(text) > MOST_TEXT:
+        raise ValueError("too long")
+    return ast.literal_eval(text.strip())
+
+
+def _task(text: str) -> str:
+    return _TASKS.get(text.strip(), text.strip())
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = names_from(_literal(text))
+    if not names:
+        raise ValueError("no names")
+    return names
+
+
+def _imgsz(text: str) -> tuple[int, int]:
+    value = _literal(text)
+    height, width = value if isinstance(value, list | tuple) else (value, value)
+    if not 1 <= int(height) <= 16384 or not 1 <= int(width) <= 16384:
+        raise ValueError("out of range")
+    return int(height), int(width)
+
+
+def _kpt_shape(text: str) -> tuple[int, int]:
+    points, values = (int(number) for number in _literal(text))
+    if not 1 <= points <= 1024 or values not in (2, 3):
+        raise ValueError("out of range")
+    return points, values
+
+
+def _flag(text: str) -> bool:
+    value = _literal(text)
+    if not isinstance(value, bool):
+        raise TypeError("not a truth value")
+    return value
+
+
+def _arguments(text: str) -> dict[str, Any]:
+    value = _literal(text)
+    if not isinstance(value, dict):
+        raise TypeError("not a map")
+    return value
+
+
+def _resize(text: str) -> str:
+    if text.strip() not in _RESIZES:
+        raise ValueError("unknown resize")
+    return text.strip()
+
+
+def _fraction(text: str) -> float:
+    value = float(_literal(text))
+    if not 0.0 < value <= 1.0:
+        raise ValueError("out of range")
+    return value
+
+
+def _triple(text: str) -> Triple:
+    first, second, third = (float(number) for number in _literal(text))
+    if not all(map(math.isfinite, (first, second, third))):
+        raise ValueError("not finite")
+    return first, second, third
+
+
+def _positive(text: str) -> Triple:
+    values = _triple(text)
+    if min(values) <= 0.0:
+        raise ValueError("not positive")
+    return values
+
+
+_READERS: dict[str, Callable[[str], Any]] = {
+    "task": _task,
+    "names": _names,
+    "imgsz": _imgsz,
+    "kpt_shape": _kpt_shape,
+    "end2end": _flag,
+    "args": _arguments,
+    "head": str.strip,
+    "description": str.strip,
+    "resize": _resize,
+    "crop_fraction": _fraction,
+    "mean": _triple,
+    "std": _positive,
+}

@@ -1,0 +1,73 @@
+"""What the task has to know to read the outputs: thresholds and the details of the layout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from parallel_infer.errors import ConfigError
+from stages.families.decision import Verdict
+from stages.families.layouts import Facts, extra_columns
+from stages.families.overrides import Overrides
+
+CONFIDENCE = 0.25
+IOU = 0.45
+MAX_DETECTIONS = 300
+_NEEDS_NMS = ("yolov8", "yolov5", "yolox", "yolox-decoded")
+_NORMALISED = ("rtdetr-ultralytics", "rtdetr-ultralytics-end2end", "rfdetr", "detr")
+
+
+def task_parameters(verdict: Verdict, facts: Facts, overrides: Overrides) -> dict[str, Any]:
+    """`ModelSpec.parameters`: empty for tensors; see docs/models.md for the keys."""
+    if verdict.task == "tensor":
+        return {}
+    parameters = {"classes": verdict.fit.nc, **verdict.fit.parameters}
+    if verdict.task == "classify":
+        return {**parameters, **_of_classes(facts, overrides)}
+    return {**parameters, **_of_objects(verdict, facts, overrides)}
+
+
+def _of_objects(verdict: Verdict, facts: Facts, overrides: Overrides) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "confidence": CONFIDENCE if overrides.conf is None else overrides.conf,
+        "iou": IOU if overrides.iou is None else overrides.iou,
+        "max_detections": MAX_DETECTIONS,
+        "nms": verdict.family not in _NEEDS_NMS,  # already applied, or none needed
+        "normalised": verdict.family in _NORMALISED,
+        "multi_label": bool(overrides.multi_label),
+        "softmax": verdict.family == "detr",
+        "background": _background(verdict, facts, overrides),
+    }
+    if verdict.task == "keypoints":
+        found["kpt_shape"] = list(facts.kpt_shape or (17, 3))
+    if verdict.task == "segment" and verdict.family != "rfdetr":
+        found["coefficients"] = extra_columns(facts, "segment")
+    return found
+
+
+def _background(verdict: Verdict, facts: Facts, overrides: Overrides) -> int | None:
+    """The class slot that means "nothing": the last of DETR; of RF-DETR it depends on the checkpoint."""
+    if verdict.family == "detr":
+        return verdict.fit.nc
+    if overrides.background is None or verdict.family != "rfdetr":
+        return None
+    slots = facts.outputs["labels"][1]
+    if not -slots <= overrides.background < slots:
+        raise ConfigError(f"background {overrides.background} is out of range: the model has {slots} class slots")
+    return overrides.background % slots
+
+
+def _of_classes(facts: Facts, overrides: Overrides) -> dict[str, Any]:
+    """Softmax only where a trial row does not already sum to 1; several labels get a sigmoid where they need one."""
+    name, _ = facts.first_of_rank(1) or ("", ())
+    scores = np.asarray(facts.arrays[name], np.float64)
+    bounded = bool(np.all((scores >= 0.0) & (scores <= 1.0)))
+    several = bool(overrides.multi_label)
+    sums_to_one = bounded and bool(np.isclose(scores.sum(), 1.0, atol=0.01))
+    return {
+        "confidence": 0.0 if overrides.conf is None else overrides.conf,
+        "multi_label": several,
+        "softmax": not several and not sums_to_one,
+        "sigmoid": several and not bounded,
+    }

@@ -1,0 +1,121 @@
+"""The picture input of a model: which one it is, and how a frame has to be prepared for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from stages.families.metadata import Metadata
+from stages.families.overrides import Overrides
+from stages.families.trial import Port
+from stages.preprocess import Preprocess
+
+_USUAL_NAMES = ("images", "image", "input", "pixel_values", "data", "x")
+_PIXEL_DTYPES = ("float32", "float16", "uint8")
+_PIXELS = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)  # mean and std that leave 0..255 as it is
+_UNIT = (0.0, 0.0, 0.0), (255.0, 255.0, 255.0)
+# torchvision's ImageNet statistics, times 255
+_IMAGENET = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+
+class Picture(NamedTuple):
+    """The picture input. Height and width stand at `axes` of the port's dimensions."""
+
+    port: Port
+    layout: Literal["nchw", "nhwc"]
+
+    @property
+    def axes(self) -> tuple[int, int]:
+        """Positions of height and width, counted with the batch dimension."""
+        return (2, 3) if self.layout == "nchw" else (1, 2)
+
+    @property
+    def channel(self) -> int:
+        """Position of the colour channels, counted with the batch dimension."""
+        return 1 if self.layout == "nchw" else 3
+
+
+def find_picture(inputs: tuple[Port, ...]) -> Picture | None:
+    """The one input that can take a colour picture: four dimensions, three of them height, width and 3 channels."""
+    candidates = [picture for port in inputs if (picture := _as_picture(port)) is not None]
+    if len(candidates) == 1:
+        return candidates[0]
+    usual = [picture for picture in candidates if picture.port.name in _USUAL_NAMES]
+    return usual[0] if len(usual) == 1 else None
+
+
+def _as_picture(port: Port) -> Picture | None:
+    if len(port.dims) != 4 or port.dtype not in _PIXEL_DTYPES:
+        return None
+    if port.dims[1] == 3:
+        return Picture(port, "nchw")
+    if port.dims[3] == 3:
+        return Picture(port, "nhwc")
+    # Exports of Hugging Face leave even the number of channels open.
+    if all(isinstance(dim, str) for dim in port.dims) and port.name in _USUAL_NAMES:
+        return Picture(port, "nchw")
+    return None
+
+
+class Recipe(NamedTuple):
+    """How the family of a model wants its pictures, before metadata and overrides are heard."""
+
+    resize: str
+    statistics: tuple[tuple[float, float, float], tuple[float, float, float]] = _UNIT
+    color: str = "rgb"
+    crop_fraction: float = 1.0
+
+
+_LETTERBOX = Recipe("letterbox")
+_YOLOX = Recipe("letterbox-corner", _PIXELS, "bgr")
+_RECIPES = {
+    "yolox": _YOLOX,
+    "yolox-decoded": _YOLOX,
+    "rtdetr-ultralytics": Recipe("stretch"),
+    "rtdetr-ultralytics-end2end": Recipe("stretch"),
+    "rtdetr": Recipe("stretch"),
+    "rfdetr": Recipe("stretch", _IMAGENET),
+    "detr": Recipe("stretch", _IMAGENET),
+}
+_ULTRALYTICS_CLASSIFIER = Recipe("crop")
+_USUAL_CLASSIFIER = Recipe("crop", _IMAGENET, crop_fraction=0.875)
+
+
+def recipe_of(family: str, metadata: Metadata) -> Recipe:
+    """The family's recipe. Classifiers that say their task are Ultralytics' (0..1), others the usual ImageNet ones."""
+    if family == "classifier":
+        return _ULTRALYTICS_CLASSIFIER if metadata.task == "classify" else _USUAL_CLASSIFIER
+    return _RECIPES.get(family, _LETTERBOX)
+
+
+def preprocess_map(
+    picture: Picture,
+    size: tuple[int, int],
+    recipe: Recipe,
+    metadata: Metadata,
+    overrides: Overrides,
+    constants: Mapping[str, list[float]],
+) -> dict[str, Any]:
+    """`Preprocess` as a map: the override, else the metadata, else the recipe, each field on its own.
+
+    `size` is height and width of a row. uint8 inputs get their pixels as they are unless mean and std are given.
+    """
+    mean, std = _PIXELS if picture.port.dtype == "uint8" else recipe.statistics
+    wishes = {
+        "resize": _first(overrides.resize, metadata.resize, recipe.resize),
+        "crop_fraction": _first(overrides.crop_fraction, metadata.crop_fraction, recipe.crop_fraction),
+        "pad": _first(overrides.pad, 114),
+        "color": _first(overrides.color, recipe.color),
+        "mean": _first(overrides.mean, metadata.mean, mean),
+        "std": _first(overrides.std, metadata.std, std),
+    }
+    fixed = {"input": picture.port.name, "height": size[0], "width": size[1], "layout": picture.layout}
+    preprocess = msgspec.convert({**fixed, **wishes, "constants": dict(constants)}, Preprocess)
+    built: dict[str, Any] = msgspec.to_builtins(preprocess)
+    return built
+
+
+def _first(*values: Any) -> Any:
+    return next(value for value in values if value is not None)

@@ -1,0 +1,135 @@
+"""The shapes of one job: every dimension that the file leaves open gets its size here, or an error that asks for it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from msgspec import Struct
+
+from parallel_infer.errors import ConfigError, ModelRejected
+from stages.families.graph import Graph
+from stages.families.metadata import Metadata
+from stages.families.overrides import Overrides
+from stages.families.picture import Picture
+from stages.families.trial import Port
+
+DEFAULT_SIDE = 640
+MOST_BYTES = 1 << 30  # of all inputs of one job
+_MASK_SIDE = 64  # of DETR's pixel_mask, which the graph resizes to its own feature map
+
+Shapes = dict[str, tuple[int, ...]]
+
+TARGET_SIZES = "orig_target_sizes"
+PIXEL_MASK = "pixel_mask"
+
+
+class Row(Struct, frozen=True):
+    """Shapes of one job's inputs, without the batch dimension."""
+
+    shapes: Shapes
+    warnings: tuple[str, ...] = ()
+    guessed: bool = False  # height and width are nobody's words but our default
+
+
+def row_of(
+    graph: Graph, inputs: tuple[Port, ...], picture: Picture | None, metadata: Metadata, overrides: Overrides
+) -> Row:
+    """Settle all input shapes. Raises ModelRejected where a shape has to be given, ConfigError where it cannot be."""
+    _check_ranks(graph, inputs)
+    _check_given(inputs, overrides)
+    warnings: tuple[str, ...] = ()
+    guessed = False
+    shapes: Shapes = {}
+    for port in inputs:
+        dims = _given(port, overrides) or port.dims[1:]
+        if picture is not None and port.name == picture.port.name:
+            size, guessed = _picture_size(picture, dims, metadata, overrides)
+            dims = _with_size(picture, dims, size)
+        shapes[port.name] = _closed(port, dims)
+    if guessed:
+        side = f"{DEFAULT_SIDE} x {DEFAULT_SIDE}"
+        warnings = (f"the graph takes pictures of any size and names none: {side} is used; set imgsz to change it",)
+    _check_bytes(inputs, shapes)
+    return Row(shapes, warnings, guessed)
+
+
+def _check_ranks(graph: Graph, inputs: tuple[Port, ...]) -> None:
+    if not inputs:
+        raise ModelRejected(f"{graph.file} has no inputs; expected at least one with a batch dimension")
+    for port in inputs:
+        if port.name in graph.unranked:
+            raise ModelRejected(f"input {port.name!r} does not say its number of dimensions; export it with a shape")
+        if not port.dims:
+            raise ModelRejected(f"input {port.name!r} is a single number; expected the batch as its first dimension")
+
+
+def _check_given(inputs: tuple[Port, ...], overrides: Overrides) -> None:
+    known = [port.name for port in inputs]
+    for name in overrides.shapes:
+        if name not in known:
+            raise ConfigError(f"shapes: the model has no input {name!r}; it has {', '.join(known)}")
+
+
+def _given(port: Port, overrides: Overrides) -> tuple[int, ...] | None:
+    """The shape the user gave for this input, checked against what the file fixes."""
+    shape = overrides.shapes.get(port.name)
+    if shape is None:
+        return None
+    dims = port.dims[1:]
+    fits = len(shape) == len(dims) and all(
+        isinstance(dim, str) or dim == size for dim, size in zip(dims, shape, strict=True)
+    )
+    if not fits:
+        raise ConfigError(
+            f"shapes: {list(shape)} does not fit {port}; give the {len(dims)} dimensions after the batch dimension"
+        )
+    return shape
+
+
+def _picture_size(
+    picture: Picture, dims: tuple[int | str, ...], metadata: Metadata, overrides: Overrides
+) -> tuple[tuple[int, int], bool]:
+    """Height and width of a row, and whether they were guessed. What the graph fixes goes first."""
+    fixed = tuple(dims[axis - 1] for axis in picture.axes)
+    wanted = overrides.imgsz or metadata.imgsz or (DEFAULT_SIDE, DEFAULT_SIDE)
+    size = tuple(side if isinstance(side, int) else wish for side, wish in zip(fixed, wanted, strict=True))
+    if overrides.imgsz is not None and size != overrides.imgsz:
+        raise ConfigError(
+            f"imgsz {list(overrides.imgsz)} does not fit the model: its input {picture.port} is fixed to {list(size)}"
+        )
+    open_ = any(isinstance(side, str) for side in fixed)
+    return (size[0], size[1]), open_ and overrides.imgsz is None and metadata.imgsz is None
+
+
+def _with_size(picture: Picture, dims: tuple[int | str, ...], size: tuple[int, int]) -> tuple[int | str, ...]:
+    settled = list(dims)
+    settled[picture.channel - 1] = 3
+    for axis, side in zip(picture.axes, size, strict=True):
+        settled[axis - 1] = side
+    return tuple(settled)
+
+
+def _closed(port: Port, dims: tuple[int | str, ...]) -> tuple[int, ...]:
+    """`dims` with every dimension a number: the two inputs that families know are filled in, others must be given."""
+    known = {TARGET_SIZES: 2, PIXEL_MASK: _MASK_SIDE}.get(port.name)
+    closed = tuple(known if isinstance(dim, str) and known is not None else dim for dim in dims)
+    if any(isinstance(dim, str) for dim in closed):
+        example = ", ".join(str(dim) if isinstance(dim, int) else "?" for dim in dims)
+        raise ModelRejected(
+            f"input {port} leaves dimensions open besides the batch; "
+            f"give them with shapes = {{{port.name} = [{example}]}}, without the batch dimension"
+        )
+    shape = tuple(int(dim) for dim in closed)
+    if any(dim < 1 for dim in shape):
+        raise ModelRejected(f"input {port} has a dimension without elements; expected 1 or more")
+    return shape
+
+
+def _check_bytes(inputs: tuple[Port, ...], shapes: Shapes) -> None:
+    total = sum(math.prod(shapes[port.name]) * np.dtype(port.dtype).itemsize for port in inputs)
+    if total > MOST_BYTES:
+        raise ModelRejected(
+            f"one job's inputs take {total >> 20} MiB; expected at most {MOST_BYTES >> 20} MiB: "
+            "export the model with smaller inputs, or give smaller imgsz or shapes"
+        )
