@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 from msgspec import Struct
 
+from parallel_infer.errors import ConfigError
+from parallel_infer.models import TensorSpec
+from stages import resize
+from stages.frame import Frame, checked
+from stages.geometry import Floats, Geometry
+from stages.opencv import cv2
+
 Resize = Literal["stretch", "letterbox", "letterbox-corner", "crop"]
+Layout = Literal["nchw", "nhwc"]
+Row = npt.NDArray[Any]
 
 
 class Preprocess(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -24,7 +36,139 @@ class Preprocess(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     crop_fraction: float = 1.0
     pad: int = 114
     color: Literal["rgb", "bgr"] = "rgb"
-    layout: Literal["nchw", "nhwc"] = "nchw"
+    layout: Layout = "nchw"
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (255.0, 255.0, 255.0)
     constants: dict[str, list[float]] = {}  # further inputs that get the same values in every row, flattened
+
+
+class Preprocessor:
+    """Writes frames into rows of one model. Keeps its scratch memory from frame to frame; used by one thread.
+
+    A float row holds `(pixel - mean) / std` in the arithmetic of float32. A uint8 row holds the pixels themselves:
+    the model normalises on its own, or does since `stages.graph` taught it to.
+    """
+
+    def __init__(self, preprocess: Preprocess, dtype: str, layout: Layout) -> None:
+        """`dtype` (float32, float16 or uint8) and `layout` are those of the rows. Raises ConfigError."""
+        _check(preprocess, dtype)
+        self._preprocess = preprocess
+        height, width = preprocess.height, preprocess.width
+        self.shape = (3, height, width) if layout == "nchw" else (height, width, 3)
+        self.dtype = np.dtype(dtype)
+        self._canvas: Frame = np.empty((height, width, 3), np.uint8)
+        self._pixels: Frame = np.empty(self.shape, np.uint8)
+        self._floats: Floats | None = np.empty(self.shape, np.float32) if dtype == "float16" else None
+        self._mean = _spread(preprocess.mean, self.shape, neutral=0.0)
+        self._std = _spread(preprocess.std, self.shape, neutral=1.0)
+
+    def least_scale(self, width: int, height: int) -> float:
+        """For `Decoder.decode`: the smallest scale at which no pixel of the row has to be made up."""
+        return resize.least_scale(self._preprocess, width, height)
+
+    def write(self, frame: npt.NDArray[Any], row: Row, geometry: Geometry | None = None) -> Geometry:
+        """Fill `row` from `frame`, which may be read-only: uint8 [h, w, 3] BGR, or [h, w] or [h, w, 1] gray.
+
+        `geometry` is that of a picture decoded at a smaller scale (`Picture.geometry`); the one returned leads from
+        the picture to the row. Raises BadInput where `frame` is not a frame, ValueError where `row` is not a row.
+        """
+        if row.shape != self.shape or row.dtype != self.dtype or not row.flags.c_contiguous:
+            raise ValueError(f"a row is contiguous {self.dtype} {self.shape}; got {row.dtype} {row.shape}")
+        frame = checked(frame)
+        height, width = frame.shape[:2]
+        placement = resize.place(self._preprocess, width, height)
+        resize.draw(frame, placement, self._canvas, self._preprocess.pad)
+        self._fill(row)
+        placed = placement.geometry(width, height)
+        return placed if geometry is None else _chained(geometry, placed)
+
+    def _fill(self, row: Row) -> None:
+        """From the canvas, uint8 HWC BGR, to the row."""
+        pixels = row if self.dtype == np.uint8 else self._pixels
+        self._arrange(pixels)
+        if self.dtype == np.float32:
+            _normalise(pixels, self._mean, self._std, row)
+        elif self._floats is not None:
+            _normalise(pixels, self._mean, self._std, self._floats)
+            np.copyto(row, self._floats, casting="same_kind")
+
+    def _arrange(self, pixels: Frame) -> None:
+        """Colours and axes, into `pixels` of the row's shape."""
+        rgb = self._preprocess.color == "rgb"
+        if self.shape[0] == 3:
+            cv2.split(self._canvas, list(pixels[::-1] if rgb else pixels))
+        elif rgb:
+            cv2.cvtColor(self._canvas, cv2.COLOR_BGR2RGB, dst=pixels)
+        else:
+            np.copyto(pixels, self._canvas)
+
+
+def constants(preprocess: Preprocess, inputs: Sequence[TensorSpec]) -> dict[str, Row]:
+    """What every row of the further inputs holds, by input name, in the input's own dtype and shape.
+
+    Raises ConfigError for an input without values, values without an input, or a wrong number of them.
+    """
+    further = {tensor.name: tensor for tensor in inputs if tensor.name != preprocess.input}
+    if unmatched := further.keys() ^ preprocess.constants.keys():
+        raise ConfigError(f"inputs and constants do not match: {', '.join(sorted(unmatched))} (option constants)")
+    return {name: _constant(tensor, preprocess.constants[name]) for name, tensor in further.items()}
+
+
+def _constant(tensor: TensorSpec, values: list[float]) -> Row:
+    given = np.array(values, tensor.dtype)
+    if tensor.size != given.nbytes:
+        raise ConfigError(
+            f"input {tensor.name} has the shape {list(tensor.shape)}, which {len(values)} values do not fill "
+            "(option constants)"
+        )
+    return given.reshape(tensor.shape)
+
+
+def _check(preprocess: Preprocess, dtype: str) -> None:
+    if dtype not in ("float32", "float16", "uint8"):
+        raise ConfigError(f"a picture input is float32, float16 or uint8, not {dtype}")
+    if min(preprocess.width, preprocess.height) < 1:
+        raise ConfigError(f"a row of {preprocess.width}x{preprocess.height} pixels has none")
+    if not 0 < preprocess.crop_fraction <= 1:
+        raise ConfigError(f"crop_fraction is {preprocess.crop_fraction}; it must be above 0 and at most 1")
+    if not 0 <= preprocess.pad <= 255:
+        raise ConfigError(f"pad is {preprocess.pad}; it must be a pixel value, 0 to 255")
+    if 0 in preprocess.std or not np.isfinite([*preprocess.mean, *preprocess.std]).all():
+        raise ConfigError(f"std is {preprocess.std} and mean {preprocess.mean}; both must be finite, and std not 0")
+
+
+def _spread(values: tuple[float, float, float], shape: tuple[int, ...], neutral: float) -> Floats | None:
+    """`values` so that they broadcast over a row, or None where they change nothing.
+
+    Over NHWC a whole line of pixels is laid out: NumPy is slow over a last axis of three.
+    """
+    if set(values) == {neutral}:
+        return None
+    if len(set(values)) == 1:
+        return np.array(values[0], np.float32)
+    if shape[0] == 3:
+        return np.array(values, np.float32).reshape(3, 1, 1)
+    return np.tile(np.array(values, np.float32), shape[1])
+
+
+def _normalise(pixels: Frame, mean: Floats | None, std: Floats | None, floats: Floats) -> None:
+    lines = (len(pixels), -1) if pixels.shape[-1] == 3 else pixels.shape
+    given, out = pixels.reshape(lines), floats.reshape(lines)
+    if mean is not None:
+        np.subtract(given, mean, out=out)
+        given = out  # type: ignore[assignment]  # from here on the numbers are floats
+    if std is not None:
+        np.divide(given, std, out=out)
+    elif mean is None:
+        np.copyto(out, given)
+
+
+def _chained(first: Geometry, second: Geometry) -> Geometry:
+    return Geometry(
+        first.width,
+        first.height,
+        first.scale_x * second.scale_x,
+        first.scale_y * second.scale_y,
+        first.offset_x * second.scale_x + second.offset_x,
+        first.offset_y * second.scale_y + second.offset_y,
+    )

@@ -1,0 +1,149 @@
+"""Payload to frame: JPEG, PNG, WebP and, where allowed, other formats become uint8 BGR pixels.
+
+The contract, format by format, is what `cv2.imdecode(payload, cv2.IMREAD_COLOR)` gives: 8 bits, three channels
+(gray and palettes expanded, alpha dropped), EXIF orientation applied; of an animation the first frame. What it cannot
+read is `BadInput`, and so is a header that asks for more pixels than allowed, before anything is decoded.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import simplejpeg
+
+from parallel_infer.errors import BadInput, ConfigError
+from stages.frame import Frame, Scratch
+from stages.geometry import Geometry
+from stages.opencv import MAX_PIXELS, cv2
+from stages.pictures import headers, jpeg, orientation
+from stages.pictures.headers import Format
+
+__all__ = ["Decoder", "Format", "LeastScale", "Picture", "PictureLimits"]
+
+LeastScale = Callable[[int, int], float]
+"""From a picture's width and height to the smallest scale, at most 1, that still gives every pixel that is wanted."""
+
+_MOST_SCANS = 100
+
+
+class PictureLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server accepts as a picture."""
+
+    max_pixels: int = 50_000_000
+    formats: tuple[Format, ...] = ("jpeg", "png", "webp")
+
+
+class Picture(NamedTuple):
+    """A decoded picture."""
+
+    frame: Frame  # uint8 [h, w, 3] BGR; belongs to the decoder and is valid until its next decode
+    geometry: Geometry  # from the picture at full size to `frame`, which may be smaller
+
+
+class Decoder:
+    """Decodes one picture after the other into the same memory. Used by one thread."""
+
+    def __init__(self, limits: PictureLimits) -> None:
+        """Raises ConfigError where `max_pixels` is beyond what OpenCV reads in this process."""
+        if limits.max_pixels > MAX_PIXELS:
+            raise ConfigError(
+                f"max_pixels is {limits.max_pixels}, but OpenCV stops at {MAX_PIXELS}; "
+                "set OPENCV_IO_MAX_IMAGE_PIXELS in the environment to raise that"
+            )
+        self._limits = limits
+        self._pixels = Scratch()
+        self._turned = Scratch()
+
+    def decode(self, payload: bytes | memoryview, least_scale: LeastScale | None = None) -> Picture:
+        """The picture in `payload`, whose memory is not kept.
+
+        With `least_scale`, a JPEG is decoded at 1/2, 1/4 or 1/8 where that is still enough: faster, with pixels
+        that differ from those of a full decode. Raises BadInput for whatever is not an accepted, sound picture.
+        """
+        view = memoryview(payload).cast("B")
+        found = headers.format_of(view, self._limits.formats)
+        self._check(found, headers.size_of(view, found))
+        if found == "jpeg":
+            return self._jpeg(view, least_scale)
+        return _whole(_imdecode(view, headers.KINDS[found].title))
+
+    def _check(self, found: Format, size: headers.Size) -> None:
+        pixels, limit = size.width * size.height, self._limits.max_pixels
+        if pixels > limit:
+            raise BadInput(
+                f"the {headers.KINDS[found].title} picture is too large: {size.width}x{size.height} is {pixels} "
+                f"pixels; the limit is {limit} (option max_pixels)"
+            )
+
+    def _jpeg(self, payload: memoryview, least_scale: LeastScale | None) -> Picture:
+        head = _headline(payload)
+        eighths = 8 if least_scale is None else _eighths(head, least_scale)
+        try:
+            frame = self._turbo(payload, head, eighths)
+        except ValueError:
+            # What libjpeg-turbo warns about, OpenCV may still read; a truncated payload it refuses too.
+            return _whole(_imdecode(payload, "JPEG"))
+        if head.orientation == 1:
+            return Picture(frame, _scaled(head, frame, eighths))
+        height, width = frame.shape[:2]
+        swapped = head.orientation in orientation.TRANSPOSED
+        turned = self._turned.frame(*((width, height) if swapped else (height, width)))
+        orientation.turn(frame, head.orientation, turned)
+        return Picture(turned, _scaled(head, turned, eighths))
+
+    def _turbo(self, payload: memoryview, head: jpeg.Headline, eighths: int) -> Frame:
+        """Raises ValueError where OpenCV should try: four components (CMYK), or anything libjpeg-turbo objects to."""
+        if head.components == 4:
+            raise ValueError("four components")
+        width, height = -(-head.width * eighths // 8), -(-head.height * eighths // 8)
+        frame = self._pixels.frame(height, width)
+        least = {} if eighths == 8 else {"min_width": width, "min_height": height}
+        decoded: Frame = simplejpeg.decode_jpeg(payload, "BGR", buffer=frame, **least)
+        return decoded
+
+
+def _headline(payload: memoryview) -> jpeg.Headline:
+    try:
+        head = jpeg.headline(payload)
+    except (struct.error, IndexError, ValueError):
+        raise BadInput("the header of the JPEG picture is truncated or corrupted") from None
+    if head.many_scans and jpeg.has_more_scans(payload, _MOST_SCANS):
+        raise BadInput(f"the JPEG picture has more than {_MOST_SCANS} scans")
+    return head
+
+
+def _eighths(head: jpeg.Headline, least_scale: LeastScale) -> int:
+    """Eighths of the full size to decode at; only those that libjpeg-turbo has vector code for."""
+    size = (head.width, head.height)
+    if max(size) < 8:
+        return 8  # several scales would give the same size and could not be told apart
+    wanted = least_scale(*(reversed(size) if head.orientation in orientation.TRANSPOSED else size))
+    return next((eighths for eighths in (1, 2, 4) if eighths / 8 >= wanted), 8)
+
+
+def _scaled(head: jpeg.Headline, frame: Frame, eighths: int) -> Geometry:
+    """The scale is exactly `eighths` / 8; the decoder rounds the size up, so a mirrored axis starts before 0."""
+    size = (float(head.width), float(head.height))
+    width, height = reversed(size) if head.orientation in orientation.TRANSPOSED else size
+    scale = eighths / 8
+    offset_x = frame.shape[1] - width * scale if head.orientation in orientation.MIRRORED_X else 0.0
+    offset_y = frame.shape[0] - height * scale if head.orientation in orientation.MIRRORED_Y else 0.0
+    return Geometry(width, height, scale, scale, offset_x, offset_y)
+
+
+def _whole(frame: Frame) -> Picture:
+    return Picture(frame, Geometry(frame.shape[1], frame.shape[0], 1.0, 1.0, 0.0, 0.0))
+
+
+def _imdecode(payload: memoryview, title: str) -> Frame:
+    try:
+        frame = cv2.imdecode(np.frombuffer(payload, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
+        frame = None
+    if frame is None:
+        raise BadInput(f"the {title} picture cannot be decoded: truncated or corrupted")
+    return frame  # type: ignore[return-value]  # OpenCV's stubs leave the dtype open; IMREAD_COLOR is uint8

@@ -1,0 +1,106 @@
+"""Where a frame lands in a row: the integers of the four ways to resize, and the resizing itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from stages.frame import Frame
+from stages.geometry import Geometry
+from stages.opencv import cv2
+
+if TYPE_CHECKING:
+    from stages.preprocess import Preprocess
+
+
+class Box(NamedTuple):
+    """Whole pixels."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    def of(self, frame: Frame) -> Frame:
+        """That part of `frame`, as a view."""
+        return frame[self.y : self.y + self.height, self.x : self.x + self.width]
+
+
+class Placement(NamedTuple):
+    """Which part of the frame fills which part of the row."""
+
+    source: Box
+    target: Box
+
+    def geometry(self, width: int, height: int) -> Geometry:
+        """The map that these integers, rather than the ratio they were rounded from, stand for."""
+        scale_x = self.target.width / self.source.width
+        scale_y = self.target.height / self.source.height
+        offset_x = self.target.x - self.source.x * scale_x
+        offset_y = self.target.y - self.source.y * scale_y
+        return Geometry(width, height, scale_x, scale_y, offset_x, offset_y)
+
+
+def place(preprocess: Preprocess, width: int, height: int) -> Placement:
+    """The placement of a frame of that size."""
+    frame, row = Box(0, 0, width, height), Box(0, 0, preprocess.width, preprocess.height)
+    match preprocess.resize:
+        case "stretch":
+            return Placement(frame, row)
+        case "crop":
+            return Placement(_centre(frame, row, preprocess.crop_fraction), row)
+        case "letterbox":
+            inner = _shrunk(frame, row)
+            # Ultralytics' LetterBox: an odd pixel of padding goes to the right and to the bottom.
+            left, top = (round((whole - part) / 2 - 0.1) for whole, part in zip(row[2:], inner[2:], strict=True))
+            return Placement(frame, inner._replace(x=left, y=top))
+        case "letterbox-corner":
+            return Placement(frame, _shrunk(frame, row))
+
+
+def least_scale(preprocess: Preprocess, width: int, height: int) -> float:
+    """The smallest scale at which a picture of that size still has a pixel for every pixel of the row."""
+    ratios = preprocess.width / width, preprocess.height / height
+    match preprocess.resize:
+        case "stretch":
+            return max(ratios)
+        case "crop":
+            return max(ratios) / preprocess.crop_fraction
+        case "letterbox" | "letterbox-corner":
+            return min(ratios)
+
+
+def draw(frame: Frame, placement: Placement, canvas: Frame, pad: int) -> None:
+    """Fill `canvas`, uint8 [H, W, 3]: the placed frame, bilinear, and `pad` around it. A gray frame is made BGR."""
+    source, target = placement.source.of(frame), placement.target.of(canvas)
+    size = (placement.target.width, placement.target.height)
+    if frame.ndim == 2:
+        gray = cv2.resize(source, size, interpolation=cv2.INTER_LINEAR)
+        cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR, dst=target)
+    elif source.shape == target.shape:
+        np.copyto(target, source)
+    else:
+        cv2.resize(source, size, dst=target, interpolation=cv2.INTER_LINEAR)
+    _surround(canvas, placement.target, pad)
+
+
+def _shrunk(frame: Box, row: Box) -> Box:
+    """The largest box of the frame's shape within the row, never thinner than a pixel."""
+    ratio = min(row.width / frame.width, row.height / frame.height)
+    return Box(0, 0, max(1, round(frame.width * ratio)), max(1, round(frame.height * ratio)))
+
+
+def _centre(frame: Box, row: Box, fraction: float) -> Box:
+    """The centre of the frame in the row's shape, `fraction` of the largest such box."""
+    ratio = min(frame.width / row.width, frame.height / row.height) * fraction
+    width, height = max(1, round(row.width * ratio)), max(1, round(row.height * ratio))
+    return Box((frame.width - width) // 2, (frame.height - height) // 2, width, height)
+
+
+def _surround(canvas: Frame, inner: Box, pad: int) -> None:
+    bottom, right = inner.y + inner.height, inner.x + inner.width
+    canvas[: inner.y] = pad
+    canvas[bottom:] = pad
+    canvas[inner.y : bottom, : inner.x] = pad
+    canvas[inner.y : bottom, right:] = pad
