@@ -1,0 +1,139 @@
+"""Non-maximum suppression: of boxes that overlap, the best stays. Greedy, exact, and within each class.
+
+Boxes come best first. A box stays unless a box that stayed before it overlaps it by more than the threshold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.layouts import Candidates, Floats, Ints, Layout, Outputs
+from stages.opencv import cv2
+from stages.tasks.options import DetectOptions
+
+Suppress = Callable[[Floats, float], Ints]  # boxes of one class, best first, and the threshold -> places kept
+Doubles = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+
+_BLOCK = 128  # rotated boxes compared at once: small enough for the cache, large enough to amortise the calls
+_EPSILON = 1e-7
+
+
+def find(layout: Layout, outputs: Outputs, options: DetectOptions) -> Candidates:
+    """The detections in `outputs`, at most `max_detections`, best first; overlap is the IoU of the boxes."""
+    candidates = layout.candidates(outputs, options)
+    if not layout.overlapping:
+        return candidates.first(options.max_detections)
+    return _survivors(candidates, candidates.boxes, suppress, options)
+
+
+def find_rotated(layout: Layout, outputs: Outputs, options: DetectOptions) -> Candidates:
+    """The same for rotated boxes, whose angle is the candidates' one extra number; overlap is `probabilistic_iou`."""
+    candidates = layout.candidates(outputs, options)
+    if not layout.overlapping:
+        return candidates.first(options.max_detections)
+    rotated = np.concatenate((candidates.boxes, candidates.extra), axis=1)
+    return _survivors(candidates, rotated, suppress_rotated, options)
+
+
+def _survivors(candidates: Candidates, boxes: Floats, method: Suppress, options: DetectOptions) -> Candidates:
+    if options.class_agnostic:
+        kept = method(boxes, options.iou)
+    else:
+        kept = _per_class(boxes, candidates.classes, method, options.iou)
+    return candidates.take(kept[: options.max_detections])
+
+
+def _per_class(boxes: Floats, classes: Ints, method: Suppress, iou: float) -> Ints:
+    """Suppress each class on its own: fewer pairs than shifting classes apart, and right for boxes of any size."""
+    order = np.argsort(classes, kind="stable")
+    starts = np.flatnonzero(np.diff(classes[order])) + 1
+    kept = [group[method(boxes[group], iou)] for group in np.split(order, starts)]
+    return np.sort(np.concatenate(kept))
+
+
+def suppress(boxes: Floats, iou: float) -> Ints:
+    """Places of the boxes that stay, ascending. `boxes` [n, 4] xyxy, best first.
+
+    A box without area overlaps nothing. OpenCV does the comparing, in float64; the scores it is given only keep the
+    order. Its threshold is a float32, rounded up here, so that an overlap equal to the threshold is still allowed.
+    """
+    places = np.arange(len(boxes))
+    if len(boxes) < 2:
+        return places
+    rectangles = boxes.astype(np.float64)  # x, y, width, height
+    rectangles[:, 2:] -= rectangles[:, :2]
+    solid = (rectangles[:, 2:] > 0).all(axis=1)
+    if solid.all():
+        return _suppress_solid(rectangles, iou)
+    kept = _suppress_solid(rectangles[solid], iou)
+    return np.sort(np.concatenate((places[solid][kept], places[~solid])))
+
+
+def _suppress_solid(rectangles: Doubles, iou: float) -> Ints:
+    if not len(rectangles):
+        return np.empty(0, np.int64)
+    ranks = np.arange(len(rectangles), 0, -1, dtype=np.float32)
+    boxes: Any = rectangles  # OpenCV takes arrays too, and faster, but its stubs ask for sequences
+    weights: Any = ranks
+    return np.asarray(cv2.dnn.NMSBoxes(boxes, weights, 0.0, _float32_above(iou)), np.int64)
+
+
+def suppress_rotated(boxes: Floats, iou: float) -> Ints:
+    """Places of the boxes that stay, ascending. `boxes` [n, 5]: centre, width, height, angle; best first."""
+    precise = boxes.astype(np.float64)
+    kept = np.empty(0, np.int64)
+    for start in range(0, len(boxes), _BLOCK):
+        block = np.arange(start, min(start + _BLOCK, len(boxes)))
+        block = block[~(probabilistic_iou(precise[kept], precise[block]) > iou).any(axis=0)]
+        overlapping = np.triu(probabilistic_iou(precise[block], precise[block]) > iou, 1)
+        kept = np.concatenate((kept, block[_greedy(overlapping)]))
+    return kept
+
+
+def _greedy(overlapping: Flags) -> Flags:
+    """Which of n boxes stay, where `overlapping[i, j]` says that i, before j, overlaps it.
+
+    Greedy suppression is the only fixed point of "stays, unless one that stays suppresses it". Repeating that rule
+    settles at least one more box, from the best downwards, each time; usually a few rounds settle all.
+    """
+    stays: Flags = np.ones(len(overlapping), np.bool_)
+    while True:
+        following: Flags = np.logical_not(overlapping[stays].any(axis=0))
+        if np.array_equal(following, stays):
+            return stays
+        stays = following
+
+
+def probabilistic_iou(first: Doubles, second: Doubles) -> Doubles:
+    """Overlap of rotated boxes [n, 5] and [m, 5] (centre, width, height, angle in radians) as [n, m], 0..1.
+
+    Each box is taken as a Gaussian; the overlap is one minus the Hellinger distance of the two. Llerena et al.,
+    "Gaussian Bounding Boxes and Probabilistic Intersection-over-Union for Object Detection", arXiv:2106.06072,
+    equations 2 to 7; with the epsilons that Ultralytics' `batch_probiou` uses.
+    """
+    x, y = (first[:, None, axis] - second[None, :, axis] for axis in (0, 1))
+    (a1, b1, c1), (a2, b2, c2) = _covariance(first), _covariance(second)
+    a, b, c = a1[:, None] + a2, b1[:, None] + b2, c1[:, None] + c2
+    determinant = a * b - c * c
+    spread = (a * y * y + b * x * x - 2.0 * c * x * y) / (determinant + _EPSILON) * 0.25
+    own = np.maximum(a1 * b1 - c1 * c1, 0.0)[:, None] * np.maximum(a2 * b2 - c2 * c2, 0.0)
+    shape = 0.5 * np.log(determinant / (4.0 * np.sqrt(own) + _EPSILON) + _EPSILON)
+    bhattacharyya = np.clip(spread + shape, _EPSILON, 100.0)
+    return np.asarray(1.0 - np.sqrt(1.0 - np.exp(-bhattacharyya) + _EPSILON))
+
+
+def _covariance(boxes: Doubles) -> tuple[Doubles, Doubles, Doubles]:
+    """Variances along x and y, and the covariance, of the Gaussians that stand for the boxes."""
+    width, height, cos, sin = boxes[:, 2] ** 2 / 12, boxes[:, 3] ** 2 / 12, np.cos(boxes[:, 4]), np.sin(boxes[:, 4])
+    return width * cos**2 + height * sin**2, width * sin**2 + height * cos**2, (width - height) * cos * sin
+
+
+def _float32_above(number: float) -> float:
+    """The smallest float32 that is not below `number`."""
+    nearest = np.float32(number)
+    return float(nearest if float(nearest) >= number else np.nextafter(nearest, np.float32(2.0)))

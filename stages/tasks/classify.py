@@ -1,0 +1,77 @@
+"""What the picture as a whole shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from parallel_infer.errors import InferError
+from parallel_infer.models import ModelSpec
+from stages.geometry import Geometry
+from stages.layouts import Floats, Ints, Outputs, as_float32, require_finite
+from stages.layouts.queries import sigmoid, softmax
+from stages.tasks import Arrays
+from stages.tasks.options import ClassifyOptions, OptionsReader
+
+_SUM_TOLERANCE = 1e-2  # of probabilities that went through float16
+
+
+class Classify:
+    """The best classes with their scores; equal scores stay in the order of the classes.
+
+    Scores are probabilities. Whether the model gives logits is known from its trial (`softmax` and `sigmoid` of its
+    parameters); where not, a single-label row that has negative numbers or does not sum to 1 gets a softmax, and a
+    multi-label row with a number outside 0..1 gets a sigmoid.
+    """
+
+    name: ClassVar[str] = "classify"
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._classes = len(spec.names)
+        self._multi_label = bool(spec.parameters.get("multi_label", False))
+        self._logits: bool | None = spec.parameters.get("sigmoid" if self._multi_label else "softmax")
+        self._options = OptionsReader(ClassifyOptions, spec)
+
+    def options(self, encoded: bytes) -> ClassifyOptions:
+        return self._options.read(encoded)
+
+    def answer(self, outputs: Mapping[str, npt.NDArray[Any]], geometry: Geometry, options: ClassifyOptions) -> Arrays:
+        row = self._row(outputs)
+        require_finite(row)
+        scores = self._probabilities(row)
+        classes = _best(scores, options.top)
+        classes = classes[scores[classes] >= np.float32(options.confidence)]
+        arrays: Arrays = {"scores": scores[classes], "classes": classes}
+        if self._multi_label:
+            arrays["multi_label"] = np.ones(1, np.uint8)
+        return arrays
+
+    def _probabilities(self, row: Floats) -> Floats:
+        logits = self._logits
+        if logits is None:
+            bounded = row.min() >= 0.0 and row.max() <= 1.0
+            whole = self._multi_label or abs(float(row.sum(dtype=np.float64)) - 1.0) <= _SUM_TOLERANCE
+            logits = not (bounded and whole)
+        if not logits:
+            return row
+        return sigmoid(row) if self._multi_label else softmax(row)
+
+    def _row(self, outputs: Outputs) -> Floats:
+        """The class scores: the one output with as many numbers as there are names, or the only output."""
+        rows = [array for array in outputs.values() if array.size == max(array.shape, default=0) > 0]
+        if len(rows) > 1 and self._classes:
+            rows = [array for array in rows if array.size == self._classes]
+        if len(rows) != 1:
+            raise InferError("expected one output with a score per class; name the classes, or serve it as task tensor")
+        return as_float32(rows[0].reshape(-1))
+
+
+def _best(scores: Floats, top: int) -> Ints:
+    """Classes of the `top` highest scores, best first. Only those that can be among them are sorted."""
+    places = np.arange(len(scores))
+    if top < len(scores):
+        places = np.flatnonzero(scores >= np.partition(scores, -top)[-top])
+    return places[np.argsort(-scores[places], kind="stable")[:top]]

@@ -1,0 +1,37 @@
+"""Objects as boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from parallel_infer.models import ModelSpec
+from stages.geometry import Geometry
+from stages.layouts.known import UPRIGHT, layout_for
+from stages.nms import find
+from stages.tasks import Arrays
+from stages.tasks.options import DetectOptions, OptionsReader
+
+
+class Detect:
+    """Boxes, scores and classes, best first. Boxes are not clipped to the picture."""
+
+    name: ClassVar[str] = "detect"
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._layout = layout_for(spec, UPRIGHT)
+        self._options = OptionsReader(DetectOptions, spec)
+
+    def options(self, encoded: bytes) -> DetectOptions:
+        return self._options.read(encoded)
+
+    def answer(self, outputs: Mapping[str, npt.NDArray[Any]], geometry: Geometry, options: DetectOptions) -> Arrays:
+        found = find(self._layout, outputs, options)
+        return {
+            "boxes": geometry.boxes_to_frame(found.boxes),
+            "scores": np.array(found.scores),
+            "classes": found.classes,
+        }

@@ -1,0 +1,135 @@
+"""What a request may ask of a task: the options, their ranges, and how they are read.
+
+The wire carries a MessagePack map. It is laid over the model's own defaults (`ModelSpec.parameters`) and checked field
+by field; an option nobody knows is an error, because an option silently ignored is a wrong answer.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from parallel_infer.errors import BadInput, ConfigError
+from parallel_infer.models import ModelSpec
+
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+ClassFilter = Annotated[
+    tuple[Annotated[int, Meta(ge=0, le=2**31 - 1)] | str, ...], Meta(min_length=1, max_length=10000)
+]
+
+_CACHED = 64  # distinct option maps remembered per task; most requests repeat one
+_CACHED_SIZE = 1024  # bytes; longer maps are read anew each time, so that the memory stays bounded
+
+
+class NoOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """For tasks that take no options."""
+
+
+class DetectOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """For everything that finds objects."""
+
+    confidence: Share = 0.25  # a detection's score is above this
+    iou: Share = 0.45  # of two boxes that overlap more than this, the weaker goes
+    class_filter: ClassFilter | None = None  # names or ids on the wire; ids once read. None: all classes
+    max_detections: Annotated[int, Meta(ge=1, le=100_000)] = 300
+    max_candidates: Annotated[int, Meta(ge=1, le=1_000_000)] = 3000  # the best ones go into the suppression
+    class_agnostic: bool = False  # boxes of different classes suppress each other
+
+
+class SegmentOptions(DetectOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """For masks. `fast` decodes them at the prototypes' resolution, `accurate` at the row's, `tradeoff` between."""
+
+    mask_decode_mode: Literal["accurate", "tradeoff", "fast"] = "accurate"
+    tradeoff_factor: Share = 0.5  # 0 is fast, 1 is accurate
+    mask_format: Literal["polygon", "rle"] = "polygon"
+
+
+class ClassifyOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """For classification."""
+
+    top: Annotated[int, Meta(ge=1, le=100_000)] = 5  # this many classes at most
+    confidence: Share = 0.0  # classes below this are left out
+
+
+Options = TypeVar("Options", bound=Struct)
+
+
+class OptionsReader(Generic[Options]):
+    """Reads the options of one model. Raises ConfigError where the model's own defaults are out of range."""
+
+    def __init__(self, kind: type[Options], spec: ModelSpec) -> None:
+        self._kind = kind
+        self._names = spec.names
+        self._known = tuple(kind.__struct_fields__)
+        self._defaults = {key: value for key, value in spec.parameters.items() if key in self._known}
+        try:
+            self._plain = self._convert({})
+        except (msgspec.ValidationError, BadInput) as error:
+            raise ConfigError(f"parameters of model {spec.name!r}: {error}") from None
+        self._remember = lru_cache(_CACHED)(self._decode)
+
+    def read(self, encoded: bytes) -> Options:
+        """The options in `encoded`, a MessagePack map, over the defaults. Raises BadInput."""
+        if encoded in (b"", b"\x80"):
+            return self._plain
+        return self._remember(encoded) if len(encoded) <= _CACHED_SIZE else self._decode(encoded)
+
+    def _decode(self, encoded: bytes) -> Options:
+        try:
+            given = msgspec.msgpack.decode(encoded, type=dict[str, Any])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise BadInput("the options are not a MessagePack map with texts as keys") from None
+        for key in given:
+            if key not in self._known:
+                raise BadInput(unknown_option(key, self._known))
+        try:
+            return self._convert(given)
+        except msgspec.ValidationError as error:
+            raise BadInput(_explain(error)) from None
+
+    def _convert(self, given: dict[str, Any]) -> Options:
+        options = msgspec.convert({**self._defaults, **given}, self._kind)
+        for field in self._known:
+            value = getattr(options, field)
+            if isinstance(value, float) and math.isnan(value):  # ranges let NaN through
+                raise BadInput(f"option {field} is not a number")
+        chosen = getattr(options, "class_filter", None)
+        if chosen is None:
+            return options
+        return msgspec.structs.replace(options, class_filter=tuple(self._class_id(entry) for entry in chosen))
+
+    def _class_id(self, entry: int | str) -> int:
+        if isinstance(entry, int):
+            if self._names and entry >= len(self._names):
+                raise BadInput(f"class_filter: class {entry} is not among 0 to {len(self._names) - 1} of this model")
+            return entry
+        if entry in self._names:
+            return self._names.index(entry)
+        if not self._names:
+            raise BadInput("class_filter: this model has no class names; give class numbers")
+        raise BadInput(f"class_filter: this model has no class {entry[:64]!r}{_nearest(entry, self._names)}")
+
+
+def unknown_option(key: str, known: Iterable[str]) -> str:
+    """What to say about an option that does not exist: the nearest known one, and all of them."""
+    known = tuple(known)
+    if not known:
+        return f"unknown option {key[:64]!r}; this task takes no options"
+    return f"unknown option {key[:64]!r}{_nearest(key, known)}; known are {', '.join(known)}"
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    matches = difflib.get_close_matches(word[:64], list(known), n=1, cutoff=0.6)
+    return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+def _explain(error: msgspec.ValidationError) -> str:
+    """The library says what it expected and then where; say where first, in the words of the request."""
+    problem, _, place = str(error).partition(" - at `$.")
+    return f"option {place.rstrip('`')}: {problem[:1].lower()}{problem[1:]}" if place else str(error)
