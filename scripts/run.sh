@@ -6,6 +6,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 "$root/scripts/build.sh"
 
 # exec: signals reach the server itself, and its exit code is ours. The working folder stays the caller's.
+unset PARALLEL_INFER_PYTHON # it was for the build; the server would report it as an unknown setting
 case ${1:-} in
   '' | -*) exec "$root/.venv/bin/parallel-infer" serve "$@" ;;
   *) exec "$root/.venv/bin/parallel-infer" "$@" ;;
