@@ -17,6 +17,8 @@ __all__ = ["MAX_PIXELS", "cv2"]
 
 # The processes are the parallelism; threads of OpenCV's own would fight over the same cores.
 cv2.setNumThreads(1)
+# What is wrong with a picture goes to whoever sent it; a broken one must not write lines into the server's log.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 MAX_PIXELS = int(os.environ[_LIMIT])
 """Pixels OpenCV itself refuses to go beyond, whatever a picture's header says."""
