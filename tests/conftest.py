@@ -1,0 +1,117 @@
+"""What every test gets: the shipped models and pictures, and a check that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import parallel_infer
+
+SEGMENTS = Path("/dev/shm")
+PREFIX = "pinfer-"
+GRACE = 2.0  # seconds for what is already ending to end; what was left behind does not go away by itself
+PR_SET_CHILD_SUBREAPER = 36
+
+
+@pytest.fixture(scope="session")
+def zoo() -> Path:
+    """The folder of the shipped models."""
+    return Path(parallel_infer.__file__).parent / "zoo"
+
+
+@pytest.fixture(scope="session")
+def pictures(zoo: Path) -> Path:
+    """The folder of the shipped pictures."""
+    return zoo / "pictures"
+
+
+@pytest.fixture(scope="session")
+def expected(pictures: Path) -> dict[str, Any]:
+    """What the shipped models find in the shipped pictures, by file name."""
+    answers: dict[str, Any] = json.loads((pictures / "expected.json").read_text())
+    return answers
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _adopt_orphans() -> None:
+    """Processes whose parent died become ours instead of init's, so that the check below sees them."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nothing_behind(_adopt_orphans: None) -> Iterator[None]:
+    """Fail a test after which a segment or a child process is there that was not there before.
+
+    Being autouse this is set up before, and torn down after, all other fixtures of the test. Fixtures of a wider scope
+    stand outside: what they start belongs to them.
+    """
+    segments, children = _segments(), _children()
+    yield
+    processes = _end_of(_children() - children)
+    left = _left_in(segments)
+    assert not processes, f"left running (and now killed): {processes}"
+    assert not left, f"left in {SEGMENTS}: {sorted(left)}"
+
+
+def _children() -> set[psutil.Process]:
+    """Our children, adopted ones too; not the resource tracker, which lives as long as we do."""
+    # the kernel's own list: psutil would read all processes of the machine, for every test
+    pids = [int(pid) for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()]
+    children = {psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)}
+    return {child for child in children if not _is_resource_tracker(child)}
+
+
+def _is_resource_tracker(process: psutil.Process) -> bool:
+    try:
+        return any("multiprocessing.resource_tracker" in argument for argument in process.cmdline())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return False
+
+
+def _end_of(processes: set[psutil.Process]) -> list[str]:
+    """Wait for processes that are ending; kill and describe the others."""
+    _, alive = psutil.wait_procs(list(processes), timeout=GRACE)
+    described = [f"{process.pid} {' '.join(process.cmdline())}" for process in alive]
+    for process in alive:
+        process.kill()
+    psutil.wait_procs(alive)
+    return described
+
+
+def _segments() -> set[str]:
+    return {path.name for path in SEGMENTS.glob(f"{PREFIX}*")}
+
+
+def _left_in(before: set[str]) -> set[str]:
+    """New segments that are ours, once those of a server that is just stopping had time to go."""
+    deadline = time.monotonic() + GRACE
+    while new := _segments() - before:
+        new -= _held_by_others()
+        # what this process still maps nobody else will remove, and the test is over
+        if not new or new & _held_by(os.getpid()) or time.monotonic() > deadline:
+            return new
+        time.sleep(0.02)
+    return set()
+
+
+def _held_by_others() -> set[str]:
+    """Segments mapped by processes that are neither we nor descend from us: another run of these tests, a server."""
+    family = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
+    return {name for pid in psutil.pids() if pid not in family for name in _held_by(pid)}
+
+
+def _held_by(pid: int) -> set[str]:
+    marker = f"{SEGMENTS}/{PREFIX}"
+    try:
+        maps = Path(f"/proc/{pid}/maps").read_text()
+    except OSError:  # it ended, or belongs to another user
+        return set()
+    return {line.split(f"{SEGMENTS}/")[1].split()[0] for line in maps.splitlines() if marker in line}
