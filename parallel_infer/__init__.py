@@ -1,0 +1,37 @@
+"""parallel-infer: pictures in, answers out, with as many processes as the machine has use for.
+
+The names are imported at first use, so that a server process pays for neither the client nor ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from parallel_infer.answer import Answer
+    from parallel_infer.client import AsyncClient, Client
+    from parallel_infer.job_status import JobStatus
+    from parallel_infer.runner import Runner
+
+__all__ = ["Answer", "AsyncClient", "Client", "JobStatus", "Runner"]
+
+_HOMES = {
+    "Answer": "parallel_infer.answer",
+    "AsyncClient": "parallel_infer.client",
+    "Client": "parallel_infer.client",
+    "JobStatus": "parallel_infer.job_status",
+    "Runner": "parallel_infer.runner",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,256 @@
+"""The client whose calls block, and `submit` for those that shall not."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from parallel_infer import protocol
+from parallel_infer.answer import Answer
+from parallel_infer.client.connection import Connection
+from parallel_infer.client.courier import Courier
+from parallel_infer.client.endpoint import Address
+from parallel_infer.client.futures import InferFuture
+from parallel_infer.client.held_frame import HeldFrame, hold
+from parallel_infer.client.key import HasKeys, Key
+from parallel_infer.client.payload import Picture, payload_of
+from parallel_infer.client.pending import Pending
+from parallel_infer.client.requests import IN_FLIGHT, LOAD_TIMEOUT, Drop, Errors, Job, answer_of, job_of, result_of
+from parallel_infer.client.streaming import IN_FLIGHT as STREAM_IN_FLIGHT
+from parallel_infer.client.streaming import Stream
+from parallel_infer.client.window import Window
+from parallel_infer.errors import InferError, ServerUnavailable
+
+
+class Client:
+    """Speaks with one server. May be used by many threads; close it, or use it in a `with`.
+
+    Every call ends within its timeout: with an answer, or with an error of `parallel_infer.errors`; where nobody
+    answers that is ServerUnavailable. A server that restarts within the timeout is not noticed. Arrays handed in must
+    not change until their answer is there.
+    """
+
+    def __init__(
+        self,
+        address: str = "tcp://127.0.0.1:5555",
+        key: str | os.PathLike[str] | HasKeys | None = None,
+        timeout: float = 5.0,
+    ) -> None:
+        self.timeout = timeout  # seconds, for calls that name none
+        self._address = Address(address, None if key is None else Key.of(key))
+        self._idle = [Connection(self._address)]  # each is used by one thread at a time
+        self._held = threading.local()  # the frame this thread is filling
+        self._closed = False
+        self._courier = Courier(self._address)
+        self._finalizer = weakref.finalize(self, _close, self._idle, self._courier)
+
+    def infer(
+        self, model: str, picture: Picture, *, timeout: float | None = None, priority: int = 0, **options: Any
+    ) -> Answer:
+        """The answer for one picture: a path, encoded bytes, a uint8 frame [h, w, 3] BGR, or tensors.
+
+        Options are those of the model's task (confidence=, iou=, ...). A higher `priority`, -100 to 100, goes first.
+        """
+        job = job_of(model, self._timeout(timeout), priority, options)
+        held: tuple[HeldFrame, Connection] | None = getattr(self._held, "frame", None)
+        if held is not None and picture is held[0].array:
+            frame, connection = held
+            return answer_of(connection.ask(frame.pending(job, connection)))
+        payload = payload_of(picture)
+        with self._connection() as connection:
+            return answer_of(connection.ask(job.pending(connection, payload)))
+
+    def submit(
+        self,
+        model: str,
+        picture: Picture,
+        *,
+        timeout: float | None = None,
+        priority: int = 0,
+        callback: Callable[[InferFuture], Any] | None = None,
+        **options: Any,
+    ) -> InferFuture:
+        """Send a picture and return at once. `callback` gets the future when it is done, in a thread of the client."""
+        job = job_of(model, self._timeout(timeout), priority, options)
+        return self._submit(job, self._safe(picture), callback)
+
+    def infer_many(
+        self,
+        model: str,
+        pictures: Iterable[Picture],
+        *,
+        in_flight: int | None = None,
+        timeout: float | None = None,
+        errors: Errors = "raise",
+        **options: Any,
+    ) -> list[Answer | InferError]:
+        """Answers for many pictures, in their order, up to `in_flight` (64) at a time; pictures are pulled as they go.
+
+        Pictures that the server has no room for are sent again, each within its timeout. "raise" raises the first
+        error after all are done; "return" leaves errors in their places.
+        """
+        job = job_of(model, self._timeout(timeout), 0, options)
+        with self._connection() as connection:
+            window = Window(connection, job, max(1, in_flight or IN_FLIGHT))
+            try:
+                _drive(window, connection, iter(pictures))
+            except BaseException:
+                window.abandon()
+                raise
+            return window.results(errors)
+
+    def stream(
+        self,
+        model: str,
+        frames: Iterable[Picture],
+        *,
+        drop: Drop = "none",
+        source: str = "",
+        in_flight: int | None = None,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> Iterator[tuple[int, Answer | InferError]]:
+        """(frame number, answer or error) of a live source, in order, as soon as they are there.
+
+        "none" answers every frame and slows the source down; "latest" never does: a newer frame takes the place of one
+        that waits, which is answered with Dropped. `source` names the stream to the server.
+        """
+        job = job_of(model, self._timeout(timeout), 0, options)._replace(source=source, drop=drop)
+        return Stream(self._submit, job, frames, in_flight or STREAM_IN_FLIGHT[drop]).run()
+
+    @contextlib.contextmanager
+    def frame(self, height: int, width: int) -> Iterator[npt.NDArray[np.uint8]]:
+        """A frame to fill, uint8 [height, width, 3] BGR, that `infer` of the same thread sends without a copy.
+
+        It lies in memory that the server lent, where the server is on this machine (ipc://) and has room; else it is
+        an ordinary array. It may be filled and sent many times; it is void after the `with`.
+        """
+        with self._connection() as connection:
+            frame = hold(connection, height, width, self.timeout)
+            outer = getattr(self._held, "frame", None)
+            self._held.frame = frame, connection
+            try:
+                yield frame.array
+            finally:
+                self._held.frame = outer
+                frame.release()
+
+    def models(self) -> Any:
+        """What is served."""
+        return self._ask(protocol.Models)
+
+    def status(self) -> Any:
+        """How the server is: processes, queues, rings, counters."""
+        return self._ask(protocol.Status)
+
+    def ready(self) -> bool:
+        """Whether a picture gets through every stage of every model."""
+        return bool(self._ask(protocol.Ready)["ready"])
+
+    def load(self, name: str, path: str | os.PathLike[str], *, timeout: float = LOAD_TIMEOUT, **options: Any) -> Any:
+        """Have the server serve a model file of its machine under `name`, in place of the model of that name."""
+        return self._ask(protocol.Load, timeout, name=name, path=os.fspath(path), options=options)
+
+    def unload(self, name: str) -> Any:
+        """Have the server stop serving a model."""
+        return self._ask(protocol.Unload, name=name)
+
+    def close(self) -> None:
+        """Close all connections. Jobs still on their way fail with ServerUnavailable."""
+        self._closed = True
+        self._finalizer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _ask(self, kind: type[protocol.Request], timeout: float | None = None, **fields: Any) -> Any:
+        with self._connection() as connection:
+            request = kind(id=connection.number(), **fields)
+            return result_of(connection.ask(Pending(request, self._timeout(timeout))))
+
+    def _submit(self, job: Job, picture: Picture, callback: Callable[[InferFuture], Any] | None) -> InferFuture:
+        future = InferFuture(self._forget)
+        if callback is not None:
+            future.add_done_callback(callback)  # type: ignore[arg-type]
+        try:
+            payload = payload_of(picture)
+        except InferError as error:
+            future.settle(error)
+        else:
+            self._courier.run(partial(future.send, job, payload, time.monotonic()))
+        return future
+
+    def _forget(self, future: InferFuture) -> None:
+        with contextlib.suppress(ServerUnavailable):
+            self._courier.run(future.abandon)
+
+    def _safe(self, picture: Picture) -> Picture:
+        """The frame this thread is filling is copied: its slot may be filled again before the answer is there."""
+        held: tuple[HeldFrame, Connection] | None = getattr(self._held, "frame", None)
+        return held[0].array.copy() if held is not None and picture is held[0].array else picture
+
+    def _timeout(self, timeout: float | None) -> float:
+        return self.timeout if timeout is None else timeout
+
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[Connection]:
+        connection = self._take()
+        try:
+            yield connection
+        finally:
+            self._put(connection)
+
+    def _take(self) -> Connection:
+        if self._closed:
+            raise ServerUnavailable("The client is closed")
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return Connection(self._address)
+
+    def _put(self, connection: Connection) -> None:
+        self._idle.append(connection)
+        if self._closed:  # closed meanwhile, by another thread
+            _close_all(self._idle)
+
+
+def _drive(window: Window, connection: Connection, pictures: Iterator[Picture]) -> None:
+    """Fill the window, wait for a reply, and again, until every picture is done."""
+    exhausted = False
+    while not exhausted or not window.done:
+        while not exhausted and window.open:
+            try:
+                window.add(next(pictures))
+            except StopIteration:
+                exhausted = True
+        window.retry()
+        if not window.done:
+            connection.receive(window.patience)
+
+
+def _close_all(connections: list[Connection]) -> None:
+    while True:
+        try:
+            connections.pop().close()
+        except IndexError:
+            return
+
+
+def _close(connections: list[Connection], courier: Courier) -> None:
+    _close_all(connections)
+    courier.stop()

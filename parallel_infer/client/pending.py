@@ -1,0 +1,66 @@
+"""A request that has no reply yet, kept so that it can be sent again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from parallel_infer.answer import Answer
+from parallel_infer.errors import InferError
+from parallel_infer.protocol import Infer, Request
+
+if TYPE_CHECKING:
+    from parallel_infer.client.lent import Slot
+
+Outcome = Answer | InferError | msgspec.Raw  # Raw: the result of everything but Infer
+
+
+class Pending:
+    """One request, its payload, and who is told the outcome (exactly once)."""
+
+    __slots__ = ("deadline", "index", "outcome", "payload", "request", "sent", "sink", "slot", "timeout")
+
+    def __init__(
+        self,
+        request: Request,
+        timeout: float,
+        payload: bytes | memoryview | None = None,
+        sink: Callable[[Pending, Outcome], Any] | None = None,
+    ) -> None:
+        self.request = request
+        self.timeout = timeout  # seconds, as the user gave it
+        self.deadline = time.monotonic() + timeout
+        self.payload = payload
+        self.sink = sink
+        self.slot: Slot | None = None  # where the payload lies instead, in a ring the server lent
+        self.outcome: Outcome | None = None
+        self.sent = False
+        self.index = 0  # place among the pictures of one call
+
+    def settle(self, outcome: Outcome) -> None:
+        """Keep the outcome and tell the sink."""
+        self.outcome = outcome
+        if self.sink is not None:
+            self.sink(self, outcome)
+
+    def shorten(self) -> None:
+        """Let the request say how much time is left now, before it is sent late or again."""
+        if isinstance(self.request, Infer):
+            left = max(0.001, self.deadline - time.monotonic())
+            self.request = msgspec.structs.replace(self.request, timeout=left)
+
+    def unlend(self) -> None:
+        """Send the payload as bytes from now on, straight from the slot it lies in; the slot stays claimed."""
+        if self.slot is not None and isinstance(self.request, Infer):
+            self.payload = self.slot.data
+            self.request = msgspec.structs.replace(self.request, slot=None)
+
+    def lend(self, slot: Slot) -> None:
+        """Let the payload lie in `slot` instead of travelling."""
+        if isinstance(self.request, Infer):
+            self.slot = slot
+            self.payload = None
+            self.request = msgspec.structs.replace(self.request, slot=slot.reference)

@@ -1,0 +1,102 @@
+"""From the arguments of a call to the request on the wire, and from a result back to plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+import numpy as np
+
+from parallel_infer.answer import Answer
+from parallel_infer.client.connection import Connection
+from parallel_infer.client.payload import Payload
+from parallel_infer.client.pending import Outcome, Pending
+from parallel_infer.errors import BadInput, InferError
+from parallel_infer.protocol import MAX_TIMEOUT, Infer
+
+Drop = Literal["none", "latest"]
+Errors = Literal["raise", "return"]
+LOAD_TIMEOUT = 300.0  # seconds; a large model is probed, loaded and warmed before it is served
+IN_FLIGHT = 64  # pictures at a time, unless the server takes fewer
+
+_NO_OPTIONS = msgspec.Raw(b"\x80")
+
+
+class Job(NamedTuple):
+    """What the pictures of one call have in common."""
+
+    model: str
+    options: msgspec.Raw
+    timeout: float
+    priority: int = 0
+    source: str = ""
+    drop: Drop = "none"
+
+    def pending(
+        self, connection: Connection, payload: Payload, sink: Callable[[Pending, Outcome], Any] | None = None
+    ) -> Pending:
+        """The request for one picture; a frame goes into a slot that the server lent, where there is one."""
+        pending = Pending(self.request(connection.number(), payload), self.timeout, payload.data, sink)
+        if payload.kind == "frame" and connection.lent is not None:
+            slot = connection.lent.claim(len(payload.data))
+            if slot is not None:
+                slot.array[:] = np.frombuffer(payload.data, np.uint8)
+                pending.lend(slot)
+        return pending
+
+    def request(self, number: int, payload: Payload) -> Infer:
+        """The request for one picture as bytes."""
+        return Infer(
+            id=number,
+            model=self.model,
+            kind=payload.kind,
+            tensors=payload.tensors,
+            timeout=self.timeout,
+            priority=self.priority,
+            options=self.options,
+            source=self.source,
+            drop=self.drop,
+        )
+
+
+def job_of(model: str, timeout: float, priority: int, options: Mapping[str, Any]) -> Job:
+    """A job description. Raises BadInput for what no server would take."""
+    if not 0 < timeout <= MAX_TIMEOUT:
+        raise BadInput(f"timeout={timeout!r} is out of range; it may be up to {MAX_TIMEOUT:g} seconds")
+    return Job(model, encode_options(options), timeout, priority)
+
+
+def encode_options(options: Mapping[str, Any]) -> msgspec.Raw:
+    """Options of a request as a MessagePack map. Raises BadInput where a value cannot be sent."""
+    if not options:
+        return _NO_OPTIONS
+    try:
+        return msgspec.Raw(msgspec.msgpack.encode(options, enc_hook=_plain))
+    except TypeError as error:
+        raise BadInput(f"The options cannot be sent: {error}") from error
+
+
+def answer_of(outcome: Outcome) -> Answer:
+    """The answer of a job, or its error raised."""
+    if isinstance(outcome, InferError):
+        raise outcome
+    if not isinstance(outcome, Answer):
+        raise InferError("The server sent something else than an answer")
+    return outcome
+
+
+def result_of(outcome: Outcome) -> Any:
+    """The result of any other request as plain values, or its error raised."""
+    if isinstance(outcome, InferError):
+        raise outcome
+    if not isinstance(outcome, msgspec.Raw):
+        raise InferError("The server sent something else than a result")
+    return msgspec.msgpack.decode(outcome)
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers and arrays as Python's."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    raise TypeError(f"a {type(value).__name__} is no plain value")
