@@ -63,10 +63,7 @@ def _leaves_nothing_behind(_adopt_orphans: None) -> Iterator[None]:
 
 def _children() -> set[psutil.Process]:
     """Our children, adopted ones too; not the resource tracker, which lives as long as we do."""
-    # the kernel's own list: psutil would read all processes of the machine, for every test
-    pids = [int(pid) for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()]
-    children = {psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)}
-    return {child for child in children if not _is_resource_tracker(child)}
+    return {child for child in psutil.Process().children() if not _is_resource_tracker(child)}
 
 
 def _is_resource_tracker(process: psutil.Process) -> bool:

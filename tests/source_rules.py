@@ -1,0 +1,205 @@
+"""Rules over the text of the packages, read as syntax trees: what must not be in there, and what only in one place.
+
+A rule is a function from one source to its violations. Names are resolved through the imports of the file, so that
+`from multiprocessing import Process as P; P()` is seen as `multiprocessing.Process`.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
+
+FORBIDDEN_MODULES = (
+    *("pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"),
+    "multiprocessing.reduction",
+)
+FORBIDDEN_CALLS = {
+    *("eval", "exec", "builtins.eval", "builtins.exec"),
+    *("yaml.load", "yaml.load_all", "yaml.full_load", "yaml.unsafe_load", "yaml.full_load_all", "yaml.unsafe_load_all"),
+}
+FORBIDDEN_METHODS = {"recv_pyobj", "send_pyobj"}
+
+# All else of multiprocessing starts processes by the default method, or pickles.
+ALLOWED_MULTIPROCESSING = (
+    *("get_context", "parent_process", "current_process", "active_children"),
+    *("connection", "shared_memory", "resource_tracker"),
+    *("context.SpawnContext", "context.SpawnProcess", "process.BaseProcess"),
+)
+FORKS = {"os.fork", "os.forkpty", "pty.fork", "os.posix_spawn", "concurrent.futures.ProcessPoolExecutor"}
+
+ZMQ_FILES = ("parallel_infer/channel.py", "parallel_infer/client*.py", "parallel_infer/client/*")
+HOMES = {
+    "zmq": ZMQ_FILES,
+    "multiprocessing.shared_memory": ("parallel_infer/ring.py", "parallel_infer/segment.py"),
+    "onnxruntime": (
+        *("parallel_infer/onnx_runtime.py", "parallel_infer/session.py", "parallel_infer/providers.py"),
+        *("parallel_infer/cli/inspect.py", "parallel_infer/cli/doctor.py"),
+        "stages/families/*",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file: its path from the root of the project, and its tree."""
+
+    path: str
+    tree: ast.Module
+    names: dict[str, str] = field(default_factory=dict)  # a name in this file -> the dotted name it was imported as
+
+    @classmethod
+    def parse(cls, path: str, text: str) -> Source:
+        source = cls(path, ast.parse(text, path))
+        for node in source.nodes():
+            if isinstance(node, ast.Import):
+                source.names.update((a.asname or top(a.name), a.name if a.asname else top(a.name)) for a in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                module = source.origin(node)
+                source.names.update((a.asname or a.name, f"{module}.{a.name}") for a in node.names)
+        return source
+
+    def nodes(self) -> Iterator[ast.AST]:
+        return ast.walk(self.tree)
+
+    def calls(self) -> Iterator[ast.Call]:
+        return (node for node in self.nodes() if isinstance(node, ast.Call))
+
+    def origin(self, node: ast.ImportFrom) -> str:
+        """The absolute name of the module that `from ... import` names."""
+        if not node.level:
+            return node.module or ""
+        package = PurePosixPath(self.path).parts[: -node.level]
+        return ".".join((*package, *([node.module] if node.module else [])))
+
+    def imports(self) -> Iterator[tuple[int, str]]:
+        """Line and dotted name of all that is imported, wherever it stands; `from a import b` gives a.b."""
+        for node in self.nodes():
+            if isinstance(node, ast.Import):
+                yield from ((node.lineno, alias.name) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                yield from ((node.lineno, f"{self.origin(node)}.{alias.name}") for alias in node.names)
+            elif isinstance(node, ast.Call) and self.dotted(node.func) in {"importlib.import_module", "__import__"}:
+                yield from ((node.lineno, a.value) for a in node.args[:1] if is_text(a))
+
+    def dotted(self, node: ast.AST) -> str:
+        """The absolute name of a chain of attributes, "" for anything else."""
+        if isinstance(node, ast.Name):
+            return self.names.get(node.id, node.id)
+        if isinstance(node, ast.Attribute) and (owner := self.dotted(node.value)):
+            return f"{owner}.{node.attr}"
+        return ""
+
+    def uses(self) -> Iterator[tuple[int, str]]:
+        """Line and absolute name of every name and chain of attributes, and of every import."""
+        yield from self.imports()
+        for node in self.nodes():
+            if isinstance(node, ast.Name | ast.Attribute) and (name := self.dotted(node)):
+                yield node.lineno, name
+
+
+@dataclass(frozen=True)
+class Violation:
+    path: str
+    line: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.text}"
+
+
+Rule = Callable[[Source], Iterator[Violation]]
+
+
+def top(name: str) -> str:
+    return name.split(".")[0]
+
+
+def is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def within(name: str, module: str) -> bool:
+    """Whether a dotted name is the module or something in it; onnxruntime_extra is not in onnxruntime."""
+    return name == module or name.startswith(f"{module}.")
+
+
+def nothing_is_unpickled(source: Source) -> Iterator[Violation]:
+    """No pickle and its like, no eval, no yaml.load: nothing that comes from outside is ever executed."""
+    for line, name in source.imports():
+        if any(within(name, module) for module in FORBIDDEN_MODULES):
+            yield Violation(source.path, line, f"imports {name}")
+    for node in source.nodes():
+        if isinstance(node, ast.Name | ast.Attribute) and source.dotted(node) in FORBIDDEN_CALLS:
+            yield Violation(source.path, node.lineno, f"uses {source.dotted(node)}")
+        if isinstance(node, ast.Attribute) and node.attr in FORBIDDEN_METHODS:
+            yield Violation(source.path, node.lineno, f"uses {node.attr}, which pickles")
+        if isinstance(node, ast.keyword) and node.arg == "allow_pickle" and not is_false(node.value):
+            yield Violation(source.path, node.value.lineno, "allows pickle in a NumPy file")
+
+
+def is_false(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and node.value is False
+
+
+def pipes_carry_bytes(source: Source) -> Iterator[Violation]:
+    """`recv` of a multiprocessing connection unpickles; only the files that import zmq may call a `recv`."""
+    if any(fnmatchcase(source.path, home) for home in ZMQ_FILES):
+        return
+    for node in source.calls():
+        if isinstance(node.func, ast.Attribute) and node.func.attr == "recv":
+            yield Violation(source.path, node.lineno, "calls recv(); a pipe is read with recv_bytes()")
+
+
+def views_pin_their_mapping(source: Source) -> Iterator[Violation]:
+    """np.ndarray over a buffer does not keep a shared-memory mapping alive; np.frombuffer does."""
+    for node in source.calls():
+        given = {keyword.arg for keyword in node.keywords}  # None stands for **keywords
+        has_buffer = len(node.args) > 2 or given & {"buffer", None}
+        if source.dotted(node.func) in {"numpy.ndarray", "numpy.ndarray.__new__"} and has_buffer:
+            yield Violation(source.path, node.lineno, "np.ndarray over a buffer; use np.frombuffer")
+
+
+def processes_are_spawned(source: Source) -> Iterator[Violation]:
+    """A session or a socket inherited over fork crashes; only the spawn context starts processes."""
+    for line, name in source.uses():
+        if name in FORKS:
+            yield Violation(source.path, line, f"uses {name}")
+        inner = name.removeprefix("multiprocessing.")
+        if inner != name and not any(
+            within(inner, allowed) or within(allowed, inner) for allowed in ALLOWED_MULTIPROCESSING
+        ):
+            yield Violation(source.path, line, f"uses {name}; take it from get_context('spawn')")
+    for node in source.calls():
+        if source.dotted(node.func) == "multiprocessing.get_context":
+            method = node.args[0] if node.args else next((k.value for k in node.keywords if k.arg == "method"), None)
+            if not (isinstance(method, ast.Constant) and method.value == "spawn"):
+                yield Violation(source.path, node.lineno, "get_context without 'spawn'")
+
+
+def engine_knows_no_stage(source: Source) -> Iterator[Violation]:
+    """The arrow goes stages -> parallel_infer, never back; the engine starts stages by name."""
+    if source.path.startswith("parallel_infer/"):
+        for line, name in source.imports():
+            if within(name, "stages"):
+                yield Violation(source.path, line, f"imports {name}")
+
+
+def foreign_things_have_a_home(source: Source) -> Iterator[Violation]:
+    """One file imports zmq (and the client's), one shared memory, few ONNX Runtime."""
+    for line, name in source.imports():
+        for module, homes in HOMES.items():
+            if within(name, module) and not any(fnmatchcase(source.path, home) for home in homes):
+                yield Violation(source.path, line, f"imports {name}, which belongs in {', '.join(homes)}")
+
+
+RULES: tuple[Rule, ...] = (
+    nothing_is_unpickled,
+    pipes_carry_bytes,
+    views_pin_their_mapping,
+    processes_are_spawned,
+    engine_knows_no_stage,
+    foreign_things_have_a_home,
+)
