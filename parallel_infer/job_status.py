@@ -1,4 +1,4 @@
-"""Where a job stands, as `wait` tells it."""
+"""Whether a job is over: what waiting for one, here or at a server, tells."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class JobStatus(Enum):
-    """DONE: it has its answer or its error, or was cancelled. PENDING: not yet."""
+    """`DONE` says that there is an answer or an error to fetch; `PENDING` that the wait ended first."""
 
     PENDING = "pending"
     DONE = "done"

@@ -1,0 +1,257 @@
+"""A model loaded on a device, and its runs.
+
+`Session.run` takes arrays and gives arrays. `Session.bind` is the way without copies: it ties a run to memory that
+already exists, such as rows and output slots in shared memory, and the run reads and writes there.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parallel_infer.errors import BadInput, ConfigError, Dropped, InferError, ModelRejected, ResourceUnavailable
+from parallel_infer.models import TensorSpec
+from parallel_infer.onnx_runtime import ort
+from parallel_infer.providers import ORT_NAMES, choose, provider_list, session_options, survey
+from parallel_infer.session_config import SessionConfig
+from parallel_infer.signature import DeclaredTensor, Signature, declared
+
+_PREFIX = re.compile(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
+_SOURCE = re.compile(r"(?:\S*/)[\w.+-]+\.(?:cc|cpp|h|cu|hpp):\d+(?: [^\[\n]*?\)(?: const)?)?(?: |$)")
+_PATH = re.compile(r"(?<![\w)])/(?:[\w.+-]+/)*[\w.+-]+")
+_LONGEST_REASON = 400  # characters
+
+
+class Stop:
+    """Ends one run from another thread. A run that was given a set `Stop` ends at its next operator, with `Dropped`."""
+
+    __slots__ = ("options",)
+
+    def __init__(self) -> None:
+        self.options = ort.RunOptions()
+        # Without this entry every bound run looks it up in vain, which costs ten times the run itself.
+        self.options.add_run_config_entry("gpu_graph_id", "-1")
+
+    def set(self) -> None:
+        self.options.terminate = True
+
+    @property
+    def is_set(self) -> bool:
+        return bool(self.options.terminate)
+
+
+class Session:
+    """A model loaded on a device. Runs may go on in several threads at once.
+
+    `inputs` and `outputs` describe the tensors of one job, without the batch dimension; `signature` has every
+    dimension. `batch` is the batch size the graph demands, None where any will do.
+    """
+
+    def __init__(self, model: str | Path | bytes, config: SessionConfig | None = None) -> None:
+        """Loads `model`, a file or its bytes. `ModelRejected` where it cannot, `ConfigError` for the provider."""
+        self.config = config or SessionConfig()
+        self.choice = choose(self.config, survey(self.config))
+        self._ort = self._load(model)
+        self.signature = Signature(_declared(self._ort.get_inputs()), _declared(self._ort.get_outputs()))
+        self._copies_inputs = self.choice.provider != "cpu"
+        self._running: set[Stop] = set()
+        self._running_lock = threading.Lock()
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        return tuple(tensor.spec() for tensor in self.signature.inputs)
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        return tuple(tensor.spec() for tensor in self.signature.outputs)
+
+    @property
+    def batch(self) -> int | None:
+        return self.signature.batch
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The custom metadata of the file."""
+        return dict(self._ort.get_modelmeta().custom_metadata_map)
+
+    def describe(self) -> str:
+        """Provider, precision and device in one line."""
+        return self.choice.describe()
+
+    def run(self, inputs: Mapping[str, np.ndarray], stop: Stop | None = None) -> dict[str, np.ndarray]:
+        """Outputs by name, in arrays of their own. `BadInput`, `Dropped` after a stop, `InferError` where it fails."""
+        self.signature.check(inputs)
+        with self._run(stop) as options:
+            outputs = self._ort.run(None, dict(inputs), options)
+        return dict(zip((tensor.name for tensor in self.signature.outputs), outputs, strict=True))
+
+    def bind(self, inputs: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray] | None = None) -> Binding:
+        """Ties a run to `inputs`, read where they lie, and to `outputs`, written where they lie.
+
+        An output array has the dtype and shape of the output. Where the shape is known only after a run, a
+        one-dimensional uint8 array is taken as bytes to copy the output to, whatever its shape. Outputs that are not
+        named are allocated. All arrays are C-contiguous. `BadInput` where an array does not fit the model.
+        """
+        return Binding(self, inputs, outputs or {})
+
+    def terminate(self) -> None:
+        """Ends all runs going on now, each at its next operator, with `Dropped`. Later runs are not affected."""
+        with self._running_lock:
+            for stop in self._running:
+                stop.set()
+
+    def end_profile(self) -> str:
+        """Writes the profile asked for by `SessionConfig.profile` and gives its file name."""
+        return str(self._ort.end_profiling())
+
+    def _load(self, model: str | Path | bytes) -> ort.InferenceSession:
+        source = model if isinstance(model, bytes) else str(model)
+        if isinstance(source, str) and not Path(source).is_file():
+            raise ModelRejected("there is no model file of that name")
+        options, providers = session_options(self.config, self.choice), provider_list(self.config, self.choice)
+        try:
+            # Without fallback: ONNX Runtime would print, and quietly take the CPU provider.
+            session = ort.InferenceSession(source, options, providers, enable_fallback=0)
+        except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
+            raise ModelRejected(f"the model cannot be loaded ({self.describe()}): {reason(error)}") from error
+        if ORT_NAMES[self.choice.provider] not in session.get_providers():
+            raise ConfigError(_not_loaded(self.choice.provider))
+        if isinstance(model, bytes):
+            session._model_bytes = None  # kept for a fallback only, and as large as the model
+        return session
+
+    @contextmanager
+    def _run(self, stop: Stop | None) -> Iterator[ort.RunOptions]:
+        """Makes a run stoppable, and errors of ONNX Runtime ours."""
+        stop = stop or Stop()
+        with self._running_lock:
+            self._running.add(stop)
+        try:
+            yield stop.options
+        except InferError:
+            raise
+        except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
+            raise _run_error(error, stop) from error
+        finally:
+            with self._running_lock:
+                self._running.discard(stop)
+
+
+class Binding:
+    """A run tied to memory; may run again and again, in one thread at a time. It keeps its arrays alive."""
+
+    __slots__ = ("_buffers", "_fixed", "_inputs", "_io", "_session")
+
+    def __init__(self, session: Session, inputs: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> None:
+        sizes = session.signature.check(inputs)
+        unknown = outputs.keys() - {tensor.name for tensor in session.signature.outputs}
+        if unknown:
+            raise BadInput(f"the model has no output {', '.join(sorted(unknown))}")
+        self._session = session
+        self._io = session._ort.io_binding()
+        self._inputs = {name: _contiguous(name, array) for name, array in inputs.items()}
+        self._fixed: dict[str, np.ndarray] = {}
+        self._buffers: dict[str, np.ndarray] = {}
+        self._bind_inputs()
+        for tensor in session.signature.outputs:
+            self._bind_output(tensor, outputs.get(tensor.name), sizes)
+
+    def run(self, stop: Stop | None = None) -> dict[str, np.ndarray]:
+        """Outputs by name: the bound arrays themselves, views into byte buffers, fresh arrays for what is not bound.
+
+        `ResourceUnavailable` where an output does not fit its byte buffer, which then is unchanged; `Dropped` after a
+        stop; `InferError` where the run fails, after which bound outputs may hold anything.
+        """
+        with self._session._run(stop) as options:
+            if self._session._copies_inputs:  # other devices get their copy at binding, so new content is bound anew
+                self._bind_inputs()
+                self._io.synchronize_inputs()
+            self._session._ort.run_with_iobinding(self._io, options)
+            self._io.synchronize_outputs()
+            return self._outputs()
+
+    def _outputs(self) -> dict[str, np.ndarray]:
+        outputs = dict(self._fixed)
+        if len(outputs) == len(self._session.signature.outputs):
+            return outputs
+        values = zip(self._session.signature.outputs, self._io.get_outputs(), strict=True)
+        for name, value in ((tensor.name, value) for tensor, value in values if tensor.name not in outputs):
+            array: np.ndarray = value.numpy()
+            outputs[name] = _copied(name, array, self._buffers[name]) if name in self._buffers else array
+        return outputs
+
+    def _bind_inputs(self) -> None:
+        for name, array in self._inputs.items():
+            self._io.bind_cpu_input(name, array)
+
+    def _bind_output(self, tensor: DeclaredTensor, array: np.ndarray | None, sizes: dict[str, int]) -> None:
+        if array is None:
+            self._io.bind_output(tensor.name, "cpu")
+            return
+        _contiguous(tensor.name, array)
+        if not array.flags.writeable:
+            raise BadInput(f"the array for output {tensor.name} cannot be written to")
+        expected = tensor.shape(sizes)
+        if tensor.fits(array) and expected in (None, array.shape) and (expected is not None or not _is_bytes(array)):
+            pointer = array.__array_interface__["data"][0]
+            self._io.bind_output(tensor.name, "cpu", 0, tensor.dtype.type, array.shape, pointer)
+            self._fixed[tensor.name] = array
+        elif _is_bytes(array):
+            self._io.bind_output(tensor.name, "cpu")
+            self._buffers[tensor.name] = array
+        else:
+            raise BadInput(f"the array for output {tensor} is {array.dtype} {list(array.shape)}")
+
+
+def reason(error: Exception) -> str:
+    """What ONNX Runtime says, on one line, without source positions and paths."""
+    text = _PATH.sub("...", _SOURCE.sub("", _PREFIX.sub("", str(error))))
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST_REASON else text[:_LONGEST_REASON] + "..."
+
+
+def _run_error(error: Exception, stop: Stop) -> InferError:
+    text = reason(error)
+    if stop.is_set and "terminate" in text:
+        return Dropped("the run was stopped before it finished")
+    if "Failed to allocate memory" in text or isinstance(error, MemoryError):
+        return ResourceUnavailable(f"not enough memory for this run; a smaller batch may fit: {text}")
+    return InferError(f"the model failed: {text}")
+
+
+def _not_loaded(provider: str) -> str:
+    return (
+        f"provider = {provider} is installed, but its libraries do not load: for cuda, "
+        "pip install 'onnxruntime-gpu[cuda,cudnn]'; for tensorrt, the TensorRT libraries on the library path"
+    )
+
+
+def _declared(tensors: Any) -> tuple[DeclaredTensor, ...]:
+    return tuple(declared(tensor.name, tensor.type, tensor.shape) for tensor in tensors)
+
+
+def _contiguous(name: str, array: np.ndarray) -> np.ndarray:
+    if not array.flags.c_contiguous:
+        raise BadInput(f"the array for {name} is not C-contiguous")
+    return array
+
+
+def _is_bytes(array: np.ndarray) -> bool:
+    return array.dtype == np.uint8 and array.ndim == 1
+
+
+def _copied(name: str, array: np.ndarray, buffer: np.ndarray) -> np.ndarray:
+    """`array` written to the start of `buffer`, as a view of its shape and dtype there."""
+    if array.nbytes > buffer.nbytes:
+        raise ResourceUnavailable(
+            f"output {name} takes {array.nbytes} bytes, {buffer.nbytes} are reserved for it; raise max_output_mb"
+        )
+    view: np.ndarray = buffer[: array.nbytes].view(array.dtype).reshape(array.shape)
+    view[...] = array
+    return view
