@@ -35,3 +35,16 @@ class Geometry(NamedTuple):
         scale = np.array([self.scale_x, self.scale_y], np.float32)
         offset = np.array([self.offset_x, self.offset_y], np.float32)
         return (points - offset) / scale
+
+    def rotated_to_frame(self, boxes: Floats, angles: Floats) -> tuple[Floats, Floats]:
+        """Map rotated boxes to frame pixels: float32 [n, 4] centre, width and height, and float32 [n] radians.
+
+        Where the axes scale differently a rectangle becomes a parallelogram; the answer is the rectangle along its
+        first side with its area.
+        """
+        centres = self.points_to_frame(boxes[:, :2])
+        side = np.stack((np.cos(angles) / self.scale_x, np.sin(angles) / self.scale_y), axis=1)
+        length = np.hypot(side[:, 0], side[:, 1])
+        width, height = boxes[:, 2] * length, boxes[:, 3] / (length * self.scale_x * self.scale_y)
+        mapped = np.concatenate((centres, np.stack((width, height), axis=1)), axis=1)
+        return mapped.astype(np.float32), np.arctan2(side[:, 1], side[:, 0]).astype(np.float32)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stages.layouts import Candidates, Floats, Ints, Layout, Outputs
+from stages.layouts import Candidates, Floats, Ints, Layout, Outputs, require_finite
 from stages.opencv import cv2
 from stages.tasks.options import DetectOptions
 
@@ -34,6 +34,7 @@ def find(layout: Layout, outputs: Outputs, options: DetectOptions) -> Candidates
 def find_rotated(layout: Layout, outputs: Outputs, options: DetectOptions) -> Candidates:
     """The same for rotated boxes, whose angle is the candidates' one extra number; overlap is `probabilistic_iou`."""
     candidates = layout.candidates(outputs, options)
+    require_finite(candidates.extra)
     if not layout.overlapping:
         return candidates.first(options.max_detections)
     rotated = np.concatenate((candidates.boxes, candidates.extra), axis=1)

@@ -7,10 +7,9 @@ by field; an option nobody knows is an error, because an option silently ignored
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
@@ -91,14 +90,10 @@ class OptionsReader(Generic[Options]):
         try:
             return self._convert(given)
         except msgspec.ValidationError as error:
-            raise BadInput(_explain(error)) from None
+            raise BadInput(_explain(error, self._kind)) from None
 
     def _convert(self, given: dict[str, Any]) -> Options:
         options = msgspec.convert({**self._defaults, **given}, self._kind)
-        for field in self._known:
-            value = getattr(options, field)
-            if isinstance(value, float) and math.isnan(value):  # ranges let NaN through
-                raise BadInput(f"option {field} is not a number")
         chosen = getattr(options, "class_filter", None)
         if chosen is None:
             return options
@@ -129,7 +124,12 @@ def _nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
-def _explain(error: msgspec.ValidationError) -> str:
+def _explain(error: msgspec.ValidationError, kind: type[Struct]) -> str:
     """The library says what it expected and then where; say where first, in the words of the request."""
     problem, _, place = str(error).partition(" - at `$.")
-    return f"option {place.rstrip('`')}: {problem[:1].lower()}{problem[1:]}" if place else str(error)
+    if not place:
+        return str(error)
+    field = place.rstrip("`")
+    choices = get_args(get_type_hints(kind)[field]) if problem.startswith("Invalid enum") else ()
+    known = f"; known are {', '.join(choices)}" if choices else ""
+    return f"option {field}: {problem[:1].lower()}{problem[1:]}{known}"

@@ -1,0 +1,114 @@
+"""Planes from prototypes and coefficients (YOLO), or from ready masks (RF-DETR). Only what is kept is decoded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from parallel_infer.errors import InferError
+from stages.layouts import Candidates, Floats, require_finite
+from stages.masks import Masks, Plane
+from stages.opencv import cv2
+from stages.tasks.options import SegmentOptions
+
+_Crop = tuple[int, int, int, int]  # left, top, right, bottom in cells
+
+# One product of all objects with the whole prototypes costs about as much as crops of this share of the whole area:
+# the product of many rows uses the processor several times better than that of one.
+_WHOLE = 0.15
+
+
+def enlargement(options: SegmentOptions, row: tuple[int, int], cells: tuple[int, int]) -> int:
+    """Grid cells per mask cell and axis: 1 is fast; as many as reach the row's resolution is accurate."""
+    full = max(1, math.ceil(row[0] / cells[0]), math.ceil(row[1] / cells[1]))
+    if options.mask_decode_mode == "fast":
+        return 1
+    if options.mask_decode_mode == "accurate":
+        return full
+    return 1 + round(options.tradeoff_factor * (full - 1))
+
+
+def decode(found: Candidates, prototypes: Floats, row: tuple[int, int], options: SegmentOptions) -> Masks:
+    """Masks of the objects `found`, cut off at their boxes.
+
+    `prototypes` is float32 [c, h, w] and spans the row, whose (width, height) is `row`; `found.extra` holds the c
+    coefficients of each object. The logits are enlarged, bilinearly and with aligned edges, before the cut at 0.
+    """
+    count, height, width = prototypes.shape
+    if found.extra.shape[1] != count:
+        raise InferError(f"the model gave {found.extra.shape[1]} mask coefficients and {count} prototypes")
+    require_finite(found.extra)
+    factor = enlargement(options, row, (width, height))
+    cells = np.array([width / row[0], height / row[1]] * 2, np.float64) * factor
+    boxes = found.boxes.astype(np.float64) * cells
+    crops = _crops(boxes, width * factor, height * factor)
+    sources = [_source(crop, factor, width, height) for crop in crops]
+    logits = _products(found.extra, prototypes, sources)
+    planes = [
+        Plane(_enlarge(logit, source, crop, factor), crop[0], crop[1], tuple(box))
+        for logit, source, crop, box in zip(logits, sources, crops, boxes.tolist(), strict=True)
+    ]
+    return Masks(planes, float(cells[0]), float(cells[1]))
+
+
+def enlarge_masks(found: Candidates, masks: Floats, row: tuple[int, int], options: SegmentOptions) -> Masks:
+    """Masks from logits [q, h, w] that span the row, by the objects' places; not cut off at their boxes."""
+    count, height, width = masks.shape
+    if found.places.max(initial=-1) >= count:
+        raise InferError(f"the model gave only {count} masks for its objects")
+    factor = enlargement(options, row, (width, height))
+    whole = (0, 0, width, height)
+    grid = (0, 0, width * factor, height * factor)
+    planes = []
+    for place in found.places.tolist():
+        require_finite(masks[place])
+        planes.append(Plane(_enlarge(masks[place], whole, grid, factor), 0, 0, grid))
+    return Masks(planes, grid[2] / row[0], grid[3] / row[1])
+
+
+def _crops(boxes: np.ndarray[tuple[int, int], np.dtype[np.float64]], width: int, height: int) -> list[_Crop]:
+    """The grid cells that each box touches, xyxy [n, 4] in cells."""
+    edges = np.concatenate((np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])), axis=1)
+    edges = np.clip(edges, 0, [width, height, width, height]).astype(np.int64)
+    edges[:, 2:] = np.maximum(edges[:, 2:], edges[:, :2])
+    return [(left, top, right, bottom) for left, top, right, bottom in edges.tolist()]
+
+
+def _source(crop: _Crop, factor: int, width: int, height: int) -> _Crop:
+    """The prototype cells that the crop's cells are made of: one more on each side when it is enlarged."""
+    left, top, right, bottom = crop
+    if factor == 1 or left == right or top == bottom:
+        return left // factor, top // factor, right // factor, bottom // factor
+    return (
+        max(0, left // factor - 1),
+        max(0, top // factor - 1),
+        min(width, -(-right // factor) + 1),
+        min(height, -(-bottom // factor) + 1),
+    )
+
+
+def _products(coefficients: Floats, prototypes: Floats, crops: list[_Crop]) -> Iterator[Floats]:
+    """Coefficients times prototypes in each crop: one by one where the crops are small, else all in one product."""
+    count, height, width = prototypes.shape
+    area = sum((right - left) * (bottom - top) for left, top, right, bottom in crops)
+    if area > _WHOLE * len(crops) * height * width:
+        whole = (coefficients @ prototypes.reshape(count, -1)).reshape(-1, height, width)
+        yield from (
+            plane[top:bottom, left:right] for plane, (left, top, right, bottom) in zip(whole, crops, strict=True)
+        )
+        return
+    for weights, (left, top, right, bottom) in zip(coefficients, crops, strict=True):
+        part = prototypes[:, top:bottom, left:right].reshape(count, -1)
+        yield (weights @ part).reshape(bottom - top, right - left)
+
+
+def _enlarge(logits: Floats, source: _Crop, crop: _Crop, factor: int) -> Floats:
+    require_finite(logits)
+    if factor == 1 or not logits.size:
+        return logits
+    height, width = logits.shape
+    large = cv2.resize(logits, (width * factor, height * factor), interpolation=cv2.INTER_LINEAR)
+    left, top = crop[0] - source[0] * factor, crop[1] - source[1] * factor
+    return large[top : top + crop[3] - crop[1], left : left + crop[2] - crop[0]]  # type: ignore[return-value]

@@ -1,0 +1,65 @@
+"""Objects as boxes and masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from parallel_infer.errors import ModelRejected
+from parallel_infer.models import ModelSpec
+from stages.geometry import Geometry
+from stages.layouts import Candidates, Outputs, as_float32, only_output
+from stages.layouts.known import MASKS, layout_for
+from stages.masks import Masks
+from stages.masks.outlines import polygons
+from stages.masks.prototypes import decode, enlarge_masks
+from stages.masks.rle import run_lengths
+from stages.nms import find
+from stages.tasks import Arrays
+from stages.tasks.options import OptionsReader, SegmentOptions
+
+
+class Segment:
+    """Boxes, scores and classes as detection gives them, and a mask for each: polygons or run lengths."""
+
+    name: ClassVar[str] = "segment"
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._ready_masks = spec.family == "rfdetr"
+        self._layout = layout_for(spec, MASKS, 0 if self._ready_masks else _coefficients(spec))
+        self._row: tuple[int, int] = (spec.preprocess["width"], spec.preprocess["height"])
+        self._options = OptionsReader(SegmentOptions, spec)
+
+    def options(self, encoded: bytes) -> SegmentOptions:
+        return self._options.read(encoded)
+
+    def answer(self, outputs: Mapping[str, npt.NDArray[Any]], geometry: Geometry, options: SegmentOptions) -> Arrays:
+        found = find(self._layout, outputs, options)
+        arrays: Arrays = {
+            "boxes": geometry.boxes_to_frame(found.boxes),
+            "scores": np.array(found.scores),
+            "classes": found.classes,
+        }
+        masks = self._masks(outputs, found, options)
+        draw = polygons if options.mask_format == "polygon" else run_lengths
+        return {**arrays, **draw(masks, geometry)}
+
+    def _masks(self, outputs: Outputs, found: Candidates, options: SegmentOptions) -> Masks:
+        planes = as_float32(only_output(outputs, 3))
+        if self._ready_masks:
+            return enlarge_masks(found, planes, self._row, options)
+        return decode(found, planes, self._row, options)
+
+
+def _coefficients(spec: ModelSpec) -> int:
+    """How many mask coefficients each object has: as many as there are prototypes, the 3-D output."""
+    known: int | None = spec.parameters.get("coefficients")
+    if known is not None:
+        return known
+    prototypes = [output.shape[0] for output in spec.outputs if len(output.shape) == 3]
+    if len(prototypes) != 1 or prototypes[0] < 1:
+        raise ModelRejected(f"model {spec.name!r}: expected one output [coefficients, height, width] of prototypes")
+    return prototypes[0]
