@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from parallel_infer.client.asynchronous import AsyncClient
 from parallel_infer.client.blocking import Client
 from parallel_infer.client.futures import InferFuture
 from parallel_infer.client.key import Key
 
-__all__ = ["Client", "InferFuture", "Key"]
+__all__ = ["AsyncClient", "Client", "InferFuture", "Key"]

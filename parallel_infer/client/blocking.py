@@ -25,8 +25,17 @@ from parallel_infer.client.held_frame import HeldFrame, hold
 from parallel_infer.client.key import HasKeys, Key
 from parallel_infer.client.payload import Picture, payload_of
 from parallel_infer.client.pending import Pending
-from parallel_infer.client.requests import IN_FLIGHT, LOAD_TIMEOUT, Drop, Errors, Job, answer_of, job_of, result_of
-from parallel_infer.client.streaming import IN_FLIGHT as STREAM_IN_FLIGHT
+from parallel_infer.client.requests import (
+    IN_FLIGHT,
+    LOAD_TIMEOUT,
+    STREAM_IN_FLIGHT,
+    Drop,
+    Errors,
+    Job,
+    answer_of,
+    job_of,
+    result_of,
+)
 from parallel_infer.client.streaming import Stream
 from parallel_infer.client.window import Window
 from parallel_infer.errors import InferError, ServerUnavailable

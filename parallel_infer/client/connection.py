@@ -91,9 +91,9 @@ class Connection:
             raise
         return pending.outcome
 
-    def receive(self, patience: float) -> None:
+    def receive(self, patience: float | None) -> None:
         """Wait for one reply and settle its request; returns without one after `patience` seconds or `SLICE`."""
-        patience = max(0.001, min(patience, SLICE))
+        patience = SLICE if patience is None else max(0.001, min(patience, SLICE))
         if self._unsent:
             self.socket.poll(round(patience * 1000), zmq.POLLIN | zmq.POLLOUT)
             self.upkeep()

@@ -20,6 +20,14 @@ class HeldFrame:
         flat = np.empty(height * width * 3, np.uint8) if slot is None else slot.array
         self.array: npt.NDArray[np.uint8] = flat.reshape(height, width, 3)
 
+    @classmethod
+    def claim(cls, connection: Connection, height: int, width: int) -> HeldFrame | None:
+        """A frame in a slot that is there already; None where the server must be asked first or lends nothing."""
+        if height < 1 or width < 1:
+            raise ValueError(f"a frame of {height} x {width} pixels has no pixels")
+        slot = None if connection.lent is None else connection.lent.claim(height * width * 3)
+        return None if slot is None else cls(slot, height, width)
+
     def pending(self, job: Job, connection: Connection) -> Pending:
         """A request for the frame as it is now."""
         payload = payload_of(self.array)
@@ -37,16 +45,10 @@ class HeldFrame:
 
 def hold(connection: Connection, height: int, width: int, timeout: float) -> HeldFrame:
     """A frame to fill; waits up to `timeout` seconds for the first ring of this connection."""
-    if height < 1 or width < 1:
-        raise ValueError(f"a frame of {height} x {width} pixels has no pixels")
-    if connection.lent is None:
-        return HeldFrame(None, height, width)
-    size = height * width * 3
-    slot = connection.lent.claim(size)
-    if slot is None:
+    held = HeldFrame.claim(connection, height, width)
+    if held is None and connection.lent is not None and connection.lent.asking is not None:
         asking = connection.lent.asking
-        if asking is not None:
-            asking.deadline = min(asking.deadline, asking.deadline - asking.timeout + timeout)
-            connection.wait(asking)
-            slot = connection.lent.claim(size)
-    return HeldFrame(slot, height, width)
+        asking.limit(timeout)
+        connection.wait(asking)
+        held = HeldFrame.claim(connection, height, width)
+    return held or HeldFrame(None, height, width)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from parallel_infer.client.connection import Connection
 
 _PAGE = 4096
-_MAX_RING = 256 * 2**20  # bytes one connection asks for at most
+_MAX_RING = 64 * 2**20  # bytes one connection asks for at most
 _LEND_TIMEOUT = 5.0  # seconds
 _ASK_AGAIN = 1.0  # seconds after the server had no room
 

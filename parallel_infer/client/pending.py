@@ -46,6 +46,22 @@ class Pending:
         if self.sink is not None:
             self.sink(self, outcome)
 
+    def also(self, sink: Callable[[Pending, Outcome], Any]) -> None:
+        """Tell one more."""
+        first = self.sink
+
+        def both(pending: Pending, outcome: Outcome) -> None:
+            if first is not None:
+                first(pending, outcome)
+            sink(pending, outcome)
+
+        self.sink = both
+
+    def limit(self, timeout: float) -> None:
+        """Let it wait no longer than `timeout` seconds from when it was made."""
+        self.deadline = min(self.deadline, self.deadline - self.timeout + timeout)
+        self.timeout = min(self.timeout, timeout)
+
     def shorten(self) -> None:
         """Let the request say how much time is left now, before it is sent late or again."""
         if isinstance(self.request, Infer):

@@ -19,6 +19,7 @@ Drop = Literal["none", "latest"]
 Errors = Literal["raise", "return"]
 LOAD_TIMEOUT = 300.0  # seconds; a large model is probed, loaded and warmed before it is served
 IN_FLIGHT = 64  # pictures at a time, unless the server takes fewer
+STREAM_IN_FLIGHT: dict[Drop, int] = {"none": 16, "latest": 4}  # more would only make frames older
 
 _NO_OPTIONS = msgspec.Raw(b"\x80")
 

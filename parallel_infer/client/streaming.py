@@ -10,10 +10,8 @@ from typing import Any
 from parallel_infer.answer import Answer
 from parallel_infer.client.futures import InferFuture
 from parallel_infer.client.payload import Picture
-from parallel_infer.client.requests import Drop, Job
+from parallel_infer.client.requests import Job
 from parallel_infer.errors import Dropped, InferError
-
-IN_FLIGHT: dict[Drop, int] = {"none": 16, "latest": 4}  # more would only make frames older
 
 Submit = Callable[[Job, Picture, Callable[[InferFuture], Any]], InferFuture]
 
@@ -119,9 +117,9 @@ class Stream:
         assert picture is not None
         try:
             place.future = self._submit(self._job, picture, settled)
-        except InferError as error:  # the client was closed
+        except Exception as error:  # the client was closed, or the picture is beyond reading
             self._room += 1
-            place.outcome = error
+            place.outcome = error if isinstance(error, InferError) else InferError(f"{type(error).__name__}: {error}")
 
     def _stop(self) -> None:
         with self._changed:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
 from parallel_infer.answer import Answer
-from parallel_infer.client.connection import SLICE, Connection
+from parallel_infer.client.connection import Connection
 from parallel_infer.client.payload import Payload, Picture, payload_of
 from parallel_infer.client.pending import Outcome, Pending
 from parallel_infer.client.requests import Errors, Job
@@ -24,7 +26,9 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.1  # seconds before a refused picture is
 class Window:
     """The pictures of one `infer_many` that are on their way. No I/O but `Connection.post`."""
 
-    def __init__(self, connection: Connection, job: Job, in_flight: int) -> None:
+    def __init__(
+        self, connection: Connection, job: Job, in_flight: int, changed: Callable[[], Any] | None = None
+    ) -> None:
         self._results: list[Answer | InferError | None] = []
         self._connection = connection
         self._job = job
@@ -32,6 +36,7 @@ class Window:
         self._size = in_flight
         self._busy: dict[int, tuple[Pending, Payload]] = {}  # by place among the pictures
         self._refused: deque[tuple[Pending, Payload]] = deque()
+        self._changed = changed  # told whenever a picture was answered or refused
         self._grown = 0  # answers since the window grew
         self._pause = _FIRST_PAUSE
         self._resume = 0.0  # no refused picture is sent again before
@@ -49,11 +54,11 @@ class Window:
         return not self._busy and not self._refused
 
     @property
-    def patience(self) -> float:
-        """How long to wait for a reply, in seconds."""
+    def patience(self) -> float | None:
+        """Seconds to wait for a reply before `retry` has something to do; None: nothing without a reply."""
         if self._refused and len(self._busy) < self._size:
             return max(0.0, self._resume - time.monotonic())
-        return SLICE
+        return None
 
     def add(self, picture: Picture) -> None:
         """Send the next picture. One that cannot be sent has its error as its result."""
@@ -98,6 +103,8 @@ class Window:
         self._connection.post(pending)
 
     def _settle(self, pending: Pending, outcome: Outcome) -> None:
+        if self._changed is not None:
+            self._changed()
         _, payload = self._busy.pop(pending.index)
         if isinstance(outcome, ResourceUnavailable):
             self._shrink()

@@ -1,0 +1,199 @@
+"""The client for asyncio."""
+# ruff: noqa: ASYNC109 - a timeout is the job's deadline at the server, not only how long we wait
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from parallel_infer import protocol
+from parallel_infer.answer import Answer
+from parallel_infer.client.async_driver import Driver
+from parallel_infer.client.async_stream import AsyncStream, Source, pulled
+from parallel_infer.client.endpoint import Address
+from parallel_infer.client.held_frame import HeldFrame
+from parallel_infer.client.key import HasKeys, Key
+from parallel_infer.client.payload import Picture, payload_of
+from parallel_infer.client.pending import Pending
+from parallel_infer.client.requests import (
+    IN_FLIGHT,
+    LOAD_TIMEOUT,
+    STREAM_IN_FLIGHT,
+    Drop,
+    Errors,
+    Job,
+    answer_of,
+    job_of,
+    result_of,
+)
+from parallel_infer.client.window import Window
+from parallel_infer.errors import InferError, ServerUnavailable
+
+
+class AsyncClient:
+    """Speaks with one server, in one event loop. Close it, or use it in an `async with`.
+
+    The same promises as `Client`: every call ends within its timeout, and a server that restarts meanwhile is not
+    noticed. Cancelling the task that awaits a call asks the server to forget the job.
+    """
+
+    def __init__(
+        self,
+        address: str = "tcp://127.0.0.1:5555",
+        key: str | os.PathLike[str] | HasKeys | None = None,
+        timeout: float = 5.0,
+    ) -> None:
+        self.timeout = timeout  # seconds, for calls that name none
+        self._address = Address(address, None if key is None else Key.of(key))
+        self._driver: Driver | None = None
+        self._closed = False
+        self._held: dict[int, HeldFrame] = {}  # frames being filled, by the id of their array
+
+    async def infer(
+        self, model: str, picture: Picture, *, timeout: float | None = None, priority: int = 0, **options: Any
+    ) -> Answer:
+        """The answer for one picture; see `Client.infer`."""
+        return await self._infer(job_of(model, self._timeout(timeout), priority, options), picture)
+
+    def submit(
+        self, model: str, picture: Picture, *, timeout: float | None = None, priority: int = 0, **options: Any
+    ) -> asyncio.Task[Answer]:
+        """Send a picture and return the task that will have its answer; cancelling the task cancels the job."""
+        return asyncio.ensure_future(self.infer(model, picture, timeout=timeout, priority=priority, **options))
+
+    async def infer_many(
+        self,
+        model: str,
+        pictures: Source,
+        *,
+        in_flight: int | None = None,
+        timeout: float | None = None,
+        errors: Errors = "raise",
+        **options: Any,
+    ) -> list[Answer | InferError]:
+        """Answers for many pictures of an iterable or async iterable, in order; see `Client.infer_many`."""
+        job = job_of(model, self._timeout(timeout), 0, options)
+        driver = self._driving()
+        changed = asyncio.Event()
+        window = Window(driver.connection, job, max(1, in_flight or IN_FLIGHT), changed.set)
+        try:
+            async for picture in pulled(pictures):
+                window.add(picture)
+                while not window.open:
+                    await _turn(window, driver, changed)
+            while not window.done:
+                await _turn(window, driver, changed)
+        except BaseException:
+            window.abandon()
+            raise
+        return window.results(errors)
+
+    def stream(
+        self,
+        model: str,
+        frames: Source,
+        *,
+        drop: Drop = "none",
+        source: str = "",
+        in_flight: int | None = None,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> AsyncIterator[tuple[int, Answer | InferError]]:
+        """(frame number, answer or error) of a live source, in order; see `Client.stream`."""
+        job = job_of(model, self._timeout(timeout), 0, options)._replace(source=source, drop=drop)
+        room = in_flight or STREAM_IN_FLIGHT[drop]
+        return AsyncStream(partial(self._infer, job), frames, drop, room).run()
+
+    @contextlib.asynccontextmanager
+    async def frame(self, height: int, width: int) -> AsyncIterator[npt.NDArray[np.uint8]]:
+        """A frame to fill, uint8 [height, width, 3] BGR, that `infer` sends without a copy; see `Client.frame`."""
+        driver = self._driving()
+        held = HeldFrame.claim(driver.connection, height, width)
+        if held is None:
+            await driver.lending(self.timeout)
+            held = HeldFrame.claim(driver.connection, height, width) or HeldFrame(None, height, width)
+        self._held[id(held.array)] = held
+        try:
+            yield held.array
+        finally:
+            del self._held[id(held.array)]
+            held.release()
+
+    async def models(self) -> Any:
+        """What is served."""
+        return await self._ask(protocol.Models)
+
+    async def status(self) -> Any:
+        """How the server is: processes, queues, rings, counters."""
+        return await self._ask(protocol.Status)
+
+    async def ready(self) -> bool:
+        """Whether a picture gets through every stage of every model."""
+        return bool((await self._ask(protocol.Ready))["ready"])
+
+    async def load(
+        self, name: str, path: str | os.PathLike[str], *, timeout: float = LOAD_TIMEOUT, **options: Any
+    ) -> Any:
+        """Have the server serve a model file of its machine under `name`, in place of the model of that name."""
+        return await self._ask(protocol.Load, timeout, name=name, path=os.fspath(path), options=options)
+
+    async def unload(self, name: str) -> Any:
+        """Have the server stop serving a model."""
+        return await self._ask(protocol.Unload, name=name)
+
+    async def close(self) -> None:
+        """Close the connection. Jobs still on their way fail with ServerUnavailable."""
+        self._closed = True
+        if self._driver is not None:
+            self._driver.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _infer(self, job: Job, picture: Picture) -> Answer:
+        driver = self._driving()
+        held = self._held.get(id(picture))
+        if held is not None:
+            return answer_of(await driver.ask(held.pending(job, driver.connection)))
+        return answer_of(await driver.ask(job.pending(driver.connection, payload_of(picture))))
+
+    async def _ask(self, kind: type[protocol.Request], timeout: float | None = None, **fields: Any) -> Any:
+        driver = self._driving()
+        request = kind(id=driver.connection.number(), **fields)
+        return result_of(await driver.ask(Pending(request, self._timeout(timeout))))
+
+    def _driving(self) -> Driver:
+        """The connection of this client; the first call opens it, in the loop that will drive it."""
+        if self._closed:
+            raise ServerUnavailable("The client is closed")
+        if self._driver is None:
+            self._driver = Driver(self._address)
+        return self._driver
+
+    def _timeout(self, timeout: float | None) -> float:
+        return self.timeout if timeout is None else timeout
+
+
+async def _turn(window: Window, driver: Driver, changed: asyncio.Event) -> None:
+    """Wait until a picture of the window is answered, or one that was refused may be sent again."""
+    window.retry()
+    driver.stir()
+    changed.clear()
+    with contextlib.suppress(TimeoutError):
+        if window.patience is None:
+            await changed.wait()
+        else:
+            await asyncio.wait_for(changed.wait(), window.patience)
