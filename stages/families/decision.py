@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from parallel_infer.errors import ModelRejected
 from stages.families.catalogue import FAMILIES, TASKS
-from stages.families.layouts import MOST_ROWS, Facts, Fit, extra_columns, fit, objectness_family
+from stages.families.layouts import MOST_ROWS, STRIDES, Facts, Fit, extra_columns, fit, objectness_family
 from stages.families.metadata import Metadata
 from stages.families.overrides import Overrides
 
@@ -144,18 +144,19 @@ def _rtdetr_of_ultralytics(because: str, metadata: Metadata) -> Iterator[Candida
 
 
 def _by_shape(facts: Facts) -> Iterator[Candidate]:
-    table = facts.first_of_rank(2)
+    table = facts.only_of_rank(2)
     if table is None:
-        yield _classifier_by_shape(facts)
+        if facts.class_scores is not None:
+            yield _classifier_by_shape(facts)
         return
     rows, columns = table[1]
-    segments = facts.first_of_rank(3) is not None
+    segments = facts.only_of_rank(3) is not None
     ready = {6: "detect", 7: "obb"}.get(columns)
     if segments and columns == 6 + (extra_columns(facts, "segment") or 0):
         ready = "segment"
     if ready is not None and columns < rows <= MOST_ROWS:
         yield from _ready_objects(facts, ready)
-    elif rows < columns:
+    elif rows < columns and (columns == facts.cells(STRIDES) or objectness_family(facts) is None):
         yield from _channels_first(facts, rows, segments)
     else:
         yield from _rows_of_anchors(facts, segments)
@@ -171,7 +172,7 @@ def _classifier_by_shape(facts: Facts) -> Candidate:
 
 def _ready_objects(facts: Facts, task: str) -> Iterator[Candidate]:
     """[objects, 6 or more] without a word on its boxes: pixels, or 0..1 where the noise picture's boxes say so."""
-    name, _ = facts.first_of_rank(2) or ("", ())
+    name, _ = facts.only_of_rank(2) or ("", ())
     reach = float(np.max(np.abs(facts.arrays[name][:, :4]), initial=0.0)) if name else 0.0
     hint = "set family to end2end or rtdetr-ultralytics-end2end if the boxes are wrong"
     if task == "detect" and 0.0 < reach <= 2.0:
@@ -185,7 +186,7 @@ def _ready_objects(facts: Facts, task: str) -> Iterator[Candidate]:
 def _channels_first(facts: Facts, rows: int, segments: bool) -> Iterator[Candidate]:
     evidence = (_NO_METADATA,)
     if segments and rows > 4 + (extra_columns(facts, "segment") or 0):
-        yield Candidate("yolov8", "segment", evidence, (f"{_NO_METADATA}: YOLOv8 segmentation",))
+        yield Candidate("yolov8", "segment", evidence, (f"{_NO_METADATA}: YOLOv8 segmentation; set task if it is not",))
     warning = f"{_NO_METADATA}: YOLOv8 detection; set task to keypoints or obb if that is what it does"
     yield Candidate("yolov8", "detect", evidence, (warning,) if facts.nc is None else ())
     if facts.nc is not None:

@@ -85,8 +85,7 @@ def _damage(content: bytes) -> str:
 def _graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
     """The main graph and all graphs nested in nodes; bodies of model functions hold nodes alone."""
     waiting = [model.graph]
-    for function in model.functions:
-        waiting.append(onnx.GraphProto(node=function.node))
+    waiting.extend(onnx.GraphProto(node=function.node) for function in model.functions)
     while waiting:
         graph = waiting.pop()
         yield graph

@@ -5,6 +5,7 @@ Shapes here are those of one job, without the batch dimension. N is a number of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from msgspec import Struct
 
 MOST_ROWS = 1000  # an output of objects (and not of anchors) has at most so many rows
+STRIDES = (8, 16, 32)
 _V5_ANCHORS = 3  # per cell
 
 
@@ -26,16 +28,22 @@ class Facts(Struct, frozen=True, kw_only=True):
     nc: int | None  # number of classes, where it is known
     kpt_shape: tuple[int, int] | None
 
-    def first_of_rank(self, rank: int) -> tuple[str, tuple[int, ...]] | None:
-        """The first output with so many dimensions (without the batch)."""
-        return next(((name, shape) for name, shape in self.outputs.items() if len(shape) == rank), None)
+    def only_of_rank(self, rank: int) -> tuple[str, tuple[int, ...]] | None:
+        """Name and shape of the one output with so many dimensions (without the batch); None unless there is one."""
+        found = [(name, shape) for name, shape in self.outputs.items() if len(shape) == rank]
+        return found[0] if len(found) == 1 else None
 
     @property
-    def cells(self) -> dict[tuple[int, ...], int]:
-        """Number of grid cells of a row, by the strides that YOLO heads have."""
+    def class_scores(self) -> tuple[str, int] | None:
+        """The one output that is a plain row of numbers, [nc] or [nc, 1, 1], and its length."""
+        rows = [(name, max(shape)) for name, shape in self.outputs.items() if shape and math.prod(shape) == max(shape)]
+        rows = [row for row in rows if self.nc in (None, row[1])] if len(rows) > 1 else rows
+        return rows[0] if len(rows) == 1 else None
+
+    def cells(self, strides: tuple[int, ...]) -> int:
+        """Number of grid cells of a row, over all these strides."""
         height, width = self.size
-        strides = ((8, 16, 32), (8, 16, 32, 64))
-        return {set_: sum(-(-height // stride) * -(-width // stride) for stride in set_) for set_ in strides}
+        return sum((height // stride) * (width // stride) for stride in strides)
 
 
 class Fit(Struct, frozen=True):
@@ -63,7 +71,7 @@ def fit(family: str, task: str, facts: Facts) -> Fit | Misfit:
 def extra_columns(facts: Facts, task: str) -> int | None:
     """Columns after the classes: mask coefficients, keypoints or the angle; None where prototypes are missing."""
     if task == "segment":
-        prototypes = facts.first_of_rank(3)
+        prototypes = facts.only_of_rank(3)
         return prototypes[1][0] if prototypes is not None else None
     if task == "keypoints":
         points, values = facts.kpt_shape or (17, 3)
@@ -73,9 +81,9 @@ def extra_columns(facts: Facts, task: str) -> int | None:
 
 def _table(facts: Facts, task: str) -> tuple[str, int, int, int] | Misfit:
     """The main output: its name, rows, columns, and the extra columns of the task."""
-    table, extra = facts.first_of_rank(2), extra_columns(facts, task)
+    table, extra = facts.only_of_rank(2), extra_columns(facts, task)
     if table is None:
-        return Misfit(f"found outputs {_shown(facts)}; expected one with two dimensions after the batch")
+        return Misfit(f"found outputs {_shown(facts)}; expected exactly one with two dimensions after the batch")
     if extra is None:
         return Misfit(f"found outputs {_shown(facts)}; expected mask prototypes [coefficients, height, width] too")
     return table[0], *table[1], extra  # type: ignore[return-value]
@@ -110,11 +118,10 @@ def _yolox(facts: Facts, task: str) -> Fit | Misfit:
     result = _objectness_rows(facts, task)
     if isinstance(result, Misfit):
         return result
-    name, shape = facts.first_of_rank(2) or ("", (0, 0))
-    strides = next((strides for strides, cells in facts.cells.items() if cells == shape[0]), None)
-    if strides is None:
-        return Misfit(f"found {name} {list(shape)}; expected one row per cell, {sorted(facts.cells.values())}")
-    return Fit(result.nc, result.because, {"strides": list(strides)})
+    name, shape = facts.only_of_rank(2) or ("", (0, 0))
+    if shape[0] != facts.cells(STRIDES):
+        return Misfit(f"found {name} {list(shape)}; expected one row per cell, {facts.cells(STRIDES)} at this size")
+    return result
 
 
 def _objectness_rows(facts: Facts, task: str) -> Fit | Misfit:
@@ -173,10 +180,10 @@ def _queries(facts: Facts, boxes: str, classes: str) -> bool:
 
 
 def _classifier(facts: Facts, task: str) -> Fit | Misfit:
-    scores = facts.first_of_rank(1)
-    if scores is None or scores[1][0] < 1:
+    scores = facts.class_scores
+    if scores is None:
         return Misfit(f"found outputs {_shown(facts)}; expected one row of class scores per picture")
-    name, (nc,) = scores
+    name, nc = scores
     if facts.nc is not None and facts.nc != nc:
         return Misfit(f"found {name} [{nc}]; expected {facts.nc} class scores, one per name")
     return Fit(nc, f"{name} [{nc}] is one score per class")
@@ -201,11 +208,10 @@ def objectness_family(facts: Facts) -> str | None:
     most, or decoded, spanning the row. YOLOv6 looks like decoded YOLOX, but its objectness is the constant 1 and
     its pictures are prepared as YOLOv5's are.
     """
-    name, shape = facts.first_of_rank(2) or ("", (0, 0))
-    cells = tuple(facts.cells.values())
-    if shape[0] in tuple(_V5_ANCHORS * count for count in cells):
+    name, shape = facts.only_of_rank(2) or ("", (0, 0))
+    if shape[0] in (_V5_ANCHORS * facts.cells(STRIDES), _V5_ANCHORS * facts.cells((*STRIDES, 64))):
         return "yolov5"
-    if shape[0] not in cells or shape[1] < 6:
+    if shape[0] != facts.cells(STRIDES) or shape[1] < 6:
         return None
     table = np.asarray(facts.arrays[name], np.float64)
     if float(np.max(np.abs(table[:, 0]))) < facts.size[1] / 4:

@@ -54,7 +54,7 @@ def parse_overrides(values: Mapping[str, Any]) -> Overrides:
     try:
         overrides = msgspec.convert(prepared, Overrides)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"model option out of range: {error}") from error
+        raise ConfigError(_explained(error)) from error
     _check_choice("family", overrides.family, FAMILIES)
     _check_choice("task", overrides.task, TASKS)
     _check_choice("resize", overrides.resize, RESIZES)
@@ -77,6 +77,12 @@ def _spread(key: str, value: Any) -> Any:
     if key == "task" and value == "pose":
         return "keypoints"
     return value
+
+
+def _explained(error: msgspec.ValidationError) -> str:
+    """msgspec says "Expected ... - at `$.iou`"; this says it the other way round."""
+    problem, _, place = str(error).partition(" - at `$.")
+    return f"model option {place.rstrip('`')}: {problem[:1].lower()}{problem[1:]}"
 
 
 def _check_choice(key: str, value: str | None, known: Iterable[str]) -> None:

@@ -59,15 +59,14 @@ def _background(verdict: Verdict, facts: Facts, overrides: Overrides) -> int | N
 
 
 def _of_classes(facts: Facts, overrides: Overrides) -> dict[str, Any]:
-    """Softmax only where a trial row does not already sum to 1; several labels get a sigmoid where they need one."""
-    name, _ = facts.first_of_rank(1) or ("", ())
+    """`softmax` where a trial row does not sum to 1 already."""
+    name, _ = facts.class_scores or ("", 0)
     scores = np.asarray(facts.arrays[name], np.float64)
-    bounded = bool(np.all((scores >= 0.0) & (scores <= 1.0)))
     several = bool(overrides.multi_label)
-    sums_to_one = bounded and bool(np.isclose(scores.sum(), 1.0, atol=0.01))
+    least = CONFIDENCE if several else 0.0  # the best class is an answer however weak it is
+    sums_to_one = bool(np.all(scores >= 0.0)) and bool(np.isclose(scores.sum(), 1.0, atol=0.01))
     return {
-        "confidence": 0.0 if overrides.conf is None else overrides.conf,
+        "confidence": least if overrides.conf is None else overrides.conf,
         "multi_label": several,
         "softmax": not several and not sums_to_one,
-        "sigmoid": several and not bounded,
     }
