@@ -158,9 +158,10 @@ class Binding:
         self._inputs = {name: _contiguous(name, array) for name, array in inputs.items()}
         self._fixed: dict[str, np.ndarray] = {}
         self._buffers: dict[str, np.ndarray] = {}
-        self._bind_inputs()
-        for tensor in session.signature.outputs:
-            self._bind_output(tensor, outputs.get(tensor.name), sizes)
+        with session._run(None):
+            self._bind_inputs()
+            for tensor in session.signature.outputs:
+                self._bind_output(tensor, outputs.get(tensor.name), sizes)
 
     def run(self, stop: Stop | None = None) -> dict[str, np.ndarray]:
         """Outputs by name: the bound arrays themselves, views into byte buffers, fresh arrays for what is not bound.
