@@ -6,6 +6,7 @@ here, and the fields are made from the structures in `config`, so that none of t
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import math
@@ -30,10 +31,10 @@ SERVER_MEANINGS: dict[str, str] = {
     "models": "The models to serve: one table `[models.NAME]` each. None at all: the shipped detector, classifier and "
     "segmenter.",
     "bind": "Addresses to listen on: tcp://IP:PORT, or ipc://PATH for clients on this machine.",
-    "provider": "What runs the models: cpu, openvino (Intel processors), cuda or tensorrt (NVIDIA). auto takes the "
-    "fastest one that is installed and works.",
-    "precision": "Arithmetic of the models. auto takes bf16 or fp16 only where the hardware has it and the model is "
-    "known to bear it.",
+    "provider": "What runs the models. auto: cuda where an NVIDIA GPU answers, else openvino on processors with "
+    "amx_bf16, else cpu. tensorrt must be asked for.",
+    "precision": "Arithmetic of the models. auto: bf16 with openvino on processors that have it, else fp32. fp16 needs "
+    "tensorrt.",
     "max_batch_size": "Most pictures that one run of a model takes. A larger batch gives a GPU more throughput and "
     "each picture more latency.",
     "max_queue_delay_ms": "Longest time in milliseconds that a ready picture waits for others to fill its batch. It "
@@ -142,7 +143,7 @@ class Field:
         return converted
 
     def parse(self, text: str, place: str) -> Any:
-        """The value that `text` from the environment stands for; lists are separated by commas."""
+        """The value that `text` stands for: a list has commas between its items, or is JSON."""
         try:
             value = _parse(text.strip(), self.type)
         except ValueError as error:
@@ -189,7 +190,7 @@ def in_words(kind: inspect.Type) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """ "; did you mean 'x'?" for the known name most like `name`, or nothing where none is."""
+    """What to add to an error about `name`: "; did you mean 'x'?", or nothing where no known name is like it."""
     close = difflib.get_close_matches(name.lower(), list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
@@ -245,6 +246,8 @@ def _number_in_words(kind: inspect.IntType | inspect.FloatType) -> str:
 
 
 def _parse(text: str, kind: inspect.Type) -> Any:
+    if text[:1] in ("[", "{") and not isinstance(kind, inspect.StrType):
+        return json.loads(text)
     match kind:
         case inspect.BoolType():
             return _parse_switch(text)
@@ -254,7 +257,17 @@ def _parse(text: str, kind: inspect.Type) -> Any:
             return float(text)
         case inspect.ListType(item_type=item):
             return [_parse(part.strip(), item) for part in text.split(",") if part.strip()]
+        case inspect.UnionType(types=types):
+            return _parse_first(text, types)
     return text
+
+
+def _parse_first(text: str, kinds: Iterable[inspect.Type]) -> Any:
+    """The value in the first of the types that takes it."""
+    for kind in kinds:
+        with contextlib.suppress(ValueError):
+            return _parse(text, kind)
+    raise ValueError(text)
 
 
 def _parse_switch(text: str) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 from parallel_infer.config import ModelConfig, ServerConfig
 from parallel_infer.config_fields import MODEL_FIELDS, PREFIX, SERVER_FIELDS, Field, nearest, show
 from parallel_infer.errors import ConfigError
-from parallel_infer.model_files import default_models, find_model, split_model, zoo_models
+from parallel_infer.model_files import default_models, find_model, split_model
 
 __all__ = ["Configuration", "check_addresses", "load_config", "provenance", "read_config", "zoo_models"]
 
@@ -64,6 +64,11 @@ def read_config(arguments: Mapping[str, Any], file: Path | None, environment: Ma
     return draft.finish()
 
 
+def zoo_models() -> dict[str, ModelConfig]:
+    """What a server serves that is told no model."""
+    return {name: ModelConfig(path=path) for name, path in default_models().items()}
+
+
 def check_addresses(config: ServerConfig) -> None:
     """Refuse plain tcp where other machines can reach it. Raises ConfigError.
 
@@ -98,8 +103,8 @@ class _Draft:
 
     def finish(self) -> Configuration:
         if not self.models:
-            for name, path in default_models().items():
-                self.set_model(name, "path", path, DEFAULT)
+            for name, model in zoo_models().items():
+                self.set_model(name, "path", model.path, DEFAULT)
         _check_models(self.models)
         models = {name: ModelConfig(**values) for name, values in self.models.items()}
         config = ServerConfig(models=models, **self.values)
@@ -204,7 +209,6 @@ def _read_arguments(arguments: Mapping[str, Any], draft: _Draft) -> None:
         if name == "models":
             _read_models(value, "--model", COMMAND_LINE, draft)
             continue
-        value = list(value) if isinstance(value, tuple) else value
         draft.set(name, _absolute(name, SERVER_FIELDS[name].convert(value, option), Path.cwd()), COMMAND_LINE)
 
 

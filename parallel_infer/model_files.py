@@ -13,14 +13,14 @@ ZOO_PREFIX = "zoo:"
 SERVED_BY_DEFAULT = ("detector", "classifier", "segmenter")
 
 
-def zoo_models() -> dict[str, str]:
+def shipped_models() -> dict[str, str]:
     """The shipped models: name to path."""
     return {path.stem: str(path) for path in sorted(ZOO.glob("*.onnx"))}
 
 
 def default_models() -> dict[str, str]:
     """What a server serves that is told no model: name to path."""
-    shipped = zoo_models()
+    shipped = shipped_models()
     missing = [name for name in SERVED_BY_DEFAULT if name not in shipped]
     if missing:
         raise ConfigError(f"the shipped models {', '.join(missing)} are missing: install parallel-infer again")
@@ -29,7 +29,7 @@ def default_models() -> dict[str, str]:
 
 def zoo_name(path: str) -> str | None:
     """`zoo:NAME` if the path is that of a shipped model."""
-    return next((ZOO_PREFIX + name for name, shipped in zoo_models().items() if shipped == path), None)
+    return next((ZOO_PREFIX + name for name, shipped in shipped_models().items() if shipped == path), None)
 
 
 def split_model(text: str) -> tuple[str, str]:
@@ -53,7 +53,7 @@ def find_model(path: str, folder: Path) -> str:
 
 
 def _find_shipped(name: str) -> str:
-    shipped = zoo_models()
+    shipped = shipped_models()
     if name not in shipped:
         raise ConfigError(f"no model {name!r} is shipped, only {', '.join(shipped)}{nearest(name, shipped)}")
     return shipped[name]

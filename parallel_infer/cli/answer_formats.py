@@ -1,0 +1,115 @@
+"""How `infer` prints answers: a table per picture, one JSON object per line, or CSV."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Self
+
+import click
+
+from parallel_infer.cli.tables import print_table
+from parallel_infer.errors import InferError
+
+if TYPE_CHECKING:
+    from parallel_infer import Answer
+
+MOST_CLASSES = 5  # of a classification, in a table
+COLUMNS = ("file", "class", "class_id", "confidence", "x1", "y1", "x2", "y2")
+
+
+class Format(Protocol):
+    """Prints answers and errors one after the other; used in a `with`."""
+
+    def answer(self, file: Path, answer: Answer) -> None: ...
+    def error(self, file: Path, error: InferError) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class _Plain:
+    """Errors go to standard error, so that what is piped on holds answers alone."""
+
+    def error(self, file: Path, error: InferError) -> None:
+        click.echo(f"{file}: {error.code}: {error}", err=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        sys.stdout.flush()
+
+
+class Tables(_Plain):
+    """A table per picture."""
+
+    def answer(self, file: Path, answer: Answer) -> None:
+        if answer.task == "tensor":
+            tensors = answer.tensors.items()
+            shapes = [(name, array.dtype.name, "x".join(map(str, array.shape))) for name, array in tensors]
+            print_table(("output", "dtype", "shape"), shapes, str(file))
+        elif answer.task == "classify":
+            rows = [_class_row(answer, index) for index in range(min(len(answer), MOST_CLASSES))]
+            print_table(("class", "confidence"), rows, f"{file}: {answer.top or 'nothing'}")
+        else:
+            self._objects(file, answer)
+        click.echo()
+
+    def _objects(self, file: Path, answer: Answer) -> None:
+        if not len(answer):
+            click.echo(f"{file}: nothing found")
+            return
+        rows = [
+            (*_class_row(answer, index), *(f"{value:.0f}" for value in box))
+            for index, box in enumerate(answer.boxes.tolist())
+        ]
+        print_table(("class", "confidence", "x1", "y1", "x2", "y2"), rows, f"{file}: {len(answer)} found")
+
+
+class JsonLines(_Plain):
+    """{"file": ..., and the documented result map or "error"} per line."""
+
+    def answer(self, file: Path, answer: Answer) -> None:
+        click.echo(json.dumps({"file": str(file), **answer.to_dict()}))
+
+    def error(self, file: Path, error: InferError) -> None:
+        click.echo(json.dumps({"file": str(file), "error": {"code": error.code, "message": str(error)}}))
+
+
+class Csv(_Plain):
+    """One line per object or class; boxes in pixels, empty for classes alone."""
+
+    def __init__(self) -> None:
+        self._writer = csv.writer(sys.stdout, lineterminator="\n")
+
+    def __enter__(self) -> Self:
+        self._writer.writerow(COLUMNS)
+        return self
+
+    def answer(self, file: Path, answer: Answer) -> None:
+        if answer.task == "tensor":
+            raise click.UsageError(f"the model {answer.model!r} answers with tensors, which have no CSV; use --json")
+        self._writer.writerows(_csv_rows(file, answer))
+
+
+def _csv_rows(file: Path, answer: Answer) -> Iterator[tuple[object, ...]]:
+    boxes = answer.boxes.tolist() or [[""] * 4] * len(answer)
+    for name, number, score, box in zip(
+        answer.names, answer.classes.tolist(), answer.scores.tolist(), boxes, strict=True
+    ):
+        yield (file, name, number, f"{score:.6g}", *(f"{value:.2f}" if value != "" else "" for value in box))
+
+
+def _class_row(answer: Answer, index: int) -> tuple[str, str]:
+    return answer.names[index], f"{answer.scores[index]:.3f}"
+
+
+FORMATS: dict[str, type[Tables] | type[JsonLines] | type[Csv]] = {"table": Tables, "json": JsonLines, "csv": Csv}

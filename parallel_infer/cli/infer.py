@@ -1,0 +1,169 @@
+"""`parallel-infer infer`: pictures in, answers out, as a table, JSON lines or CSV, and drawn if wished."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from parallel_infer.cli.answer_formats import FORMATS, Format
+from parallel_infer.cli.server_options import connected, server_options
+from parallel_infer.errors import InferError, ServerUnavailable, Unauthorized, UnknownModel
+
+if TYPE_CHECKING:
+    from parallel_infer import Answer, Client
+
+CHUNK = 128  # pictures between two writes, so that a large folder needs no more memory than that
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".jp2"}
+SAME_FOR_ALL = (ServerUnavailable, Unauthorized, UnknownModel)  # errors that the next picture would get too
+
+
+def _read_options(_: click.Context, parameter: click.Parameter, values: Sequence[str]) -> dict[str, Any]:
+    """KEY=VALUE pairs as a map; a value is JSON where it can be, otherwise text."""
+    options: dict[str, Any] = {}
+    for text in values:
+        key, separator, value = text.partition("=")
+        if not separator or not key:
+            raise click.BadParameter(f"{text!r} is not KEY=VALUE", param=parameter)
+        options[key] = value
+        with contextlib.suppress(ValueError):
+            options[key] = json.loads(value)
+    return options
+
+
+@click.command("infer")
+@click.argument(
+    "pictures", nargs=-1, required=True, metavar="PICTURE...", type=click.Path(exists=False, path_type=Path)
+)
+@server_options
+@click.option("--model", required=True, help="Name of the model; `parallel-infer models list` shows those served.")
+@click.option("--conf", type=click.FloatRange(0, 1), help="Least confidence of what is reported.")
+@click.option("--iou", type=click.FloatRange(0, 1), help="Overlap above which the weaker of two boxes is dropped.")
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=_read_options,
+    help="Any other option of the model's task, for example max_detections=10 or class_filter='[\"person\"]'.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, 3600, min_open=True),
+    default=30.0,
+    show_default=True,
+    help="Seconds that one picture may take.",
+)
+@click.option(
+    "--save",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write each picture, with its answer drawn on it, to this folder.",
+)
+@click.option("--json", "form", flag_value="json", help="Print one JSON object per picture and line.")
+@click.option("--csv", "form", flag_value="csv", help="Print one line per object, with a heading.")
+def command(
+    pictures: tuple[Path, ...],
+    server: str,
+    key: str | None,
+    model: str,
+    conf: float | None,
+    iou: float | None,
+    options: dict[str, Any],
+    timeout: float,
+    save: Path | None,
+    form: str | None,
+) -> None:
+    """Ask a server about pictures: files, or folders of them.
+
+    A picture that fails is reported and does not stop the others; the exit code is then 1.
+    """
+    given = {"confidence": conf, "iou": iou}
+    options = {name: value for name, value in given.items() if value is not None} | options
+    shown = FORMATS[form or "table"]()
+    files = _files(pictures)
+    with connected(server, key, timeout) as client, shown:
+        failed = _infer_all(client, model, files, options, shown, _Folder(save) if save else None)
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
+def _infer_all(
+    client: Client, model: str, files: Iterable[Path], options: dict[str, Any], shown: Format, folder: _Folder | None
+) -> int:
+    """Report every file; the number of those that failed."""
+    failed = 0
+    for number, (file, answer) in enumerate(_answers(client, model, files, options)):
+        if isinstance(answer, SAME_FOR_ALL) and number == 0:
+            raise answer
+        if isinstance(answer, InferError):
+            failed += 1
+            shown.error(file, answer)
+            continue
+        shown.answer(file, answer)
+        if folder is not None and (trouble := folder.save(file, answer)):
+            failed += 1
+            click.echo(f"{file}: {trouble}", err=True)
+    return failed
+
+
+def _answers(
+    client: Client, model: str, files: Iterable[Path], options: dict[str, Any]
+) -> Iterator[tuple[Path, Answer | InferError]]:
+    remaining = iter(files)
+    # first one alone: where the server is away or does not know the model, that is said once and at once
+    chunks = itertools.chain([list(itertools.islice(remaining, 1))], _chunks(remaining))
+    for chunk in chunks:
+        yield from zip(chunk, client.infer_many(model, chunk, errors="return", **options), strict=True)
+
+
+def _chunks(files: Iterator[Path]) -> Iterator[list[Path]]:
+    while chunk := list(itertools.islice(files, CHUNK)):
+        yield chunk
+
+
+def _files(pictures: Iterable[Path]) -> list[Path]:
+    """The files themselves, and those in folders that look like pictures, by name."""
+    files: list[Path] = []
+    for path in pictures:
+        if not path.is_dir():
+            files.append(path)
+            continue
+        found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+        if not found:
+            raise click.UsageError(f"the folder {path} holds no pictures")
+        files += found
+    return files
+
+
+class _Folder:
+    """Where drawn pictures go; two of the same name get different ones."""
+
+    def __init__(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._taken: set[str] = set()
+
+    def save(self, file: Path, answer: Answer) -> str | None:
+        """Draw and write one picture; says what went wrong, if anything."""
+        import cv2  # first used here: most calls draw nothing
+
+        frame = cv2.imread(str(file), cv2.IMREAD_COLOR)
+        if frame is None:
+            return "not drawn: OpenCV cannot read it"
+        target = self._path / self._name(file)
+        if not cv2.imwrite(str(target), answer.draw(frame)):  # type: ignore[arg-type]
+            return f"not written to {target}"
+        return None
+
+    def _name(self, file: Path) -> str:
+        suffix = file.suffix.lower() if file.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp") else ".png"
+        names = itertools.chain([file.stem], (f"{file.stem}-{number}" for number in itertools.count(2)))
+        name = next(name for name in names if f"{name}{suffix}" not in self._taken)
+        self._taken.add(f"{name}{suffix}")
+        return f"{name}{suffix}"

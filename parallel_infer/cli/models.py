@@ -1,0 +1,110 @@
+"""`parallel-infer models`: list, load and unload the models of a running server."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from parallel_infer.cli.plain_maps import cell
+from parallel_infer.cli.server_options import connected, server_options
+from parallel_infer.cli.tables import print_table
+from parallel_infer.config_fields import MODEL_FIELDS, nearest
+from parallel_infer.errors import ConfigError
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
+def _read_options(_: click.Context, parameter: click.Parameter, values: Sequence[str]) -> dict[str, Any]:
+    """KEY=VALUE pairs as the settings of a model, each in its own type."""
+    options = {}
+    for text in values:
+        key, separator, value = text.partition("=")
+        key = key.strip().replace("-", "_")
+        if not separator:
+            raise click.BadParameter(f"{text!r} is not KEY=VALUE", param=parameter)
+        if key not in MODEL_FIELDS or key == "path":
+            raise click.BadParameter(f"unknown setting {key!r}{nearest(key, MODEL_FIELDS)}", param=parameter)
+        try:
+            options[key] = MODEL_FIELDS[key].parse(value, key)
+        except ConfigError as error:
+            raise click.BadParameter(str(error), param=parameter) from error
+    return options
+
+
+@click.group("models")
+def command() -> None:
+    """List, load and unload the models of a running server."""
+
+
+@command.command("list")
+@server_options
+@as_json
+def list_models(server: str, key: str | None, as_json: bool) -> None:
+    """Show what is served."""
+    with connected(server, key) as client:
+        models = client.models()
+    if as_json:
+        click.echo(json.dumps(models))
+        return
+    rows = [_row(model) for model in models]
+    print_table(("name", "task", "family", "classes", "inputs", "batch", "instances", "provider"), rows)
+
+
+@command.command("load")
+@click.argument("name")
+@click.argument("path")
+@server_options
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=_read_options,
+    help="A setting of the model, as in a [models.NAME] table, for example conf=0.4 or instances=2.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, 3600, min_open=True),
+    default=300.0,
+    show_default=True,
+    help="Seconds that checking, loading and warming up may take.",
+)
+@as_json
+def load(
+    name: str, path: str, server: str, key: str | None, options: dict[str, Any], timeout: float, as_json: bool
+) -> None:
+    """Serve the ONNX file PATH of the server's machine as NAME, in place of the model of that name."""
+    with connected(server, key) as client:
+        _print_done(client.load(name, _path(path), timeout=timeout, **options), f"{name} is loaded", as_json)
+
+
+@command.command("unload")
+@click.argument("name")
+@server_options
+@as_json
+def unload(name: str, server: str, key: str | None, as_json: bool) -> None:
+    """Stop serving NAME; jobs that were admitted are still answered."""
+    with connected(server, key) as client:
+        _print_done(client.unload(name), f"{name} is unloaded", as_json)
+
+
+def _path(path: str) -> str:
+    """Absolute where there is such a file here, because the server has another working folder."""
+    return os.path.abspath(path) if Path(path).exists() else path
+
+
+def _print_done(result: Any, text: str, as_json: bool) -> None:
+    click.echo(json.dumps(result) if as_json else text)
+
+
+def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
+    inputs = ", ".join(f"{name} {dtype} {'x'.join(map(str, shape))}" for name, dtype, shape in model.get("inputs", ()))
+    facts = (model.get(key) for key in ("max_batch_size", "instances", "provider"))
+    classes = str(len(model.get("classes", ())))
+    kind = (cell(model.get(key)) for key in ("name", "task", "family"))
+    return (*kind, classes, inputs, *(cell(fact) for fact in facts))

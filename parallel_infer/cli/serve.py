@@ -1,0 +1,91 @@
+"""`parallel-infer serve`: options, environment and file become one configuration, and the supervisor runs it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from parallel_infer.cli.config_options import FURTHER_FIELDS, config_options, configuration
+from parallel_infer.cli.tables import print_table
+from parallel_infer.config import ServerConfig
+from parallel_infer.config_sources import check_addresses
+from parallel_infer.config_text import to_toml
+from parallel_infer.memory_report import as_dict, check_memory, ring_rows, shared_memory, size_text
+
+if TYPE_CHECKING:
+    from parallel_infer.plan import Plan
+
+
+@click.command("serve", epilog=FURTHER_FIELDS)
+@config_options
+@click.option("--json", "as_json", is_flag=True, help="Say that the server is ready as one JSON object.")
+@click.option(
+    "--dry-run", is_flag=True, help="Check models, addresses and shared memory, show what would be used, and end."
+)
+@click.option(
+    "--print-config",
+    is_flag=True,
+    help="Print the effective configuration as TOML, each line with where its value came from, and end.",
+)
+def command(as_json: bool, dry_run: bool, print_config: bool, **options: Any) -> None:
+    r"""Start a server and run it until SIGTERM, SIGINT or a client's stop.
+
+    \b
+    parallel-infer serve                                      the shipped models on tcp://127.0.0.1:5555
+    parallel-infer serve --model street=yolov8n.onnx          a model of your own
+    parallel-infer serve --config server.toml --dry-run       what a configuration needs
+    """
+    found = configuration(options)
+    if print_config:
+        click.echo(to_toml(found), nl=False)
+        return
+    check_addresses(found.config)
+    if dry_run:
+        _rehearse(found.config, as_json)
+        return
+    raise click.exceptions.Exit(_serve(found.config, as_json))
+
+
+def _serve(config: ServerConfig, as_json: bool) -> int:
+    from parallel_infer.supervisor import Announce, serve  # first used here: --help needs none of it
+
+    return serve(config, Announce.JSON if as_json else Announce.TEXT)
+
+
+def _rehearse(config: ServerConfig, as_json: bool) -> None:
+    """Look into every model, size every ring, and compare with what there is."""
+    from parallel_infer.plan import make_plan
+
+    plan, memory = make_plan(config), shared_memory()
+    if as_json:
+        models = {model.name: _facts(model) for model in plan.models}
+        click.echo(json.dumps({"models": models, "memory": as_dict(plan, memory)}))
+    else:
+        _print_plan(plan)
+        click.echo(f"/dev/shm has {size_text(memory.free)} free of {size_text(memory.size)}")
+    check_memory(plan, memory)
+
+
+def _print_plan(plan: Plan) -> None:
+    columns = ("model", "task", "family", "largest batch", "instances", "provider", "threads")
+    facts = [{"model": model.name, **_facts(model)} for model in plan.models]
+    print_table(columns, [tuple(str(fact[column.replace(" ", "_")]) for column in columns) for fact in facts])
+    for model in plan.models:
+        for warning in model.spec.warnings:
+            click.echo(f"warning: {model.name}: {warning}")
+    click.echo(f"\ndecode workers: {plan.decode_workers}, postprocess workers: {plan.postprocess_workers}\n")
+    print_table(("shared memory", "slots", "per slot", "in all"), ring_rows(plan))
+
+
+def _facts(model: Any) -> dict[str, Any]:
+    return {
+        "task": model.spec.task,
+        "family": model.spec.family,
+        "largest_batch": model.max_batch,
+        "instances": model.instances,
+        "provider": model.run["provider"],
+        "threads": model.run["threads"],
+        "warnings": list(model.spec.warnings),
+    }

@@ -1,0 +1,24 @@
+"""`parallel-infer status`: how a server is doing."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from parallel_infer.cli.plain_maps import print_map
+from parallel_infer.cli.server_options import connected, server_options
+
+
+@click.command("status")
+@server_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(server: str, key: str | None, as_json: bool) -> None:
+    """Show how a server is doing: models, workers, queues, rings and counters."""
+    with connected(server, key) as client:
+        found = client.status()
+    if as_json:
+        click.echo(json.dumps(found))
+    else:
+        # "served" says what the models are, and `models list` shows that
+        print_map({name: value for name, value in found.items() if name != "served"})
