@@ -14,6 +14,12 @@ import msgspec
 import zmq
 
 Received = TypeVar("Received")
+
+
+class Hello(msgspec.Struct, frozen=True):
+    """A peer has connected to this Router, for the first time or again."""
+
+
 _encode = msgspec.msgpack.Encoder().encode
 _DRAIN = 256  # frames taken in one go, so that no socket starves the rest of a loop
 _RECONNECT_MS = 10
@@ -43,7 +49,7 @@ class Router(Generic[Received]):
         self._decode = msgspec.msgpack.Decoder(list[received]).decode
         self._waiting: dict[bytes, list[Any]] = {}
 
-    def receive(self, timeout: float | None) -> Iterator[tuple[bytes, Received]]:
+    def receive(self, timeout: float | None) -> Iterator[tuple[bytes, Received | Hello]]:
         """Messages with their senders; waits up to `timeout` seconds (None: for ever) for the first."""
         receive = self._socket.recv_multipart
         if not self._socket.poll(-1 if timeout is None else max(0, int(timeout * 1000 + 0.999))):
@@ -53,6 +59,9 @@ class Router(Generic[Received]):
                 peer, frame = receive(zmq.NOBLOCK)
             except zmq.Again:
                 return
+            if not frame:
+                yield peer, Hello()
+                continue
             for message in self._decode(frame):
                 yield peer, message
 
@@ -80,19 +89,18 @@ class Router(Generic[Received]):
 class Link(Generic[Received]):
     """The connected end of a link to a Router, under an identity of one's own."""
 
-    def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], address: str, identity: str, received: Any
-    ) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, identity: str, received: Any) -> None:
         self.socket = _open(context, zmq.DEALER)
         self.socket.identity = identity.encode()
         self.socket.reconnect_ivl = _RECONNECT_MS
+        self.socket.probe_router = True  # says Hello whenever the connection is made anew
         self.socket.connect(address)
         self._decode = msgspec.msgpack.Decoder(list[received]).decode
         self._waiting: list[object] = []
 
     def receive(self) -> list[Received]:
         """At least one frame's messages; sleeps until there are any."""
-        return self._decode(self.socket.recv())  # type: ignore[no-any-return]
+        return self._decode(self.socket.recv())
 
     def drain(self) -> list[Received]:
         """What is there already, without waiting."""
@@ -103,10 +111,6 @@ class Link(Generic[Received]):
             except zmq.Again:
                 break
         return messages
-
-    def waiting(self) -> bool:
-        """Whether there is something to receive."""
-        return bool(self.socket.events & zmq.POLLIN)  # type: ignore[operator]
 
     def send(self, message: object) -> None:
         """Queue a message."""
@@ -175,3 +179,68 @@ class AnswerInlet(Generic[Received]):
     def close(self) -> None:
         """Close the socket."""
         self.socket.close()
+
+
+class Front:
+    """A public door: a ROUTER that any client may talk to. Frames come in as they are, unchecked."""
+
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], address: str, max_message: int, queue: int = 10_000
+    ) -> None:
+        self.socket = context.socket(zmq.ROUTER)
+        self.socket.linger = 0
+        self.socket.router_mandatory = True
+        self.socket.maxmsgsize = max_message
+        self.socket.sndhwm = queue  # answers a client may leave unread before they are dropped, and counted
+        self.socket.rcvhwm = queue
+        self.socket.ipv6 = "[" in address
+        if address.startswith("tcp://"):
+            self.socket.heartbeat_ivl = 15_000
+            self.socket.heartbeat_timeout = 45_000
+            self.socket.tcp_keepalive = 1
+        try:
+            self.socket.bind(address)
+        except zmq.ZMQError as error:
+            raise OSError(error.errno, zmq.strerror(error.errno or 0)) from None
+        self.address = bytes(self.socket.getsockopt(zmq.LAST_ENDPOINT)).decode().rstrip("\0")
+        self.unread = 0
+
+    def drain(self) -> Iterator[list[zmq.Frame]]:
+        """Messages that are there: sender, then the client's frames."""
+        for _ in range(_DRAIN):
+            try:
+                yield self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+
+    def send(self, frames: list[Any]) -> None:
+        """Send frames, the first being the client. A client that is gone or does not read loses them."""
+        try:
+            self.socket.send_multipart(frames, zmq.NOBLOCK)
+        except zmq.ZMQError:
+            self.unread += 1
+
+    def close(self) -> None:
+        """Close the door, giving what was sent a moment to leave."""
+        self.socket.close(linger=1000)
+
+
+class Watch:
+    """Sleeps until one of several sockets or descriptors has something."""
+
+    def __init__(self) -> None:
+        self._poller = zmq.Poller()
+
+    def add(self, source: Any) -> None:
+        """Watch a socket, or anything with a file descriptor."""
+        self._poller.register(source, zmq.POLLIN)
+
+    def remove(self, source: Any) -> None:
+        """Watch it no longer."""
+        with contextlib.suppress(KeyError):
+            self._poller.unregister(source)
+
+    def wait(self, timeout: float | None) -> set[Any]:
+        """What has something within `timeout` seconds (None: for ever)."""
+        milliseconds = None if timeout is None else max(0, int(timeout * 1000 + 0.999))
+        return {source for source, _ in self._poller.poll(milliseconds)}

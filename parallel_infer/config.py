@@ -50,7 +50,7 @@ class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     def overrides(self) -> dict[str, Any]:
         """The part that `stages.families.describe` understands, without what is not set."""
-        keys = ("family", "task", "names", "resize", "imgsz", "conf", "iou", "mean", "std", "color", "pad")
+        keys: tuple[str, ...] = ("family", "task", "names", "resize", "imgsz", "conf", "iou", "mean", "std", "color", "pad")
         keys += ("background", "multi_label", "shapes")
         return {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
 

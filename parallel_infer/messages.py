@@ -69,6 +69,19 @@ class ModelPlan(Struct, frozen=True):
     run: dict[str, Any]  # provider, precision, threads, decode mode: what the stages' processes need
 
 
+# --- to everybody who connects to the dispatcher ----------------------------------------------------------------------
+
+
+class Register(Struct, frozen=True, array_like=True, tag=80):
+    """From the dispatcher to a peer that connected: announce yourself (again).
+
+    A worker does so once it has finished what an earlier dispatcher gave it; the gateway admits its pending jobs
+    again; the supervisor says what is served and which workers live.
+    """
+
+    epoch: int
+
+
 # --- to the dispatcher -----------------------------------------------------------------------------------------------
 
 
@@ -181,8 +194,10 @@ class StopWorkers(Struct, frozen=True, array_like=True, tag=14):
     """From the supervisor: let the workers go, then stop."""
 
 
-class LinkUp(Struct, frozen=True, array_like=True, tag=15):
-    """From the supervisor: this is my address."""
+class Expect(Struct, frozen=True, array_like=True, tag=15):
+    """From the supervisor: these workers live; hand out nothing before each has announced itself or is down."""
+
+    workers: tuple[str, ...]
 
 
 # --- to the gateway --------------------------------------------------------------------------------------------------
@@ -242,8 +257,12 @@ class ModelClosed(Struct, frozen=True, array_like=True, tag=26):
     model: str
 
 
-class DispatcherUp(Struct, frozen=True, array_like=True, tag=27):
-    """From a dispatcher: it takes jobs; pending ones of an earlier dispatcher have to be admitted again."""
+class OpenDoor(Struct, frozen=True, array_like=True, tag=29):
+    """From the supervisor: everything is up; let clients in."""
+
+
+class CloseDoor(Struct, frozen=True, array_like=True, tag=30):
+    """From the supervisor: send what is owed, then stop."""
 
 
 class Managed(Struct, frozen=True, array_like=True, tag=28):
@@ -369,7 +388,8 @@ ToDispatcher = (
     | Drain
     | GatewayUp
     | StopWorkers
-    | LinkUp
+    | Expect
+    | Manage
 )
 ToGateway = (
     Refused
@@ -379,8 +399,10 @@ ToGateway = (
     | JobError
     | ModelOpened
     | ModelClosed
-    | DispatcherUp
+    | Register
+    | OpenDoor
+    | CloseDoor
     | Managed
 )
-ToWorker = DecodeLease | InferLease | PostLease | StopWorker | ModelAdded | ModelRemoved
-ToSupervisor = KillWorker | Drained | Manage | Started | StartFailed | ModelClosed | StatusReply
+ToWorker = Register | DecodeLease | InferLease | PostLease | StopWorker | ModelAdded | ModelRemoved
+ToSupervisor = Register | KillWorker | Drained | Manage | Started | StartFailed | ModelClosed | StatusReply

@@ -149,6 +149,6 @@ def batch_view(array: npt.NDArray[Any], rows: tuple[int, ...]) -> npt.NDArray[An
     return None
 
 
-def gather(array: npt.NDArray[Any], rows: tuple[int, ...]) -> npt.NDArray[Any]:
-    """Rows of `array` [slots, ...] as a new array [n, ...]: the one copy where rows are not neighbours."""
-    return np.take(array, rows, axis=0)
+def gather_into(array: npt.NDArray[Any], rows: tuple[int, ...], batch: npt.NDArray[Any]) -> None:
+    """Copy rows of `array` [slots, ...] to the front of `batch` [n or more, ...]: where they are not neighbours."""
+    np.take(array, rows, axis=0, out=batch[: len(rows)], mode="clip")

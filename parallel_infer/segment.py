@@ -54,7 +54,7 @@ class Segment:
         Raises ConfigError when /dev/shm has no room: without the reservation the first touch of a missing page
         would be a SIGBUS.
         """
-        mapping = _Mapping(name=name, create=True, size=size)
+        mapping = _map(name=name, create=True, size=size)
         try:
             descriptor = os.open(FOLDER / name, os.O_RDWR)
             try:
@@ -63,7 +63,7 @@ class Segment:
                 os.close(descriptor)
         except OSError as error:
             mapping.close()
-            mapping.unlink()
+            (FOLDER / name).unlink(missing_ok=True)
             raise ConfigError(
                 f"not enough shared memory: {size / 2**20:.1f} MB more were needed for one ring ({error.strerror}). "
                 "Give /dev/shm more room (docker run --shm-size=1g; mount -o remount,size=1g /dev/shm), or lower "
@@ -75,18 +75,14 @@ class Segment:
     @classmethod
     def attach(cls, name: str) -> Segment:
         """Map a segment that another process created; that process stays the one who removes it."""
-        if sys.version_info >= (3, 13):
-            mapping: SharedMemory = _Mapping(name=name, track=False)
-        else:
-            # Registering at attach would make this process's resource tracker unlink the segment when we exit.
-            with _attaching, _unregistered():
-                mapping = _Mapping(name=name)
+        mapping = _map(name=name)
         _populate(mapping)
         return cls(mapping, mapping.size)
 
     def view(self, dtype: str, shape: tuple[int, ...], offset: int = 0) -> npt.NDArray[Any]:
         """The one way to see shared memory: an array [*shape] at `offset` bytes that pins the mapping."""
         count = int(np.prod(shape, dtype=np.int64))
+        assert self._mapping.buf is not None
         return np.frombuffer(self._mapping.buf, dtype, count, offset).reshape(shape)
 
     def close(self) -> None:
@@ -96,8 +92,18 @@ class Segment:
 
     def unlink(self) -> None:
         """Remove the name; mappings of other processes stay valid until they close."""
-        with contextlib.suppress(FileNotFoundError):
-            self._mapping.unlink()
+        (FOLDER / self.name).unlink(missing_ok=True)
+
+
+def _map(**arguments: Any) -> SharedMemory:
+    """Map without telling the resource tracker, which would unlink the segment when any process of it exits.
+
+    What a run leaves behind is removed by its supervisor, or by the next one: see RunMark and sweep.
+    """
+    if sys.version_info >= (3, 13):
+        return _Mapping(**arguments, track=False)
+    with _attaching, _unregistered():
+        return _Mapping(**arguments)
 
 
 def _populate(mapping: SharedMemory) -> None:
@@ -111,11 +117,16 @@ def _populate(mapping: SharedMemory) -> None:
 @contextlib.contextmanager
 def _unregistered() -> Iterator[None]:
     register = resource_tracker.register
-    resource_tracker.register = lambda name, rtype: None  # type: ignore[assignment]
+    resource_tracker.register = lambda name, rtype: None
     try:
         yield
     finally:
         resource_tracker.register = register
+
+
+def exists(name: str) -> bool:
+    """Whether a segment of that name is still there."""
+    return (FOLDER / name).exists()
 
 
 class RunMark:
@@ -148,7 +159,7 @@ class RunMark:
 def dead_runs() -> list[str]:
     """Runs of this user whose supervisor is gone but whose segments are still there."""
     runs = {path.name.removeprefix(PREFIX).split("-")[0] for path in FOLDER.glob(f"{PREFIX}*") if _ours(path)}
-    return sorted(run for run in runs if not _alive(run))
+    return sorted(run for run in runs if not alive(run))
 
 
 def sweep() -> list[str]:
@@ -166,7 +177,8 @@ def _ours(path: Path) -> bool:
     return False
 
 
-def _alive(run: str) -> bool:
+def alive(run: str) -> bool:
+    """Whether the supervisor of a run lives."""
     try:
         descriptor = os.open(FOLDER / f"{PREFIX}{run}", os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:

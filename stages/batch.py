@@ -10,35 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+
+from parallel_infer.dispatcher.policy import Situation, Start, Wait
 
 _RUN_OVERHEAD = 0.0003  # seconds a batch costs besides its run: lease, report, hand-over
 _WORTH = 1.08  # a batch size is good enough when its cost per row is within this factor of the best
 _LEARN = 0.2  # weight of a new observation
-
-
-class Situation(NamedTuple):
-    """What the dispatcher sees of one model when an instance has room."""
-
-    ready: int  # decoded rows that wait
-    upstream: int  # jobs queued or in decode
-    idle: int  # instances with nothing to do
-    spare: int  # busy instances with room for a second batch
-    waited: float  # seconds since the oldest ready row was decoded
-    next_row: float  # seconds until the next upstream row is expected
-    slack: float  # seconds until the earliest deadline among the ready rows
-
-
-class Start(NamedTuple):
-    """Start a batch of this many rows now."""
-
-    size: int
-
-
-class Wait(NamedTuple):
-    """Start nothing; look again after `seconds` (infinite: when something changes)."""
-
-    seconds: float
 
 
 @dataclass(slots=True)
@@ -91,12 +68,14 @@ class AutoBatch:
         if not self.fixed and not self.preferred:
             self.target = self._worthwhile()
 
+    def expected(self, size: int) -> float:
+        """Expected seconds of a batch of `size`; 0 while nothing is known."""
+        return self.times.estimate(size)
+
     def _worthwhile(self) -> int:
         if len(self.times.seconds) < 2:
             return self.max_batch
-        costs = {
-            size: (self.times.estimate(size) + _RUN_OVERHEAD) / size for size in _sizes(self.max_batch)
-        }
+        costs = {size: (self.times.estimate(size) + _RUN_OVERHEAD) / size for size in _sizes(self.max_batch)}
         enough = min(costs.values()) * _WORTH
         return next(size for size, cost in costs.items() if cost <= enough)
 

@@ -1,0 +1,66 @@
+"""A child process of the supervisor, seen from inside: its name, its arguments, its word to the parent, its end."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import logging
+import os
+import signal
+from multiprocessing.connection import Connection
+from typing import Any
+
+import msgspec
+from setproctitle import setproctitle
+
+from parallel_infer.logs import start_logging
+from parallel_infer.messages import Started, StartFailed
+
+_PR_SET_PDEATHSIG = 1
+FAILED = 3  # exit code of a child that said why it could not start
+log = logging.getLogger(__name__)
+
+
+class Child:
+    """What the code of a process gets: who it is, and a way to tell the supervisor how it goes."""
+
+    def __init__(self, name: str, connection: Connection) -> None:
+        self.name = name
+        self._connection = connection
+
+    def started(self, facts: dict[str, Any]) -> None:
+        """Tell the supervisor that this process is up."""
+        self._connection.send_bytes(msgspec.msgpack.encode(Started(facts)))
+
+    def failed(self, text: str) -> None:
+        """Tell the supervisor why this process cannot start."""
+        self._connection.send_bytes(msgspec.msgpack.encode(StartFailed(text)))
+
+    @staticmethod
+    def load(path: str) -> Any:
+        """The object that "module:name" stands for. This is how the engine gets at stages: by name."""
+        module, name = path.split(":")
+        return getattr(importlib.import_module(module), name)
+
+
+def run(name: str, entry: str, arguments: bytes, connection: Connection, parent: int) -> None:
+    """First thing in every child. `entry` is "module:function", called with a Child and its arguments."""
+    setproctitle(f"parallel-infer: {name.split('.')[0]}")
+    # Only the parent decides about the end; a Ctrl-C in the terminal reaches every process of the group.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)  # the parent died before the line above
+    options = msgspec.msgpack.decode(arguments)
+    start_logging(options["log_format"], options["log_level"], name.split(".")[0])
+    child = Child(name, connection)
+    try:
+        child.load(entry)(child, options)
+    except Exception as error:
+        log.debug("stopped by an exception", exc_info=True)
+        child.failed(f"{type(error).__name__}: {error}")
+        log.error("%s: %s", type(error).__name__, error)
+        os._exit(FAILED)
+    logging.shutdown()
+    os._exit(0)  # mappings with live views and foreign threads need no orderly end

@@ -1,0 +1,76 @@
+"""A job as the dispatcher sees it, and the batch whose outputs wait for postprocessing."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from parallel_infer.messages import Admit, Geometry
+
+
+class JobState(IntEnum):
+    """Where a job is. What it holds follows from this alone."""
+
+    QUEUED = 0  # its ingress slot
+    DECODING = 1  # its ingress slot, a row, a lease
+    READY = 2  # a row
+    INFERRING = 3  # a row, a place in a batch
+    INFERRED = 4  # a share of an output slot
+    POSTPROCESSING = 5  # a share of an output slot, a lease
+    GONE = 6  # nothing
+
+
+class Job:
+    """One job, from admission to its reply."""
+
+    __slots__ = (
+        "admit",
+        "answered",
+        "deaths",
+        "decode_seconds",
+        "decode_started",
+        "decoded",
+        "generation",
+        "geometry",
+        "infer_seconds",
+        "infer_started",
+        "row",
+        "state",
+    )
+
+    def __init__(self, admit: Admit) -> None:
+        self.admit = admit
+        self.state = JobState.QUEUED
+        self.answered = False  # the client has its reply; only what the job holds is still to be freed
+        self.deaths = 0  # workers that died while they held this job
+        self.row = -1
+        self.generation = 0
+        self.geometry: Geometry = ()
+        self.decode_started = 0.0
+        self.decode_seconds = 0.0
+        self.decoded = 0.0
+        self.infer_started = 0.0
+        self.infer_seconds = 0.0
+
+    def times(self) -> tuple[float, ...]:
+        """Seconds as in messages.TIMES, up to the end of inference."""
+        return (
+            self.decode_started - self.admit.received,
+            self.decode_seconds,
+            self.infer_started - self.decoded,
+            self.infer_seconds,
+        )
+
+
+class Batch:
+    """Jobs that were inferred together, and the output slot that holds their outputs until all are answered."""
+
+    __slots__ = ("generation", "inferred", "jobs", "leases", "shapes", "size", "slot")
+
+    def __init__(self, jobs: list[Job], slot: int, generation: int) -> None:
+        self.jobs: list[Job | None] = list(jobs)  # None: failed or answered otherwise
+        self.size = len(jobs)
+        self.slot = slot
+        self.generation = generation
+        self.inferred = 0.0
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.leases = 0  # postprocess leases and queued shares that still need the slot

@@ -1,0 +1,48 @@
+"""What a batching policy sees and says. The policy itself is a stage (`stages.batch`), loaded by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+
+class Situation(NamedTuple):
+    """What the dispatcher sees of one model when an instance has room."""
+
+    ready: int  # decoded rows that wait
+    upstream: int  # jobs queued or in decode
+    idle: int  # instances with nothing to do
+    spare: int  # busy instances with room for a second batch
+    waited: float  # seconds since the oldest ready row was decoded
+    next_row: float  # seconds until the next upstream row is expected
+    slack: float  # seconds until the earliest deadline among the ready rows
+
+
+class Start(NamedTuple):
+    """Start a batch of this many rows now."""
+
+    size: int
+
+
+class Wait(NamedTuple):
+    """Start nothing; look again after `seconds` (infinite: when something changes)."""
+
+    seconds: float
+
+
+class Policy(Protocol):
+    """One model's batching policy."""
+
+    target: int  # the batch size worth having, as far as is known
+
+    def learn(self, times: Mapping[int, float]) -> None:
+        """Take times measured before serving (by batch size, in seconds)."""
+
+    def observe(self, size: int, seconds: float) -> None:
+        """Take a run into account."""
+
+    def expected(self, size: int) -> float:
+        """Expected seconds of a batch of `size`; 0 while nothing is known."""
+
+    def decide(self, now: Situation) -> Start | Wait:
+        """What to do when at least one row is ready and an instance has room."""

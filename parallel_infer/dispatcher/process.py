@@ -1,0 +1,141 @@
+"""The dispatcher's process: one bound socket, the core, and a loop that reads as a sentence."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from parallel_infer.channel import Hello, Router, new_context
+from parallel_infer.child import Child
+from parallel_infer.dispatcher.core import Core
+from parallel_infer.dispatcher.policy import Policy
+from parallel_infer.dispatcher.status import status
+from parallel_infer.messages import (
+    Admit,
+    CancelJob,
+    CloseModel,
+    Decoded,
+    DecodeFailed,
+    Drain,
+    Drained,
+    Expect,
+    GatewayUp,
+    Inferred,
+    Manage,
+    ModelAdded,
+    ModelPlan,
+    OpenModel,
+    Postprocessed,
+    Register,
+    StatusQuery,
+    StatusReply,
+    StopWorker,
+    StopWorkers,
+    ToDispatcher,
+    WorkerDown,
+    WorkerReady,
+)
+
+
+class DispatcherProcess:
+    """Carries messages between the house and the core."""
+
+    def __init__(self, address: str, policy: Callable[[ModelPlan], Policy], stage_limit: float, epoch: int) -> None:
+        self._context = new_context()
+        self._router: Router[ToDispatcher] = Router(self._context, address, ToDispatcher)
+        self._core = Core(self._router.send, policy, stage_limit, first_lease=(epoch << 40) + 1)
+        self._epoch = epoch
+        self._running = True
+        self._expected = False
+        self._early_gateway: bytes | None = None
+        self._drain_told = False
+        core = self._core
+        self._take: dict[type, Callable[[Any, bytes, float], None]] = {
+            Admit: lambda message, peer, now: core.admit(message, now),
+            Decoded: lambda message, peer, now: core.decoded(message, now),
+            DecodeFailed: lambda message, peer, now: core.decode_failed(message, now),
+            Inferred: lambda message, peer, now: core.inferred(message, now),
+            Postprocessed: lambda message, peer, now: core.postprocessed(message, now),
+            WorkerReady: lambda message, peer, now: self._worker_ready(peer, message),
+            WorkerDown: lambda message, peer, now: core.worker_down(message.worker.encode(), now),
+            CancelJob: lambda message, peer, now: core.cancel(message.job),
+            OpenModel: lambda message, peer, now: self._open_model(message.plan),
+            CloseModel: lambda message, peer, now: core.close_model(message),
+            StatusQuery: lambda message, peer, now: self._tell_status(message, peer),
+            GatewayUp: lambda message, peer, now: self._gateway_up(peer),
+            Expect: lambda message, peer, now: self._expect(message),
+            Manage: lambda message, peer, now: self._router.send(core.supervisor, message),
+            Hello: lambda message, peer, now: self._greet(peer),
+            Drain: lambda message, peer, now: setattr(core, "draining", True),
+            StopWorkers: lambda message, peer, now: self._stop(),
+        }
+
+    def run_forever(self) -> None:
+        """Receive, take in, hand out, send; until told to stop."""
+        core, router = self._core, self._router
+        while self._running:
+            timer = core.next_timer()
+            timeout = None if timer is None else timer - time.monotonic()
+            for peer, message in router.receive(timeout):
+                self._take[type(message)](message, peer, time.monotonic())
+            self._greet_gateway()
+            core.pump(time.monotonic())
+            if core.draining and not core.busy and not self._drain_told:
+                self._drain_told = True
+                router.send(core.supervisor, Drained())
+            router.flush()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._router.close()
+        self._context.term()
+
+    def _greet(self, peer: bytes) -> None:
+        """Ask a peer to announce itself; the gateway only once nobody works on an earlier dispatcher's leases."""
+        if peer.startswith(b"gateway") and (not self._expected or self._core.awaited):
+            self._early_gateway = peer
+        else:
+            self._router.send(peer, Register(self._epoch))
+
+    def _greet_gateway(self) -> None:
+        if self._early_gateway and self._expected and not self._core.awaited:
+            self._router.send(self._early_gateway, Register(self._epoch))
+            self._early_gateway = None
+
+    def _worker_ready(self, peer: bytes, message: WorkerReady) -> None:
+        self._core.worker_ready(peer, message)
+        if message.stage != "infer":
+            for served in self._core.models.values():
+                self._router.send(peer, ModelAdded(served.plan))
+
+    def _open_model(self, plan: ModelPlan) -> None:
+        if plan.name not in self._core.models:
+            self._core.open_model(plan)
+            for worker in self._core.cpu_workers():
+                self._router.send(worker.name, ModelAdded(plan))
+
+    def _expect(self, message: Expect) -> None:
+        self._core.expect(message.workers)
+        self._expected = True
+
+    def _tell_status(self, message: StatusQuery, peer: bytes) -> None:
+        self._router.send(peer, StatusReply(message.query, status(self._core)))
+
+    def _gateway_up(self, peer: bytes) -> None:
+        self._core.gateway = peer
+        self._core.gateway_restarted()
+
+    def _stop(self) -> None:
+        for worker in self._core.workers():
+            self._router.send(worker.name, StopWorker())
+        self._running = False
+
+
+def main(child: Child, arguments: dict[str, Any]) -> None:
+    """Entry point of the process."""
+    policy = child.load(arguments["policy"])
+    process = DispatcherProcess(arguments["address"], policy, arguments["stage_limit"], arguments["epoch"])
+    child.started({})
+    process.run_forever()
+    process.close()

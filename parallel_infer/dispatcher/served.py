@@ -1,0 +1,83 @@
+"""A model as the dispatcher serves it: its queue, its rows, its outputs, its instances, and its counts."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from itertools import count
+
+from parallel_infer.dispatcher.jobs import Job, JobState
+from parallel_infer.dispatcher.policy import Policy
+from parallel_infer.dispatcher.workers import Worker
+from parallel_infer.messages import ModelPlan
+from parallel_infer.ring import Slots
+
+_SUSPECT_BATCH = 1  # a job that may have killed a worker runs alone
+
+
+class Served:
+    """One model's share of the house."""
+
+    def __init__(self, plan: ModelPlan, policy: Policy) -> None:
+        self.plan = plan
+        self.name = plan.name
+        self.policy = policy
+        self.rows = Slots(plan.rows.slots)
+        self.outputs = Slots(plan.outputs.slots)
+        self.instances: dict[bytes, Worker] = {}
+        self.queued = 0
+        self.decoding = 0
+        self.ready: dict[int, Job] = {}  # row -> job, in the order they became ready
+        self.closing = False
+        self.jobs = 0  # in the house
+        self.share = 0.0  # seconds of CPU stages used, divided by the weight: the fair order's clock
+        self.decode_seconds = 0.002  # usual, learned
+        self.counts: Counter[str] = Counter()
+        self.batch_sizes: Counter[int] = Counter()
+        self._queue: list[tuple[int, float, int, Job]] = []
+        self._sequence = count()
+
+    def enqueue(self, job: Job) -> None:
+        """Queue a job behind those of higher priority or earlier deadline."""
+        job.state = JobState.QUEUED
+        self.queued += 1
+        heapq.heappush(self._queue, (-job.admit.priority, job.admit.deadline, next(self._sequence), job))
+
+    def head(self) -> Job | None:
+        """The job whose turn it is; jobs answered meanwhile are passed over."""
+        while self._queue and self._queue[0][3].state != JobState.QUEUED:
+            heapq.heappop(self._queue)
+        return self._queue[0][3] if self._queue else None
+
+    def dequeue(self) -> Job:
+        """Take the head off the queue."""
+        job = heapq.heappop(self._queue)[3]
+        self.queued -= 1
+        return job
+
+    def next_batch(self, size: int) -> list[Job]:
+        """The jobs of the next batch, in row order: the oldest ready ones, as neighbours where that costs nothing.
+
+        A job whose worker died runs alone, so that it cannot take others with it.
+        """
+        oldest = next(iter(self.ready.values()))
+        if oldest.deaths:
+            size = _SUSPECT_BATCH
+        first = last = oldest.row
+        while last - first + 1 < size and self._innocent(last + 1):
+            last += 1
+        while last - first + 1 < size and self._innocent(first - 1):
+            first -= 1
+        neighbours = last - first + 1
+        if neighbours * 2 > size or neighbours == len(self.ready):
+            chosen = [self.ready[row] for row in range(first, last + 1)]
+        else:
+            chosen = [job for job in self.ready.values() if job is oldest or not job.deaths][:size]
+            chosen.sort(key=lambda job: job.row)
+        for job in chosen:
+            del self.ready[job.row]
+        return chosen
+
+    def _innocent(self, row: int) -> bool:
+        job = self.ready.get(row)
+        return job is not None and not job.deaths

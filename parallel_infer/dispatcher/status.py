@@ -1,0 +1,53 @@
+"""What the dispatcher tells of itself: plain numbers, no names of files, segments or processes' ids."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from parallel_infer.dispatcher.core import Core
+from parallel_infer.dispatcher.served import Served
+from parallel_infer.dispatcher.workers import Worker
+
+
+def status(core: Core) -> dict[str, Any]:
+    """Models, workers and counters, as docs/protocol.md describes them."""
+    return {
+        "jobs": len(core.jobs),
+        "draining": core.draining,
+        "models": {served.name: _model(served) for served in core.models.values()},
+        "workers": {worker.name.decode().split(".")[0]: _worker(worker) for worker in core.workers()},
+        "refused": dict(core.counts),
+    }
+
+
+def _model(served: Served) -> dict[str, Any]:
+    counts = served.counts
+    return {
+        "jobs": served.jobs,
+        "queued": served.queued,
+        "decoding": served.decoding,
+        "ready": len(served.ready),
+        "instances": len(served.instances),
+        "rows": {"slots": served.rows.count, "free": served.rows.free},
+        "outputs": {"slots": served.outputs.count, "free": served.outputs.free},
+        "answered": counts["answered"],
+        "failed": counts["failed"],
+        "expired": counts["expired"],
+        "dropped": counts["dropped"],
+        "rejected": counts["rejected"],
+        "batches": counts["batches"],
+        "batched_rows": counts["rows"],
+        "gathered_rows": counts["gathered"],
+        "batch_sizes": {str(size): number for size, number in sorted(served.batch_sizes.items())},
+        "batch_target": served.policy.target,
+    }
+
+
+def _worker(worker: Worker) -> dict[str, Any]:
+    return {
+        "stage": worker.stage,
+        "model": worker.model,
+        "leases": len(worker.leases),
+        "done": worker.done,
+        "busy_seconds": round(worker.busy_seconds, 3),
+    }

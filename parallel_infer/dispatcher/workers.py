@@ -1,0 +1,98 @@
+"""Workers as the dispatcher sees them: what each holds, how much more it may take, and when it is overdue."""
+
+from __future__ import annotations
+
+from parallel_infer.dispatcher.jobs import Batch, Job
+
+_FINE = 0.0003  # seconds of work below which a wake-up costs more than the work
+_AHEAD = 0.002  # seconds of work a worker may hold, so that it never waits for its next lease
+_DEPTH = (2, 32)  # leases a worker may hold
+_GRACE = 0.4  # seconds after a job's deadline until its worker counts as hung
+_SLOW = 10.0  # times the usual work time that a lease may take before its worker counts as hung
+_SLOW_FLOOR = 1.0  # seconds
+
+
+class Lease:
+    """Work handed to one worker: a job to decode, a batch to infer, or jobs to postprocess."""
+
+    __slots__ = ("batch", "deadline", "expected", "jobs", "model", "number", "positions", "worker")
+
+    def __init__(
+        self, number: int, worker: Worker, model: str, jobs: list[Job], batch: Batch | None, expected: float
+    ) -> None:
+        self.number = number
+        self.worker = worker
+        self.model = model
+        self.jobs = jobs
+        self.batch = batch
+        self.positions: list[int] = []  # of the jobs in the batch (postprocess)
+        self.deadline = min(job.admit.deadline for job in jobs)
+        self.expected = expected
+
+
+class Worker:
+    """One worker process."""
+
+    __slots__ = ("busy_seconds", "done", "doomed", "head_since", "leases", "model", "name", "stage")
+
+    def __init__(self, name: bytes, stage: str, model: str) -> None:
+        self.name = name
+        self.stage = stage
+        self.model = model  # of an infer worker; others serve all models
+        self.leases: dict[int, Lease] = {}  # in the order they were handed out
+        self.head_since = 0.0  # since when the first of them is being worked on
+        self.doomed = False  # to be killed: takes nothing more
+        self.done = 0
+        self.busy_seconds = 0.0
+
+    def take(self, lease: Lease, now: float) -> None:
+        """Hand the worker a lease."""
+        if not self.leases:
+            self.head_since = now
+        self.leases[lease.number] = lease
+
+    def give_back(self, lease: Lease, now: float, seconds: float) -> None:
+        """The worker returned a lease after `seconds` of work."""
+        del self.leases[lease.number]
+        self.head_since = now
+        self.done += 1
+        self.busy_seconds += seconds
+
+    def overdue_at(self, stage_limit: float) -> float | None:
+        """When this worker counts as hung unless it returns its first lease; None while it holds none."""
+        if not self.leases or self.doomed:
+            return None
+        lease = next(iter(self.leases.values()))
+        patience = self.head_since + max(_SLOW_FLOOR, _SLOW * lease.expected)
+        return min(self.head_since + stage_limit, max(lease.deadline + _GRACE, patience))
+
+
+class Pool:
+    """The workers of a CPU stage; they serve every model."""
+
+    def __init__(self) -> None:
+        self.workers: dict[bytes, Worker] = {}
+        self.seconds = 0.001  # usual work time of one job, learned
+
+    def learn(self, seconds: float) -> None:
+        """Take one job's work time into account."""
+        self.seconds += 0.05 * (seconds - self.seconds)
+
+    def depth(self) -> int:
+        """How many leases a worker may hold: two, and more where each is over in microseconds."""
+        low, high = _DEPTH
+        return max(low, min(high, int(_AHEAD / max(self.seconds, 1e-6))))
+
+    def pick(self) -> Worker | None:
+        """The worker that should get the next lease, or None when all have enough."""
+        room = self.depth()
+        open_workers = [worker for worker in self.workers.values() if len(worker.leases) < room and not worker.doomed]
+        if not open_workers:
+            return None
+        if self.seconds < _FINE:  # one that is awake already takes it sooner than one that has to wake up
+            return max(open_workers, key=lambda worker: len(worker.leases))
+        return min(open_workers, key=lambda worker: len(worker.leases))
+
+    def idle(self) -> int:
+        """How many workers hold nothing."""
+        return sum(1 for worker in self.workers.values() if not worker.leases and not worker.doomed)

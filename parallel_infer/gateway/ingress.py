@@ -1,0 +1,62 @@
+"""Where payloads lie between admission and reply: byte rings of a few slot sizes, owned by the gateway."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from parallel_infer.messages import SlotRef
+from parallel_infer.ring import Ring, RingSpec, Slots
+
+
+class IngressRing:
+    """One size class."""
+
+    def __init__(self, spec: RingSpec) -> None:
+        self.slots = Slots(spec.slots)
+        self.name = spec.segment
+        self.slot_size = spec.tensors[0].size
+        self._ring = Ring.attach(spec)
+        self._bytes = memoryview(self._ring.arrays["bytes"].data).cast("B")
+
+    def store(self, payload: Any, size: int) -> SlotRef | None:
+        """Copy a payload into a free slot: the one copy on its way in. None when every slot is taken."""
+        index = self.slots.claim()
+        if index is None:
+            return None
+        start = index * self.slot_size
+        self._bytes[start : start + size] = payload
+        return SlotRef(self.name, index, self.slots.generation(index), size, self.slot_size)
+
+
+class Ingress:
+    """All size classes, smallest first; a payload whose class is full goes to the next larger one."""
+
+    def __init__(self, specs: list[RingSpec]) -> None:
+        self.rings = sorted((IngressRing(spec) for spec in specs), key=lambda ring: ring.slot_size)
+        self._by_name = {ring.name: ring for ring in self.rings}
+
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest payload that fits."""
+        return self.rings[-1].slot_size
+
+    def store(self, payload: Any, size: int) -> SlotRef | None:
+        """Copy a payload into the smallest free slot it fits; None when there is none."""
+        for ring in self.rings:
+            if ring.slot_size >= size:
+                ref = ring.store(payload, size)
+                if ref is not None:
+                    return ref
+        return None
+
+    def release(self, ref: SlotRef) -> None:
+        """Free a slot; lent slots belong to their client and are left alone."""
+        ring = self._by_name.get(ref.ring)
+        if ring is not None:
+            ring.slots.release(ref.index, ref.generation)
+
+    def status(self) -> list[dict[str, int]]:
+        """Slots by size class."""
+        return [
+            {"slot_size": ring.slot_size, "slots": ring.slots.count, "free": ring.slots.free} for ring in self.rings
+        ]

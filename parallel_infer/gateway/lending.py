@@ -1,0 +1,104 @@
+"""Rings lent to clients on the same machine, who write frames straight into them.
+
+A lent ring belongs to one client alone, so a client that misbehaves can spoil nobody's pixels but its own. The client
+keeps the book of its slots; the gateway only checks that what a request names lies inside. A ring that is not used or
+renewed for TTL seconds is taken back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from parallel_infer.errors import BadInput, ConfigError, ResourceUnavailable
+from parallel_infer.messages import SlotRef
+from parallel_infer.protocol import LentSlot
+from parallel_infer.ring import Ring, byte_ring
+
+TTL = 60.0  # seconds
+_PAGE = 4096
+
+
+class Lent:
+    """One lent ring."""
+
+    __slots__ = ("client", "expires", "ring")
+
+    def __init__(self, client: bytes, ring: Ring, expires: float) -> None:
+        self.client = client
+        self.ring = ring
+        self.expires = expires
+
+
+class Lending:
+    """Every lent ring, within a budget of memory."""
+
+    def __init__(self, segment_name: Callable[[str], str], budget: int) -> None:
+        self._segment_name = segment_name
+        self._budget = budget
+        self._rings: dict[int, Lent] = {}
+        self._next = 1
+        self.used = 0
+
+    def lend(self, client: bytes, slots: int, size: int, now: float) -> dict[str, int | float | str]:
+        """Create a ring for a client. Raises ResourceUnavailable over the budget."""
+        size = -(-size // _PAGE) * _PAGE
+        if self.used + slots * size > self._budget:
+            raise ResourceUnavailable(
+                f"no memory to lend {slots} slots of {size} bytes (option lent_memory_mb = {self._budget >> 20})"
+            )
+        number = self._next
+        try:
+            ring = Ring.create(byte_ring(self._segment_name(f"lent-{number}"), slots, size))
+        except ConfigError:
+            raise ResourceUnavailable("the server has no shared memory left to lend") from None
+        self._next += 1
+        self.used += slots * size
+        self._rings[number] = Lent(client, ring, now + TTL)
+        return {"ring": number, "segment": ring.spec.segment, "slots": slots, "size": size, "ttl": TTL}
+
+    def renew(self, client: bytes, number: int, now: float) -> dict[str, int | float]:
+        """Keep a ring for another TTL."""
+        lent = self._of(client, number)
+        lent.expires = now + TTL
+        return {"ring": number, "ttl": TTL}
+
+    def ref(self, client: bytes, slot: LentSlot, now: float) -> SlotRef:
+        """The place a request names, checked. Raises BadInput when it is not this client's or not inside."""
+        lent = self._of(client, slot.ring)
+        spec = lent.ring.spec
+        slot_size = spec.tensors[0].size
+        if slot.index >= spec.slots or slot.size > slot_size:
+            raise BadInput(f"slot {slot.index} of {slot.size} bytes is outside ring {slot.ring}")
+        lent.expires = now + TTL
+        return SlotRef(spec.segment, slot.index, 0, slot.size, slot_size)
+
+    def give_back(self, client: bytes, number: int) -> None:
+        """Take a ring back that its client gives up."""
+        self._of(client, number)
+        self._take_back(number)
+
+    def next_timer(self) -> float | None:
+        """When the next ring's time is up."""
+        return min((lent.expires for lent in self._rings.values()), default=None)
+
+    def expire(self, now: float) -> None:
+        """Take back the rings whose time is up."""
+        for number in [number for number, lent in self._rings.items() if lent.expires <= now]:
+            self._take_back(number)
+
+    def close(self) -> None:
+        """Take every ring back."""
+        for number in list(self._rings):
+            self._take_back(number)
+
+    def _of(self, client: bytes, number: int) -> Lent:
+        lent = self._rings.get(number)
+        if lent is None or lent.client != client:
+            raise BadInput(f"unknown ring {number}: lend again")
+        return lent
+
+    def _take_back(self, number: int) -> None:
+        ring = self._rings.pop(number).ring
+        self.used -= ring.spec.slots * ring.spec.tensors[0].size
+        ring.close()
+        ring.unlink()

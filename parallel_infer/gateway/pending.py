@@ -1,0 +1,68 @@
+"""What is owed: every admitted job that has no reply yet, to whom it goes, and what it keeps."""
+
+from __future__ import annotations
+
+from parallel_infer.channel import Front
+from parallel_infer.deadlines import Deadlines
+from parallel_infer.messages import Admit, SlotRef
+
+_LATE = 0.05  # seconds after a deadline from which the gateway answers in the dispatcher's place
+
+
+class Caller:
+    """Where a reply goes: a client at a door, and the request's number there."""
+
+    __slots__ = ("client", "door", "enveloped", "request")
+
+    def __init__(self, door: Front, client: bytes, enveloped: int, request: int) -> None:
+        self.door = door
+        self.client = client
+        self.enveloped = enveloped  # empty frames between address and header, as REQ sockets send
+        self.request = request
+
+
+class Owed:
+    """One admitted job."""
+
+    __slots__ = ("admit", "caller")
+
+    def __init__(self, caller: Caller, admit: Admit) -> None:
+        self.caller = caller
+        self.admit = admit
+
+
+class Pending:
+    """Every job that is owed a reply, by job and by client."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[int, Owed] = {}
+        self.held: dict[int, SlotRef] = {}  # slots of jobs that have their error but whose payload may still be read
+        self._requests: dict[tuple[bytes, int], int] = {}
+        self._deadlines: Deadlines[int] = Deadlines()
+
+    def add(self, owed: Owed) -> None:
+        """Owe a reply."""
+        admit, caller = owed.admit, owed.caller
+        self.jobs[admit.job] = owed
+        self._requests[caller.client, caller.request] = admit.job
+        self._deadlines.add(admit.job, admit.deadline + _LATE, admit.job)
+
+    def pop(self, job: int) -> Owed | None:
+        """The job is being answered: nothing is owed any more. None where it was answered before."""
+        owed = self.jobs.pop(job, None)
+        if owed is not None:
+            self._requests.pop((owed.caller.client, owed.caller.request), None)
+            self._deadlines.discard(job, owed.admit.deadline + _LATE)
+        return owed
+
+    def job_of(self, client: bytes, request: int) -> int | None:
+        """The job that stands for a client's request, while it is owed."""
+        return self._requests.get((client, request))
+
+    def next_timer(self) -> float | None:
+        """When the next job is overdue."""
+        return self._deadlines.next()
+
+    def overdue(self, now: float) -> list[int]:
+        """Jobs that the dispatcher should have answered by now."""
+        return [job for job in self._deadlines.expired(now) if job in self.jobs]

@@ -1,0 +1,364 @@
+"""The gateway's process: doors outside, two links inside, and a loop that admits and replies."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from parallel_infer import protocol
+from parallel_infer.channel import AnswerInlet, Front, Link, Watch, new_context
+from parallel_infer.child import Child
+from parallel_infer.errors import (
+    BadInput,
+    DeadlineExceeded,
+    InferError,
+    ResourceUnavailable,
+    ServerUnavailable,
+    UnknownModel,
+)
+from parallel_infer.gateway.ingress import Ingress
+from parallel_infer.gateway.lending import Lending
+from parallel_infer.gateway.pending import Caller, Owed, Pending
+from parallel_infer.gateway.requests import admitted_kind, model_facts, read_request
+from parallel_infer.messages import (
+    TIMES,
+    Admit,
+    Answered,
+    AnswerFormat,
+    CancelJob,
+    CloseDoor,
+    GatewayUp,
+    JobError,
+    Manage,
+    Managed,
+    ModelClosed,
+    ModelOpened,
+    OpenDoor,
+    Refused,
+    Register,
+    Released,
+    SlotFate,
+    SlotRef,
+    StatusQuery,
+    StatusReply,
+    ToGateway,
+)
+from parallel_infer.ring import RingSpec
+
+log = logging.getLogger(__name__)
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Gateway:
+    """Admits what clients send and replies to each request exactly once."""
+
+    def __init__(self, child: Child, options: dict[str, Any]) -> None:
+        self._child = child
+        self._options = options
+        self._context = new_context()
+        self._link: Link[ToGateway] = Link(self._context, options["dispatcher"], child.name, ToGateway)
+        self._inlet: AnswerInlet[ToGateway] = AnswerInlet(self._context, options["answers"], ToGateway)
+        self._doors: dict[Any, Front] = {}
+        self._watch = Watch()
+        self._watch.add(self._link.socket)
+        self._watch.add(self._inlet.socket)
+        self._ingress = Ingress(msgspec.convert(options["ingress"], list[RingSpec]))
+        self._max_payload = min(int(options["max_payload"]), self._ingress.largest)
+        self._timeout = float(options["timeout"])
+        epoch = int(options["epoch"])
+        self._lending = Lending(lambda name: f"{options['segments']}-g{epoch}-{name}", int(options["lent_memory"]))
+        self._pending = Pending()
+        self._queries: dict[int, Caller] = {}
+        self._next = (epoch << 40) + 1  # job numbers of two gateways of one run never meet
+        self._models: dict[str, ModelOpened] = {}
+        self._announced = False
+        self._closing = False
+        self._counts: Counter[str] = Counter()
+        self._started = time.monotonic()
+        self._take: dict[type, Callable[[Any], None]] = {
+            Refused: self._on_refused,
+            Released: lambda message: self._release(self._pending.held.pop(message.job, None)),
+            StatusReply: self._on_status,
+            JobError: lambda message: self._reply_error(message.job, message.code, message.text, SlotFate.FREE),
+            ModelOpened: lambda message: self._models.__setitem__(message.plan.name, message),
+            ModelClosed: self._on_model_closed,
+            Register: self._on_register,
+            OpenDoor: lambda message: self._open_doors(),
+            CloseDoor: lambda message: setattr(self, "_closing", True),
+            Managed: self._on_managed,
+        }
+        self._requests: dict[type, Callable[[Any, Caller, Any], None]] = {
+            protocol.Infer: self._infer,
+            protocol.Cancel: self._cancel,
+            protocol.Lend: self._lend,
+            protocol.GiveBack: self._give_back,
+            protocol.Models: lambda request, caller, payload: self._result(caller, self._model_list()),
+            protocol.Status: self._status,
+            protocol.Ready: self._ready,
+            protocol.Load: self._manage,
+            protocol.Unload: self._manage,
+            protocol.Stop: self._manage,
+        }
+
+    # --- the loop ----------------------------------------------------------------------------------------------------
+
+    def run_forever(self) -> None:
+        """Sleep until something is there; take answers first, since they free what requests need."""
+        inlet, link, watch = self._inlet, self._link, self._watch
+        while not self._closing or self._pending.jobs:
+            there = watch.wait(self._timeout_until(self._next_timer()))
+            if inlet.socket in there:
+                for message, payloads in inlet.drain():
+                    if type(message) is Answered:
+                        self._on_answered(message, payloads)
+                    else:
+                        self._take[type(message)](message)
+            if link.socket in there:
+                for message in link.drain():
+                    self._take[type(message)](message)
+            for socket, door in self._doors.items():
+                if socket in there:
+                    for frames in door.drain():
+                        self._on_request(door, frames)
+            self._on_timer(time.monotonic())
+            link.flush()
+
+    def close(self) -> None:
+        """Close the doors, giving the last replies a moment to leave, and take lent rings back."""
+        for door in self._doors.values():
+            door.close()
+        self._lending.close()
+        self._link.close()
+        self._inlet.close()
+        self._context.term()
+
+    def _next_timer(self) -> float | None:
+        timers = [timer for timer in (self._pending.next_timer(), self._lending.next_timer()) if timer is not None]
+        return min(timers, default=None)
+
+    @staticmethod
+    def _timeout_until(timer: float | None) -> float | None:
+        return None if timer is None else timer - time.monotonic()
+
+    def _on_timer(self, now: float) -> None:
+        for job in self._pending.overdue(now):  # the dispatcher is late, or gone
+            text = "the deadline passed before the answer was ready"
+            self._reply_error(job, DeadlineExceeded.code, text, SlotFate.HELD)
+        self._lending.expire(now)
+
+    # --- from clients ------------------------------------------------------------------------------------------------
+
+    def _on_request(self, door: Front, frames: list[Any]) -> None:
+        client = frames[0].bytes
+        enveloped = 1 if len(frames) > 2 and not len(frames[1]) else 0
+        caller = Caller(door, client, enveloped, 0)
+        try:
+            request = read_request(frames, enveloped, caller)
+            payload = frames[2 + enveloped] if len(frames) > 2 + enveloped else None
+            self._requests[type(request)](request, caller, payload)
+        except InferError as error:
+            self._error(caller, error.code, str(error))
+
+    def _infer(self, request: protocol.Infer, caller: Caller, payload: Any) -> None:
+        if request.model not in self._models:
+            known = ", ".join(sorted(self._models)) or "none"
+            raise UnknownModel(f"no model {request.model!r} is served; served are: {known}")
+        if self._pending.job_of(caller.client, request.id) is not None:
+            return  # sent again by a client that lost its connection; it will be answered once
+        now = time.monotonic()
+        kind = admitted_kind(request)
+        ref = self._store(request, caller, payload, now)
+        job = self._next
+        self._next += 1
+        admit = Admit(
+            job,
+            request.model,
+            ref,
+            kind,
+            request.tensors,
+            bytes(request.options),
+            AnswerFormat.OBJECTS if request.format == "objects" else AnswerFormat.ARRAYS,
+            now,
+            now + (self._timeout if request.timeout is None else request.timeout),
+            request.priority,
+            f"{caller.client.hex()}/{request.source}" if request.drop == "latest" else "",
+        )
+        self._counts["bytes_in"] += ref.size
+        self._pending.add(Owed(caller, admit))
+        self._link.send(admit)
+
+    def _store(self, request: protocol.Infer, caller: Caller, payload: Any, now: float) -> SlotRef:
+        if request.slot is not None:
+            return self._lending.ref(caller.client, request.slot, now)
+        size = len(payload) if payload is not None else 0
+        if not size:
+            raise BadInput("the payload is empty: send the picture's bytes as the second frame")
+        if size > self._max_payload:
+            raise BadInput(
+                f"the payload has {size} bytes; the server takes up to {self._max_payload} (option max_payload_mb)"
+            )
+        ref = self._ingress.store(payload.buffer, size)
+        if ref is None:
+            self._counts["rejected"] += 1
+            raise ResourceUnavailable(
+                f"every slot for payloads of {size} bytes is taken (option shared_memory_mb); try again later"
+            )
+        return ref
+
+    def _cancel(self, request: protocol.Cancel, caller: Caller, payload: Any) -> None:
+        job = self._pending.job_of(caller.client, request.job)
+        if job is not None:
+            self._link.send(CancelJob(job))
+
+    def _lend(self, request: protocol.Lend, caller: Caller, payload: Any) -> None:
+        if not caller.door.address.startswith("ipc://"):
+            raise BadInput("slots are lent to clients on the same machine only: connect through ipc://")
+        now = time.monotonic()
+        if request.ring is not None:
+            self._result(caller, self._lending.renew(caller.client, request.ring, now))
+        else:
+            self._result(caller, self._lending.lend(caller.client, request.slots, request.size, now))
+
+    def _give_back(self, request: protocol.GiveBack, caller: Caller, payload: Any) -> None:
+        self._lending.give_back(caller.client, request.ring)
+        self._result(caller, {})
+
+    def _status(self, request: protocol.Status, caller: Caller, payload: Any) -> None:
+        number = self._query(caller)
+        self._link.send(StatusQuery(number))
+
+    def _ready(self, request: protocol.Ready, caller: Caller, payload: Any) -> None:
+        self._status(protocol.Status(id=request.id), caller, payload)
+
+    def _manage(self, request: Any, caller: Caller, payload: Any) -> None:
+        number = self._query(caller)
+        arguments = {
+            key: value for key in ("name", "path", "options") if (value := getattr(request, key, None)) is not None
+        }
+        self._link.send(Manage(number, type(request).__name__.lower(), arguments))
+
+    def _query(self, caller: Caller) -> int:
+        number = self._next
+        self._next += 1
+        self._queries[number] = caller
+        return number
+
+    # --- from inside -------------------------------------------------------------------------------------------------
+
+    def _on_answered(self, message: Answered, payloads: list[Any]) -> None:
+        owed = self._pending.pop(message.job)
+        if owed is None:  # answered before, or its client got an error in time
+            self._release(self._pending.held.pop(message.job, None))
+            return
+        self._release(owed.admit.ref)
+        times = dict(zip(TIMES, message.times, strict=True))
+        times["total"] = time.monotonic() - owed.admit.received
+        header = _encode(
+            protocol.Answer(id=owed.caller.request, answer=msgspec.Raw(message.body), timing=times, batch=message.batch)
+        )
+        payload = payloads[message.payload - 1] if message.payload else message.small
+        self._counts["answered"] += 1
+        self._send(owed.caller, header, payload)
+
+    def _on_refused(self, message: Refused) -> None:
+        self._reply_error(message.job, message.code, message.text, message.slot)
+
+    def _on_status(self, message: StatusReply) -> None:
+        caller = self._queries.pop(message.query, None)
+        if caller is not None:
+            self._result(caller, {**message.status, "gateway": self._own_status(), "served": self._model_list()})
+
+    def _on_managed(self, message: Managed) -> None:
+        caller = self._queries.pop(message.query, None)
+        if caller is None:
+            return
+        if message.code:
+            self._error(caller, message.code, message.text)
+        else:
+            self._result(caller, message.result)
+
+    def _on_model_closed(self, message: ModelClosed) -> None:
+        self._models.pop(message.model, None)
+
+    def _on_register(self, message: Register) -> None:
+        """A dispatcher that may be new: say who we are, and admit again what is owed."""
+        self._link.send(GatewayUp())
+        for job in list(self._pending.held):
+            self._release(self._pending.held.pop(job))
+        for owed in self._pending.jobs.values():
+            self._link.send(owed.admit)
+        for number in list(self._queries):
+            self._error(self._queries.pop(number), ServerUnavailable.code, "the server was restarting; ask again")
+        if not self._announced:
+            self._announced = True
+            self._child.started({})
+
+    def _open_doors(self) -> None:
+        try:
+            for address in self._options["bind"]:
+                door = Front(self._context, address, self._options["max_message"])
+                self._doors[door.socket] = door
+                self._watch.add(door.socket)
+        except OSError as error:
+            self._child.failed(f"cannot bind {address}: {error}")
+            raise
+        self._child.started({"addresses": [door.address for door in self._doors.values()]})
+
+    # --- replies -----------------------------------------------------------------------------------------------------
+
+    def _reply_error(self, job: int, code: str, text: str, fate: SlotFate) -> None:
+        owed = self._pending.pop(job)
+        if owed is None:
+            return
+        if fate == SlotFate.HELD:
+            self._pending.held[job] = owed.admit.ref
+        else:
+            self._release(owed.admit.ref)
+        self._error(owed.caller, code, text)
+
+    def _error(self, caller: Caller, code: str, text: str) -> None:
+        self._counts[code] += 1
+        self._send(caller, _encode(protocol.Error(id=caller.request, code=code, message=text)), b"")
+
+    def _result(self, caller: Caller, result: Any) -> None:
+        encoded = msgspec.Raw(_encode(result))
+        self._send(caller, _encode(protocol.Result(id=caller.request, result=encoded)), b"")
+
+    @staticmethod
+    def _send(caller: Caller, header: bytes, payload: Any) -> None:
+        frames = [caller.client, b"", header] if caller.enveloped else [caller.client, header]
+        if len(payload):
+            frames.append(payload)
+        caller.door.send(frames)
+
+    def _release(self, ref: SlotRef | None) -> None:
+        if ref is not None:
+            self._ingress.release(ref)
+
+    # --- what there is -----------------------------------------------------------------------------------------------
+
+    def _model_list(self) -> list[dict[str, Any]]:
+        return [model_facts(opened) for opened in self._models.values()]
+
+    def _own_status(self) -> dict[str, Any]:
+        return {
+            "uptime": round(time.monotonic() - self._started, 1),
+            "pending": len(self._pending.jobs),
+            "held": len(self._pending.held),
+            "ingress": self._ingress.status(),
+            "lent_bytes": self._lending.used,
+            "unread": sum(door.unread for door in self._doors.values()),
+            "counts": dict(self._counts),
+        }
+
+
+def main(child: Child, options: dict[str, Any]) -> None:
+    """Entry point of the process."""
+    gateway = Gateway(child, options)
+    gateway.run_forever()
+    gateway.close()

@@ -1,0 +1,203 @@
+"""Before anything starts: what will be served, by how many processes, and what shared memory each ring takes."""
+
+from __future__ import annotations
+
+import math
+import re
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from typing import Any
+
+import msgspec
+
+from parallel_infer.config import ModelConfig, ServerConfig
+from parallel_infer.config_sources import zoo_models
+from parallel_infer.cores import usable_cores
+from parallel_infer.errors import ConfigError, ModelRejected
+from parallel_infer.messages import ModelPlan, Started, StartFailed
+from parallel_infer.models import ModelSpec, TensorSpec
+from parallel_infer.process import Process
+from parallel_infer.ring import RingSpec, byte_ring
+
+PROBE = "stages.pipeline:probe"
+_MEBI = 1 << 20
+_SMALL_ROWS = _MEBI  # bytes of rows that a model of small inputs gets at least
+_MOST_ROWS = 256
+# Shares of the ingress memory by slot size: many small pictures, a few large frames.
+_CLASSES = ((16 << 10, 0.03), (256 << 10, 0.25), (2 << 20, 0.30), (8 << 20, 0.30), (None, 0.12))
+
+
+@dataclass(frozen=True, slots=True)
+class RingPlan:
+    """One ring, for people."""
+
+    name: str
+    slots: int
+    slot_size: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that is decided before the first process starts."""
+
+    models: tuple[ModelPlan, ...]
+    ingress: tuple[RingSpec, ...]
+    decode_workers: int
+    postprocess_workers: int
+
+    @property
+    def rings(self) -> list[RingPlan]:
+        """Every ring, for people."""
+        rings = [_for_people(f"ingress {_size_text(ring.tensors[0].size)}", ring) for ring in self.ingress]
+        for model in self.models:
+            rings.append(_for_people(f"{model.name} rows", model.rows))
+            rings.append(_for_people(f"{model.name} outputs", model.outputs))
+        return rings
+
+    @property
+    def total(self) -> int:
+        """Bytes of shared memory in all."""
+        return sum(ring.total for ring in self.rings)
+
+
+def make_plan(config: ServerConfig, segment_name: Callable[[str], str] = "plan-{}".format) -> Plan:
+    """Probe every model in a process of its own and size everything.
+
+    Raises ModelRejected for a model that cannot be served and ConfigError for a configuration that cannot be used.
+    """
+    models = config.models or zoo_models()
+    decode_workers = config.decode_workers or max(1, usable_cores() // 2)
+    postprocess_workers = config.postprocess_workers or max(1, usable_cores() // 4)
+    specs = probe(models, config)
+    plans = tuple(
+        plan_model(config, models[name], spec, segment_name, decode_workers, postprocess_workers)
+        for name, spec in specs.items()
+    )
+    return Plan(plans, ingress_rings(config, segment_name), decode_workers, postprocess_workers)
+
+
+def probe(models: dict[str, ModelConfig], config: ServerConfig) -> dict[str, ModelSpec]:
+    """What each model file is, found out in throwaway processes: a file that crashes the runtime harms nobody."""
+    waiting = []
+    for name, model in models.items():
+        arguments = {
+            "name": name,
+            "path": model.path,
+            "overrides": model.overrides(),
+            "uint8_rows": config.uint8_rows if model.uint8_rows is None else model.uint8_rows,
+            "log_format": config.log_format,
+            "log_level": config.log_level,
+        }
+        process = Process(f"probe {name}", PROBE, arguments)
+        process.start()
+        waiting.append((name, process))
+    specs = {}
+    try:
+        for name, process in waiting:
+            specs[name] = _probed(name, process, config.start_timeout_ms / 1000)
+    finally:
+        for _, process in waiting:
+            process.kill()
+            process.close()
+    return specs
+
+
+def _probed(name: str, process: Process, timeout: float) -> ModelSpec:
+    if not wait([process.connection], timeout):
+        raise ModelRejected(f"model {name!r}: probing took longer than {timeout:.0f} s (option start_timeout_ms)")
+    word = process.heard()
+    if isinstance(word, Started):
+        return msgspec.convert(word.facts["spec"], ModelSpec)
+    if isinstance(word, StartFailed):
+        raise ModelRejected(f"model {name!r}: {word.text.removeprefix('ModelRejected: ')}")
+    process.reap()
+    raise ModelRejected(f"model {name!r}: loading it ended the probing process (exit code {process.exit_code})")
+
+
+def plan_model(
+    config: ServerConfig,
+    model: ModelConfig,
+    spec: ModelSpec,
+    segment_name: Callable[[str], str],
+    decode_workers: int,
+    postprocess_workers: int,
+    version: int = 1,
+) -> ModelPlan:
+    """Sizes of one model's rings, and how it runs."""
+    max_batch = spec.batch or model.max_batch_size or config.max_batch_size
+    instances = model.instances or config.instances or 1
+    threads = model.threads or config.threads or max(1, usable_cores() // instances)
+    rows = max_batch * (2 * instances + 2) + 2 * decode_workers
+    rows = max(rows, min(_MOST_ROWS, _SMALL_ROWS // max(1, spec.row_size)))
+    outputs = 2 * instances + 2 * postprocess_workers + 1
+    unknown = int((model.max_output_mb or config.max_output_mb) * _MEBI)
+    delay = config.max_queue_delay_ms if model.max_queue_delay_ms is None else model.max_queue_delay_ms
+    # A model's name may hold anything; a segment's may not, and must not be long.
+    label = f"{re.sub('[^A-Za-z0-9]', '_', spec.name)[:32]}-{zlib.crc32(spec.name.encode()):08x}-{version}"
+    return ModelPlan(
+        name=spec.name,
+        version=version,
+        spec=spec,
+        rows=RingSpec(segment_name(f"{label}-rows"), rows, spec.inputs),
+        outputs=RingSpec(
+            segment_name(f"{label}-outputs"),
+            outputs,
+            tuple(_batched(tensor, max_batch, unknown) for tensor in spec.outputs),
+        ),
+        max_batch=max_batch,
+        preferred_batch=model.preferred_batch_size or 0,
+        fixed_batch=spec.batch or 0,
+        max_queue_delay=delay / 1000,
+        queue_size=model.queue_size or config.queue_size,
+        instances=instances,
+        weight=model.weight,
+        run={
+            "provider": model.provider or config.provider,
+            "precision": model.precision or config.precision,
+            "threads": threads,
+            "decode": model.decode or config.decode,
+        },
+    )
+
+
+def ingress_rings(config: ServerConfig, segment_name: Callable[[str], str]) -> tuple[RingSpec, ...]:
+    """The gateway's rings: size classes up to the largest payload, within `shared_memory_mb`."""
+    budget = config.shared_memory_mb * _MEBI
+    largest = math.ceil(config.max_payload_mb * _MEBI)
+    if largest > budget:
+        raise ConfigError(
+            f"max_payload_mb ({config.max_payload_mb:g}) is larger than shared_memory_mb ({config.shared_memory_mb})"
+        )
+    classes = [(size, share) for size, share in _CLASSES if size is not None and size < largest]
+    shares = sum(share for _, share in classes)
+    last = max(1, int(budget * (1 - shares)) // largest)
+    budget -= last * largest
+    rings = [
+        byte_ring(segment_name(f"in-{size >> 10}k"), slots, size)
+        for size, share in classes
+        if (slots := int(budget * share / shares) // size) > 0
+    ]
+    return (*rings, byte_ring(segment_name("in-max"), last, largest))
+
+
+def _batched(tensor: TensorSpec, batch: int, unknown: int) -> TensorSpec:
+    """An output of a whole batch; one whose shape only a run tells becomes plain bytes."""
+    if -1 in tensor.shape:
+        return TensorSpec(tensor.name, "uint8", (unknown * batch,))
+    return TensorSpec(tensor.name, tensor.dtype, (batch, *tensor.shape))
+
+
+def _for_people(name: str, ring: RingSpec) -> RingPlan:
+    return RingPlan(name, ring.slots, sum(tensor.size for tensor in ring.tensors), ring.size)
+
+
+def _size_text(size: int) -> str:
+    return f"{size >> 20} MB" if size >= _MEBI else f"{size >> 10} KB"
+
+
+def child_options(config: ServerConfig) -> dict[str, Any]:
+    """What every child is told."""
+    return {"log_format": config.log_format, "log_level": config.log_level}

@@ -1,0 +1,109 @@
+"""The infer stage: from rows to an output slot. One model, one session, one instance."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from parallel_infer.errors import InferError
+from parallel_infer.messages import FailedRow, ModelPlan
+from parallel_infer.ring import Ring, batch_view, gather_into
+from parallel_infer.session import Session
+from parallel_infer.session_config import SessionConfig
+from stages.graph import Rewritten, with_uint8_input
+from stages.preprocess import Preprocess
+
+Arrays = dict[str, npt.NDArray[Any]]
+_WARM_UPS = 2
+
+
+class Ran(NamedTuple):
+    """What became of a batch."""
+
+    gathered: int  # rows that were copied together
+    shapes: dict[str, tuple[int, ...]]  # of outputs whose shape only the run tells
+    failed: tuple[FailedRow, ...]
+
+
+class Infer:
+    """Runs one model from its row ring into its output ring; used by one thread."""
+
+    def __init__(self, plan: ModelPlan, rows: Ring, outputs: Ring) -> None:
+        self._plan = plan
+        self._rows = rows.arrays
+        self._outputs = outputs.arrays
+        run = plan.run
+        config = SessionConfig(provider=run["provider"], precision=run["precision"], threads=run["threads"])
+        self.session = Session(_model_for(plan), config)
+        self._unknown = [tensor.name for tensor in plan.spec.outputs if -1 in tensor.shape]
+        # Where rows are no neighbours, or too few for a fixed batch, they are copied together here.
+        self._gathered: Arrays = {
+            tensor.name: np.zeros((plan.max_batch, *tensor.shape), tensor.dtype) for tensor in plan.spec.inputs
+        }
+
+    def warm_up(self) -> dict[int, float]:
+        """Run batches of one and of the largest size; seconds by size. No slot is claimed by anybody yet."""
+        seconds = {}
+        largest = self._plan.max_batch
+        for size in (largest,) if self._plan.fixed_batch else sorted({1, largest}):
+            inputs = {name: array[:size] for name, array in self._gathered.items()}
+            for _ in range(_WARM_UPS):
+                started = time.monotonic()
+                self.session.run(inputs)
+                seconds[size] = time.monotonic() - started
+        return seconds
+
+    def run(self, rows: tuple[int, ...], slot: int) -> Ran:
+        """Run the model on these rows into this output slot; a row that fails does not fail the others."""
+        gathered, inputs = self._inputs(rows)
+        try:
+            return Ran(gathered, self._bound(inputs, slot, 0, len(rows)), ())
+        except InferError as error:
+            if len(rows) == 1 or self._plan.fixed_batch or self._unknown:
+                return Ran(gathered, {}, tuple(FailedRow(i, error.code, str(error)) for i in range(len(rows))))
+        failed = []
+        for index, row in enumerate(rows):
+            try:
+                self._bound({name: array[row : row + 1] for name, array in self._rows.items()}, slot, index, 1)
+            except InferError as error:
+                failed.append(FailedRow(index, error.code, str(error)))
+        return Ran(gathered, {}, tuple(failed))
+
+    def _inputs(self, rows: tuple[int, ...]) -> tuple[int, Arrays]:
+        """The batch as views of the ring where rows are neighbours, else copied together; and how many were copied."""
+        fixed = self._plan.fixed_batch
+        if not fixed or len(rows) == fixed:
+            views = {name: batch_view(array, rows) for name, array in self._rows.items()}
+            if all(view is not None for view in views.values()):
+                return 0, {name: view for name, view in views.items() if view is not None}
+        for name, array in self._rows.items():
+            gather_into(array, rows, self._gathered[name])
+        size = fixed or len(rows)
+        return len(rows), {name: array[:size] for name, array in self._gathered.items()}
+
+    def _bound(self, inputs: Arrays, slot: int, first: int, count: int) -> dict[str, tuple[int, ...]]:
+        """Run with outputs bound to places `first` and on of the slot; shapes of what could not be bound."""
+        size = self._plan.fixed_batch or count
+        outputs = {
+            name: array[slot] if name in self._unknown else array[slot, first : first + size]
+            for name, array in self._outputs.items()
+        }
+        results = self.session.bind(inputs, outputs).run()
+        return {name: results[name].shape for name in self._unknown}
+
+
+def _model_for(plan: ModelPlan) -> str | bytes:
+    """The model as it is loaded: rewritten where its rows are pixels and its graph is to normalise them."""
+    spec = plan.spec
+    if not spec.preprocess:
+        return spec.path
+    preprocess = msgspec.convert(spec.preprocess, Preprocess)
+    row = next(tensor for tensor in spec.inputs if tensor.name == preprocess.input)
+    if row.dtype != "uint8" or row.shape != (preprocess.height, preprocess.width, 3):
+        return spec.path
+    rewritten = with_uint8_input(spec.path, preprocess)
+    return rewritten.model if isinstance(rewritten, Rewritten) else spec.path

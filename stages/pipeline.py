@@ -1,0 +1,76 @@
+"""The pipeline: which code runs in which kind of process, in the order a picture meets it.
+
+The engine loads everything here by name. To add a task, write one file in `stages/tasks` and one line in `TASKS`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from parallel_infer.child import Child
+from parallel_infer.errors import ConfigError
+from parallel_infer.messages import ModelPlan
+from parallel_infer.models import ModelSpec, TensorSpec
+from stages.batch import AutoBatch
+from stages.tasks import Task
+
+STAGES = {
+    "decode": "stages.decode:Decode",
+    "infer": "stages.infer:Infer",
+    "postprocess": "stages.postprocess:Postprocess",
+}
+
+TASKS = {
+    "classify": "stages.tasks.classify:Classify",
+    "detect": "stages.tasks.detect:Detect",
+    "keypoints": "stages.tasks.keypoints:Keypoints",
+    "obb": "stages.tasks.obb:OrientedBoxes",
+    "segment": "stages.tasks.segment:Segment",
+    "tensor": "stages.tasks.tensor:Tensors",
+}
+
+
+def task_for(spec: ModelSpec) -> Task:
+    """The task object of a model. Raises ConfigError for a task nobody knows."""
+    try:
+        path = TASKS[spec.task]
+    except KeyError:
+        raise ConfigError(f"unknown task {spec.task!r}; known are {', '.join(sorted(TASKS))}") from None
+    task: Task = Child.load(path)(spec)
+    return task
+
+
+def batching(plan: ModelPlan) -> AutoBatch:
+    """The batching policy of a model."""
+    return AutoBatch(
+        max_batch=plan.max_batch,
+        preferred=plan.preferred_batch,
+        fixed=plan.fixed_batch,
+        max_delay=plan.max_queue_delay,
+    )
+
+
+def probe(child: Child, arguments: dict[str, Any]) -> None:
+    """Entry point of a throwaway process that finds out what a model file is."""
+    from stages.families import describe
+    from stages.graph import Rewritten, with_uint8_input
+    from stages.preprocess import Preprocess
+
+    spec = describe(arguments["name"], arguments["path"], arguments["overrides"])
+    if arguments["uint8_rows"] and spec.preprocess:
+        preprocess = msgspec.convert(spec.preprocess, Preprocess)
+        if isinstance(with_uint8_input(spec.path, preprocess), Rewritten):
+            spec = msgspec.structs.replace(spec, inputs=small_rows(spec, preprocess.height, preprocess.width))
+    task_for(spec)  # refuses parameters out of range before anything starts
+    child.started({"spec": msgspec.to_builtins(spec)})
+
+
+def small_rows(spec: ModelSpec, height: int, width: int) -> tuple[TensorSpec, ...]:
+    """The inputs of a model whose graph normalises by itself: uint8 pixels, a quarter of the size."""
+    picture = spec.preprocess["input"]
+    return tuple(
+        TensorSpec(tensor.name, "uint8", (height, width, 3)) if tensor.name == picture else tensor
+        for tensor in spec.inputs
+    )
