@@ -17,7 +17,7 @@ __all__ = ["MAX_PIXELS", "cv2"]
 
 # The processes are the parallelism; threads of OpenCV's own would fight over the same cores.
 cv2.setNumThreads(1)
-# What is wrong with a picture goes to whoever sent it; a broken one must not write lines into the server's log.
+# What is wrong with a picture goes to whoever sent it; OpenCV need not log it as well.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 MAX_PIXELS = int(os.environ[_LIMIT])

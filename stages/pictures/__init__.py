@@ -110,7 +110,7 @@ def _headline(payload: memoryview) -> jpeg.Headline:
     try:
         head = jpeg.headline(payload)
     except (struct.error, IndexError, ValueError):
-        raise BadInput("the header of the JPEG picture is truncated or corrupted") from None
+        raise BadInput("the JPEG picture is truncated or corrupted") from None
     if head.many_scans and jpeg.has_more_scans(payload, _MOST_SCANS):
         raise BadInput(f"the JPEG picture has more than {_MOST_SCANS} scans")
     return head
@@ -145,5 +145,5 @@ def _imdecode(payload: memoryview, title: str) -> Frame:
     except cv2.error:
         frame = None
     if frame is None:
-        raise BadInput(f"the {title} picture cannot be decoded: truncated or corrupted")
+        raise BadInput(f"the {title} picture is truncated or corrupted")
     return frame  # type: ignore[return-value]  # OpenCV's stubs leave the dtype open; IMREAD_COLOR is uint8

@@ -12,6 +12,8 @@ from typing import Literal, NamedTuple
 from parallel_infer.errors import BadInput
 from stages.pictures import containers, jpeg
 
+_MOST_CHUNKS = 100_000
+
 Format = Literal["jpeg", "png", "webp", "bmp", "tiff", "gif", "avif", "jp2"]
 
 
@@ -54,7 +56,7 @@ def size_of(payload: memoryview, found: Format) -> Size:
     try:
         size = Size(*KINDS[found].size(payload))
     except (struct.error, IndexError, ValueError):
-        raise BadInput(f"the header of the {title} picture is truncated or corrupted") from None
+        raise BadInput(f"the {title} picture is truncated or corrupted") from None
     if size.width < 1 or size.height < 1:
         raise BadInput(f"the {title} picture has no pixels: its header says {size.width}x{size.height}")
     return size
@@ -68,7 +70,23 @@ def _png(payload: memoryview) -> tuple[int, int]:
     if bytes(payload[12:16]) != b"IHDR":
         raise ValueError("no IHDR")
     width, height = struct.unpack_from(">II", payload, 16)
+    _check_chunks(payload)
     return width, height
+
+
+def _check_chunks(payload: memoryview) -> None:
+    """Every chunk must lie within the payload: OpenCV allocates what a chunk says it holds, up to 2 GiB."""
+    position = 8
+    for _ in range(_MOST_CHUNKS):
+        if position + 8 > len(payload):
+            return
+        length, kind = struct.unpack_from(">I4s", payload, position)
+        position += 12 + length
+        if position > len(payload):
+            raise ValueError("a chunk reaches beyond the payload")
+        if kind == b"IEND":
+            return
+    raise ValueError("too many chunks")
 
 
 def _webp(payload: memoryview) -> tuple[int, int]:
