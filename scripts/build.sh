@@ -97,23 +97,30 @@ choose_provider() { # sets provider and why
 }
 
 remove_other_runtime() { # both wheels own the folder onnxruntime/: with one of them gone the other is broken
+  local extras=$1
   local other=onnxruntime
   [ "$provider" = gpu ] || other=onnxruntime-gpu
   "$python" -c "import importlib.metadata as m; m.version('$other')" 2>/dev/null || return 0
+  "$python" -m pip install --quiet --dry-run --editable "$root[$extras]" >&2 || fail_to_install # before anything is lost
   say "removing $other: it cannot stand beside the one for $provider"
+  rm -f "$stamp"
   "$python" -m pip uninstall --quiet --yes onnxruntime onnxruntime-gpu
+}
+
+fail_to_install() {
+  fail "the installation failed (see above). Without a network give pip a local index (PIP_INDEX_URL or PIP_FIND_LINKS)." \
+    "Where no GPU wheel exists for this machine, use scripts/build.sh --cpu."
 }
 
 install() {
   local extras=$provider quiet=()
   [ "$dev" = no ] || extras+=,dev
   [ -t 2 ] || quiet=(--quiet)
+  remove_other_runtime "$extras"
   rm -f "$stamp"
-  remove_other_runtime
   say "installing parallel-infer[$extras]"
   "$python" -m pip install --disable-pip-version-check "${quiet[@]}" --editable "$root[$extras]" >&2 ||
-    fail "the installation failed (see above). Without a network give pip a local index (PIP_INDEX_URL or PIP_FIND_LINKS)." \
-      "Where no GPU wheel exists for this machine, use scripts/build.sh --cpu."
+    fail_to_install
   "$python" -c 'import cv2, msgspec, onnx, onnxruntime, simplejpeg, zmq' ||
     fail "installed, but a library does not load (see above)."
   printf '%s\n' "$wanted" >"$stamp"
