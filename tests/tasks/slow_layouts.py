@@ -1,0 +1,135 @@
+"""Detections read the slow and plain way, in float64, one box at a time: what the fast code is held against."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Outputs = Mapping[str, npt.NDArray[Any]]
+
+
+class Detection(NamedTuple):
+    """One object in row pixels."""
+
+    box: tuple[float, ...]  # xyxy; of rotated boxes: cx, cy, w, h
+    score: float
+    number: int  # of the class
+    extra: tuple[float, ...] = ()
+
+
+def corners(cx: float, cy: float, w: float, h: float) -> tuple[float, float, float, float]:
+    return cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2
+
+
+def best_class(scores: list[float]) -> int:
+    return max(range(len(scores)), key=lambda number: (scores[number], -number))
+
+
+def yolov8(outputs: Outputs, size: tuple[int, int], extra: int = 0, rotated: bool = False) -> Iterator[Detection]:
+    for column in outputs["output0"].T.astype(float).tolist():
+        end = len(column) - extra
+        number = best_class(column[4:end])
+        box = tuple(column[:4]) if rotated else corners(*column[:4])
+        yield Detection(box, column[4 + number], number, tuple(column[end:]))
+
+
+def yolov5(outputs: Outputs, size: tuple[int, int], extra: int = 0) -> Iterator[Detection]:
+    for row in outputs["output0"].astype(float).tolist():
+        end = len(row) - extra
+        scores = [row[4] * score for score in row[5:end]]
+        number = best_class(scores)
+        yield Detection(corners(*row[:4]), scores[number], number, tuple(row[end:]))
+
+
+def yolox(outputs: Outputs, size: tuple[int, int]) -> Iterator[Detection]:
+    rows = iter(outputs["output0"].astype(float).tolist())
+    for stride in (8, 16, 32):
+        for y in range(size[1] // stride):
+            for x in range(size[0] // stride):
+                row = next(rows)
+                number = best_class(row[5:])
+                centre = (row[0] + x) * stride, (row[1] + y) * stride
+                box = corners(*centre, math.exp(row[2]) * stride, math.exp(row[3]) * stride)
+                yield Detection(box, row[4] * row[5 + number], number)
+
+
+def end2end(outputs: Outputs, size: tuple[int, int]) -> Iterator[Detection]:
+    for row in outputs["output0"].astype(float).tolist():
+        yield Detection(tuple(row[:4]), row[4], int(row[5]), tuple(row[6:]))
+
+
+def scaled(box: list[float], size: tuple[int, int]) -> tuple[float, ...]:
+    cx, cy, w, h = box
+    return corners(cx * size[0], cy * size[1], w * size[0], h * size[1])
+
+
+def rtdetr_ultralytics(outputs: Outputs, size: tuple[int, int]) -> Iterator[Detection]:
+    for row in outputs["output0"].astype(float).tolist():
+        number = best_class(row[4:])
+        yield Detection(scaled(row[:4], size), row[4 + number], number)
+
+
+def rtdetr_ultralytics_end2end(outputs: Outputs, size: tuple[int, int]) -> Iterator[Detection]:
+    for row in outputs["output0"].astype(float).tolist():
+        yield Detection(scaled(row[:4], size), row[4], int(row[5]))
+
+
+def rtdetr(outputs: Outputs, size: tuple[int, int]) -> Iterator[Detection]:
+    for label, box, score in zip(outputs["labels"], outputs["boxes"], outputs["scores"], strict=True):
+        yield Detection(tuple(box.astype(float)), float(score), int(label))
+
+
+def rfdetr(outputs: Outputs, size: tuple[int, int], background: int | None = None) -> Iterator[Detection]:
+    for box, logits in zip(outputs["dets"].astype(float), outputs["labels"].astype(float), strict=True):
+        for number, logit in enumerate(logits):
+            if number != background:
+                yield Detection(scaled(list(box), size), 1 / (1 + math.exp(-logit)), number)
+
+
+def detr(outputs: Outputs, size: tuple[int, int]) -> Iterator[Detection]:
+    for box, logits in zip(outputs["pred_boxes"].astype(float), outputs["logits"].astype(float), strict=True):
+        total = sum(math.exp(logit) for logit in logits)
+        scores = [math.exp(logit) / total for logit in logits][:-1]
+        number = best_class(scores)
+        yield Detection(scaled(list(box), size), scores[number], number)
+
+
+def iou(first: tuple[float, ...], second: tuple[float, ...]) -> float:
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    if width <= 0 or height <= 0 or area(first) <= 0 or area(second) <= 0:
+        return 0.0
+    return width * height / (area(first) + area(second) - width * height)
+
+
+def area(box: tuple[float, ...]) -> float:
+    return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
+
+
+Overlap = Callable[[Detection, Detection], float]
+
+
+def box_overlap(first: Detection, second: Detection) -> float:
+    return iou(first.box, second.box)
+
+
+def cut(detections: Iterator[Detection], options: Any) -> list[Detection]:
+    """Above the confidence, of wanted classes, best first."""
+    confidence = float(np.float32(options.confidence))
+    found = [detection for detection in detections if detection.score > confidence]
+    if options.class_filter is not None:
+        found = [detection for detection in found if detection.number in options.class_filter]
+    return sorted(found, key=lambda detection: -detection.score)[: options.max_candidates]
+
+
+def suppressed(found: list[Detection], options: Any, overlap: Overlap = box_overlap) -> list[Detection]:
+    kept: list[Detection] = []
+    for detection in found:
+        rivals = [other for other in kept if options.class_agnostic or other.number == detection.number]
+        if all(overlap(other, detection) <= options.iou for other in rivals):
+            kept.append(detection)
+    return kept

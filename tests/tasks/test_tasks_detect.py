@@ -1,0 +1,310 @@
+"""Detection, family by family, against the slow reading of the same outputs."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnxruntime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from parallel_infer.errors import InferError, ModelRejected
+from stages.geometry import Geometry
+from stages.layouts.known import UPRIGHT
+from stages.tasks import Arrays
+from stages.tasks.detect import Detect
+from tests.tasks import samples
+from tests.tasks import slow_layouts as slow
+
+READERS = {
+    "yolov8": slow.yolov8,
+    "yolov5": slow.yolov5,
+    "yolox": slow.yolox,
+    "yolox-decoded": slow.yolov5,
+    "end2end": slow.end2end,
+    "rtdetr-ultralytics": slow.rtdetr_ultralytics,
+    "rtdetr-ultralytics-end2end": slow.rtdetr_ultralytics_end2end,
+    "rtdetr": slow.rtdetr,
+    "rfdetr": slow.rfdetr,
+    "detr": slow.detr,
+}
+SUPPRESSED = ("yolov8", "yolov5", "yolox", "yolox-decoded")
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"confidence": 0.05, "max_detections": 1000},
+    {"confidence": 0.1, "class_agnostic": True, "iou": 0.3},
+    {"confidence": 0.02, "class_filter": ["class3", 1]},
+    {"confidence": 0.02, "max_candidates": 20, "max_detections": 7, "iou": 0.8},
+    {"confidence": 0.0, "iou": 1.0},
+    {"iou": 0.0, "confidence": 0.1},
+]
+
+
+def read_slowly(family: str, outputs: Arrays, options: Any) -> list[slow.Detection]:
+    detections: Iterator[slow.Detection] = READERS[family](outputs, samples.SIZE)
+    found = slow.cut(detections, options)
+    return (slow.suppressed(found, options) if family in SUPPRESSED else found)[: options.max_detections]
+
+
+def assert_same(answer: Arrays, expected: list[slow.Detection]) -> None:
+    assert answer["boxes"].dtype == answer["scores"].dtype == np.float32
+    assert answer["classes"].dtype == np.int64
+    assert answer["boxes"].shape == (len(expected), 4)
+    boxes = np.array([detection.box for detection in expected]).reshape(-1, 4)
+    np.testing.assert_allclose(answer["scores"], [detection.score for detection in expected], rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(answer["classes"], [detection.number for detection in expected])
+    np.testing.assert_allclose(answer["boxes"], boxes, rtol=0, atol=1e-3)
+
+
+def answer_of(task: Detect, outputs: Arrays, **options: Any) -> Arrays:
+    for array in outputs.values():
+        array.flags.writeable = False
+    return task.answer(outputs, samples.IDENTITY, task.options(samples.encode(**options)))
+
+
+@pytest.mark.parametrize("name", ["astronaut.png", "coffee.png", "chelsea.png"])
+def test_shipped_detector_finds_what_is_known_to_be_there(
+    name: str, zoo: Path, pictures: Path, expected: dict[str, Any]
+) -> None:
+    session = onnxruntime.InferenceSession(zoo / "detector.onnx", providers=["CPUExecutionProvider"])
+    names = tuple(eval_names(session))
+    picture = cv2.imread(str(pictures / name))
+    assert picture is not None
+    height, width = picture.shape[:2]
+    row = cv2.cvtColor(cv2.resize(picture, (416, 416)), cv2.COLOR_BGR2RGB).transpose(2, 0, 1)[None] / np.float32(255)
+    (output,) = session.run(None, {"images": row})
+    task = Detect(samples.spec("detect", "yolov8", names=names, preprocess={"width": 416, "height": 416}))
+    geometry = Geometry(width, height, 416 / width, 416 / height, 0.0, 0.0)
+    answer = task.answer({"output0": output[0]}, geometry, task.options(b""))
+    wanted = expected[name]["detect"]
+    assert [names[number] for number in answer["classes"]] == [detection["name"] for detection in wanted]
+    np.testing.assert_allclose(answer["scores"], [detection["score"] for detection in wanted], atol=1e-3)
+    np.testing.assert_allclose(answer["boxes"], [detection["xyxy"] for detection in wanted], atol=0.1)
+
+
+def eval_names(session: onnxruntime.InferenceSession) -> list[str]:
+    names: dict[int, str] = ast.literal_eval(session.get_modelmeta().custom_metadata_map["names"])
+    return [names[number] for number in range(len(names))]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("family", UPRIGHT)
+def test_same_detections_as_read_slowly(family: str, options: dict[str, Any]) -> None:
+    for seed in range(4):
+        outputs = samples.random_outputs(family, seed)
+        task = Detect(samples.spec("detect", family, outputs))
+        expected = read_slowly(family, outputs, task.options(samples.encode(**options)))
+        assert_same(answer_of(task, outputs, **options), expected)
+
+
+@pytest.mark.parametrize("family", UPRIGHT)
+def test_every_family_has_a_slow_reading_that_finds_something(family: str) -> None:
+    outputs = samples.random_outputs(family, 0)
+    task = Detect(samples.spec("detect", family, outputs))
+    assert len(answer_of(task, outputs)["scores"]) >= 3
+
+
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_coarse_boxes_with_many_ties_are_suppressed_exactly(data: st.DataObject) -> None:
+    count = data.draw(st.integers(0, 25))
+    coordinates = st.lists(st.integers(-3, 12), min_size=count, max_size=count)
+    levels = st.lists(st.integers(0, 8), min_size=count, max_size=count)
+    rows = [data.draw(coordinates) for _ in range(4)] + [data.draw(levels) for _ in range(2)]
+    output = np.array(rows, np.float32).reshape(6, count)
+    output[4:] /= 8
+    wanted = {
+        "confidence": data.draw(st.sampled_from([0.0, 0.25, 0.5])),
+        "iou": data.draw(st.sampled_from([0.0, 0.1, 0.2, 0.25, 1 / 3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 1.0])),
+        "class_agnostic": data.draw(st.booleans()),
+        "max_candidates": data.draw(st.sampled_from([3000, 5])),
+    }
+    task = Detect(samples.spec("detect", "yolov8"))
+    expected = read_slowly("yolov8", {"output0": output}, task.options(samples.encode(**wanted)))
+    assert_same(answer_of(task, {"output0": output}, **wanted), expected)
+
+
+def test_thousands_of_equal_scores_keep_their_order() -> None:
+    output = np.zeros((4 + samples.CLASSES, 8400), np.float32)
+    output[0] = np.arange(8400) * 10  # apart from each other
+    output[1:4] = 5
+    output[4] = 0.5
+    task = Detect(samples.spec("detect", "yolov8"))
+    answer = answer_of(task, {"output0": output}, max_detections=5000, max_candidates=4000)
+    np.testing.assert_array_equal(answer["boxes"][:, 0], np.arange(4000) * 10 - 2.5)
+
+
+def test_thousands_of_overlapping_boxes_are_the_same_as_read_slowly() -> None:
+    outputs = samples.random_outputs("yolov8", 7, count=2000)
+    outputs["output0"][4:] = np.sqrt(outputs["output0"][4:])
+    task = Detect(samples.spec("detect", "yolov8"))
+    options = {"confidence": 0.3, "class_agnostic": True, "max_detections": 5000}
+    expected = read_slowly("yolov8", outputs, task.options(samples.encode(**options)))
+    assert len(expected) > 50
+    assert_same(answer_of(task, outputs, **options), expected)
+
+
+@pytest.mark.parametrize("family", UPRIGHT)
+def test_nothing_found_gives_empty_arrays_of_the_right_kind(family: str) -> None:
+    outputs = samples.random_outputs(family, 1)
+    answer = answer_of(Detect(samples.spec("detect", family, outputs)), outputs, confidence=1.0)
+    assert_same(answer, [])
+
+
+SCORES: dict[str, tuple[str, int | tuple[int, int]]] = {  # a score of each family: the output and the place
+    "yolov8": ("output0", (4, 3)),
+    "rtdetr": ("scores", 0),
+    "rfdetr": ("labels", (0, 0)),
+    "detr": ("logits", (0, 0)),
+}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("family", UPRIGHT)
+def test_a_score_that_is_not_finite_is_an_error(family: str, value: float) -> None:
+    outputs = samples.random_outputs(family, 2)
+    name, place = SCORES.get(family, ("output0", (0, 4)))
+    outputs[name][place] = value
+    with pytest.raises(InferError, match="non-finite"):
+        answer_of(Detect(samples.spec("detect", family, outputs)), outputs)
+
+
+def test_a_class_score_that_is_not_finite_is_an_error_where_the_objectness_is_high() -> None:
+    outputs = samples.random_outputs("yolov5", 2)
+    outputs["output0"][7, 4:7] = 0.9, np.nan, 0.9
+    with pytest.raises(InferError, match="non-finite"):
+        answer_of(Detect(samples.spec("detect", "yolov5")), outputs)
+
+
+@pytest.mark.parametrize("family", UPRIGHT)
+def test_a_box_in_use_that_is_not_finite_is_an_error(family: str) -> None:
+    outputs = samples.random_outputs(family, 2)
+    boxes = outputs[{"rtdetr": "boxes", "rfdetr": "dets", "detr": "pred_boxes"}.get(family, "output0")]
+    if family == "yolov8":
+        boxes[2] = np.nan
+    else:
+        boxes[:, 2] = np.nan
+    with pytest.raises(InferError, match="non-finite"):
+        answer_of(Detect(samples.spec("detect", family, outputs)), outputs)
+
+
+def test_a_box_below_the_confidence_may_be_anything() -> None:
+    outputs = samples.random_outputs("yolov8", 3)
+    task = Detect(samples.spec("detect", "yolov8"))
+    before = answer_of(task, {"output0": outputs["output0"].copy()})
+    outputs["output0"][:4, outputs["output0"][4:].max(axis=0) <= 0.25] = np.nan
+    np.testing.assert_array_equal(answer_of(task, outputs)["boxes"], before["boxes"])
+
+
+def test_a_size_that_overflows_is_an_error() -> None:
+    outputs = samples.random_outputs("yolox", 4)
+    outputs["output0"][:, 2] = 200.0
+    with pytest.raises(InferError, match="non-finite"):
+        answer_of(Detect(samples.spec("detect", "yolox")), outputs)
+
+
+def test_very_large_boxes_of_two_classes_do_not_disturb_each_other() -> None:
+    huge, small = [0.0, 0.0, 1e30, 1e30], [20.0, 20.0, 10.0, 10.0]
+    output = np.array([[*huge, 0.9, 0, 0], [*small, 0, 0.8, 0], [*small, 0, 0, 0.7], [*small, 0, 0, 0.6]], np.float32).T
+    task = Detect(samples.spec("detect", "yolov8"))
+    assert answer_of(task, {"output0": np.ascontiguousarray(output)})["classes"].tolist() == [0, 1, 2]
+
+
+def test_an_overlap_equal_to_the_threshold_is_allowed() -> None:
+    # 7 of 10 columns in common
+    output = np.array([[4.25, 5, 8.5, 10, 0.9], [5.75, 5, 8.5, 10, 0.8]], np.float32).T
+    task = Detect(samples.spec("detect", "yolov8"))
+    assert len(answer_of(task, {"output0": np.ascontiguousarray(output)}, iou=0.7)["scores"]) == 2
+    assert len(answer_of(task, {"output0": np.ascontiguousarray(output)}, iou=0.69)["scores"]) == 1
+
+
+def test_boxes_without_area_suppress_nothing() -> None:
+    output = np.array([[5, 5, 0, 0, 0.9], [5, 5, 0, 0, 0.8], [5, 5, 4, 0, 0.7], [5, 5, -4, 4, 0.6]], np.float32).T
+    task = Detect(samples.spec("detect", "yolov8"))
+    assert len(answer_of(task, {"output0": np.ascontiguousarray(output)})["scores"]) == 4
+
+
+def test_rfdetr_leaves_its_background_out() -> None:
+    outputs = samples.random_outputs("rfdetr", 5)
+    task = Detect(samples.spec("detect", "rfdetr", parameters={"background": 2}))
+    options = task.options(b"")
+    expected = slow.cut(slow.rfdetr(outputs, samples.SIZE, background=2), options)[: options.max_detections]
+    assert_same(answer_of(task, outputs), expected)
+
+
+@pytest.mark.parametrize("family", ["rfdetr", "detr"])
+def test_outputs_with_other_names_are_told_by_their_columns(family: str) -> None:
+    outputs = samples.random_outputs(family, 6)
+    task = Detect(samples.spec("detect", family))
+    renamed = {f"tensor{number}": array for number, array in enumerate(outputs.values())}
+    np.testing.assert_array_equal(answer_of(task, renamed)["boxes"], answer_of(task, outputs)["boxes"])
+
+
+def test_half_precision_outputs_are_read() -> None:
+    outputs = samples.random_outputs("yolov8", 8)
+    half = {"output0": outputs["output0"].astype(np.float16)}
+    single = {"output0": half["output0"].astype(np.float32)}
+    task = Detect(samples.spec("detect", "yolov8"))
+    assert_arrays_equal(answer_of(task, half), answer_of(task, single))
+
+
+def assert_arrays_equal(first: Arrays, second: Arrays) -> None:
+    assert first.keys() == second.keys()
+    for name in first:
+        assert first[name].dtype == second[name].dtype
+        np.testing.assert_array_equal(first[name], second[name])
+
+
+def test_suppression_is_left_out_where_the_model_has_done_it() -> None:
+    outputs = samples.random_outputs("yolov8", 9)
+    task = Detect(samples.spec("detect", "yolov8", parameters={"nms": True}))
+    options = task.options(b"")
+    assert_same(answer_of(task, outputs), slow.cut(slow.yolov8(outputs, samples.SIZE), options))
+
+
+@pytest.mark.parametrize("family", UPRIGHT)
+def test_the_answer_does_not_live_in_the_outputs(family: str) -> None:
+    outputs = samples.random_outputs(family, 10)
+    answer = answer_of(Detect(samples.spec("detect", family, outputs)), outputs)
+    for array in answer.values():
+        assert not any(np.shares_memory(array, output) for output in outputs.values())
+
+
+@given(
+    scale=st.tuples(st.floats(0.05, 20), st.floats(0.05, 20)),
+    offset=st.tuples(st.floats(-300, 300), st.floats(-300, 300)),
+)
+@settings(max_examples=60, deadline=None)
+def test_boxes_go_back_the_way_the_frame_came(scale: tuple[float, float], offset: tuple[float, float]) -> None:
+    outputs = samples.random_outputs("end2end", 11)
+    task = Detect(samples.spec("detect", "end2end"))
+    options = task.options(b"")
+    in_row = task.answer(outputs, samples.IDENTITY, options)["boxes"].astype(np.float64)
+    in_frame = task.answer(outputs, Geometry(50, 50, *scale, *offset), options)["boxes"].astype(np.float64)
+    np.testing.assert_allclose(in_frame * np.tile(scale, 2) + np.tile(offset, 2), in_row, atol=0.01)
+
+
+@pytest.mark.parametrize("family", UPRIGHT)
+def test_outputs_of_another_shape_are_an_error(family: str) -> None:
+    task = Detect(samples.spec("detect", family))
+    for outputs in ({"output0": np.zeros((4, 4), np.float32)}, {}, {"output0": np.zeros((1, 4, 4), np.float32)}):
+        with pytest.raises(InferError, match="expected"):
+            answer_of(task, outputs)
+
+
+@pytest.mark.parametrize("number", [-1.0, 3e20])
+def test_a_class_number_that_cannot_be_is_an_error(number: float) -> None:
+    outputs = {"output0": np.array([[0, 0, 9, 9, 0.9, number]], np.float32)}
+    with pytest.raises(InferError, match="class number"):
+        answer_of(Detect(samples.spec("detect", "end2end")), outputs)
+
+
+def test_an_unknown_family_is_rejected_with_the_known_ones() -> None:
+    with pytest.raises(ModelRejected, match="yolov8, yolov5"):
+        Detect(samples.spec("detect", "yolov99"))
