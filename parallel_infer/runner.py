@@ -26,6 +26,7 @@ from parallel_infer.models import TensorSpec
 from parallel_infer.parallel_run import ParallelRun, split_threads
 from parallel_infer.session import Session, Stop
 from parallel_infer.session_config import ProviderName, SessionConfig
+from parallel_infer.signature import Signature
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,11 @@ class Runner:
         self._passes: set[ParallelRun] = set()
         self._own_threads: set[int] = set()
         self._pool = ThreadPoolExecutor(jobs, "runner", initializer=self._note_thread)
+
+    @property
+    def signature(self) -> Signature:
+        """All tensors with every dimension."""
+        return self._session.signature
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
