@@ -10,6 +10,7 @@ from typing import Any
 import click
 import msgspec
 
+from parallel_infer.child import Child
 from parallel_infer.errors import ConfigError, ModelRejected
 from parallel_infer.models import ModelSpec, TensorSpec
 
@@ -81,11 +82,10 @@ def command(model: Path, as_json: bool, shapes: dict[str, list[int]], **override
     The options say what the file does not; they have the names of the configuration file. Exit codes: 0 the model can
     be served, 1 it is rejected, 2 an option is wrong.
     """
-    from stages.families import describe  # not at the top: --help need not wait for ONNX Runtime
-
+    describe = Child.load("stages.families:describe")  # not at the top: --help need not wait for ONNX Runtime
     given = {key: value for key, value in overrides.items() if value is not None}
     try:
-        spec = describe(model.stem, model, {**given, "shapes": shapes})
+        spec: ModelSpec = describe(model.stem, model, {**given, "shapes": shapes})
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
     except ModelRejected as error:
@@ -105,8 +105,8 @@ def _reject(reason: str, as_json: bool) -> None:
 def _report(spec: ModelSpec) -> dict[str, Any]:
     from parallel_infer.providers import survey
     from parallel_infer.session_config import SessionConfig
-    from stages.families import export_command
 
+    export_command = Child.load("stages.families:export_command")
     built: dict[str, Any] = msgspec.to_builtins(spec)
     return {
         **built,

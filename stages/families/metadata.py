@@ -53,7 +53,7 @@ def parse_metadata(properties: Mapping[str, str]) -> Metadata:
         if key in properties:
             try:
                 fields[key] = read(properties[key])
-            except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            except (ValueError, TypeError, SyntaxError, ArithmeticError, MemoryError, RecursionError):
                 unreadable.append(key)
     arguments = fields.pop("args", {})
     return Metadata(**fields, nms=arguments.get("nms") is True, unreadable=tuple(unreadable))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -92,6 +93,9 @@ def _check_choice(key: str, value: str | None, known: Iterable[str]) -> None:
 
 def _check_agreement(overrides: Overrides) -> None:
     """Options that are each fine, but not together or not in these units."""
+    numbers = (overrides.conf, overrides.iou, overrides.crop_fraction, *(overrides.mean or ()), *(overrides.std or ()))
+    if not all(math.isfinite(number) for number in numbers if number is not None):
+        raise ConfigError("model options conf, iou, crop_fraction, mean and std must be finite numbers")
     if overrides.std is not None and max(overrides.std) < 1.0:
         raise ConfigError(
             f"model option std = {list(overrides.std)} looks like units of 0..1; "

@@ -51,6 +51,8 @@ class Trial:
             self._session = Session(path, config)
         except ModelRejected as error:
             raise ModelRejected(f"{path.name}: {_explained(error)}") from error
+        except UnicodeDecodeError as error:
+            raise ModelRejected(f"{path.name} is damaged: the names of its inputs or outputs are not UTF-8") from error
         self.inputs = tuple(map(_port, self._session.signature.inputs))
         self.outputs = tuple(map(_port, self._session.signature.outputs))
 

@@ -205,6 +205,9 @@ BAD_OVERRIDES: list[tuple[dict[str, Any], str]] = [
     ({"shapes": {"images": [3, 64]}}, "does not fit images"),
     ({"shapes": {"images": [3, 64, 65]}}, "does not fit images"),
     ({"imgsz": 32}, "is fixed to"),
+    ({"conf": float("nan")}, "conf"),
+    ({"std": float("inf")}, "finite"),
+    ({"mean": float("inf")}, "finite"),
     ({"family": "yolov5", "task": "obb"}, "family yolov5 does not do the task obb; it does detect, segment"),
 ]
 
@@ -291,6 +294,15 @@ def test_open_dimensions_of_a_tensor_model_are_asked_for(tmp_path: Path) -> None
     with pytest.raises(ModelRejected, match=r"shapes = \{a = \[\?, 4\]\}"):
         describe("m", path)
     assert describe("m", path, {"shapes": {"a": [7, 4]}}).inputs[0].shape == (7, 4)
+
+
+def test_a_picture_has_three_channels(tmp_path: Path) -> None:
+    path = saved(tiny({"o": zeros(10)}, {"pixel_values": ("float32", ("b", "c", "h", "w"))}), tmp_path)
+    assert describe("m", path, {"shapes": {"pixel_values": [3, 32, 32]}}).task == "classify"
+    with pytest.raises(ConfigError, match="3 channels"):
+        describe("m", path, {"shapes": {"pixel_values": [4, 32, 32]}})
+    tensor = describe("m", path, {"shapes": {"pixel_values": [4, 32, 32]}, "task": "tensor"})
+    assert tensor.inputs[0].shape == (4, 32, 32)
 
 
 def test_a_guessed_size_is_not_good_enough_for_tensors(tmp_path: Path) -> None:

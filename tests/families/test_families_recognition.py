@@ -6,13 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from parallel_infer.errors import ModelRejected
 from parallel_infer.models import ModelSpec
 from stages.families import FAMILIES, describe
-from tests.families.tiny_graphs import CELLS, PICTURE, Array, boxes_up_to, names, saved, tiny, zeros
+from stages.geometry import Geometry
+from stages.pipeline import task_for
+from stages.preprocess import Preprocess, Preprocessor, constants
+from tests.families.tiny_graphs import CELLS, Array, boxes_up_to, names, saved, tiny, zeros
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 
@@ -31,8 +35,8 @@ def spec_of(
     return describe("m", saved(tiny(outputs, metadata=metadata, **graph), folder), overrides or {})
 
 
-PROTOTYPES = {"output1": zeros(32, 16, 16)}
-BY_METADATA = {
+PROTOTYPES: dict[str, Array] = {"output1": zeros(32, 16, 16)}
+BY_METADATA: dict[str, tuple[dict[str, str], dict[str, Array], str, str]] = {
     "v8 detect": (ultralytics("detect"), {"output0": zeros(84, CELLS)}, "detect", "yolov8"),
     "v8 two classes": (ultralytics("detect", 2), {"output0": zeros(6, CELLS)}, "detect", "yolov8"),
     "v8 segment": (ultralytics("segment"), {"output0": zeros(116, CELLS), **PROTOTYPES}, "segment", "yolov8"),
@@ -114,7 +118,7 @@ def yolov6_rows() -> Array:
     return table
 
 
-BY_SHAPE = {
+BY_SHAPE: dict[str, tuple[dict[str, Array], str, str]] = {
     "channels first": ({"output0": zeros(20, CELLS)}, "detect", "yolov8"),
     "channels first with prototypes": ({"output0": zeros(40, CELLS), **PROTOTYPES}, "segment", "yolov8"),
     "yolov7": ({"output": zeros(3 * CELLS, 85)}, "detect", "yolov5"),
@@ -154,8 +158,7 @@ def test_names_tell_tasks_apart_that_shapes_do_not(tmp_path: Path) -> None:
     assert (keypoints.task, rotated.task) == ("keypoints", "obb")
 
 
-RTDETR_INPUTS = {**PICTURE, "orig_target_sizes": ("int64", ("batch", 2))}
-RTDETR_OUTPUTS = {"labels": np.zeros(300, np.int64), "boxes": zeros(300, 4), "scores": zeros(300)}
+RTDETR_OUTPUTS: dict[str, Array] = {"labels": np.zeros(300, np.int64), "boxes": zeros(300, 4), "scores": zeros(300)}
 
 
 def test_rtdetr_is_told_the_size_of_its_row(tmp_path: Path) -> None:
@@ -165,6 +168,8 @@ def test_rtdetr_is_told_the_size_of_its_row(tmp_path: Path) -> None:
     assert spec.preprocess["constants"] == {"orig_target_sizes": [64.0, 48.0]}
     assert spec.preprocess["resize"] == "stretch"
     assert [tensor.shape for tensor in spec.inputs] == [(3, 48, 64), (2,)]
+    further = constants(msgspec.convert(spec.preprocess, Preprocess), spec.inputs)
+    assert {name: array.tolist() for name, array in further.items()} == {"orig_target_sizes": [64, 48]}
 
 
 @pytest.mark.parametrize("masks", [False, True])
@@ -214,9 +219,10 @@ def test_names_that_do_not_fit_the_outputs_are_reported(tmp_path: Path) -> None:
 
 def test_metadata_that_makes_no_sense_is_reported_and_never_run(tmp_path: Path) -> None:
     metadata = {"task": "detect", "names": "__import__('os')", "imgsz": "[1" * 5000, "args": "{", "end2end": "3"}
+    metadata |= {"kpt_shape": "[1e999, 2]", "mean": f"[1{'0' * 400}, 1, 1]", "std": "[1, 0, 1]", "resize": "zoom"}
     spec = spec_of(tmp_path, {"output0": zeros(84, 200)}, metadata)
     assert spec.family == "yolov8"
-    for key in ("names", "imgsz", "args", "end2end"):
+    for key in metadata.keys() - {"task"}:
         assert any(repr(key) in warning for warning in spec.warnings)
 
 
@@ -227,3 +233,29 @@ def test_every_family_can_be_asked_for_and_says_what_it_expects(tmp_path: Path) 
         with pytest.raises(ModelRejected, match=r"strange \[2, 3, 4, 5\]; expected"):
             describe("m", path, {"family": family})
     assert describe("m", path, {"family": "tensor"}).task == "tensor"
+
+
+def test_names_can_always_be_written(tmp_path: Path) -> None:
+    """A Python literal may hold half a surrogate pair, which no UTF-8 can."""
+    spec = spec_of(tmp_path, {"output0": zeros(5, CELLS)}, {"task": "detect", "names": r"['\ud800']"})
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(spec), type=ModelSpec).names == ("?",)
+
+
+DECODED: list[tuple[dict[str, str], dict[str, Array]]] = [
+    (metadata, outputs) for metadata, outputs, _, _ in BY_METADATA.values()
+]
+DECODED += [({}, outputs) for outputs, _, _ in BY_SHAPE.values()]
+
+
+@pytest.mark.parametrize(("metadata", "outputs"), DECODED, ids=[*BY_METADATA, *BY_SHAPE])
+def test_what_is_recognised_can_be_fed_and_decoded(
+    tmp_path: Path, metadata: dict[str, str], outputs: dict[str, Array]
+) -> None:
+    spec = spec_of(tmp_path, outputs, metadata)
+    task = task_for(spec)
+    answer = task.answer(outputs, Geometry(64, 64, 1, 1, 0, 0), task.options(b""))
+    assert "scores" in answer
+    preprocess = msgspec.convert(spec.preprocess, Preprocess)
+    row = np.empty(spec.inputs[0].shape, spec.inputs[0].dtype)
+    Preprocessor(preprocess, spec.inputs[0].dtype, preprocess.layout).write(np.zeros((48, 80, 3), np.uint8), row)
+    assert np.isfinite(row).all()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -51,12 +51,12 @@ def test_files_that_cannot_be_read(tmp_path: Path, place: str) -> None:
         describe("m", tmp_path / place)
 
 
-def ports(inputs: list[object], outputs: list[object], operator: str = "Identity") -> onnx.ModelProto:
-    graph = helper.make_graph([helper.make_node(operator, ["x"], ["y"])], "g", inputs, outputs)
+def ports(given: onnx.ValueInfoProto, out: onnx.ValueInfoProto) -> onnx.ModelProto:
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [given], [out])
     return finished(graph)
 
 
-def value(name: str, dims: list[int | str] | None, dtype: int = TensorProto.FLOAT) -> object:
+def value(name: str, dims: Sequence[int | str] | None, dtype: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, dtype, dims)
 
 
@@ -94,15 +94,15 @@ GRAPHS: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "opset": (lambda: one_node("Relu", opset=99), "opset 99 is too new"),
     "IR version": (lambda: one_node("Relu", ir_version=99), "IR version 99 is too new"),
     "no inputs": (lambda: finished(constant()), "has no inputs"),
-    "unranked": (lambda: ports([value("x", None)], [value("y", None)]), "number of dimensions"),
-    "scalar": (lambda: ports([value("x", [])], [value("y", [])]), "single number"),
-    "strings": (lambda: ports([value("x", ["n"], 8)], [value("y", ["n"], 8)]), r"tensor\(string\)"),
+    "unranked": (lambda: ports(value("x", None), value("y", None)), "number of dimensions"),
+    "scalar": (lambda: ports(value("x", []), value("y", [])), "single number"),
+    "strings": (lambda: ports(value("x", ["n"], 8), value("y", ["n"], 8)), r"tensor\(string\)"),
     "two batches": (two_batches, "a: 2, b: 4"),
     "no batch in the output": (not_per_job, "its first dimension is not the batch"),
     "fails at run": (too_small, r"failed a trial run with x \[1, 3\]"),
-    "huge input": (lambda: ports([value("x", ["n", 1 << 30])], [value("y", ["n", 1 << 30])]), "at most 1024 MiB"),
-    "empty dimension": (lambda: ports([value("x", ["n", 0])], [value("y", ["n", 0])]), "without elements"),
-    "no batch": (lambda: ports([value("x", [0, 3])], [value("y", [0, 3])]), "batch of 0"),
+    "huge input": (lambda: ports(value("x", ["n", 1 << 30]), value("y", ["n", 1 << 30])), "at most 1024 MiB"),
+    "empty dimension": (lambda: ports(value("x", ["n", 0]), value("y", ["n", 0])), "without elements"),
+    "no batch": (lambda: ports(value("x", [0, 3]), value("y", [0, 3])), "batch of 0"),
 }
 
 
@@ -128,7 +128,7 @@ def with_weights(folder: Path, location: str = "weights.bin", length: int = 12) 
     weights = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[3], data_location=TensorProto.EXTERNAL)
     for key, text in (("location", location), ("offset", "0"), ("length", str(length))):
         weights.external_data.add(key=key, value=text)
-    dims = ["batch", 3]
+    dims: list[int | str] = ["batch", 3]
     node = helper.make_node("Add", ["x", "w"], ["y"])
     graph = helper.make_graph([node], "sum", [value("x", dims)], [value("y", dims)], [weights])
     return saved(finished(graph), folder)

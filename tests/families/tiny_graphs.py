@@ -75,7 +75,7 @@ def saved(model: onnx.ModelProto, folder: Path) -> Path:
 
 def one_node(operator: str, domain: str = "", opset: int = 17, ir_version: int = 8) -> onnx.ModelProto:
     """x -> operator -> y, both float32 [batch, 3]."""
-    dims = ["batch", 3]
+    dims: Dims = ("batch", 3)
     graph = helper.make_graph(
         [helper.make_node(operator, ["x"], ["y"], domain=domain)],
         "one",
