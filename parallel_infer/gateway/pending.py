@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from parallel_infer.channel import Front
+from typing import Any, Protocol
+
 from parallel_infer.deadlines import Deadlines
 from parallel_infer.messages import Admit, SlotRef
 
 _LATE = 0.05  # seconds after a deadline from which the gateway answers in the dispatcher's place
+
+
+class ReplyTo(Protocol):
+    """What takes replies: a door, or a readiness check."""
+
+    def send(self, frames: list[Any]) -> None:
+        """Take a reply's frames, the first being the client."""
 
 
 class Caller:
@@ -14,7 +22,7 @@ class Caller:
 
     __slots__ = ("client", "door", "enveloped", "request")
 
-    def __init__(self, door: Front, client: bytes, enveloped: int, request: int) -> None:
+    def __init__(self, door: ReplyTo, client: bytes, enveloped: int, request: int) -> None:
         self.door = door
         self.client = client
         self.enveloped = enveloped  # empty frames between address and header, as REQ sockets send

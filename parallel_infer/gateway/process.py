@@ -24,6 +24,7 @@ from parallel_infer.errors import (
 from parallel_infer.gateway.ingress import Ingress
 from parallel_infer.gateway.lending import Lending
 from parallel_infer.gateway.pending import Caller, Owed, Pending
+from parallel_infer.gateway.readiness import TIMEOUT, ReadinessCheck, synthetic_job
 from parallel_infer.gateway.requests import admitted_kind, model_facts, read_request
 from parallel_infer.messages import (
     TIMES,
@@ -74,7 +75,7 @@ class Gateway:
         self._lending = Lending(lambda name: f"{options['segments']}-g{epoch}-{name}", int(options["lent_memory"]))
         self._pending = Pending()
         self._queries: dict[int, Caller] = {}
-        self._next = (epoch << 40) + 1  # job numbers of two gateways of one run never meet
+        self._next = epoch << 40  # job numbers of two gateways of one run never meet
         self._models: dict[str, ModelOpened] = {}
         self._announced = False
         self._closing = False
@@ -173,10 +174,8 @@ class Gateway:
         now = time.monotonic()
         kind = admitted_kind(request)
         ref = self._store(request, caller, payload, now)
-        job = self._next
-        self._next += 1
         admit = Admit(
-            job,
+            self._number(),
             request.model,
             ref,
             kind,
@@ -216,7 +215,7 @@ class Gateway:
             self._link.send(CancelJob(job))
 
     def _lend(self, request: protocol.Lend, caller: Caller, payload: Any) -> None:
-        if not caller.door.address.startswith("ipc://"):
+        if not (isinstance(caller.door, Front) and caller.door.address.startswith("ipc://")):
             raise BadInput("slots are lent to clients on the same machine only: connect through ipc://")
         now = time.monotonic()
         if request.ring is not None:
@@ -233,7 +232,20 @@ class Gateway:
         self._link.send(StatusQuery(number))
 
     def _ready(self, request: protocol.Ready, caller: Caller, payload: Any) -> None:
-        self._status(protocol.Status(id=request.id), caller, payload)
+        names = list(self._models)
+        check = ReadinessCheck(names, lambda result: self._result(caller, result))
+        now = time.monotonic()
+        for number, name in enumerate(names, start=1):
+            kind, tensors, content = synthetic_job(self._models[name])
+            ref = self._ingress.store(content, len(content)) if len(content) <= self._max_payload else None
+            if ref is None:
+                check.settle(number, "RESOURCE_UNAVAILABLE: no slot is free")
+                continue
+            admit = Admit(
+                self._number(), name, ref, kind, tensors, b"\x80", AnswerFormat.ARRAYS, now, now + TIMEOUT, 0, ""
+            )
+            self._pending.add(Owed(Caller(check, b"", 0, number), admit))
+            self._link.send(admit)
 
     def _manage(self, request: Any, caller: Caller, payload: Any) -> None:
         number = self._query(caller)
@@ -243,10 +255,14 @@ class Gateway:
         self._link.send(Manage(number, type(request).__name__.lower(), arguments))
 
     def _query(self, caller: Caller) -> int:
-        number = self._next
-        self._next += 1
+        number = self._number()
         self._queries[number] = caller
         return number
+
+    def _number(self) -> int:
+        """A number for a job or a query that this run never used before."""
+        self._next += 1
+        return self._next
 
     # --- from inside -------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,1 @@
+"""Benchmarks: scripts that print the machine, the command and the figures."""

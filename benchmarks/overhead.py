@@ -1,0 +1,93 @@
+"""What the pipeline itself costs: jobs through every process with a model that does nothing.
+
+    python benchmarks/overhead.py [--seconds 5] [--rounds 3]
+
+Prints jobs/s at several numbers in flight with payloads of 100 bytes and of 150 KB, and the latency of one job at a
+time, for one client process on the same machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.machine import print_header
+from benchmarks.nothing_model import write_nothing_model
+from parallel_infer import Client
+from parallel_infer.local_server import local_server
+
+SIZES = (100, 150_000)
+
+
+def throughput(client: Client, size: int, in_flight: int, seconds: float) -> float:
+    """Jobs per second with `in_flight` jobs under way."""
+    payload = {"x": np.zeros(size, np.uint8)}
+    model = f"nothing-{size}"
+    client.infer_many(model, [payload] * 200, in_flight=in_flight)
+    jobs, started = 0, time.perf_counter()
+    while (spent := time.perf_counter() - started) < seconds:
+        client.infer_many(model, [payload] * 2000, in_flight=in_flight)
+        jobs += 2000
+    return jobs / spent
+
+
+def latencies(client: Client, size: int, count: int) -> list[float]:
+    """Seconds of single jobs, one after the other."""
+    payload = {"x": np.zeros(size, np.uint8)}
+    found = []
+    for _ in range(count):
+        started = time.perf_counter()
+        client.infer(f"nothing-{size}", payload)
+        found.append(time.perf_counter() - started)
+    return sorted(found)
+
+
+def measure(seconds: float, rounds: int) -> dict[str, float]:
+    """All figures, medians over rounds that alternate."""
+    figures: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory(prefix="pi-bench-") as folder:
+        options = []
+        for size in SIZES:
+            path = Path(folder) / f"nothing-{size}.onnx"
+            write_nothing_model(path, size)
+            options += ["--model", f"nothing-{size}={path}"]
+        with local_server(*options) as server, Client(server.address) as client:
+            for _ in range(rounds):
+                for size in SIZES:
+                    for in_flight in (8, 64):
+                        rate = throughput(client, size, in_flight, seconds)
+                        figures.setdefault(f"{size} bytes, {in_flight} in flight, jobs/s", []).append(rate)
+                    single = latencies(client, size, 1000)
+                    figures.setdefault(f"{size} bytes, one at a time, p50 ms", []).append(single[500] * 1000)
+                    figures.setdefault(f"{size} bytes, one at a time, p99 ms", []).append(single[990] * 1000)
+    return {name: statistics.median(values) for name, values in figures.items()}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=3, help="of all measurements")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    arguments = parser.parse_args()
+    if not arguments.json:
+        print_header()
+    figures = measure(arguments.seconds, arguments.rounds)
+    if arguments.json:
+        print(json.dumps(figures))
+        return
+    for name, value in figures.items():
+        print(f"{name:45s} {value:10,.2f}")
+
+
+if __name__ == "__main__":
+    main()
