@@ -13,14 +13,15 @@ _GAP = "  "
 
 
 def print_table(columns: Row, rows: Sequence[Row], title: str = "", file: IO[str] | None = None) -> None:
-    """Print rows under their columns; numbers are set to the right."""
+    """Print rows under their columns, which have no heading if all are empty; numbers are set to the right."""
     stream = file or sys.stdout
     if stream.isatty():
         _print_rich(columns, rows, title, stream)
         return
     if title:
         click.echo(title, file=stream)
-    for line in aligned([columns, *rows]):
+    lines = aligned([columns, *rows])
+    for line in lines if any(columns) else lines[1:]:
         click.echo(line, file=stream)
 
 
@@ -47,7 +48,7 @@ def _print_rich(columns: Row, rows: Sequence[Row], title: str, stream: IO[str]) 
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title or None, title_justify="left")
+    table = Table(title=title or None, title_justify="left", show_header=any(columns))
     for column, cells in zip(columns, zip(*rows, strict=True) if rows else [()] * len(columns), strict=True):
         table.add_column(column, justify="right" if _all_numbers(cells) else "left")
     for row in rows:
