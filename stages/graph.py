@@ -59,9 +59,12 @@ def with_uint8_input(path: str | Path, preprocess: Preprocess) -> Rewritten | Re
 
 def _parsed(path: Path) -> ModelProto:
     try:
-        return onnx.load(path, load_external_data=False)
+        model = onnx.load(path, load_external_data=False)
     except (DecodeError, OSError, ValueError) as error:
         raise ModelRejected("the model file cannot be read as ONNX") from error
+    if not model.graph.node:  # an empty file, and many another, is read as a model of nothing
+        raise ModelRejected("the model file holds no graph")
+    return model
 
 
 def _obstacle(model: ModelProto, preprocess: Preprocess) -> str | None:
