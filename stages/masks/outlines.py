@@ -12,7 +12,7 @@ logit, taken as linear, is 0. All borders of all objects go through this at once
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -46,12 +46,34 @@ def polygons(masks: Masks, geometry: Geometry) -> Arrays:
     The rings of an object are in order of area, largest first. Seen on the screen, outer rings run counter-clockwise
     (their shoelace sum, y downwards, is negative) and holes clockwise. An object with an empty mask has no ring.
     """
-    rings = _simplified(_ordered(_rings(masks.planes)))
+    grid = masks.grid_geometry(geometry)
+    rings = _ordered(_simplified(_rings([_beyond_box(_cut(plane, grid)) for plane in masks.planes])))
     return {
-        "mask_points": masks.grid_geometry(geometry).points_to_frame(rings.points),
+        "mask_points": grid.points_to_frame(rings.points),
         "mask_rings": rings.sizes.astype(np.int32),
         "mask_objects": np.bincount(rings.objects, minlength=len(masks.planes)).astype(np.int32),
     }
+
+
+def _cut(plane: Plane, grid: Geometry) -> Plane:
+    """The plane with its box cut off at the frame: an object may reach into the padding of its row."""
+    left, top, right, bottom = plane.box
+    width, height = grid.width * grid.scale_x + grid.offset_x, grid.height * grid.scale_y + grid.offset_y
+    box = max(left, grid.offset_x), max(top, grid.offset_y), min(right, width), min(bottom, height)
+    if box[0] >= box[2] or box[1] >= box[3]:
+        return Plane(plane.logits[:0], plane.left, plane.top, plane.box)
+    return plane._replace(box=box)
+
+
+def _beyond_box(plane: Plane) -> Plane:
+    """The plane with its edge cells repeated once more outside.
+
+    What touches the edge of the crop then goes on across the edge of the box, where it is cut off in a straight line.
+    """
+    if not plane.logits.size:
+        return plane
+    padded: Any = cv2.copyMakeBorder(plane.logits, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+    return Plane(padded, plane.left - 1, plane.top - 1, plane.box)
 
 
 def _rings(planes: Sequence[Plane]) -> Rings:
@@ -99,7 +121,7 @@ def _crossings(cells: Ints, sizes: Ints) -> tuple[Ints, Ints, Ints]:
 def _between(planes: Sequence[Plane], owners: Ints, cells: Ints, directions: Ints) -> Floats:
     """Points in grid cells where the logit is 0 on the way from each cell to its neighbour; cut off at the box.
 
-    Outside the crop nothing is known, and the outline passes midway, at the edge of the crop.
+    Beyond the plane nothing is known; the outline passes midway there, which lies outside the box.
     """
     shapes = np.array([plane.logits.shape for plane in planes])
     places = np.cumsum(shapes.prod(axis=1)) - shapes.prod(axis=1)
@@ -141,10 +163,10 @@ def _areas(points: Floats, sizes: Ints, starts: Ints) -> npt.NDArray[np.float64]
 
 def _simplified(rings: Rings) -> Rings:
     """The same outlines with fewer points, by Douglas and Peucker; a ring keeps at least three."""
+    if not len(rings.sizes):
+        return rings
     parts = []
     for ring in np.split(rings.points, np.cumsum(rings.sizes)[:-1]):
         fewer = cv2.approxPolyDP(ring, _TOLERANCE, True).reshape(-1, 2) if len(ring) > 4 else ring
         parts.append(fewer if len(fewer) > 2 else ring)
-    if not parts:
-        return rings
     return Rings(np.concatenate(parts), np.array([len(part) for part in parts]), rings.objects)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 
 from parallel_infer.errors import InferError
 from stages.layouts import Candidates, Floats, require_finite
@@ -42,8 +43,8 @@ def decode(found: Candidates, prototypes: Floats, row: tuple[int, int], options:
     require_finite(found.extra)
     factor = enlargement(options, row, (width, height))
     cells = np.array([width / row[0], height / row[1]] * 2, np.float64) * factor
-    boxes = found.boxes.astype(np.float64) * cells
-    crops = _crops(boxes, width * factor, height * factor)
+    boxes = np.clip(found.boxes * cells, 0, np.array([width, height] * 2) * factor)
+    crops = _crops(boxes)
     sources = [_source(crop, factor, width, height) for crop in crops]
     logits = _products(found.extra, prototypes, sources)
     planes = [
@@ -68,12 +69,11 @@ def enlarge_masks(found: Candidates, masks: Floats, row: tuple[int, int], option
     return Masks(planes, grid[2] / row[0], grid[3] / row[1])
 
 
-def _crops(boxes: np.ndarray[tuple[int, int], np.dtype[np.float64]], width: int, height: int) -> list[_Crop]:
-    """The grid cells that each box touches, xyxy [n, 4] in cells."""
-    edges = np.concatenate((np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])), axis=1)
-    edges = np.clip(edges, 0, [width, height, width, height]).astype(np.int64)
-    edges[:, 2:] = np.maximum(edges[:, 2:], edges[:, :2])
-    return [(left, top, right, bottom) for left, top, right, bottom in edges.tolist()]
+def _crops(boxes: npt.NDArray[np.float64]) -> list[_Crop]:
+    """The grid cells that each box touches; `boxes` [n, 4] xyxy in cells, cut off at the grid."""
+    first = np.floor(boxes[:, :2]).astype(np.int64)
+    last = np.maximum(np.ceil(boxes[:, 2:]).astype(np.int64), first)
+    return [(left, top, right, bottom) for left, top, right, bottom in np.concatenate((first, last), axis=1).tolist()]
 
 
 def _source(crop: _Crop, factor: int, width: int, height: int) -> _Crop:
