@@ -41,10 +41,9 @@ async def pulled_aside(source: Source) -> AsyncIterator[Picture]:
 class _Place:
     """One frame, from being pulled to its outcome being handed out."""
 
-    __slots__ = ("outcome", "picture", "task")
+    __slots__ = ("outcome", "task")
 
-    def __init__(self, picture: Picture) -> None:
-        self.picture: Picture | None = picture  # until it is sent
+    def __init__(self) -> None:
         self.task: asyncio.Task[None] | None = None
         self.outcome: Answer | InferError | None = None
 
@@ -60,7 +59,7 @@ class AsyncStream:
         self._drop = drop
         self._room = in_flight
         self._places: deque[_Place] = deque()  # in order of the frames
-        self._waiting: _Place | None = None
+        self._waiting: tuple[_Place, Picture] | None = None
         self._changed = asyncio.Condition()
         self._ended = False
 
@@ -90,7 +89,7 @@ class AsyncStream:
                 self._room += 1
             if self._waiting is not None and self._room:
                 waiting, self._waiting = self._waiting, None
-                self._send(waiting)
+                self._send(*waiting)
             self._changed.notify_all()
             return place.outcome
 
@@ -111,24 +110,21 @@ class AsyncStream:
             if self._drop == "none":
                 await self._changed.wait_for(lambda: self._room > 0)
             if self._waiting is not None:
-                self._waiting.outcome = Dropped("A newer frame of the same source took the place of this one")
-                self._waiting.picture = None
+                self._waiting[0].outcome = Dropped("A newer frame of the same source took the place of this one")
                 self._waiting = None
-            place = _Place(frame)
+            place = _Place()
             self._places.append(place)
             if self._room:
-                self._send(place)
+                self._send(place, frame)
             else:
-                self._waiting = place
+                self._waiting = place, frame
             self._changed.notify_all()
 
-    def _send(self, place: _Place) -> None:
+    def _send(self, place: _Place, picture: Picture) -> None:
         self._room -= 1
-        place.task = asyncio.create_task(self._answered(place))
+        place.task = asyncio.create_task(self._answered(place, picture))
 
-    async def _answered(self, place: _Place) -> None:
-        picture, place.picture = place.picture, None
-        assert picture is not None
+    async def _answered(self, place: _Place, picture: Picture) -> None:
         try:
             outcome: Any = await self._infer(picture)
         except InferError as error:

@@ -40,6 +40,8 @@ from parallel_infer.client.streaming import Stream
 from parallel_infer.client.window import Window
 from parallel_infer.errors import InferError, ServerUnavailable
 
+_clients: weakref.WeakSet[Client] = weakref.WeakSet()
+
 
 class Client:
     """Speaks with one server. May be used by many threads; close it, or use it in a `with`.
@@ -57,11 +59,10 @@ class Client:
     ) -> None:
         self.timeout = timeout  # seconds, for calls that name none
         self._address = Address(address, None if key is None else Key.of(key))
-        self._idle = [Connection(self._address)]  # each is used by one thread at a time
         self._held = threading.local()  # the frame this thread is filling
         self._closed = False
-        self._courier = Courier(self._address)
-        self._finalizer = weakref.finalize(self, _close, self._idle, self._courier)
+        self._open()
+        _clients.add(self)
 
     def infer(
         self, model: str, picture: Picture, *, timeout: float | None = None, priority: int = 0, **options: Any
@@ -187,6 +188,19 @@ class Client:
     ) -> None:
         self.close()
 
+    def _open(self) -> None:
+        self._idle = [Connection(self._address)]  # each is used by one thread at a time
+        self._courier = Courier(self._address)
+        self._finalizer = weakref.finalize(self, _close, self._idle, self._courier)
+
+    def _start_over(self) -> None:
+        """In a child after a fork: sockets are the parent's; keep them untouched and open own ones."""
+        self._finalizer.detach()
+        self._inherited = self._idle, self._courier
+        self._held = threading.local()
+        if not self._closed:
+            self._open()
+
     def _ask(self, kind: type[protocol.Request], timeout: float | None = None, **fields: Any) -> Any:
         with self._connection() as connection:
             request = kind(id=connection.number(), **fields)
@@ -263,3 +277,11 @@ def _close_all(connections: list[Connection]) -> None:
 def _close(connections: list[Connection], courier: Courier) -> None:
     _close_all(connections)
     courier.stop()
+
+
+def _after_fork() -> None:
+    for client in list(_clients):
+        client._start_over()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -169,6 +169,7 @@ class Connection:
         if self.lent is not None:
             self.lent.close()
         self.socket.disable_monitor()
+        self.monitor.close(linger=0)
         self.socket.close()
         self.fail_all(ServerUnavailable("The client was closed before the answer came"))
 

@@ -19,10 +19,9 @@ Submit = Callable[[Job, Picture, Callable[[InferFuture], Any]], InferFuture]
 class _Place:
     """One frame, from being pulled to its outcome being handed out."""
 
-    __slots__ = ("future", "outcome", "picture")
+    __slots__ = ("future", "outcome")
 
-    def __init__(self, picture: Picture) -> None:
-        self.picture: Picture | None = picture  # until it is sent
+    def __init__(self) -> None:
         self.future: InferFuture | None = None
         self.outcome: Answer | InferError | None = None
 
@@ -36,7 +35,7 @@ class Stream:
         self._frames = frames
         self._room = in_flight
         self._places: deque[_Place] = deque()  # in order of the frames
-        self._waiting: _Place | None = None
+        self._waiting: tuple[_Place, Picture] | None = None
         # Reentrant: a future that is done already calls back at once, in the middle of `_send`.
         self._changed = threading.Condition(threading.RLock())
         self._ended = False
@@ -67,7 +66,7 @@ class Stream:
                 self._room += 1
             if self._waiting is not None and self._room:
                 waiting, self._waiting = self._waiting, None
-                self._send(waiting)
+                self._send(*waiting)
             self._changed.notify_all()
             return place.outcome
 
@@ -94,19 +93,17 @@ class Stream:
         if self._stopped:
             return
         if self._waiting is not None:
-            self._waiting.outcome = Dropped("A newer frame of the same source took the place of this one")
-            self._waiting.picture = None
+            self._waiting[0].outcome = Dropped("A newer frame of the same source took the place of this one")
             self._waiting = None
-        place = _Place(frame)
+        place = _Place()
         self._places.append(place)
         if self._room:
-            self._send(place)
+            self._send(place, frame)
         else:
-            self._waiting = place
+            self._waiting = place, frame
         self._changed.notify_all()
 
-    def _send(self, place: _Place) -> None:
-        picture, place.picture = place.picture, None
+    def _send(self, place: _Place, picture: Picture) -> None:
         self._room -= 1
 
         def settled(future: InferFuture) -> None:
@@ -114,7 +111,6 @@ class Stream:
                 place.outcome = _outcome(future)
                 self._changed.notify_all()
 
-        assert picture is not None
         try:
             place.future = self._submit(self._job, picture, settled)
         except Exception as error:  # the client was closed, or the picture is beyond reading
