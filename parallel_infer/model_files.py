@@ -65,7 +65,7 @@ def _find_version(folder: Path) -> Path:
     files = {int(version.name): version / "model.onnx" for version in versions if (version / "model.onnx").is_file()}
     if files:
         return files[max(files)]
-    models = sorted(path.parent.parent.name for path in folder.glob("*/*/model.onnx"))
+    models = sorted({path.parent.parent.name for path in folder.glob("*/*/model.onnx")})
     if models:
         known = f"{models[0]}={folder / models[0]}"
         raise ConfigError(f"{folder} holds several models: {', '.join(models)}; name each of them, for example {known}")

@@ -1,0 +1,139 @@
+"""What somebody is told whose configuration cannot be used: the place, the value and what is expected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from parallel_infer.config_sources import load_config
+from parallel_infer.errors import ConfigError
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str], Path]:
+    """Writes a configuration file."""
+
+    def to_file(text: str) -> Path:
+        path = tmp_path / "server.toml"
+        path.write_text(text)
+        return path
+
+    return to_file
+
+
+def mistake(arguments: Mapping[str, Any], file: Path | None, environment: Mapping[str, str]) -> str:
+    """The text of the error."""
+    with pytest.raises(ConfigError) as raised:
+        load_config(arguments, file, environment)
+    return str(raised.value)
+
+
+POSE = '[models.x]\npath = "zoo:pose"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("max_batchsize = 3", "server.toml: unknown key 'max_batchsize'; did you mean 'max_batch_size'?"),
+        ("max-queue-size = 3", "unknown key 'max-queue-size'; did you mean 'queue_size'?"),
+        ("qqqqqq = 3", "unknown key 'qqqqqq'"),
+        (POSE + "instancs = 3", "[models.x]: unknown key 'instancs'; did you mean 'instances'?"),
+        (POSE + "bind = []", "[models.x]: the key 'bind' does not belong here; it goes to the top of the file"),
+        ("conf = 0.3", "the key 'conf' does not belong here; it goes to a [models.NAME] table"),
+        ("max_batch_size = true", "max_batch_size is true; expected a whole number from 1 to 4096"),
+        ("max_batch_size = 0", "max_batch_size is 0; expected a whole number from 1 to 4096"),
+        ("max_batch_size = 1.5", "max_batch_size is 1.5; expected a whole number from 1 to 4096"),
+        ("timeout_ms = 0", "timeout_ms is 0; expected a number above 0 and at most 3600000"),
+        ("timeout_ms = nan", "timeout_ms is nan; expected a number above 0"),
+        ("timeout_ms = 2020-01-01", "timeout_ms is 2020-01-01; expected a number"),
+        ('provider = "cud"', 'provider is "cud"; expected one of auto, cpu, cuda, openvino, tensorrt'),
+        ("bind = 3", "bind is 3; expected a list, each of it a text"),
+        ('formats = ["jpg"]', 'formats is ["jpg"]; expected a list, each of it one of'),
+        ("insecure = 1", "insecure is 1; expected true or false"),
+        (POSE + 'imgsz = "a"', '[models.x] imgsz is "a"; expected a whole number or a list, each of it a whole number'),
+        (POSE + "mean = [inf]", "[models.x] mean is [inf]; expected a list, each of it a number"),
+        (POSE + "shapes = {a = [nan]}", "[models.x] shapes is {a = [nan]}; expected a table, each value a list"),
+        (POSE + "conf = []", "[models.x] conf is []; expected a number"),
+        (f"threads = {['long'] * 30}", '"lon...; expected a whole number from 0 to 256'),
+        ("models = 3", "models is 3; expected tables [models.NAME]"),
+        ("models.x = 3", "models.x is 3; expected a table [models.x]"),
+        ("[models.x]\nconf = 0.5", "[models.x] has no path"),
+        ('[models.x]\npath = "nowhere.onnx"', "there is no file"),
+        ('[models.x]\npath = "zoo:pos"', "no model 'pos' is shipped, only classifier, detector, pose, segmenter"),
+        ('[models."a\\nb"]\npath = "zoo:pose"', "is not 1 to 128 printable characters"),
+        ('[models.""]\npath = "zoo:pose"', "is not 1 to 128 printable characters"),
+        (POSE + "preferred_batch_size = 9", "preferred_batch_size is 9, but a batch of this model holds at most 8"),
+        ("formats = []", "formats is empty"),
+        ("bind = []", "server.toml) is empty: nobody could connect"),
+        ('bind = ["tcp://127.0.0.1:1", "tcp://127.0.0.1:1"]', "names tcp://127.0.0.1:1 twice"),
+        ('bind = ["tcp://127.0.0.1"]', "expected tcp://IP:PORT or ipc://PATH"),
+        ('bind = ["http://127.0.0.1:1"]', "expected tcp://IP:PORT or ipc://PATH"),
+        ('bind = ["tcp://127.0.0.1:70000"]', "'70000' is no port"),
+        ('bind = ["tcp://camera.example:1"]', "'camera.example' is neither an IP address nor a network interface"),
+        (f'bind = ["ipc:///{"x" * 120}"]', "a socket's path has 1 to 107 bytes, this one 121"),
+        ('bind = ["ipc://"]', "a socket's path has 1 to 107 bytes, this one 0"),
+        ("x =", "is not a TOML file"),
+    ],
+)
+def test_a_mistake_in_the_file_is_named(text: str, expected: str, write: Callable[[str], Path]) -> None:
+    assert expected in mistake({}, write(text), {})
+
+
+def test_a_folder_that_is_no_model_is_named(tmp_path: Path) -> None:
+    for name in ("one/1", "one/2", "two/1"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "model.onnx").touch()
+    example = f"one={tmp_path / 'one'}"
+    assert f"holds several models: one, two; name each of them, for example {example}" in mistake(
+        {"models": [f"net={tmp_path}"]}, None, {}
+    )
+    (tmp_path / "empty").mkdir()
+    assert "without VERSION/model.onnx" in mistake({"models": [f"net={tmp_path / 'empty'}"]}, None, {})
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    assert "No such file or directory" in mistake({}, tmp_path / "none.toml", {})
+    assert "Is a directory" in mistake({}, tmp_path, {})
+    (tmp_path / "latin.toml").write_bytes(b'keys = "\xe9"')
+    assert "is not a TOML file" in mistake({}, tmp_path / "latin.toml", {})
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        (
+            {"PARALLEL_INFER_MAX_BATCHSIZE": "3"},
+            "unknown environment variable PARALLEL_INFER_MAX_BATCHSIZE; did you mean PARALLEL_INFER_MAX_BATCH_SIZE?",
+        ),
+        (
+            {"PARALLEL_INFER_THREADS": "many"},
+            'the environment variable PARALLEL_INFER_THREADS is "many"; expected a whole number from 0 to 256',
+        ),
+        ({"PARALLEL_INFER_INSECURE": "maybe"}, 'is "maybe"; expected true or false'),
+        ({"PARALLEL_INFER_FORMATS": "jpeg,xyz"}, 'is "jpeg,xyz"; expected a list, each of it one of'),
+        ({"MAX_BATCH_SIZE": "0"}, 'the environment variable MAX_BATCH_SIZE is "0"; expected a whole number from 1'),
+        ({"HOST": "x86_64-conda-linux-gnu"}, "bind (environment HOST) is"),
+        ({"PORT": "http"}, "bind (environment PORT) is"),
+        ({"PARALLEL_INFER_MODELS": "detector"}, "is not NAME=PATH"),
+    ],
+)
+def test_a_mistake_in_the_environment_is_named(environment: dict[str, str], expected: str) -> None:
+    assert expected in mistake({}, None, environment)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"models": ["model.onnx"]}, "the model 'model.onnx' is not NAME=PATH"),
+        ({"models": ["=model.onnx"]}, "is not NAME=PATH"),
+        ({"models": ["a=zoo:pose", "a=zoo:detector"]}, "--model: the model 'a' is given twice"),
+        ({"models": ["a=nowhere"]}, "--model a: there is no file"),
+        ({"max_batch_size": 0}, "--max-batch-size is 0; expected a whole number from 1 to 4096"),
+        ({"max_batchsize": 1}, "unknown setting 'max_batchsize'; did you mean 'max_batch_size'?"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_named(arguments: dict[str, Any], expected: str) -> None:
+    assert expected in mistake(arguments, None, {})
