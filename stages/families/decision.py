@@ -18,6 +18,8 @@ from stages.families.layouts import MOST_ROWS, STRIDES, Facts, Fit, extra_column
 from stages.families.metadata import Metadata
 from stages.families.overrides import Overrides
 
+_FRACTIONS = 2.0  # boxes that stay below are fractions of the picture, some of them reaching beyond its edge
+
 
 class Candidate(Struct, frozen=True):
     """A family and task that the model may be, and why."""
@@ -126,7 +128,9 @@ def _by_task(task: str, because: str, facts: Facts, metadata: Metadata) -> Itera
         yield Candidate("end2end", task, (because, f"metadata says {flag}: objects come out ready"))
     yield Candidate("yolov8", task, (because,))
     yield Candidate("yolov5", task, (because,))
-    yield Candidate("rtdetr-ultralytics", task, (because,)) if task == "detect" else Candidate("end2end", task)
+    # For two classes [queries, 4 + 2] looks like ready objects, whose boxes are pixels more often than not.
+    if task == "detect" and _reach(facts) <= _FRACTIONS:
+        yield Candidate("rtdetr-ultralytics", task, (because,))
     contradiction = "; metadata says end2end False" if metadata.end2end is False else ""
     for candidate in _ready_objects(facts, task):
         yield msgspec.structs.replace(
@@ -172,15 +176,20 @@ def _classifier_by_shape(facts: Facts) -> Candidate:
 
 def _ready_objects(facts: Facts, task: str) -> Iterator[Candidate]:
     """[objects, 6 or more] without a word on its boxes: pixels, or 0..1 where the noise picture's boxes say so."""
-    name, _ = facts.only_of_rank(2) or ("", ())
-    reach = float(np.max(np.abs(facts.arrays[name][:, :4]), initial=0.0)) if name else 0.0
+    reach = _reach(facts)
     hint = "set family to end2end or rtdetr-ultralytics-end2end if the boxes are wrong"
-    if task == "detect" and 0.0 < reach <= 2.0:
+    if task == "detect" and 0.0 < reach <= _FRACTIONS:
         why = f"a trial picture gave boxes up to {reach:.2f}: fractions of the picture, cxcywh"
         yield Candidate("rtdetr-ultralytics-end2end", task, (why,), (f"boxes are taken as 0..1, cxcywh; {hint}",))
     boxes = "cxcywh with angle" if task == "obb" else "xyxy"
     why = f"a trial picture gave boxes up to {reach:.0f}: pixels" if reach else "a trial picture gave no objects"
     yield Candidate("end2end", task, (why,), (f"boxes are taken as pixels, {boxes}; {hint}",))
+
+
+def _reach(facts: Facts) -> float:
+    """How far from 0 the first four columns get for the noise picture: pixels get further than fractions."""
+    name, _ = facts.only_of_rank(2) or ("", ())
+    return float(np.max(np.abs(facts.arrays[name][:, :4]), initial=0.0)) if name else 0.0
 
 
 def _channels_first(facts: Facts, rows: int, segments: bool) -> Iterator[Candidate]:

@@ -13,6 +13,7 @@ from parallel_infer.models import ModelSpec, TensorSpec
 from stages.families.batching import Tried, output_specs, try_batches
 from stages.families.catalogue import export_command
 from stages.families.decision import Verdict, decide
+from stages.families.effects import without_effect
 from stages.families.graph import read_graph
 from stages.families.layouts import Facts, Fit
 from stages.families.metadata import Metadata, parse_metadata
@@ -53,7 +54,10 @@ def describe(name: str, path: str | Path, overrides: Mapping[str, Any] = {}) -> 
         task=verdict.task,
         family=verdict.family,
         evidence=verdict.evidence,
-        warnings=_warnings(verdict, row, notes, tried, metadata, names),
+        warnings=(
+            *_warnings(verdict, row, notes, tried, metadata, names),
+            *without_effect(options, verdict, picture, preprocess),
+        ),
         names=names,
         inputs=tuple(TensorSpec(port.name, port.dtype, row.shapes[port.name]) for port in trial.inputs),
         outputs=output_specs(graph, trial.outputs, tried, metadata.nms),

@@ -8,13 +8,13 @@ import numpy as np
 
 from parallel_infer.errors import ConfigError
 from stages.families.decision import Verdict
+from stages.families.effects import needs_suppression
 from stages.families.layouts import Facts, extra_columns
 from stages.families.overrides import Overrides
 
 CONFIDENCE = 0.25
 IOU = 0.45
 MAX_DETECTIONS = 300
-_NEEDS_NMS = ("yolov8", "yolov5", "yolox", "yolox-decoded")
 _NORMALISED = ("rtdetr-ultralytics", "rtdetr-ultralytics-end2end", "rfdetr", "detr")
 
 
@@ -33,9 +33,8 @@ def _of_objects(verdict: Verdict, facts: Facts, overrides: Overrides) -> dict[st
         "confidence": CONFIDENCE if overrides.conf is None else overrides.conf,
         "iou": IOU if overrides.iou is None else overrides.iou,
         "max_detections": MAX_DETECTIONS,
-        "nms": verdict.family not in _NEEDS_NMS,  # already applied, or none needed
+        "nms": not needs_suppression(verdict.family),  # already applied, or none needed
         "normalised": verdict.family in _NORMALISED,
-        "multi_label": bool(overrides.multi_label),
         "softmax": verdict.family == "detr",
         "background": _background(verdict, facts, overrides),
     }

@@ -100,9 +100,9 @@ def preprocess_map(
 ) -> dict[str, Any]:
     """`Preprocess` as a map: the override, else the metadata, else the recipe, each field on its own.
 
-    `size` is height and width of a row. uint8 inputs get their pixels as they are unless mean and std are given.
+    `size` is height and width of a row. A uint8 input gets its pixels as they are, whatever mean and std are.
     """
-    mean, std = _PIXELS if picture.port.dtype == "uint8" else recipe.statistics
+    mean, std = recipe.statistics
     wishes = {
         "resize": _first(overrides.resize, metadata.resize, recipe.resize),
         "crop_fraction": _first(overrides.crop_fraction, metadata.crop_fraction, recipe.crop_fraction),
@@ -111,6 +111,8 @@ def preprocess_map(
         "mean": _first(overrides.mean, metadata.mean, mean),
         "std": _first(overrides.std, metadata.std, std),
     }
+    if picture.port.dtype == "uint8":
+        wishes["mean"], wishes["std"] = _PIXELS
     fixed = {"input": picture.port.name, "height": size[0], "width": size[1], "layout": picture.layout}
     preprocess = msgspec.convert({**fixed, **wishes, "constants": dict(constants)}, Preprocess)
     built: dict[str, Any] = msgspec.to_builtins(preprocess)

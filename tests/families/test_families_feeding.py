@@ -14,9 +14,9 @@ from parallel_infer.errors import ConfigError, ModelRejected
 from parallel_infer.models import ModelSpec
 from stages.families import FAMILIES, describe
 from stages.preprocess import Preprocess
-from tests.families.tiny_graphs import CELLS, Dims, boxes_up_to, finished, names, saved, tiny, zeros
+from tests.families.tiny_graphs import CELLS, Array, Dims, boxes_up_to, finished, names, saved, tiny, zeros
 
-V8 = {"output0": zeros(84, CELLS)}
+V8: dict[str, Array] = {"output0": zeros(84, CELLS)}
 DETECT = {"task": "detect", "names": names(80)}
 CLASSIFY = {"task": "classify", "names": names(10)}
 DYNAMIC: Dims = ("batch", 3, "height", "width")
@@ -121,7 +121,7 @@ OVERRIDES: list[tuple[dict[str, Any], str, Any]] = [
     ({"pad": 0}, "pad", 0),
     ({"mean": [1, 2, 3]}, "mean", (1.0, 2.0, 3.0)),
     ({"mean": 7, "std": 2.5}, "std", (2.5, 2.5, 2.5)),
-    ({"crop_fraction": 0.5}, "crop_fraction", 0.5),
+    ({"crop_fraction": 0.5, "resize": "crop"}, "crop_fraction", 0.5),
 ]
 
 
@@ -133,11 +133,38 @@ def test_the_user_changes_the_preprocessing(tmp_path: Path, overrides: dict[str,
 
 def test_the_user_changes_the_parameters(tmp_path: Path) -> None:
     path = saved(tiny(V8, metadata=DETECT), tmp_path)
-    plain, changed = describe("m", path), describe("m", path, {"conf": 0.5, "iou": 0.6, "multi_label": True})
+    plain, changed = describe("m", path), describe("m", path, {"conf": 0.5, "iou": 0.6})
     assert (plain.parameters["confidence"], plain.parameters["iou"]) == (0.25, 0.45)
     assert (plain.parameters["nms"], plain.parameters["max_detections"]) == (False, 300)
     assert (changed.parameters["confidence"], changed.parameters["iou"]) == (0.5, 0.6)
-    assert changed.parameters["multi_label"] is True
+    assert changed.warnings == ()
+
+
+IDLE: list[tuple[dict[str, Any], dict[str, Array], dict[str, str], str]] = [
+    ({"pad": 3, "resize": "stretch"}, V8, DETECT, "pad has no effect: resize is stretch"),
+    ({"crop_fraction": 0.5}, V8, DETECT, "crop_fraction has no effect: resize is letterbox"),
+    ({"background": 3}, V8, DETECT, "background has no effect: the family is yolov8"),
+    ({"kpt_shape": [3, 3]}, V8, DETECT, "kpt_shape has no effect: the task is detect"),
+    ({"multi_label": True}, V8, DETECT, "multi_label has no effect: the task is detect"),
+    ({"iou": 0.5}, {"o": zeros(300, 6)}, {**DETECT, "end2end": "True"}, "iou has no effect: objects of end2end"),
+    ({"conf": 0.5, "task": "tensor"}, V8, DETECT, "conf has no effect: tensors go in and out"),
+    ({"names": ["a"]}, {"o": zeros(2, 3, 4, 5)}, {}, "names has no effect"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "outputs", "metadata", "warning"), IDLE, ids=[str(row[0]) for row in IDLE])
+def test_options_without_effect_are_reported(
+    tmp_path: Path, overrides: dict[str, Any], outputs: dict[str, Array], metadata: dict[str, str], warning: str
+) -> None:
+    spec = describe("m", saved(tiny(outputs, metadata=metadata), tmp_path), overrides)
+    assert any(warning in given for given in spec.warnings)
+
+
+def test_mean_and_std_have_no_effect_on_uint8(tmp_path: Path) -> None:
+    path = saved(tiny(V8, images(("b", 3, 64, 64), "uint8"), {**DETECT, "std": "[2, 2, 2]"}), tmp_path)
+    spec = describe("m", path, {"mean": 5})
+    assert (spec.preprocess["mean"], spec.preprocess["std"]) == ((0.0,) * 3, (1.0,) * 3)
+    assert any("mean has no effect: the input takes uint8" in warning for warning in spec.warnings)
 
 
 @pytest.mark.parametrize("given", [["a", "b"], ("a", "b"), "a, b", {0: "a", 1: "b"}, {"1": "b", "0": "a"}], ids=str)

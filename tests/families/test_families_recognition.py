@@ -79,6 +79,12 @@ BY_METADATA: dict[str, tuple[dict[str, str], dict[str, Array], str, str]] = {
         "detect",
         "rtdetr-ultralytics-end2end",
     ),
+    "rtdetr older, two classes, not named": (
+        ultralytics("detect", 2),
+        {"output0": boxes_up_to(0.9, 300, 6)},
+        "detect",
+        "rtdetr-ultralytics",
+    ),
     "yolov5 says names only": (
         {"names": names(80), "stride": "32"},
         {"output0": zeros(3 * CELLS, 85)},
@@ -170,6 +176,15 @@ def test_rtdetr_is_told_the_size_of_its_row(tmp_path: Path) -> None:
     assert [tensor.shape for tensor in spec.inputs] == [(3, 48, 64), (2,)]
     further = constants(msgspec.convert(spec.preprocess, Preprocess), spec.inputs)
     assert {name: array.tolist() for name, array in further.items()} == {"orig_target_sizes": [64, 48]}
+
+
+def test_ready_objects_that_the_metadata_does_not_announce(tmp_path: Path) -> None:
+    for count in (2, 80):
+        spec = spec_of(tmp_path, {"output0": boxes_up_to(60.0, 300, 6)}, ultralytics("detect", count))
+        assert spec.family == "end2end"
+        assert any("boxes are taken as pixels" in warning for warning in spec.warnings)
+    spec = spec_of(tmp_path, {"output0": zeros(300, 6)}, ultralytics("detect", end2end=False))
+    assert any("metadata says end2end False" in warning for warning in spec.warnings)
 
 
 @pytest.mark.parametrize("masks", [False, True])

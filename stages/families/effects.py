@@ -1,0 +1,52 @@
+"""Options that change nothing for a model: the user is told, so that no option is ignored in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from stages.families.decision import Verdict
+from stages.families.overrides import Overrides
+from stages.families.picture import Picture
+
+_ALWAYS = ("family", "task", "shapes", "imgsz")  # imgsz is an error where it cannot be had
+
+
+def without_effect(
+    overrides: Overrides, verdict: Verdict, picture: Picture | None, preprocess: dict[str, Any]
+) -> tuple[str, ...]:
+    """A warning for every option that was set and is not used."""
+    idle = dict(_idle(verdict, picture, preprocess))
+    return tuple(
+        f"the option {key} has no effect: {idle[key]}"
+        for key in overrides.__struct_fields__
+        if key in idle and getattr(overrides, key) is not None
+    )
+
+
+def _idle(verdict: Verdict, picture: Picture | None, preprocess: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Options that a model of this kind does not use, and why."""
+    if verdict.task == "tensor":
+        yield from (
+            (key, "tensors go in and out as they are") for key in Overrides.__struct_fields__ if key not in _ALWAYS
+        )
+        return
+    if not preprocess["resize"].startswith("letterbox"):
+        yield "pad", f"resize is {preprocess['resize']}"
+    if preprocess["resize"] != "crop":
+        yield "crop_fraction", f"resize is {preprocess['resize']}"
+    if picture is not None and picture.port.dtype == "uint8":
+        yield from ((key, "the input takes uint8 pixels as they are") for key in ("mean", "std"))
+    if verdict.family != "rfdetr":
+        yield "background", f"the family is {verdict.family}"
+    if verdict.task != "keypoints":
+        yield "kpt_shape", f"the task is {verdict.task}"
+    if verdict.task != "classify":
+        yield "multi_label", f"the task is {verdict.task}"
+    if not needs_suppression(verdict.family):
+        yield "iou", f"objects of {verdict.family} do not overlap"
+
+
+def needs_suppression(family: str) -> bool:
+    """Whether the family gives several boxes for one object."""
+    return family in ("yolov8", "yolov5", "yolox", "yolox-decoded")
