@@ -120,7 +120,7 @@ def probabilistic_iou(first: Doubles, second: Doubles) -> Doubles:
     x, y = (first[:, None, axis] - second[None, :, axis] for axis in (0, 1))
     (a1, b1, c1), (a2, b2, c2) = _covariance(first), _covariance(second)
     a, b, c = a1[:, None] + a2, b1[:, None] + b2, c1[:, None] + c2
-    determinant = a * b - c * c
+    determinant = np.maximum(a * b - c * c, 0.0)  # rounding may take that of a very thin box below
     spread = (a * y * y + b * x * x - 2.0 * c * x * y) / (determinant + _EPSILON) * 0.25
     own = np.maximum(a1 * b1 - c1 * c1, 0.0)[:, None] * np.maximum(a2 * b2 - c2 * c2, 0.0)
     shape = 0.5 * np.log(determinant / (4.0 * np.sqrt(own) + _EPSILON) + _EPSILON)
