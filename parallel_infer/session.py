@@ -146,7 +146,7 @@ class Session:
 class Binding:
     """A run tied to memory; may run again and again, in one thread at a time. It keeps its arrays alive."""
 
-    __slots__ = ("_buffers", "_fixed", "_inputs", "_io", "_session")
+    __slots__ = ("_allocated", "_buffers", "_fixed", "_inputs", "_io", "_session")
 
     def __init__(self, session: Session, inputs: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> None:
         sizes = session.signature.check(inputs)
@@ -157,7 +157,8 @@ class Binding:
         self._io = session._ort.io_binding()
         self._inputs = {name: _contiguous(name, array) for name, array in inputs.items()}
         self._fixed: dict[str, np.ndarray] = {}
-        self._buffers: dict[str, np.ndarray] = {}
+        self._allocated: list[str] = []  # outputs that each run gets memory for
+        self._buffers: dict[str, np.ndarray] = {}  # where some of those are copied to
         with session._run(None):
             self._bind_inputs()
             for tensor in session.signature.outputs:
@@ -173,16 +174,18 @@ class Binding:
             if self._session._copies_inputs:  # other devices get their copy at binding, so new content is bound anew
                 self._bind_inputs()
                 self._io.synchronize_inputs()
+            for name in self._allocated:  # else the memory of the last run, and its shape, would be taken again
+                self._io.bind_output(name, "cpu")
             self._session._ort.run_with_iobinding(self._io, options)
             self._io.synchronize_outputs()
             return self._outputs()
 
     def _outputs(self) -> dict[str, np.ndarray]:
         outputs = dict(self._fixed)
-        if len(outputs) == len(self._session.signature.outputs):
+        if not self._allocated:
             return outputs
-        values = zip(self._session.signature.outputs, self._io.get_outputs(), strict=True)
-        for name, value in ((tensor.name, value) for tensor, value in values if tensor.name not in outputs):
+        # ONNX Runtime lists outputs in the order they were bound in: the fixed ones at the start, then these.
+        for name, value in zip(self._allocated, self._io.get_outputs()[len(self._fixed) :], strict=True):
             array: np.ndarray = value.numpy()
             outputs[name] = _copied(name, array, self._buffers[name]) if name in self._buffers else array
         return outputs
@@ -193,7 +196,7 @@ class Binding:
 
     def _bind_output(self, tensor: DeclaredTensor, array: np.ndarray | None, sizes: dict[str, int]) -> None:
         if array is None:
-            self._io.bind_output(tensor.name, "cpu")
+            self._allocated.append(tensor.name)
             return
         _contiguous(tensor.name, array)
         if not array.flags.writeable:
@@ -204,7 +207,7 @@ class Binding:
             self._io.bind_output(tensor.name, "cpu", 0, tensor.dtype.type, array.shape, pointer)
             self._fixed[tensor.name] = array
         elif _is_bytes(array):
-            self._io.bind_output(tensor.name, "cpu")
+            self._allocated.append(tensor.name)
             self._buffers[tensor.name] = array
         else:
             raise BadInput(f"the array for output {tensor} is {array.dtype} {list(array.shape)}")
