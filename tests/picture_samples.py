@@ -23,6 +23,12 @@ def photo(width: int = 96, height: int = 64) -> Frame:
     return cv2.resize(cv2.imread(str(PICTURES / "coffee.png")), (width, height), interpolation=cv2.INTER_AREA)
 
 
+def bounds(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+    """Left, top, right and bottom of what is true in `mask`, [h, w]."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
+
+
 def encoded(suffix: str, frame: npt.NDArray[np.generic], *parameters: int) -> bytes:
     done, payload = cv2.imencode(suffix, frame, parameters)
     assert done
@@ -88,6 +94,12 @@ def png_bomb(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         png_chunk(kind, content) for kind, content in ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b""))
     )
+
+
+def peak() -> int:
+    """Most memory this process ever held, in KiB. Unlike `ru_maxrss` it does not begin with the parent's."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0])
 
 
 def resized_header(payload: bytes, width: int, height: int) -> bytes:

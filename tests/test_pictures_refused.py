@@ -217,12 +217,13 @@ def bombs(tmp_path_factory):
 def test_bombs_take_no_memory(bombs):
     """The worst of all bombs in one process: its peak grows by less than 100 MB."""
     script = """
-import pathlib, resource, sys
+import pathlib, sys
 from parallel_infer.errors import BadInput
 from stages.pictures import Decoder, PictureLimits
+from tests.picture_samples import peak
 decoder = Decoder(PictureLimits())
 payloads = [path.read_bytes() for path in sorted(pathlib.Path(sys.argv[1]).iterdir())]
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 for payload in payloads:
     try:
         decoder.decode(payload)
@@ -230,7 +231,7 @@ for payload in payloads:
         continue
     else:
         raise SystemExit("decoded a bomb")
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(peak() - before)
 """
     done = subprocess.run([sys.executable, "-c", script, bombs], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 100_000  # KiB
@@ -240,10 +241,10 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 def test_opencv_has_its_own_limit_and_one_thread():
     """Behind ours, for whatever a header may hide; it must be set before the import."""
     script = """
-import stages.pictures, struct, sys, zlib
+import stages.pictures
 from stages.opencv import MAX_PIXELS, cv2
 import numpy as np
-from tests.picture_samples import encoded, photo, resized_header
+from tests.picture_samples import encoded, peak, photo, resized_header
 assert cv2.getNumThreads() == 1
 side = int(MAX_PIXELS ** 0.5) + 1
 try:
@@ -251,7 +252,6 @@ try:
 except cv2.error:
     frame = None
 assert frame is None
-import resource
-assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 300_000
+assert peak() < 300_000
 """
     subprocess.run([sys.executable, "-c", script], check=True)

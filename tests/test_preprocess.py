@@ -15,7 +15,7 @@ from parallel_infer.models import TensorSpec
 from stages.geometry import Geometry
 from stages.pictures import Decoder, PictureLimits
 from stages.preprocess import Preprocess, Preprocessor, constants
-from tests.picture_samples import encoded, exif, jpeg_with, photo, segment
+from tests.picture_samples import bounds, encoded, exif, jpeg_with, photo, segment
 
 IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
 NUMBERS = [
@@ -153,9 +153,7 @@ def test_geometry_leads_back_within_half_a_pixel(width, height, across, down, re
     """Corners of the part of the row that holds the picture are corners of the part of the picture it holds."""
     preprocess = wish(across, down, resize, crop_fraction=fraction, pad=0, color="bgr")
     row, geometry = written(preprocess, np.full((height, width), 255, np.uint8))
-    x, y, right, bottom = cv2.boundingRect(row[..., 0])
-    right, bottom = x + right, y + bottom
-    found = geometry.boxes_to_frame(np.array([[x, y, right, bottom]], np.float32))[0]
+    found = geometry.boxes_to_frame(bounds(row[..., 0] > 0)[None])[0]
     if resize == "crop":
         middle = (found[:2] + found[2:]) / 2
         assert np.abs(middle - [width / 2, height / 2]).max() <= 0.51
@@ -184,10 +182,7 @@ def test_from_payload_to_row_and_back(resize, orientation, reduced):
     assert (frame.shape[:2] != upright.shape) == reduced
     geometry = preprocessor.write(frame, row, geometry)
     assert geometry[:2] == upright.shape[::-1]
-    found, expected = (np.array(cv2.boundingRect((pixels > 127).astype(np.uint8))) for pixels in (row[..., 0], upright))
-    found[2:] += found[:2]
-    expected[2:] += expected[:2]
-    error = geometry.boxes_to_frame(found[None].astype(np.float32))[0] - expected
+    error = geometry.boxes_to_frame(bounds(row[..., 0] > 127)[None])[0] - bounds(upright > 127)
     assert np.abs(error * np.array(geometry[2:4] * 2)).max() <= 0.75  # row pixels: thresholding finds whole ones
 
 
