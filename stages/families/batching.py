@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from stages.families.graph import Graph
 from stages.families.shapes import Shapes
 from stages.families.trial import Port, Trial, TrialFailed, sample
 
+_MOST_BYTES = 4 << 30  # of the inputs of a trial run
 _ENOUGH = 2  # jobs that tell a batch dimension that works from one that does not
 
 Constants = Mapping[str, list[float]]
@@ -69,6 +71,9 @@ def _attempt(graph: Graph, trial: Trial, shapes: Shapes, constants: Constants, b
 
 
 def _run(trial: Trial, shapes: Shapes, constants: Constants, batch: int) -> dict[str, npt.NDArray[Any]]:
+    size = batch * sum(math.prod(shapes[port.name]) * np.dtype(port.dtype).itemsize for port in trial.inputs)
+    if size > _MOST_BYTES:
+        raise TrialFailed(f"the inputs of a batch of {batch} take {size >> 20} MiB, above {_MOST_BYTES >> 20} MiB")
     inputs = {port.name: _filled(port, shapes[port.name], constants, batch) for port in trial.inputs}
     outputs = trial.run(inputs)
     for name, array in outputs.items():

@@ -12,7 +12,7 @@ from stages.families.graph import Graph
 from stages.families.metadata import Metadata
 from stages.families.overrides import Overrides
 from stages.families.picture import Picture
-from stages.families.trial import Port
+from stages.families.trial import NAMELESS, Port
 
 DEFAULT_SIDE = 640
 MOST_BYTES = 1 << 30  # of all inputs of one job
@@ -40,13 +40,15 @@ def row_of(
     _check_given(inputs, overrides)
     warnings: tuple[str, ...] = ()
     guessed = False
-    shapes: Shapes = {}
+    settled: dict[str, tuple[int | str, ...]] = {}
     for port in inputs:
         dims = _given(port, overrides) or port.dims[1:]
         if picture is not None and port.name == picture.port.name:
             size, guessed = _picture_size(picture, dims, metadata, overrides)
             dims = _with_size(picture, dims, size)
-        shapes[port.name] = _closed(port, dims)
+        settled[port.name] = dims
+    symbols = _symbols(inputs, settled)
+    shapes = {port.name: _closed(port, settled[port.name], symbols) for port in inputs}
     if guessed:
         side = f"{DEFAULT_SIDE} x {DEFAULT_SIDE}"
         warnings = (f"the graph takes pictures of any size and names none: {side} is used; set imgsz to change it",)
@@ -112,17 +114,27 @@ def _with_size(picture: Picture, dims: tuple[int | str, ...], size: tuple[int, i
     return tuple(settled)
 
 
-def _closed(port: Port, dims: tuple[int | str, ...]) -> tuple[int, ...]:
-    """`dims` with every dimension a number: the two inputs that families know are filled in, others must be given."""
+def _symbols(inputs: tuple[Port, ...], settled: dict[str, tuple[int | str, ...]]) -> dict[str, int]:
+    """The size of every symbol that some input has settled: the same symbol is the same size in all inputs."""
+    return {
+        symbol: size
+        for port in inputs
+        for symbol, size in zip(port.dims[1:], settled[port.name], strict=True)
+        if isinstance(symbol, str) and isinstance(size, int) and symbol != NAMELESS
+    }
+
+
+def _closed(port: Port, dims: tuple[int | str, ...], symbols: dict[str, int]) -> tuple[int, ...]:
+    """`dims` with every dimension a number: by its symbol, by what families know of an input, or it must be given."""
     known = {TARGET_SIZES: 2, PIXEL_MASK: _MASK_SIDE}.get(port.name)
-    closed = tuple(known if isinstance(dim, str) and known is not None else dim for dim in dims)
-    if any(isinstance(dim, str) for dim in closed):
+    closed = [symbols.get(dim, known) if isinstance(dim, str) else dim for dim in dims]
+    if None in closed:
         example = ", ".join(str(dim) if isinstance(dim, int) else "?" for dim in dims)
         raise ModelRejected(
             f"input {port} leaves dimensions open besides the batch; "
             f"give them with shapes = {{{port.name} = [{example}]}}, without the batch dimension"
         )
-    shape = tuple(int(dim) for dim in closed)
+    shape = tuple(dim for dim in closed if dim is not None)
     if any(dim < 1 for dim in shape):
         raise ModelRejected(f"input {port} has a dimension without elements; expected 1 or more")
     return shape

@@ -20,6 +20,7 @@ from parallel_infer.session import Session, Stop
 from parallel_infer.session_config import GraphOptimization, SessionConfig
 from parallel_infer.signature import DeclaredTensor
 
+NAMELESS = "?"  # a dimension that varies and has no name
 TIME_LIMIT = 60.0  # seconds for one run
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -73,7 +74,7 @@ class Trial:
 
 
 def _port(tensor: DeclaredTensor) -> Port:
-    dims = tuple("?" if dimension is None else dimension for dimension in tensor.dimensions)
+    dims = tuple(NAMELESS if dimension is None else dimension for dimension in tensor.dimensions)
     return Port(tensor.name, tensor.dtype.name, dims)
 
 

@@ -332,6 +332,12 @@ def test_a_picture_has_three_channels(tmp_path: Path) -> None:
     assert tensor.inputs[0].shape == (4, 32, 32)
 
 
+def test_a_dimension_with_a_name_is_given_once(tmp_path: Path) -> None:
+    inputs: dict[str, tuple[str, Dims]] = {"ids": ("int64", ("n", "length")), "mask": ("int64", ("n", "length"))}
+    spec = describe("m", saved(tiny({"y": zeros(3)}, inputs), tmp_path), {"shapes": {"mask": [7]}})
+    assert [tensor.shape for tensor in spec.inputs] == [(7,), (7,)]
+
+
 def test_a_guessed_size_is_not_good_enough_for_tensors(tmp_path: Path) -> None:
     path = saved(tiny({"strange": zeros(2, 3, 4, 5)}, images(DYNAMIC)), tmp_path)
     with pytest.raises(ModelRejected, match=r"shapes = \{images"):

@@ -206,6 +206,9 @@ def test_detr_with_a_pixel_mask(tmp_path: Path) -> None:
     assert spec.inputs[0].shape == (3, 96, 128)
     assert set(spec.preprocess["constants"]["pixel_mask"]) == {1.0}
     assert len(spec.preprocess["constants"]["pixel_mask"]) == np.prod(spec.inputs[1].shape)
+    inputs["pixel_mask"] = ("int64", ("b", "h", "w"))
+    spec = spec_of(tmp_path, outputs, overrides={"imgsz": [96, 128]}, inputs=inputs)
+    assert spec.inputs[1].shape == (96, 128)
     assert (spec.parameters["background"], spec.parameters["softmax"]) == (91, True)
 
 

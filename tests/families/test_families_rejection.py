@@ -101,6 +101,7 @@ GRAPHS: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "no batch in the output": (not_per_job, "its first dimension is not the batch"),
     "fails at run": (too_small, r"failed a trial run with x \[1, 3\]"),
     "huge input": (lambda: ports(value("x", ["n", 1 << 30]), value("y", ["n", 1 << 30])), "at most 1024 MiB"),
+    "huge batch": (lambda: ports(value("x", [1 << 40, 3]), value("y", [1 << 40, 3])), "batch of 1099511627776 take"),
     "empty dimension": (lambda: ports(value("x", ["n", 0]), value("y", ["n", 0])), "without elements"),
     "no batch": (lambda: ports(value("x", [0, 3]), value("y", [0, 3])), "batch of 0"),
 }
