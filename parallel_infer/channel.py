@@ -7,7 +7,7 @@ together travel together. `receive` drains a socket before anybody sleeps on it 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -23,6 +23,10 @@ class Hello(msgspec.Struct, frozen=True):
 _encode = msgspec.msgpack.Encoder().encode
 _DRAIN = 256  # frames taken in one go, so that no socket starves the rest of a loop
 _RECONNECT_MS = 10
+# Plain numbers: combining zmq's flag enums costs more than the call they are for.
+_NOW = int(zmq.NOBLOCK)
+_MORE = int(zmq.SNDMORE)
+_NOW_MORE = _NOW | _MORE
 
 
 def new_context() -> zmq.Context[zmq.Socket[bytes]]:
@@ -48,17 +52,20 @@ class Router(Generic[Received]):
         self._socket.bind(address)
         self._decode = msgspec.msgpack.Decoder(list[received]).decode
         self._waiting: dict[bytes, list[Any]] = {}
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
 
     def receive(self, timeout: float | None) -> Iterator[tuple[bytes, Received | Hello]]:
         """Messages with their senders; waits up to `timeout` seconds (None: for ever) for the first."""
-        receive = self._socket.recv_multipart
-        if not self._socket.poll(-1 if timeout is None else max(0, int(timeout * 1000 + 0.999))):
-            return
-        for _ in range(_DRAIN):
+        receive = self._socket.recv
+        for number in range(_DRAIN):
             try:
-                peer, frame = receive(zmq.NOBLOCK)
+                peer = receive(_NOW)
             except zmq.Again:
-                return
+                if number or not self._poller.poll(_milliseconds(timeout)):
+                    return
+                peer = receive()
+            frame = receive()
             if not frame:
                 yield peer, Hello()
                 continue
@@ -75,10 +82,13 @@ class Router(Generic[Received]):
 
     def flush(self) -> None:
         """Send what waits. Peers that are gone get nothing: who watches over them says so."""
-        send = self._socket.send_multipart
+        send = self._socket.send
         for peer, messages in self._waiting.items():
-            with contextlib.suppress(zmq.ZMQError):
-                send((peer, _encode(messages)), zmq.NOBLOCK)
+            try:
+                send(peer, _NOW_MORE)
+            except zmq.ZMQError:
+                continue
+            send(_encode(messages))
         self._waiting.clear()
 
     def close(self) -> None:
@@ -107,7 +117,7 @@ class Link(Generic[Received]):
         messages: list[Received] = []
         for _ in range(_DRAIN):
             try:
-                messages += self._decode(self.socket.recv(zmq.NOBLOCK))
+                messages += self._decode(self.socket.recv(_NOW))
             except zmq.Again:
                 break
         return messages
@@ -149,7 +159,7 @@ class AnswerLink:
     def flush(self) -> None:
         """Send what waits as one message of several frames."""
         if self._messages:
-            self._socket.send_multipart([_encode(self._messages), *self._payloads])
+            self._socket.send_multipart([_encode(self._messages), *self._payloads], copy=not self._payloads)
             self._messages.clear()
             self._payloads.clear()
 
@@ -170,7 +180,7 @@ class AnswerInlet(Generic[Received]):
         """Messages that are there, each with the payload frames of its batch."""
         for _ in range(_DRAIN):
             try:
-                frames = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
+                frames = self.socket.recv_multipart(_NOW, copy=False)
             except zmq.Again:
                 return
             for message in self._decode(frames[0].buffer):
@@ -209,14 +219,14 @@ class Front:
         """Messages that are there: sender, then the client's frames."""
         for _ in range(_DRAIN):
             try:
-                yield self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
+                yield self.socket.recv_multipart(_NOW, copy=False)
             except zmq.Again:
                 return
 
     def send(self, frames: list[Any]) -> None:
         """Send frames, the first being the client. A client that is gone or does not read loses them."""
         try:
-            self.socket.send_multipart(frames, zmq.NOBLOCK)
+            _send_frames(self.socket, frames)
         except zmq.ZMQError:
             self.unread += 1
 
@@ -242,5 +252,16 @@ class Watch:
 
     def wait(self, timeout: float | None) -> set[Any]:
         """What has something within `timeout` seconds (None: for ever)."""
-        milliseconds = None if timeout is None else max(0, int(timeout * 1000 + 0.999))
-        return {source for source, _ in self._poller.poll(milliseconds)}
+        return {source for source, _ in self._poller.poll(_milliseconds(timeout))}
+
+
+def _milliseconds(timeout: float | None) -> int | None:
+    """For a poller: rounded up, so that a timer is never looked at just before its time."""
+    return None if timeout is None else max(0, int(timeout * 1000 + 0.999))
+
+
+def _send_frames(socket: zmq.Socket[bytes], frames: Sequence[Any]) -> None:
+    """All frames or none, without waiting. Raises ZMQError where the first cannot be sent."""
+    last = len(frames) - 1
+    for number, frame in enumerate(frames):
+        socket.send(frame, _NOW_MORE if number < last else _NOW)

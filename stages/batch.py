@@ -55,6 +55,7 @@ class AutoBatch:
         self.fixed = fixed
         self.max_delay = max_delay
         self.times = BatchTimes()
+        self._sizes = _sizes(self.max_batch)
         self.target = fixed or self.preferred or self.max_batch
 
     def learn(self, times: Mapping[int, float]) -> None:
@@ -75,7 +76,7 @@ class AutoBatch:
     def _worthwhile(self) -> int:
         if len(self.times.seconds) < 2:
             return self.max_batch
-        costs = {size: (self.times.estimate(size) + _RUN_OVERHEAD) / size for size in _sizes(self.max_batch)}
+        costs = {size: (self.times.estimate(size) + _RUN_OVERHEAD) / size for size in self._sizes}
         enough = min(costs.values()) * _WORTH
         return next(size for size, cost in costs.items() if cost <= enough)
 

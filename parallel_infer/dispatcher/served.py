@@ -69,7 +69,8 @@ class Served:
         while last - first + 1 < size and self._innocent(first - 1):
             first -= 1
         neighbours = last - first + 1
-        if neighbours * 2 > size or neighbours == len(self.ready):
+        at_the_end = first == 0 or last == self.rows.count - 1  # the next rows are neighbours again
+        if neighbours * 2 > size or neighbours == len(self.ready) or at_the_end:
             chosen = [self.ready[row] for row in range(first, last + 1)]
         else:
             chosen = [job for job in self.ready.values() if job is oldest or not job.deaths][:size]
