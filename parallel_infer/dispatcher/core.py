@@ -186,7 +186,7 @@ class Core:
         served.counts["rows"] += batch.size
         served.counts["gathered"] += message.gathered
         served.batch_sizes[batch.size] += 1
-        batch.inferred = now
+        batch.inferred = message.started + message.seconds
         batch.shapes = message.shapes
         failed = {row.index: row for row in message.failed}
         positions = []

@@ -56,7 +56,7 @@ class Job:
         return (
             self.decode_started - self.admit.received,
             self.decode_seconds,
-            self.infer_started - self.decoded,
+            self.infer_started - self.decode_started - self.decode_seconds,
             self.infer_seconds,
         )
 
