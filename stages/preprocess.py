@@ -53,14 +53,17 @@ class Preprocessor:
         """`dtype` (float32, float16 or uint8) and `layout` are those of the rows. Raises ConfigError."""
         _check(preprocess, dtype)
         self._preprocess = preprocess
+        self._layout = layout
         height, width = preprocess.height, preprocess.width
         self.shape = (3, height, width) if layout == "nchw" else (height, width, 3)
         self.dtype = np.dtype(dtype)
         self._canvas: Frame = np.empty((height, width, 3), np.uint8)
         self._pixels: Frame = np.empty(self.shape, np.uint8)
         self._floats: Floats | None = np.empty(self.shape, np.float32) if dtype == "float16" else None
-        self._mean = _spread(preprocess.mean, self.shape, neutral=0.0)
-        self._std = _spread(preprocess.std, self.shape, neutral=1.0)
+        # NumPy is slow over a last axis of three, so NHWC is normalised line by line.
+        self._lines = self.shape if layout == "nchw" else (height, width * 3)
+        self._mean = None if set(preprocess.mean) == {0.0} else _spread(preprocess.mean, layout, width)
+        self._std = None if set(preprocess.std) == {1.0} else _spread(preprocess.std, layout, width)
 
     def least_scale(self, width: int, height: int) -> float:
         """For `Decoder.decode`: the smallest scale at which no pixel of the row has to be made up."""
@@ -87,20 +90,31 @@ class Preprocessor:
         pixels = row if self.dtype == np.uint8 else self._pixels
         self._arrange(pixels)
         if self.dtype == np.float32:
-            _normalise(pixels, self._mean, self._std, row)
+            self._normalise(pixels, row)
         elif self._floats is not None:
-            _normalise(pixels, self._mean, self._std, self._floats)
+            self._normalise(pixels, self._floats)
             np.copyto(row, self._floats, casting="same_kind")
 
     def _arrange(self, pixels: Frame) -> None:
         """Colours and axes, into `pixels` of the row's shape."""
         rgb = self._preprocess.color == "rgb"
-        if self.shape[0] == 3:
+        if self._layout == "nchw":
             cv2.split(self._canvas, list(pixels[::-1] if rgb else pixels))
         elif rgb:
             cv2.cvtColor(self._canvas, cv2.COLOR_BGR2RGB, dst=pixels)
         else:
             np.copyto(pixels, self._canvas)
+
+    def _normalise(self, pixels: Frame, floats: Floats) -> None:
+        given, out = pixels.reshape(self._lines), floats.reshape(self._lines)
+        if self._mean is not None:
+            np.subtract(given, self._mean, out=out)
+            if self._std is not None:
+                np.divide(out, self._std, out=out)
+        elif self._std is not None:
+            np.divide(given, self._std, out=out)
+        else:
+            np.copyto(out, given)
 
 
 def constants(preprocess: Preprocess, inputs: Sequence[TensorSpec]) -> dict[str, Row]:
@@ -137,30 +151,12 @@ def _check(preprocess: Preprocess, dtype: str) -> None:
         raise ConfigError(f"std is {preprocess.std} and mean {preprocess.mean}; both must be finite, and std not 0")
 
 
-def _spread(values: tuple[float, float, float], shape: tuple[int, ...], neutral: float) -> Floats | None:
-    """`values` so that they broadcast over a row, or None where they change nothing.
-
-    Over NHWC a whole line of pixels is laid out: NumPy is slow over a last axis of three.
-    """
-    if set(values) == {neutral}:
-        return None
+def _spread(values: tuple[float, float, float], layout: Layout, width: int) -> Floats:
+    """`values` so that they broadcast over a row: planes, or lines of pixels of that width."""
     if len(set(values)) == 1:
         return np.array(values[0], np.float32)
-    if shape[0] == 3:
-        return np.array(values, np.float32).reshape(3, 1, 1)
-    return np.tile(np.array(values, np.float32), shape[1])
-
-
-def _normalise(pixels: Frame, mean: Floats | None, std: Floats | None, floats: Floats) -> None:
-    lines = (len(pixels), -1) if pixels.shape[-1] == 3 else pixels.shape
-    given, out = pixels.reshape(lines), floats.reshape(lines)
-    if mean is not None:
-        np.subtract(given, mean, out=out)
-        given = out  # type: ignore[assignment]  # from here on the numbers are floats
-    if std is not None:
-        np.divide(given, std, out=out)
-    elif mean is None:
-        np.copyto(out, given)
+    spread = np.array(values, np.float32)
+    return spread.reshape(3, 1, 1) if layout == "nchw" else np.tile(spread, width)
 
 
 def _chained(first: Geometry, second: Geometry) -> Geometry:

@@ -60,6 +60,14 @@ def test_a_row_is_the_plain_formula_to_the_bit(layout, dtype, color, numbers):
     assert np.array_equal(row, plainly(preprocess, cv2.resize(photo(201, 133), (64, 48)), dtype, layout))
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("size", [(3, 3), (1, 3), (3, 1), (1, 1), (5, 3), (3, 5)])
+def test_tiny_rows_do_not_confuse_the_axes(layout, size):
+    preprocess = wish(*size, **IMAGENET)
+    row, _ = written(preprocess, photo(20, 30), "float32", layout)
+    assert np.array_equal(row, plainly(preprocess, cv2.resize(photo(20, 30), size), "float32", layout))
+
+
 def letterbox(frame, width, height, pad, centred):
     """As Ultralytics' LetterBox does it, with copyMakeBorder."""
     ratio = min(height / frame.shape[0], width / frame.shape[1])
