@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,8 +52,8 @@ class ParallelRun:
             for _ in range(workers):
                 pool.submit(self._work)
             with self._changed:
-                while self._left:
-                    self._changed.wait(self._expire())
+                while (pause := self._expire()) is not None:
+                    self._changed.wait(pause)
         finally:
             self.stop()  # an interrupted wait must not leave runs behind
             pool.shutdown(wait=False)
@@ -80,7 +81,7 @@ class ParallelRun:
             if index is None:
                 return None
             stop = Stop()
-            due = float("inf") if self._timeout is None else time.monotonic() + self._timeout
+            due = math.inf if self._timeout is None else time.monotonic() + self._timeout
             self._running[index] = (due, stop)
             self._changed.notify_all()
             return index, stop
@@ -94,13 +95,13 @@ class ParallelRun:
             return InferError(f"input {index} failed: {type(error).__name__}")
 
     def _expire(self) -> float | None:
-        """Stops what is overdue; seconds until the next is due."""
+        """Stops what is overdue; seconds until the next is due, None once every place is taken."""
         now = time.monotonic()
         for index in [index for index, (due, _) in self._running.items() if due <= now]:
             self._running.pop(index)[1].set()
             self._place(index, DeadlineExceeded(f"input {index} took longer than timeout = {self._timeout} s"))
-        due = min((due for due, _ in self._running.values()), default=float("inf"))
-        return None if due == float("inf") or not self._left else max(0.0, due - now)
+        due = min((due for due, _ in self._running.values()), default=math.inf)
+        return min(threading.TIMEOUT_MAX, max(0.0, due - now)) if self._left else None
 
     def _place(self, index: int, outcome: Outputs | InferError) -> None:
         """First come, first served: the outcome of a run that was given up is dropped."""

@@ -73,6 +73,8 @@ class Signature:
 
     def check(self, inputs: Mapping[str, np.ndarray]) -> dict[str, int]:
         """The size of every symbol in the inputs; `BadInput` where they are not what the model takes."""
+        if not isinstance(inputs, Mapping):
+            raise BadInput(f"the model takes a map of {_listed(self.inputs)}; it was given a {type(inputs).__name__}")
         sizes: dict[str, int] = {}
         if len(inputs) != len(self.inputs) or any(tensor.name not in inputs for tensor in self.inputs):
             raise BadInput(f"the model takes {_listed(self.inputs)}; it was given {', '.join(inputs) or 'nothing'}")

@@ -68,6 +68,7 @@ def test_strided_inputs_are_taken():
         ({"x": floats(1, 8).astype(">f4")}, r"float32"),
         ({"x": floats(1, 7)}, r"given float32 \[1, 7\]"),
         ({"x": floats(8)}, r"given float32 \[8\]"),
+        (None, "a map of x"),
         ({"x": [[1.0] * 8]}, r"a list, not a NumPy array"),
     ],
 )
