@@ -51,19 +51,18 @@ def _processes(server: LocalServer) -> int:
 
 
 def _show_answers(client: Client, output: Path) -> None:
+    import cv2
     from rich.console import Console
     from rich.table import Table
-
-    from parallel_infer.drawing import read_picture, write_picture
 
     output.mkdir(parents=True, exist_ok=True)
     table = Table("picture", "model", "answer", "ms", title="Answers")
     for path in sorted(PICTURES.glob("*.png")):
-        picture = read_picture(path)
+        picture = cv2.imread(str(path))
         for model in MODELS:
             answer = client.infer(model, path)
             table.add_row(path.name, model, _summary(answer), f"{answer.timing['total'] * 1000:.1f}")
-            write_picture(output / f"{path.stem}-{model}.png", answer.draw(picture))
+            cv2.imwrite(str(output / f"{path.stem}-{model}.jpg"), answer.draw(picture))
     Console().print(table)
 
 
