@@ -15,46 +15,72 @@ from stages.layouts import Candidates, Floats, Ints, Layout, Outputs, require_fi
 from stages.opencv import cv2
 from stages.tasks.options import DetectOptions
 
-Suppress = Callable[[Floats, float], Ints]  # boxes of one class, best first, and the threshold -> places kept
+Suppress = Callable[[Floats, float], Ints]  # boxes, best first, and the threshold -> places kept
 Doubles = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
 _BLOCK = 128  # rotated boxes compared at once: small enough for the cache, large enough to amortise the calls
+_PAIRS = 40  # comparisons per box up to which it is cheaper to do all of them than to hand the boxes to OpenCV
 _EPSILON = 1e-7
 
 
 def find(layout: Layout, outputs: Outputs, options: DetectOptions) -> Candidates:
     """The detections in `outputs`, at most `max_detections`, best first; overlap is the IoU of the boxes."""
     candidates = layout.candidates(outputs, options)
-    if not layout.overlapping:
-        return candidates.first(options.max_detections)
-    return _survivors(candidates, candidates.boxes, suppress, options)
+    if layout.overlapping and options.class_agnostic:
+        candidates = candidates.take(suppress(candidates.boxes, options.iou))
+    elif layout.overlapping:
+        candidates = candidates.take(suppress_in_classes(candidates.boxes, candidates.classes, options.iou))
+    return candidates.first(options.max_detections)
 
 
 def find_rotated(layout: Layout, outputs: Outputs, options: DetectOptions) -> Candidates:
     """The same for rotated boxes, whose angle is the candidates' one extra number; overlap is `probabilistic_iou`."""
     candidates = layout.candidates(outputs, options)
     require_finite(candidates.extra)
-    if not layout.overlapping:
-        return candidates.first(options.max_detections)
-    rotated = np.concatenate((candidates.boxes, candidates.extra), axis=1)
-    return _survivors(candidates, rotated, suppress_rotated, options)
+    if layout.overlapping:
+        boxes = np.concatenate((candidates.boxes, candidates.extra), axis=1)
+        classes = np.zeros_like(candidates.classes) if options.class_agnostic else candidates.classes
+        candidates = candidates.take(_one_by_one(boxes, classes, suppress_rotated, options.iou))
+    return candidates.first(options.max_detections)
 
 
-def _survivors(candidates: Candidates, boxes: Floats, method: Suppress, options: DetectOptions) -> Candidates:
-    if options.class_agnostic:
-        kept = method(boxes, options.iou)
-    else:
-        kept = _per_class(boxes, candidates.classes, method, options.iou)
-    return candidates.take(kept[: options.max_detections])
+def suppress_in_classes(boxes: Floats, classes: Ints, iou: float) -> Ints:
+    """Places of the boxes that stay, ascending, where only boxes of one class suppress each other.
+
+    `boxes` [n, 4] xyxy, best first. With few boxes per class all pairs are compared at once.
+    """
+    order = np.argsort(classes, kind="stable")
+    ordered = classes[order]
+    rivals = np.searchsorted(ordered, ordered, side="right") - np.arange(1, len(boxes) + 1)
+    pairs = int(rivals.sum())
+    if pairs > _PAIRS * len(boxes):
+        return _one_by_one(boxes, classes, suppress, iou)
+    better = np.repeat(np.arange(len(boxes)), rivals)
+    worse = np.arange(1, pairs + 1) - np.repeat(np.cumsum(rivals) - rivals, rivals) + better
+    precise = boxes[order].astype(np.float64)
+    overlapping = _iou(precise[better], precise[worse]) > iou
+    stays = _greedy(better[overlapping], worse[overlapping], len(boxes))
+    return np.sort(order[stays])
 
 
-def _per_class(boxes: Floats, classes: Ints, method: Suppress, iou: float) -> Ints:
+def _one_by_one(boxes: Floats, classes: Ints, method: Suppress, iou: float) -> Ints:
     """Suppress each class on its own: fewer pairs than shifting classes apart, and right for boxes of any size."""
     order = np.argsort(classes, kind="stable")
     starts = np.flatnonzero(np.diff(classes[order])) + 1
     kept = [group[method(boxes[group], iou)] for group in np.split(order, starts)]
     return np.sort(np.concatenate(kept))
+
+
+def _iou(first: Doubles, second: Doubles) -> Doubles:
+    """IoU of boxes [p, 4] and [p, 4], pair by pair; 0 where one has no area."""
+    shared = np.minimum(first[:, 2:], second[:, 2:]) - np.maximum(first[:, :2], second[:, :2])
+    sizes = np.maximum(first[:, 2:] - first[:, :2], 0.0), np.maximum(second[:, 2:] - second[:, :2], 0.0)
+    areas = sizes[0][:, 0] * sizes[0][:, 1], sizes[1][:, 0] * sizes[1][:, 1]
+    np.maximum(shared, 0.0, out=shared)
+    common = shared[:, 0] * shared[:, 1]
+    union = areas[0] + areas[1] - common
+    return np.asarray(np.divide(common, union, out=np.zeros_like(common), where=union > 0))
 
 
 def suppress(boxes: Floats, iou: float) -> Ints:
@@ -91,20 +117,21 @@ def suppress_rotated(boxes: Floats, iou: float) -> Ints:
     for start in range(0, len(boxes), _BLOCK):
         block = np.arange(start, min(start + _BLOCK, len(boxes)))
         block = block[~(probabilistic_iou(precise[kept], precise[block]) > iou).any(axis=0)]
-        overlapping = np.triu(probabilistic_iou(precise[block], precise[block]) > iou, 1)
-        kept = np.concatenate((kept, block[_greedy(overlapping)]))
+        better, worse = np.nonzero(np.triu(probabilistic_iou(precise[block], precise[block]) > iou, 1))
+        kept = np.concatenate((kept, block[_greedy(better, worse, len(block))]))
     return kept
 
 
-def _greedy(overlapping: Flags) -> Flags:
-    """Which of n boxes stay, where `overlapping[i, j]` says that i, before j, overlaps it.
+def _greedy(better: Ints, worse: Ints, count: int) -> Flags:
+    """Which of `count` boxes stay, where each box of `better` overlaps the one beside it in `worse`.
 
     Greedy suppression is the only fixed point of "stays, unless one that stays suppresses it". Repeating that rule
     settles at least one more box, from the best downwards, each time; usually a few rounds settle all.
     """
-    stays: Flags = np.ones(len(overlapping), np.bool_)
+    stays: Flags = np.ones(count, np.bool_)
     while True:
-        following: Flags = np.logical_not(overlapping[stays].any(axis=0))
+        following: Flags = np.ones(count, np.bool_)
+        following[worse[stays[better]]] = False
         if np.array_equal(following, stays):
             return stays
         stays = following

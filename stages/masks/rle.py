@@ -6,6 +6,8 @@ grid column and stretched to the pixels whose centres lie in them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -16,6 +18,8 @@ from stages.tasks import Arrays
 
 Bytes = npt.NDArray[np.uint8]
 
+_MOST_GROUPS = 8  # of five bits: enough for the sign and 39 bits, more pixels than any picture has
+
 
 def run_lengths(masks: Masks, geometry: Geometry) -> Arrays:
     """`mask_rle` and `mask_rle_sizes` of the masks; see `stages.tasks.Task`.
@@ -23,11 +27,8 @@ def run_lengths(masks: Masks, geometry: Geometry) -> Arrays:
     A pixel belongs to an object if its centre lies in one of the object's cells and within its box.
     """
     grid = masks.grid_geometry(geometry)
-    encoded = [compress(_counts(plane, grid)) for plane in masks.planes]
-    return {
-        "mask_rle": np.concatenate(encoded) if encoded else np.empty(0, np.uint8),
-        "mask_rle_sizes": np.array([len(counts) for counts in encoded], np.int32),
-    }
+    text, sizes = compress([_counts(plane, grid) for plane in masks.planes])
+    return {"mask_rle": text, "mask_rle_sizes": sizes}
 
 
 def _counts(plane: Plane, grid: Geometry) -> Ints:
@@ -74,20 +75,27 @@ def _cell_runs(cells: npt.NDArray[np.bool_]) -> tuple[Ints, Ints, Ints]:
     return column, first, np.nonzero(change == -1)[1]
 
 
-def compress(counts: Ints) -> Bytes:
-    """COCO's text form of run lengths, as bytes.
+def compress(counts: Sequence[Ints]) -> tuple[Bytes, npt.NDArray[np.int32]]:
+    """COCO's text form of the run lengths of each object, as bytes, joined; and the number of bytes of each.
 
-    From the fourth count on, each is written as its difference to the count two before. A number is written in groups
-    of five bits, lowest first, each plus 48, with 32 added where more follow; the last group holds the sign
-    (`rleToString` in pycocotools' maskApi.c).
+    From the fourth count of an object on, each is written as its difference to the count two before. A number is
+    written in groups of five bits, lowest first, each plus 48, with 32 added where more follow; the last group holds
+    the sign (`rleToString` in pycocotools' maskApi.c).
     """
-    numbers = counts.astype(np.int64)
+    if not counts:
+        return np.empty(0, np.uint8), np.empty(0, np.int32)
+    numbers = np.concatenate([_differences(own) for own in counts])
+    groups = np.right_shift.outer(numbers, np.arange(0, 5 * _MOST_GROUPS, 5))
+    digits = groups & 31
+    done = groups >> 5 == np.where(digits & 16, -1, 0)
+    last = done.argmax(axis=1)[:, None]  # group of each number
+    place = np.arange(_MOST_GROUPS)
+    text = (digits + 48 + 32 * (place < last))[place <= last].astype(np.uint8)
+    starts = np.cumsum([0, *(len(own) for own in counts[:-1])])
+    return np.asarray(text, np.uint8), np.add.reduceat(last[:, 0] + 1, starts).astype(np.int32)
+
+
+def _differences(counts: Ints) -> Ints:
+    numbers = counts.copy()
     numbers[3:] -= counts[1:-2]
-    groups = np.stack([numbers >> shift for shift in range(0, 45, 5)], axis=1)
-    digits, rest = groups & 31, groups >> 5
-    done = rest == np.where(digits & 16, -1, 0)
-    length = done.argmax(axis=1)  # of each number, less one
-    place = np.arange(groups.shape[1])
-    written = place <= length[:, None]
-    characters = digits + 48 + 32 * (place < length[:, None])
-    return np.asarray(characters[written], np.uint8)
+    return numbers
