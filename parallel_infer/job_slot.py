@@ -44,8 +44,12 @@ class JobSlot:
         signature = self._session.signature
         self._binding = None  # so that an error below leaves nothing half done
         self._inputs = {tensor.name: np.empty(shapes[tensor.name], tensor.dtype) for tensor in signature.inputs}
-        known = {tensor.name: (tensor.shape(sizes), tensor.dtype) for tensor in signature.outputs}
-        outputs = {name: np.empty(shape, dtype) for name, (shape, dtype) in known.items() if shape is not None}
+        known = signature.output_shapes(sizes)
+        outputs = {
+            tensor.name: np.empty(known[tensor.name], tensor.dtype)
+            for tensor in signature.outputs
+            if tensor.name in known
+        }
         self._binding = self._session.bind(self._inputs, outputs)
         self._reused = frozenset(outputs)
         self._shapes = shapes

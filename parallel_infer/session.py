@@ -146,7 +146,7 @@ class Session:
 class Binding:
     """A run tied to memory; may run again and again, in one thread at a time. It keeps its arrays alive."""
 
-    __slots__ = ("_allocated", "_buffers", "_fixed", "_inputs", "_io", "_session")
+    __slots__ = ("_allocated", "_fixed", "_inputs", "_io", "_session", "_targets")
 
     def __init__(self, session: Session, inputs: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> None:
         sizes = session.signature.check(inputs)
@@ -158,7 +158,7 @@ class Binding:
         self._inputs = {name: _contiguous(name, array) for name, array in inputs.items()}
         self._fixed: dict[str, np.ndarray] = {}
         self._allocated: list[str] = []  # outputs that each run gets memory for
-        self._buffers: dict[str, np.ndarray] = {}  # where some of those are copied to
+        self._targets: dict[str, np.ndarray] = {}  # where some of those are copied to
         with session._run(None):
             self._bind_inputs()
             for tensor in session.signature.outputs:
@@ -187,7 +187,7 @@ class Binding:
         # ONNX Runtime lists outputs in the order they were bound in: the fixed ones at the start, then these.
         for name, value in zip(self._allocated, self._io.get_outputs()[len(self._fixed) :], strict=True):
             array: np.ndarray = value.numpy()
-            outputs[name] = _copied(name, array, self._buffers[name]) if name in self._buffers else array
+            outputs[name] = _copied(name, array, self._targets[name]) if name in self._targets else array
         return outputs
 
     def _bind_inputs(self) -> None:
@@ -201,16 +201,16 @@ class Binding:
         _contiguous(tensor.name, array)
         if not array.flags.writeable:
             raise BadInput(f"the array for output {tensor.name} cannot be written to")
-        expected = tensor.shape(sizes)
-        if tensor.fits(array) and expected in (None, array.shape) and (expected is not None or not _is_bytes(array)):
+        is_buffer = _is_bytes(array) and tensor.shape(sizes) is None
+        if not _is_bytes(array) and not tensor.can_receive(array, sizes):
+            raise BadInput(f"the array for output {tensor} is {array.dtype} {list(array.shape)}")
+        if tensor.fits(array) and tensor.can_receive(array, sizes) and not is_buffer:
             pointer = array.__array_interface__["data"][0]
             self._io.bind_output(tensor.name, "cpu", 0, tensor.dtype.type, array.shape, pointer)
             self._fixed[tensor.name] = array
-        elif _is_bytes(array):
-            self._allocated.append(tensor.name)
-            self._buffers[tensor.name] = array
         else:
-            raise BadInput(f"the array for output {tensor} is {array.dtype} {list(array.shape)}")
+            self._allocated.append(tensor.name)
+            self._targets[tensor.name] = array
 
 
 def reason(error: Exception) -> str:
@@ -250,12 +250,17 @@ def _is_bytes(array: np.ndarray) -> bool:
     return array.dtype == np.uint8 and array.ndim == 1
 
 
-def _copied(name: str, array: np.ndarray, buffer: np.ndarray) -> np.ndarray:
-    """`array` written to the start of `buffer`, as a view of its shape and dtype there."""
-    if array.nbytes > buffer.nbytes:
+def _copied(name: str, array: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """`array` written to `target`, or to its start where that is a buffer of bytes, as a view there."""
+    if array.shape == target.shape and array.dtype == target.dtype:
+        target[...] = array
+        return target
+    if not _is_bytes(target):
+        raise InferError(f"output {name} came as {list(array.shape)} where {list(target.shape)} was expected")
+    if array.nbytes > target.nbytes:
         raise ResourceUnavailable(
-            f"output {name} takes {array.nbytes} bytes, {buffer.nbytes} are reserved for it; raise max_output_mb"
+            f"output {name} takes {array.nbytes} bytes, {target.nbytes} are reserved for it; raise max_output_mb"
         )
-    view: np.ndarray = buffer[: array.nbytes].view(array.dtype).reshape(array.shape)
+    view: np.ndarray = target[: array.nbytes].view(array.dtype).reshape(array.shape)
     view[...] = array
     return view

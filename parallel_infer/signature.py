@@ -49,13 +49,20 @@ class DeclaredTensor:
 
     def fits(self, array: np.ndarray) -> bool:
         """Whether dtype, rank and the dimensions that are numbers agree."""
-        return (
-            array.dtype == self.dtype
-            and array.ndim == len(self.dimensions)
-            and all(
-                want == have for want, have in zip(self.dimensions, array.shape, strict=True) if isinstance(want, int)
-            )
-        )
+        return self._is_alike(array) and _agree(self.dimensions, array.shape)
+
+    def can_receive(self, array: np.ndarray, sizes: Mapping[str, int]) -> bool:
+        """Whether `array` can take this output where symbols have `sizes`.
+
+        A number as first dimension is not held against it: graphs with an open batch in their inputs often say 1 in
+        their outputs, wrongly. Only the run tells.
+        """
+        known = tuple(sizes.get(size) if isinstance(size, str) else size for size in self.dimensions)
+        first = (None if isinstance(size, int) else sizes.get(size or "") for size in self.dimensions[:1])
+        return self._is_alike(array) and _agree((*first, *known[1:]), array.shape)
+
+    def _is_alike(self, array: np.ndarray) -> bool:
+        return array.dtype == self.dtype and array.ndim == len(self.dimensions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,16 @@ class Signature:
         """The batch size the graph demands, the first dimension of its first input; None where any will do."""
         first = self.inputs[0].dimensions[:1] if self.inputs else ()
         return first[0] if first and isinstance(first[0], int) else None
+
+    def output_shapes(self, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+        """The shapes that can be relied on before a run, by output, where symbols have `sizes`."""
+        shapes = {}
+        for tensor in self.outputs:
+            shape = tensor.shape(sizes)
+            says_batch = tensor.dimensions[:1] and isinstance(tensor.dimensions[0], int)
+            if shape is not None and not (says_batch and self.batch is None):  # see DeclaredTensor.can_receive
+                shapes[tensor.name] = shape
+        return shapes
 
     def check(self, inputs: Mapping[str, np.ndarray]) -> dict[str, int]:
         """The size of every symbol in the inputs; `BadInput` where they are not what the model takes."""
@@ -98,6 +115,11 @@ def declared(name: str, onnx_type: str, shape: list[int | str | None]) -> Declar
         raise ModelRejected(f"{name} is a {onnx_type}; only tensors of numbers and booleans can be served")
     dimensions = tuple(size if size is None or isinstance(size, str) or size >= 0 else None for size in shape)
     return DeclaredTensor(name, np.dtype(_DTYPES[element]), dimensions)
+
+
+def _agree(dimensions: tuple[Dimension, ...], shape: tuple[int, ...]) -> bool:
+    """Whether every dimension that is a number is that number in `shape`, which is of the same length."""
+    return all(want == have for want, have in zip(dimensions, shape, strict=True) if isinstance(want, int))
 
 
 def _listed(tensors: tuple[DeclaredTensor, ...]) -> str:

@@ -37,6 +37,11 @@ def nonzero() -> bytes:
     )
 
 
+def wrong_about_its_batch() -> bytes:
+    """Y = -x [batch, 4], declared as [1, 4], as some exporters do."""
+    return model([node("Neg", ["x"], ["y"])], [tensor("x", FLOAT, ["batch", 4])], [tensor("y", FLOAT, [1, 4])])
+
+
 def three_kinds_of_output() -> bytes:
     """From x [batch, 4]: its negative, where it is not 0 (of unknown size), and its shape."""
     nodes = [node("NonZero", ["x"], ["found"]), node("Neg", ["x"], ["negative"]), node("Shape", ["x"], ["shape"])]

@@ -66,6 +66,13 @@ def test_outputs_of_unknown_size_come_back():
             np.testing.assert_array_equal(found, np.nonzero(array))
 
 
+def test_outputs_whose_batch_is_declared_wrongly_come_back():
+    with runner(models.wrong_about_its_batch(), jobs=1) as negative:
+        for batch in (1, 3, 2):
+            x = np.full((batch, 4), batch, np.float32)
+            np.testing.assert_array_equal(negative.result(negative.execute_async({"x": x}))["y"], -x)
+
+
 def test_when_all_jobs_are_busy_the_next_is_refused_at_once():
     with runner(models.endless()) as endless:
         handles = [endless.execute_async(FOREVER) for _ in range(2)]

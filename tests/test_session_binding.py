@@ -172,6 +172,17 @@ def test_a_read_only_output_and_an_unknown_name_are_refused(identity: Session):
         identity.bind({"x": array(8, 2).T})
 
 
+def test_an_output_whose_batch_is_declared_wrongly_lands_in_place():
+    session = Session(models.wrong_about_its_batch(), ONE_THREAD)
+    x, y = array(3, 4), np.zeros((3, 4), np.float32)
+    session.bind({"x": x}, {"y": y}).run()
+    np.testing.assert_array_equal(y, -x)
+    with pytest.raises(InferError, match=r"came as \[3, 4\] where \[2, 4\]"):
+        session.bind({"x": x}, {"y": y[:2]}).run()
+    with pytest.raises(BadInput):
+        session.bind({"x": x}, {"y": np.zeros((3, 5), np.float32)})
+
+
 def test_an_output_of_another_shape_than_bound_is_an_error():
     session = Session(models.reshaped(), ONE_THREAD)
     inputs = {"x": array(2, 8), "s": np.array([4, 4])}
