@@ -47,7 +47,7 @@ class JobHandle:
 class Runner:
     """Runs a model with up to `jobs` jobs in flight. All methods may be called from any thread.
 
-    `model` is a file or its bytes. `threads` compute together, None stands for all cores. `config` says everything
+    `model` is a file or its bytes. `threads` are for one run, None stands for all cores. `config` says everything
     else; `provider` and `threads` replace those in it where they are given. `ModelRejected` for a model that does not
     load, `ConfigError` for a provider that cannot be had.
     """

@@ -55,7 +55,7 @@ def _shapes(_context: click.Context, _option: click.Parameter, values: tuple[str
 @click.option(
     "--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", help="What it computes in."
 )
-@click.option("--threads", type=click.IntRange(1, 256), help="For all jobs together; all cores if not given.")
+@click.option("--threads", type=click.IntRange(1, 256), help="Of one run; all cores if not given.")
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), default=60.0, help="Seconds for one batch.")
 @click.option("--dry-run", is_flag=True, help="Random input; write nothing.")
 @click.option("--benchmark", is_flag=True, help="Run one batch at a time as well, and compare.")
