@@ -24,6 +24,7 @@ PACKAGES = (
     "onnx",
     "opencv-python-headless|opencv-python|opencv-contrib-python-headless|opencv-contrib-python",
     "prometheus_client",
+    "protobuf",
     "pyzmq",
     "rich",
     "setproctitle",
