@@ -112,7 +112,8 @@ class Runner:
         """Takes the job and returns at once; `ResourceUnavailable` when all jobs are busy, `BadInput` at once too.
 
         `callback` is called with the handle on a thread of the runner once the job is done, failed jobs included; by
-        then a slot is free, so it may start the next job. What it raises is logged and harms nothing.
+        then a slot is free, so it may start the next job, but not wait for it: its own thread may be the one to run it.
+        What it raises is logged and harms nothing.
         """
         slot, handle = self._claim()
         try:
