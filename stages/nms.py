@@ -58,8 +58,7 @@ def suppress_in_classes(boxes: Floats, classes: Ints, iou: float) -> Ints:
         return _one_by_one(boxes, classes, suppress, iou)
     better = np.repeat(np.arange(len(boxes)), rivals)
     worse = np.arange(1, pairs + 1) - np.repeat(np.cumsum(rivals) - rivals, rivals) + better
-    precise = boxes[order].astype(np.float64)
-    overlapping = _iou(precise[better], precise[worse]) > iou
+    overlapping = _iou(boxes[order].astype(np.float64), better, worse) > iou
     stays = _greedy(better[overlapping], worse[overlapping], len(boxes))
     return np.sort(order[stays])
 
@@ -72,15 +71,19 @@ def _one_by_one(boxes: Floats, classes: Ints, method: Suppress, iou: float) -> I
     return np.sort(np.concatenate(kept))
 
 
-def _iou(first: Doubles, second: Doubles) -> Doubles:
-    """IoU of boxes [p, 4] and [p, 4], pair by pair; 0 where one has no area."""
-    shared = np.minimum(first[:, 2:], second[:, 2:]) - np.maximum(first[:, :2], second[:, :2])
-    sizes = np.maximum(first[:, 2:] - first[:, :2], 0.0), np.maximum(second[:, 2:] - second[:, :2], 0.0)
-    areas = sizes[0][:, 0] * sizes[0][:, 1], sizes[1][:, 0] * sizes[1][:, 1]
-    np.maximum(shared, 0.0, out=shared)
-    common = shared[:, 0] * shared[:, 1]
-    union = areas[0] + areas[1] - common
-    return np.asarray(np.divide(common, union, out=np.zeros_like(common), where=union > 0))
+def _iou(boxes: Doubles, first: Ints, second: Ints) -> Doubles:
+    """IoU of the boxes [n, 4] at the places `first` with those at `second`, pair by pair; 0 where one has no area."""
+    columns = np.ascontiguousarray(boxes.T)
+    sizes = np.maximum(columns[2:] - columns[:2], 0.0)
+    areas = sizes[0] * sizes[1]
+    common = np.ones(len(first))
+    for start, end in ((columns[0], columns[2]), (columns[1], columns[3])):
+        shared = np.minimum(end.take(first), end.take(second))
+        shared -= np.maximum(start.take(first), start.take(second))
+        common *= np.maximum(shared, 0.0, out=shared)
+    union = areas.take(first) + areas.take(second)
+    union -= common
+    return np.asarray(np.divide(common, union, out=common, where=union > 0))
 
 
 def suppress(boxes: Floats, iou: float) -> Ints:

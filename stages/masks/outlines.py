@@ -23,13 +23,34 @@ from stages.masks import Masks, Plane, inside
 from stages.opencv import cv2
 from stages.tasks import Arrays
 
+Doubles = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+
 _TOLERANCE = 0.1  # cells; how far a simplified outline may be from the full one
 
-# Directions 0..7 around a cell, clockwise on the screen (the sweep goes the other way), and their number by
-# (dy + 1, dx + 1).
+# Directions 0..7 around a cell, clockwise on the screen.
 _DX: Ints = np.array([1, 1, 0, -1, -1, -1, 0, 1])
 _DY: Ints = np.array([0, 1, 1, 1, 0, -1, -1, -1])
-_NUMBER: Ints = np.array([[5, 6, 7], [4, -1, 0], [3, 2, 1]])
+_ALONE = 8  # stands for the direction of the next cell in a border of one cell
+_NUMBER: Ints = np.array([5, 6, 7, 4, _ALONE, 0, 3, 2, 1])  # of the direction, by (dy + 1) * 3 + dx + 1
+
+
+def _sides() -> tuple[Flags, Ints]:
+    """Which sides the sweep from the previous to the next cell passes, counter-clockwise: in order, at most four.
+
+    Both are [13 * 9, 4], by back * 9 + towards: whether there is a first, second ... side, and its direction.
+    """
+    passed = np.zeros((13, 9, 4), np.bool_)
+    directions = np.zeros((13, 9, 4), np.int64)
+    for back in range(8):
+        for towards in range(8):
+            span = (back - towards) % 8 or 8
+            sides = [(back - turn) % 8 for turn in range(1, span) if (back - turn) % 2 == 0]
+            passed[back, towards, : len(sides)] = True
+            directions[back, towards, : len(sides)] = sides
+    passed[_ALONE ^ 4, _ALONE] = True
+    directions[_ALONE ^ 4, _ALONE] = 6, 4, 2, 0
+    return passed.reshape(-1, 4), directions.reshape(-1, 4)
 
 
 class Rings(NamedTuple):
@@ -38,6 +59,9 @@ class Rings(NamedTuple):
     points: Floats  # [m, 2]
     sizes: Ints  # [r] points per ring
     objects: Ints  # [r] the object of each ring, ascending
+
+
+_PASSED, _DIRECTIONS = _sides()
 
 
 def polygons(masks: Masks, geometry: Geometry) -> Arrays:
@@ -66,28 +90,36 @@ def _cut(plane: Plane, grid: Geometry) -> Plane:
 
 
 def _beyond_box(plane: Plane) -> Plane:
-    """The plane with its edge cells repeated once more outside.
+    """The plane with its edge cells repeated once more outside, and cells beyond those that are not the object's.
 
     What touches the edge of the crop then goes on across the edge of the box, where it is cut off in a straight line.
     """
     if not plane.logits.size:
         return plane
-    padded: Any = cv2.copyMakeBorder(plane.logits, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
-    return Plane(padded, plane.left - 1, plane.top - 1, plane.box)
+    padded = cv2.copyMakeBorder(plane.logits, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+    closed: Any = cv2.copyMakeBorder(padded, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=-1.0)
+    return Plane(closed, plane.left - 2, plane.top - 2, plane.box)
 
 
 def _rings(planes: Sequence[Plane]) -> Rings:
-    """The outlines of all planes in grid cells, every crossing of 0 being a point."""
+    """The outlines of all planes in grid cells, every crossing of 0 being a point; cut off at the boxes."""
     borders = [(number, border) for number, plane in enumerate(planes) for border in _borders(plane)]
     if not borders:
         return Rings(np.empty((0, 2), np.float32), np.empty(0, np.int64), np.empty(0, np.int64))
     objects = np.array([number for number, _ in borders])
     sizes = np.array([len(border) for _, border in borders])
-    cells = np.concatenate([border for _, border in borders]).reshape(-1, 2).astype(np.int64)
-    crossing, direction, per_cell = _crossings(cells, sizes)
-    owners = np.repeat(objects, sizes)[crossing]
-    points = _between(planes, owners, cells[crossing], direction)
-    return Rings(points, np.add.reduceat(per_cell, np.cumsum(sizes) - sizes), objects)
+    cells = np.ascontiguousarray(np.concatenate([border for _, border in borders]).reshape(-1, 2).T, np.int64)
+    crossed, direction = _crossings(cells, sizes)
+    share = _shares(planes, np.repeat(objects, sizes), cells, crossed, direction)
+    ring_sizes = np.diff(np.searchsorted(crossed, np.cumsum(sizes)), prepend=0)
+    frames = np.array([(plane.left + 0.5, plane.top + 0.5, *plane.box) for plane in planes]).take(objects, axis=0)
+    left, top, first_x, first_y, last_x, last_y = (np.repeat(column, ring_sizes) for column in frames.T)
+    points = np.empty((len(crossed), 2), np.float32)
+    x = cells[0].take(crossed) + left + _DX.take(direction) * share
+    y = cells[1].take(crossed) + top + _DY.take(direction) * share
+    points[:, 0] = np.minimum(np.maximum(x, first_x), last_x)
+    points[:, 1] = np.minimum(np.maximum(y, first_y), last_y)
+    return Rings(points, ring_sizes, objects)
 
 
 def _borders(plane: Plane) -> Sequence[npt.NDArray[np.int32]]:
@@ -98,45 +130,31 @@ def _borders(plane: Plane) -> Sequence[npt.NDArray[np.int32]]:
     return contours  # type: ignore[return-value]
 
 
-def _crossings(cells: Ints, sizes: Ints) -> tuple[Ints, Ints, Ints]:
-    """Which cells the outline crosses out of, in which directions (0..7), in order; and how often for each cell."""
+def _crossings(cells: Ints, sizes: Ints) -> tuple[Ints, Ints]:
+    """Which of the `cells` [2, n] (x, y) the outline crosses out of, and in which directions, in order."""
     ends = np.cumsum(sizes)
-    following = np.arange(1, len(cells) + 1)
+    following = np.arange(1, cells.shape[1] + 1)
     following[ends - 1] = ends - sizes
-    step = cells[following] - cells
-    towards = _NUMBER[step[:, 1] + 1, step[:, 0] + 1]  # of the next cell; -1 for a border of one cell
+    step = cells.take(following, axis=1) - cells
+    towards = _NUMBER.take(step[1] * 3 + step[0] + 4)
     back = np.empty_like(towards)
-    back[following] = (towards + 4) % 8  # of the previous cell
-    alone = towards < 0
-    back[alone] = 7
-    span = (back - towards) % 8
-    span[(span == 0) | alone] = 8
-    # Sides have even numbers: from an odd `back` they are 1, 3, 5, 7 steps away, from an even one 2, 4, 6.
-    steps = np.array([1, 3, 5, 7]) + (back % 2 == 0)[:, None]
-    crossed = (steps < span[:, None]) | (alone[:, None] & (steps < 8))
-    cell, turn = np.nonzero(crossed)
-    return cell, (back[cell] - steps[cell, turn]) % 8, crossed.sum(axis=1)
+    back[following] = towards ^ 4  # the opposite, seen from the next cell
+    turn = back * 9 + towards
+    place = np.flatnonzero(_PASSED.take(turn, axis=0))
+    crossed = place >> 2
+    return crossed, _DIRECTIONS.take(turn.take(crossed) * 4 + (place & 3))
 
 
-def _between(planes: Sequence[Plane], owners: Ints, cells: Ints, directions: Ints) -> Floats:
-    """Points in grid cells where the logit is 0 on the way from each cell to its neighbour; cut off at the box.
-
-    Beyond the plane nothing is known; the outline passes midway there, which lies outside the box.
-    """
-    shapes = np.array([plane.logits.shape for plane in planes])
-    places = np.cumsum(shapes.prod(axis=1)) - shapes.prod(axis=1)
+def _shares(planes: Sequence[Plane], owners: Ints, cells: Ints, crossed: Ints, directions: Ints) -> Doubles:
+    """How far, 0..1, the logit is 0 on the way from each crossed cell to its neighbour in that direction."""
     logits = np.concatenate([plane.logits.ravel() for plane in planes])
-    step = np.stack((_DX[directions], _DY[directions]), axis=1)
-    height, width = shapes[owners].T
-    neighbour = cells + step
-    known = ((neighbour >= 0) & (neighbour < np.stack((width, height), axis=1))).all(axis=1)
-    at = places[owners] + cells[:, 1] * width + cells[:, 0]
-    here, there = logits[at].astype(np.float64), logits[np.where(known, at + step[:, 1] * width + step[:, 0], at)]
-    share = np.where(known, here / np.where(known, here - there, 1.0), 0.5)
-    origin = np.array([(plane.left, plane.top) for plane in planes])[owners]
-    points = origin + cells + 0.5 + step * share[:, None]
-    box = np.array([plane.box for plane in planes])[owners]
-    return np.asarray(np.clip(points, box[:, :2], box[:, 2:]), np.float32)
+    areas = np.array([plane.logits.size for plane in planes])
+    widths = np.array([plane.logits.shape[1] for plane in planes]).take(owners)
+    places = (np.cumsum(areas) - areas).take(owners) + cells[1] * widths + cells[0]
+    here = places.take(crossed)
+    there = here + _DX.take(directions) + _DY.take(directions) * widths.take(crossed)
+    inner = logits.take(here).astype(np.float64)
+    return np.asarray(inner / (inner - logits.take(there)))
 
 
 def _ordered(rings: Rings) -> Rings:
@@ -147,10 +165,11 @@ def _ordered(rings: Rings) -> Rings:
     order = order[areas[order] > 0]
     sizes = rings.sizes[order]
     within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return Rings(rings.points[np.repeat(starts[order], sizes) + within], sizes, rings.objects[order])
+    points = rings.points.take(np.repeat(starts[order], sizes) + within, axis=0)
+    return Rings(points, sizes, rings.objects[order])
 
 
-def _areas(points: Floats, sizes: Ints, starts: Ints) -> npt.NDArray[np.float64]:
+def _areas(points: Floats, sizes: Ints, starts: Ints) -> Doubles:
     """Signed area of each ring, by the shoelace formula about the ring's first point."""
     if not len(sizes):
         return np.empty(0)
@@ -166,7 +185,9 @@ def _simplified(rings: Rings) -> Rings:
     if not len(rings.sizes):
         return rings
     parts = []
-    for ring in np.split(rings.points, np.cumsum(rings.sizes)[:-1]):
+    ends = np.cumsum(rings.sizes).tolist()
+    for start, end in zip([0, *ends], ends, strict=False):
+        ring = rings.points[start:end]
         fewer = cv2.approxPolyDP(ring, _TOLERANCE, True).reshape(-1, 2) if len(ring) > 4 else ring
         parts.append(fewer if len(fewer) > 2 else ring)
     return Rings(np.concatenate(parts), np.array([len(part) for part in parts]), rings.objects)

@@ -46,7 +46,8 @@ def decode(found: Candidates, prototypes: Floats, row: tuple[int, int], options:
     boxes = np.clip(found.boxes * cells, 0, np.array([width, height] * 2) * factor)
     crops = _crops(boxes)
     sources = [_source(crop, factor, width, height) for crop in crops]
-    logits = _products(found.extra, prototypes, sources)
+    logits = list(_products(found.extra, prototypes, sources))
+    require_finite(np.concatenate([np.empty(0, np.float32), *(logit.ravel() for logit in logits)]))
     planes = [
         Plane(_enlarge(logit, source, crop, factor), crop[0], crop[1], tuple(box))
         for logit, source, crop, box in zip(logits, sources, crops, boxes.tolist(), strict=True)
@@ -105,7 +106,6 @@ def _products(coefficients: Floats, prototypes: Floats, crops: list[_Crop]) -> I
 
 
 def _enlarge(logits: Floats, source: _Crop, crop: _Crop, factor: int) -> Floats:
-    require_finite(logits)
     if factor == 1 or not logits.size:
         return logits
     height, width = logits.shape
