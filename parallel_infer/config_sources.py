@@ -24,8 +24,8 @@ __all__ = ["Configuration", "check_addresses", "load_config", "provenance", "rea
 
 COMMAND_LINE = "command line"
 DEFAULT = "default"
-# variables of ours that are not fields: the configuration file, and what client commands need
-OTHER_VARIABLES = {PREFIX + name for name in ("CONFIG", "SERVER", "KEY")}
+# variables of ours that are not fields: the configuration file, what client commands need, what the build needs
+OTHER_VARIABLES = {PREFIX + name for name in ("CONFIG", "SERVER", "KEY", "PYTHON")}
 FAMILIAR = {"MAX_BATCH_SIZE": "max_batch_size"}  # names without our prefix, as users of other servers know them
 LONGEST_MODEL_NAME = 128
 

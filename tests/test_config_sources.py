@@ -111,7 +111,12 @@ def test_familiar_variables_count_and_ours_win() -> None:
 
 def test_variables_of_others_and_empty_ones_are_ignored() -> None:
     environment = {"NUM_WORKERS": "9", "MAX_ACTIVE_MODELS": "x", "PARALLEL_INFER_THREADS": " ", "PORT": ""}
-    environment |= {"PARALLEL_INFER_SERVER": "tcp://a:1", "PARALLEL_INFER_KEY": "k", "PARALLEL_INFER_CONFIG": "c"}
+    environment |= {
+        "PARALLEL_INFER_PYTHON": "p",
+        "PARALLEL_INFER_SERVER": "tcp://a:1",
+        "PARALLEL_INFER_KEY": "k",
+        "PARALLEL_INFER_CONFIG": "c",
+    }
     assert load_config({}, None, environment) == load_config({}, None, {})
 
 
