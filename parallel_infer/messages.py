@@ -68,6 +68,11 @@ class ModelPlan(Struct, frozen=True):
     weight: float
     run: dict[str, Any]  # provider, precision, threads, decode mode: what the stages' processes need
 
+    @property
+    def key(self) -> str:
+        """Tells versions of one name apart, inside the house."""
+        return self.name if self.version == 1 else f"{self.name}#{self.version}"
+
 
 # --- to everybody who connects to the dispatcher ----------------------------------------------------------------------
 
@@ -170,14 +175,34 @@ class StatusQuery(Struct, frozen=True, array_like=True, tag=9):
     query: int
 
 
+class PrepareModel(Struct, frozen=True, array_like=True, tag=16):
+    """From the supervisor: a model is being loaded. Its workers announce themselves; jobs come after OpenModel."""
+
+    plan: ModelPlan
+
+
+class ModelFailed(Struct, frozen=True, array_like=True, tag=17):
+    """From the supervisor: the workers of this model (its key) keep dying."""
+
+    model: str
+    text: str
+
+
+class CrewReport(Struct, frozen=True, array_like=True, tag=18):
+    """From the supervisor: processes and models as it sees them, for the status."""
+
+    processes: dict[str, dict[str, Any]]
+    models: dict[str, dict[str, Any]]
+
+
 class OpenModel(Struct, frozen=True, array_like=True, tag=10):
-    """From the supervisor: a model to serve. Its workers announce themselves."""
+    """From the supervisor: serve this model now, instead of an older one of the same name."""
 
     plan: ModelPlan
 
 
 class CloseModel(Struct, frozen=True, array_like=True, tag=11):
-    """From the supervisor: take no more jobs of this model; say ModelClosed when the last one is answered."""
+    """From the supervisor: take no more jobs of this model (its key); ModelClosed follows its last answer."""
 
     model: str
 
@@ -252,7 +277,7 @@ class ModelOpened(Struct, frozen=True, array_like=True, tag=25):
 
 
 class ModelClosed(Struct, frozen=True, array_like=True, tag=26):
-    """From the supervisor to the gateway (take no more), or from the dispatcher to the supervisor (all answered)."""
+    """To the gateway: this name is served no more. To the supervisor: this key has no job left."""
 
     model: str
 
@@ -383,6 +408,9 @@ ToDispatcher = (
     | Postprocessed
     | WorkerDown
     | StatusQuery
+    | PrepareModel
+    | ModelFailed
+    | CrewReport
     | OpenModel
     | CloseModel
     | Drain

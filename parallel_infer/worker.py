@@ -132,7 +132,7 @@ class DecodeWorker(_Worker):
             self._flush_if_due()
         elif isinstance(message, ModelAdded):
             self._stage.add(message.plan)
-            self._rings[message.plan.name] = Ring.attach(message.plan.rows)
+            self._rings[message.plan.key] = Ring.attach(message.plan.rows)
         elif isinstance(message, ModelRemoved):
             self._stage.remove(message.model)
             self._rings.pop(message.model).close()
@@ -168,7 +168,7 @@ class InferWorker(_Worker):
         self._times = self._stage.warm_up()
 
     def _ready(self) -> WorkerReady:
-        return WorkerReady(self.stage, self._plan.name, self._times)
+        return WorkerReady(self.stage, self._plan.key, self._times)
 
     def _facts(self) -> dict[str, Any]:
         return {"provider": self._stage.session.describe()}
@@ -204,7 +204,7 @@ class PostprocessWorker(_Worker):
             self._flush_if_due()
         elif isinstance(message, ModelAdded):
             self._stage.add(message.plan)
-            self._outputs[message.plan.name] = message.plan, Ring.attach(message.plan.outputs)
+            self._outputs[message.plan.key] = message.plan, Ring.attach(message.plan.outputs)
         elif isinstance(message, ModelRemoved):
             self._stage.remove(message.model)
             self._outputs.pop(message.model)[1].close()

@@ -52,7 +52,7 @@ class Decode:
 
     def add(self, plan: ModelPlan) -> None:
         """Get ready for a model."""
-        self._models[plan.name] = _Model(plan)
+        self._models[plan.key] = _Model(plan)
 
     def remove(self, name: str) -> None:
         """Forget a model."""
@@ -73,7 +73,7 @@ class Decode:
         if kind == PayloadKind.TENSORS:
             return _copy_tensors(model, tensors, payload, row)
         if model.preprocessor is None:
-            raise BadInput(f"model {name!r} takes tensors, not pictures: {_expected(model.spec)}")
+            raise BadInput(f"model {model.spec.name!r} takes tensors, not pictures: {_expected(model.spec)}")
         if kind == PayloadKind.FRAME:
             frame, geometry = _frame(tensors, payload), None
         else:

@@ -34,7 +34,7 @@ class Postprocess:
 
     def add(self, plan: ModelPlan) -> None:
         """Get ready for a model."""
-        self._models[plan.name] = plan.spec, task_for(plan.spec)
+        self._models[plan.key] = plan.spec, task_for(plan.spec)
 
     def remove(self, name: str) -> None:
         """Forget a model."""
@@ -52,7 +52,7 @@ class Postprocess:
             return Encoded(_encode(result), [])
         body = AnswerBody(
             task=spec.task,
-            model=name,
+            model=spec.name,
             width=width,
             height=height,
             arrays=tuple(Tensor(key, array.dtype.name, array.shape) for key, array in arrays.items()),

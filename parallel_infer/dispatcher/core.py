@@ -1,19 +1,13 @@
-"""What the dispatcher decides. No socket, no clock: messages and the time come in, messages go out through `send`.
-
-Everything a job holds is freed in one of three places: `_answer_with_error` (what nobody works on), the return of a
-lease, and `worker_down` (after the worker was reaped). A worker's lease is never taken away while the worker lives:
-its row or output slot would be written by a zombie.
-"""
+"""What the dispatcher decides. No socket, no clock: messages and the time come in, messages go out through `send`."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter, deque
 from collections.abc import Callable, Iterable
 
-from parallel_infer.deadlines import Deadlines
-from parallel_infer.dispatcher.jobs import Batch, Job, JobState
-from parallel_infer.dispatcher.policy import Policy, Situation, Wait
+from parallel_infer.dispatcher.jobs import Job, JobState
+from parallel_infer.dispatcher.leasing import Leasing
+from parallel_infer.dispatcher.ledger import Ledger, Send
+from parallel_infer.dispatcher.policy import Policy
 from parallel_infer.dispatcher.served import Served
 from parallel_infer.dispatcher.workers import Lease, Pool, Worker
 from parallel_infer.errors import (
@@ -24,30 +18,25 @@ from parallel_infer.errors import (
     ResourceUnavailable,
     ServerUnavailable,
     UnknownModel,
+    WorkerLost,
 )
 from parallel_infer.messages import (
     Admit,
     CloseModel,
     Decoded,
     DecodeFailed,
-    DecodeLease,
-    InferLease,
     Inferred,
     KillWorker,
     ModelClosed,
+    ModelFailed,
     ModelPlan,
-    PostJob,
-    PostLease,
     Postprocessed,
-    Refused,
-    Released,
-    SlotFate,
     WorkerReady,
 )
 
-Send = Callable[[bytes, object], None]
-_SPLIT = 0.003  # seconds of postprocessing from which a batch is split over idle workers
-_CREDIT = 2  # batches an instance may hold
+_LATE = "the deadline passed before the answer was ready"
+_PATIENCE = 5.0  # seconds that a worker may take to finish what an earlier dispatcher gave it
+_DEADLY = 2  # workers that a job may kill before it is poison
 
 
 class Core:
@@ -59,53 +48,46 @@ class Core:
         self._send = send
         self._policy = policy
         self._stage_limit = stage_limit
-        self._next_lease = first_lease  # lease numbers of two dispatchers of one run never meet
-        self.gateway = b"gateway"
+        self.ledger = Ledger(send)
+        # Lease numbers of two dispatchers of one run never meet.
+        self.leasing = Leasing(self.ledger, first_lease)
         self.supervisor = b"supervisor"
-        self.models: dict[str, Served] = {}
-        self.jobs: dict[int, Job] = {}
-        self.decoders = Pool()
-        self.postprocessors = Pool()
-        self.leases: dict[int, Lease] = {}
+        self.serving: dict[str, Served] = {}  # by name; `models` also has those being loaded and drained
         self.awaited: set[bytes] = set()  # workers of an earlier dispatcher that have not announced themselves
+        self._patience = 0.0  # until when they have time
         self.draining = False
-        self.counts: Counter[str] = Counter()
-        self._deadlines: Deadlines[Job] = Deadlines()
-        self._answers: deque[tuple[Served, Batch, list[int]]] = deque()  # batches that wait for postprocessing
-        self._look_again: dict[str, float] = {}  # model -> when its policy wants to be asked again
-        self._share_now = 0.0  # the share of the model served last
-        self._queued_by_source: dict[str, Job] = {}
 
-    # --- what comes in -----------------------------------------------------------------------------------------------
+    # --- jobs --------------------------------------------------------------------------------------------------------
 
     def admit(self, message: Admit, now: float) -> None:
         """A new job, or one that an earlier dispatcher lost."""
-        served = self.models.get(message.model)
-        obstacle = self._obstacle(message, served, now)
-        if obstacle is not None or served is None:
-            self._refuse(message, *(obstacle or (InferError.code, "")))
+        if message.job in self.jobs:
+            return  # the gateway sent it to an earlier connection, too
+        served = self.serving.get(message.model)
+        if served is None:
+            self.ledger.refuse(message, UnknownModel.code, f"no model {message.model!r} is served")
             return
-        job = Job(message)
         if message.source:
-            self._queued_by_source[message.source] = job
-        self.jobs[message.job] = job
-        self._deadlines.add(message.job, message.deadline, job)
+            self.ledger.replace_queued(message)
+        obstacle = self._obstacle(message, served, now)
+        if obstacle is not None:
+            self.ledger.refuse(message, *obstacle)
+            return
         if not served.queued and not served.decoding:
             # A model that was idle joins at the others' share: idleness earns no right to flood.
-            served.share = max(served.share, self._share_now)
-        served.jobs += 1
+            served.share = max(served.share, self.leasing.share_now)
+        job = Job(message, served)
+        self.ledger.enter(job)
         served.enqueue(job)
 
-    def _obstacle(self, message: Admit, served: Served | None, now: float) -> tuple[str, str] | None:
+    def _obstacle(self, message: Admit, served: Served, now: float) -> tuple[str, str] | None:
         """Why a job is not taken in: code and text; None when it is."""
         if self.draining:
             return ServerUnavailable.code, "the server is stopping"
-        if served is None or served.closing:
-            return UnknownModel.code, f"no model {message.model!r} is served"
+        if served.failure:
+            return WorkerLost.code, f"model {served.name!r} is unavailable: {served.failure}"
         if message.deadline <= now:
             return DeadlineExceeded.code, "the deadline had passed on arrival"
-        if message.source:
-            self._replace_queued(message)
         if served.queued >= served.plan.queue_size:
             served.counts["rejected"] += 1
             limit = f"({served.plan.queue_size} jobs; option queue_size)"
@@ -116,13 +98,88 @@ class Core:
         """The client has lost interest."""
         job = self.jobs.get(number)
         if job is not None and not job.answered:
-            self._answer_with_error(job, Dropped.code, "cancelled by the client")
+            self.ledger.fail(job, Dropped.code, "cancelled by the client")
 
-    def expect(self, workers: Iterable[str]) -> None:
+    def gateway_restarted(self) -> None:
+        """A new gateway: jobs of the old one have nobody to answer to, and their payloads may be overwritten."""
+        for job in list(self.jobs.values()):
+            if not job.answered:
+                self.ledger.fail(job, Dropped.code, "the gateway restarted")
+
+    # --- what workers report -----------------------------------------------------------------------------------------
+
+    def decoded(self, message: Decoded, now: float) -> None:
+        """A row is written."""
+        lease = self.leasing.returned(message.lease, now, message.seconds)
+        if lease is None:
+            return
+        job, served = lease.jobs[0], lease.served
+        self.decoders.learn(message.seconds)
+        served.decode_seconds += 0.05 * (message.seconds - served.decode_seconds)
+        if self.ledger.decoding_ended(job):
+            job.geometry = message.geometry
+            job.decode_started = message.started
+            job.decode_seconds = message.seconds
+            job.decoded = now
+            job.state = JobState.READY
+            served.ready[job.row] = job
+
+    def decode_failed(self, message: DecodeFailed, now: float) -> None:
+        """A payload is no picture, or not what the model takes."""
+        lease = self.leasing.returned(message.lease, now, 0.0)
+        if lease is not None and self.ledger.decoding_ended(lease.jobs[0]):
+            self.ledger.free_row(lease.jobs[0])
+            self.ledger.fail_freed(lease.jobs[0], message.code, message.text)
+
+    def inferred(self, message: Inferred, now: float) -> None:
+        """A batch has run; its outputs lie in its slot."""
+        lease = self.leasing.returned(message.lease, now, message.seconds)
+        if lease is None or lease.batch is None:
+            return
+        served, batch = lease.served, lease.batch
+        served.ran(batch.size, message.seconds, message.gathered)
+        batch.inferred = message.started + message.seconds
+        batch.shapes = message.shapes
+        failed = {row.index: row for row in message.failed}
+        positions = []
+        for index, job in enumerate(lease.jobs):
+            self.ledger.free_row(job)
+            job.infer_started = message.started
+            job.infer_seconds = message.seconds
+            job.state = JobState.INFERRED
+            if job.answered:
+                batch.jobs[index] = None
+                self.ledger.forget(job)
+            elif index in failed:
+                batch.jobs[index] = None
+                self.ledger.fail_freed(job, failed[index].code, failed[index].text)
+            else:
+                positions.append(index)
+        if positions:
+            self.leasing.queue_answers(served, batch, positions)
+        else:
+            served.outputs.release(batch.slot, batch.generation)
+
+    def postprocessed(self, message: Postprocessed, now: float) -> None:
+        """All jobs of a lease were answered by their worker."""
+        lease = self.leasing.returned(message.lease, now, message.seconds)
+        if lease is None or lease.batch is None:
+            return
+        self.postprocessors.learn(message.seconds / len(lease.jobs))
+        for job in lease.jobs:
+            if not job.answered:
+                lease.served.counts["answered"] += 1
+            self.ledger.forget(job)
+        self.ledger.release_share(lease.served, lease.batch)
+
+    # --- workers -----------------------------------------------------------------------------------------------------
+
+    def expect(self, workers: Iterable[str], now: float) -> None:
         """Workers that live already: nothing is handed out before each has announced itself or is dead.
 
-        They may still be writing where an earlier dispatcher told them to.
+        They may still be writing where an earlier dispatcher told them to. One that is silent for too long is killed.
         """
+        self._patience = now + min(self._stage_limit, _PATIENCE)
         known = {worker.name for worker in self.workers()}
         self.awaited = {name for worker in workers if (name := worker.encode()) not in known}
 
@@ -130,97 +187,14 @@ class Core:
         """A worker announces itself; it holds no lease."""
         self.awaited.discard(name)
         worker = Worker(name, message.stage, message.model)
-        if message.stage == "infer":
-            served = self.models.get(message.model)
-            if served is None:
-                return
-            served.instances[name] = worker
-            served.policy.learn(message.times)
-        else:
+        if message.stage != "infer":
             self._pool(message.stage).workers[name] = worker
-
-    def decoded(self, message: Decoded, now: float) -> None:
-        """A row is written."""
-        lease = self._returned(message.lease, now, message.seconds)
-        if lease is None:
             return
-        self.decoders.learn(message.seconds)
-        job, served = lease.jobs[0], self.models[lease.model]
-        served.decode_seconds += 0.05 * (message.seconds - served.decode_seconds)
-        served.decoding -= 1
-        if job.answered:
-            self._send(self.gateway, Released(job.admit.job))
-            self._free_row(served, job)
-            self._forget(job)
-            return
-        job.geometry = message.geometry
-        job.decode_started = message.started
-        job.decode_seconds = message.seconds
-        job.decoded = now
-        job.state = JobState.READY
-        served.ready[job.row] = job
-
-    def decode_failed(self, message: DecodeFailed, now: float) -> None:
-        """A payload is no picture, or not what the model takes."""
-        lease = self._returned(message.lease, now, 0.0)
-        if lease is None:
-            return
-        job, served = lease.jobs[0], self.models[lease.model]
-        served.decoding -= 1
-        self._free_row(served, job)
-        if job.answered:
-            self._send(self.gateway, Released(job.admit.job))
-            self._forget(job)
-            return
-        job.state = JobState.GONE
-        self._answer_with_error(job, message.code, message.text)
-
-    def inferred(self, message: Inferred, now: float) -> None:
-        """A batch has run; its outputs lie in its slot."""
-        lease = self._returned(message.lease, now, message.seconds)
-        if lease is None or lease.batch is None:
-            return
-        served, batch = self.models[lease.model], lease.batch
-        served.policy.observe(batch.size, message.seconds)
-        served.counts["batches"] += 1
-        served.counts["rows"] += batch.size
-        served.counts["gathered"] += message.gathered
-        served.batch_sizes[batch.size] += 1
-        batch.inferred = message.started + message.seconds
-        batch.shapes = message.shapes
-        failed = {row.index: row for row in message.failed}
-        positions = []
-        for index, job in enumerate(lease.jobs):
-            self._free_row(served, job)
-            job.infer_started = message.started
-            job.infer_seconds = message.seconds
-            job.state = JobState.INFERRED
-            if job.answered:
-                batch.jobs[index] = None
-                self._forget(job)
-            elif index in failed:
-                batch.jobs[index] = None
-                job.state = JobState.GONE
-                self._answer_with_error(job, failed[index].code, failed[index].text)
-            else:
-                positions.append(index)
-        if positions:
-            self._queue_answers(served, batch, positions)
-        else:
-            served.outputs.release(batch.slot, batch.generation)
-
-    def postprocessed(self, message: Postprocessed, now: float) -> None:
-        """All jobs of a lease were answered by their worker."""
-        lease = self._returned(message.lease, now, message.seconds)
-        if lease is None or lease.batch is None:
-            return
-        served = self.models[lease.model]
-        self.postprocessors.learn(message.seconds / len(lease.jobs))
-        for job in lease.jobs:
-            if not job.answered:
-                served.counts["answered"] += 1
-            self._forget(job)
-        self._release_share(served, lease.batch)
+        served = self.models.get(message.model)
+        if served is not None:
+            served.instances[name] = worker
+            served.failure = ""
+            served.policy.learn(message.times)
 
     def worker_down(self, name: bytes, now: float) -> None:
         """A worker is dead and reaped: what it held is given to others, once; a job that killed two is poison."""
@@ -228,54 +202,117 @@ class Core:
         worker = self._remove_worker(name)
         if worker is None:
             return
-        for lease in list(worker.leases.values()):
+        for number, lease in enumerate(worker.leases.values()):
             del self.leases[lease.number]
-            served = self.models.get(lease.model)
-            if served is not None:
-                self._recover(worker, served, lease)
+            if number == 0:  # what the worker was at when it died; it had not begun the rest
+                for job in lease.jobs:
+                    job.deaths += 1
+            if worker.stage == "decode":
+                self._recover_decoding(lease)
+            elif worker.stage == "infer":
+                self._recover_batch(lease)
+            else:
+                self._recover_answers(lease)
+
+    def _recover_decoding(self, lease: Lease) -> None:
+        job = lease.jobs[0]
+        if self.ledger.decoding_ended(job):
+            self.ledger.free_row(job)
+            if job.deaths >= _DEADLY:
+                self._poison(job)
+            else:
+                lease.served.enqueue(job)
+
+    def _recover_batch(self, lease: Lease) -> None:
+        if lease.batch is not None:
+            lease.served.outputs.release(lease.batch.slot, lease.batch.generation)
+        for job in lease.jobs:
+            if not job.answered and job.deaths < _DEADLY:
+                job.state = JobState.READY
+                lease.served.ready[job.row] = job
+                continue
+            self.ledger.free_row(job)
+            if job.answered:
+                self.ledger.forget(job)
+            else:
+                self._poison(job)
+
+    def _recover_answers(self, lease: Lease) -> None:
+        batch = lease.batch
+        if batch is None:
+            return
+        for job, index in zip(lease.jobs, lease.positions, strict=True):
+            if not job.answered and job.deaths < _DEADLY:
+                job.state = JobState.INFERRED
+                # Alone, so that a job that kills its worker takes no other with it.
+                self.leasing.queue_share(lease.served, batch, [index])
+                continue
+            batch.jobs[index] = None
+            if job.answered:
+                self.ledger.forget(job)
+            else:
+                self._poison(job)
+        self.ledger.release_share(lease.served, batch)
+
+    def _poison(self, job: Job) -> None:
+        self.ledger.fail_freed(job, Poison.code, "two workers died while they worked on this request")
+
+    # --- models ------------------------------------------------------------------------------------------------------
+
+    def prepare_model(self, plan: ModelPlan) -> None:
+        """A model that is being loaded; its instances announce themselves, jobs come later."""
+        served = Served(plan, self._policy(plan))
+        self.models[served.key] = served
 
     def open_model(self, plan: ModelPlan) -> None:
-        """Serve a model; its instances announce themselves."""
-        self.models[plan.name] = Served(plan, self._policy(plan))
+        """Serve a model. One of the same name takes no more jobs and closes when its last one is answered."""
+        if plan.key not in self.models:
+            self.prepare_model(plan)
+        older = self.serving.get(plan.name)
+        if older is not None and older.key != plan.key:
+            older.closing = True
+        self.serving[plan.name] = self.models[plan.key]
 
     def close_model(self, message: CloseModel) -> None:
         """Take no more jobs of a model."""
         served = self.models.get(message.model)
         if served is not None:
             served.closing = True
+            if self.serving.get(served.name) is served:
+                del self.serving[served.name]
 
-    def gateway_restarted(self) -> None:
-        """A new gateway: jobs of the old one have nobody to answer to, and their payloads may be overwritten."""
+    def model_failed(self, message: ModelFailed) -> None:
+        """A model's workers keep dying: its jobs get an error now, and so do new ones until a worker is back."""
+        served = self.models.get(message.model)
+        if served is None:
+            return
+        served.failure = message.text
         for job in list(self.jobs.values()):
-            if not job.answered:
-                self._answer_with_error(job, Dropped.code, "the gateway restarted")
+            if job.served is served and not job.answered:
+                self.ledger.fail(job, WorkerLost.code, f"model {served.name!r} is unavailable: {message.text}")
 
     # --- what goes on ------------------------------------------------------------------------------------------------
 
     def pump(self, now: float) -> None:
         """Answer what has expired and hand out all the work that can be handed out."""
-        for job in self._deadlines.expired(now):
+        for job in self.ledger.deadlines.expired(now):
             if not job.answered:
-                self.models[job.admit.model].counts["expired"] += 1
-                self._answer_with_error(job, DeadlineExceeded.code, "the deadline passed before the answer was ready")
+                self.ledger.expire(job, _LATE)
         self._watch(now)
         if not self.awaited:
-            if self._answers:
-                self._lease_answers(now)
-            self._lease_decoding(now)
-            for served in self.models.values():
-                if served.ready:
-                    self._lease_batches(served, now)
-        closed = [served for served in self.models.values() if served.closing and not served.jobs]
-        for served in closed:
-            del self.models[served.name]
-            self._send(self.supervisor, ModelClosed(served.name))
+            self.leasing.hand_out(now)
+        for served in [served for served in self.models.values() if served.closing and not served.jobs]:
+            del self.models[served.key]
+            self.leasing.look_again.pop(served.key, None)
+            self._send(self.supervisor, ModelClosed(served.key))
 
     def next_timer(self) -> float | None:
         """When `pump` has to be called even if nothing comes in; None: never."""
         times = [limit for worker in self.workers() if (limit := worker.overdue_at(self._stage_limit)) is not None]
-        times += self._look_again.values()
-        deadline = self._deadlines.next()
+        times += self.leasing.look_again.values()
+        if self.awaited:
+            times.append(self._patience)
+        deadline = self.ledger.deadlines.next()
         if deadline is not None:
             times.append(deadline)
         return min(times, default=None)
@@ -285,239 +322,61 @@ class Core:
             limit = worker.overdue_at(self._stage_limit)
             if limit is not None and limit <= now:
                 worker.doomed = True
-                self.counts["killed"] += 1
-                self._send(self.supervisor, KillWorker(worker.name.decode(), "did not return its work in time"))
+                self._kill(worker.name, "did not return its work in time")
+        if self.awaited and self._patience <= now:
+            self._patience = now + _PATIENCE
+            for name in self.awaited:
+                self._kill(name, "did not come back to a new dispatcher")
 
-    def _lease_decoding(self, now: float) -> None:
-        """Hand queued jobs to decode workers: across models by share of the stage's time, within one by its order."""
-        while True:
-            eligible = [m for m in self.models.values() if m.queued and m.rows.free and m.head() is not None]
-            if not eligible:
-                return
-            worker = self.decoders.pick()
-            if worker is None:
-                return
-            served = min(eligible, key=lambda m: m.share)
-            job = served.dequeue()
-            self._unqueue_source(job)
-            self._share_now = served.share
-            served.share += served.decode_seconds / served.plan.weight
-            row = served.rows.claim()
-            if row is None:
-                return
-            job.row, job.generation, job.state = row, served.rows.generation(row), JobState.DECODING
-            served.decoding += 1
-            lease = self._lease(worker, served, [job], None, self.decoders.seconds, now)
-            admit = job.admit
-            self._send(
-                worker.name,
-                DecodeLease(lease.number, served.name, admit.ref, admit.kind, admit.tensors, admit.options, row),
-            )
+    def _kill(self, name: bytes, why: str) -> None:
+        self.counts["killed"] += 1
+        self._send(self.supervisor, KillWorker(name.decode(), why))
 
-    def _lease_batches(self, served: Served, now: float) -> None:
-        """Start as many batches of a model as its policy wants now."""
-        self._look_again.pop(served.name, None)
-        while served.ready and served.outputs.free:
-            workers = [w for w in served.instances.values() if not w.doomed]
-            idle = [w for w in workers if not w.leases]
-            spare = [w for w in workers if 0 < len(w.leases) < _CREDIT]
-            if not idle and not spare:
-                return
-            decision = served.policy.decide(self._situation(served, len(idle), len(spare), now))
-            if isinstance(decision, Wait):
-                if decision.seconds != math.inf:
-                    self._look_again[served.name] = now + decision.seconds
-                return
-            self._start_batch(served, (idle or spare)[0], decision.size, now)
+    # --- who and what there is ---------------------------------------------------------------------------------------
 
-    def _situation(self, served: Served, idle: int, spare: int, now: float) -> Situation:
-        oldest = next(iter(served.ready.values()))
-        upstream = served.queued + served.decoding
-        decoders = max(1, len(self.decoders.workers))
-        earliest = min(job.admit.deadline for job in served.ready.values()) if upstream else oldest.admit.deadline
-        return Situation(
-            ready=len(served.ready),
-            upstream=upstream,
-            idle=idle,
-            spare=spare,
-            waited=now - oldest.decoded,
-            next_row=served.decode_seconds / decoders,
-            slack=earliest - now,
-        )
+    @property
+    def jobs(self) -> dict[int, Job]:
+        """Every job in the house, by number."""
+        return self.ledger.jobs
 
-    def _start_batch(self, served: Served, worker: Worker, size: int, now: float) -> None:
-        jobs = served.next_batch(size)
-        for job in [job for job in jobs if job.admit.deadline <= now]:
-            jobs.remove(job)
-            self._free_row(served, job)
-            job.state = JobState.GONE
-            served.counts["expired"] += 1
-            self._answer_with_error(job, DeadlineExceeded.code, "the deadline passed before inference")
-        slot = served.outputs.claim() if jobs else None
-        if slot is None:
-            return
-        batch = Batch(jobs, slot, served.outputs.generation(slot))
-        for job in jobs:
-            job.state = JobState.INFERRING
-        lease = self._lease(worker, served, jobs, batch, served.policy.expected(len(jobs)), now)
-        self._send(worker.name, InferLease(lease.number, tuple(job.row for job in jobs), slot))
+    @property
+    def models(self) -> dict[str, Served]:
+        """Every model, by key: served, being loaded, or being drained."""
+        return self.leasing.models
 
-    def _queue_answers(self, served: Served, batch: Batch, positions: list[int]) -> None:
-        """Queue a batch for postprocessing, in several shares where that is faster."""
-        idle = self.postprocessors.idle()
-        shares = 1
-        if idle > 1 and self.postprocessors.seconds * len(positions) > _SPLIT:
-            shares = min(idle, len(positions))
-        size = math.ceil(len(positions) / shares)
-        for first in range(0, len(positions), size):
-            batch.leases += 1
-            self._answers.append((served, batch, positions[first : first + size]))
+    @property
+    def leases(self) -> dict[int, Lease]:
+        """Every lease, by number."""
+        return self.leasing.leases
 
-    def _lease_answers(self, now: float) -> None:
-        while self._answers:
-            worker = self.postprocessors.pick()
-            if worker is None:
-                return
-            served, batch, positions = self._answers.popleft()
-            live = [index for index in positions if (job := batch.jobs[index]) is not None and not job.answered]
-            for index in set(positions).difference(live):
-                if (job := batch.jobs[index]) is not None:
-                    self._forget(job)
-                    batch.jobs[index] = None
-            if not live:
-                self._release_share(served, batch)
-                continue
-            jobs = [job for index in live if (job := batch.jobs[index]) is not None]
-            for job in jobs:
-                job.state = JobState.POSTPROCESSING
-            lease = self._lease(worker, served, jobs, batch, self.postprocessors.seconds * len(jobs), now)
-            lease.positions = live
-            items = tuple(
-                PostJob(job.admit.job, index, job.geometry, job.admit.options, job.admit.format, job.times())
-                for job, index in zip(jobs, live, strict=True)
-            )
-            self._send(
-                worker.name,
-                PostLease(lease.number, served.name, batch.slot, batch.size, batch.inferred, batch.shapes, items),
-            )
+    @property
+    def decoders(self) -> Pool:
+        """The decode workers."""
+        return self.leasing.decoders
 
-    # --- leases, errors and what is freed ----------------------------------------------------------------------------
+    @property
+    def postprocessors(self) -> Pool:
+        """The postprocess workers."""
+        return self.leasing.postprocessors
 
-    def _lease(
-        self, worker: Worker, served: Served, jobs: list[Job], batch: Batch | None, expected: float, now: float
-    ) -> Lease:
-        lease = Lease(self._next_lease, worker, served.name, jobs, batch, expected)
-        self._next_lease += 1
-        self.leases[lease.number] = lease
-        worker.take(lease, now)
-        return lease
+    @property
+    def counts(self) -> dict[str, int]:
+        """Jobs refused by error code, and workers killed."""
+        return self.ledger.counts
 
-    def _returned(self, number: int, now: float, seconds: float) -> Lease | None:
-        lease = self.leases.pop(number, None)
-        if lease is not None:
-            lease.worker.give_back(lease, now, seconds)
-        return lease
+    @property
+    def gateway(self) -> bytes:
+        """The gateway's address."""
+        return self.ledger.gateway
 
-    def _recover(self, worker: Worker, served: Served, lease: Lease) -> None:
-        # Only the first lease was being worked on, but the rest may hold what the worker would have died of next.
-        for job in lease.jobs:
-            job.deaths += 1
-        if worker.stage == "decode":
-            job = lease.jobs[0]
-            served.decoding -= 1
-            self._free_row(served, job)
-            if job.answered:
-                self._send(self.gateway, Released(job.admit.job))
-                self._forget(job)
-            elif self._not_poison(job):
-                served.enqueue(job)
-        elif worker.stage == "infer" and lease.batch is not None:
-            served.outputs.release(lease.batch.slot, lease.batch.generation)
-            for job in lease.jobs:
-                if job.answered:
-                    self._free_row(served, job)
-                    self._forget(job)
-                elif self._not_poison(job):
-                    job.state = JobState.READY
-                    served.ready[job.row] = job
-        elif lease.batch is not None:
-            positions = []
-            for job, index in zip(lease.jobs, lease.positions, strict=True):
-                if job.answered or not self._not_poison(job):
-                    lease.batch.jobs[index] = None
-                    self._forget(job)
-                else:
-                    job.state = JobState.INFERRED
-                    positions.append(index)
-            for index in positions:  # alone, so that a job that kills its worker takes no other with it
-                lease.batch.leases += 1
-                self._answers.append((served, lease.batch, [index]))
-            self._release_share(served, lease.batch)
+    @gateway.setter
+    def gateway(self, address: bytes) -> None:
+        self.ledger.gateway = address
 
-    def _not_poison(self, job: Job) -> bool:
-        if job.deaths < 2:
-            return True
-        if job.state == JobState.INFERRING:
-            self._free_row(self.models[job.admit.model], job)
-        job.state = JobState.GONE
-        self._answer_with_error(job, Poison.code, "two workers died while they worked on this request")
-        return False
-
-    def _answer_with_error(self, job: Job, code: str, text: str) -> None:
-        """Give a job its error now, and free what nobody works on; the rest is freed when its lease returns."""
-        served = self.models[job.admit.model]
-        if code not in (DeadlineExceeded.code, Dropped.code):
-            served.counts["failed"] += 1
-        job.answered = True
-        decoding = job.state == JobState.DECODING
-        self._refuse(job.admit, code, text, SlotFate.HELD if decoding else SlotFate.FREE)
-        if job.state == JobState.QUEUED:
-            served.queued -= 1
-            self._unqueue_source(job)
-        elif job.state == JobState.READY:
-            del served.ready[job.row]
-            self._free_row(served, job)
-        if job.state in (JobState.QUEUED, JobState.READY, JobState.GONE):
-            self._forget(job)
-
-    def _refuse(self, admit: Admit, code: str, text: str, fate: SlotFate = SlotFate.FREE) -> None:
-        self.counts[code] += 1
-        self._send(self.gateway, Refused(admit.job, code, text, fate))
-
-    def _forget(self, job: Job) -> None:
-        job.state = JobState.GONE
-        if self.jobs.pop(job.admit.job, None) is not None:
-            self._deadlines.discard(job.admit.job, job.admit.deadline)
-            self.models[job.admit.model].jobs -= 1
-
-    def _free_row(self, served: Served, job: Job) -> None:
-        if job.row >= 0:
-            served.rows.release(job.row, job.generation)
-            job.row = -1
-
-    def _release_share(self, served: Served, batch: Batch) -> None:
-        batch.leases -= 1
-        if not batch.leases:
-            served.outputs.release(batch.slot, batch.generation)
-
-    def _replace_queued(self, message: Admit) -> None:
-        older = self._queued_by_source.get(message.source)
-        if older is not None and older.state == JobState.QUEUED and older.admit.model == message.model:
-            self.models[message.model].counts["dropped"] += 1
-            self._answer_with_error(older, Dropped.code, "a newer frame of the same source took its place")
-
-    def _unqueue_source(self, job: Job) -> None:
-        if job.admit.source and self._queued_by_source.get(job.admit.source) is job:
-            del self._queued_by_source[job.admit.source]
-
-    # --- workers -----------------------------------------------------------------------------------------------------
-
-    def _pool(self, stage: str) -> Pool:
-        if stage == "decode":
-            return self.decoders
-        if stage == "postprocess":
-            return self.postprocessors
-        raise InferError(f"no stage {stage!r}")
+    @property
+    def busy(self) -> bool:
+        """Whether any job is in the house."""
+        return bool(self.jobs)
 
     def workers(self) -> Iterable[Worker]:
         """Every worker that has announced itself."""
@@ -530,6 +389,13 @@ class Core:
         yield from self.decoders.workers.values()
         yield from self.postprocessors.workers.values()
 
+    def _pool(self, stage: str) -> Pool:
+        if stage == "decode":
+            return self.decoders
+        if stage == "postprocess":
+            return self.postprocessors
+        raise InferError(f"no stage {stage!r}")
+
     def _remove_worker(self, name: bytes) -> Worker | None:
         for workers in (
             self.decoders.workers,
@@ -539,8 +405,3 @@ class Core:
             if name in workers:
                 return workers.pop(name)
         return None
-
-    @property
-    def busy(self) -> bool:
-        """Whether any job is in the house."""
-        return bool(self.jobs)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 from parallel_infer.messages import Admit, Geometry
+
+if TYPE_CHECKING:
+    from parallel_infer.dispatcher.served import Served
 
 
 class JobState(IntEnum):
@@ -34,11 +38,13 @@ class Job:
         "infer_seconds",
         "infer_started",
         "row",
+        "served",
         "state",
     )
 
-    def __init__(self, admit: Admit) -> None:
+    def __init__(self, admit: Admit, served: Served) -> None:
         self.admit = admit
+        self.served = served  # the model's version that the job was admitted to
         self.state = JobState.QUEUED
         self.answered = False  # the client has its reply; only what the job holds is still to be freed
         self.deaths = 0  # workers that died while they held this job

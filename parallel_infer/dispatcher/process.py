@@ -15,6 +15,7 @@ from parallel_infer.messages import (
     Admit,
     CancelJob,
     CloseModel,
+    CrewReport,
     Decoded,
     DecodeFailed,
     Drain,
@@ -24,9 +25,11 @@ from parallel_infer.messages import (
     Inferred,
     Manage,
     ModelAdded,
+    ModelFailed,
     ModelPlan,
     OpenModel,
     Postprocessed,
+    PrepareModel,
     Register,
     StatusQuery,
     StatusReply,
@@ -48,6 +51,7 @@ class DispatcherProcess:
         self._epoch = epoch
         self._running = True
         self._expected = False
+        self._crew = CrewReport({}, {})
         self._early_gateway: bytes | None = None
         self._drain_told = False
         core = self._core
@@ -60,7 +64,10 @@ class DispatcherProcess:
             WorkerReady: lambda message, peer, now: self._worker_ready(peer, message),
             WorkerDown: lambda message, peer, now: core.worker_down(message.worker.encode(), now),
             CancelJob: lambda message, peer, now: core.cancel(message.job),
+            PrepareModel: lambda message, peer, now: self._prepare_model(message.plan),
             OpenModel: lambda message, peer, now: self._open_model(message.plan),
+            ModelFailed: lambda message, peer, now: core.model_failed(message),
+            CrewReport: lambda message, peer, now: setattr(self, "_crew", message),
             CloseModel: lambda message, peer, now: core.close_model(message),
             StatusQuery: lambda message, peer, now: self._tell_status(message, peer),
             GatewayUp: lambda message, peer, now: self._gateway_up(peer),
@@ -109,18 +116,22 @@ class DispatcherProcess:
             for served in self._core.models.values():
                 self._router.send(peer, ModelAdded(served.plan))
 
-    def _open_model(self, plan: ModelPlan) -> None:
-        if plan.name not in self._core.models:
-            self._core.open_model(plan)
+    def _prepare_model(self, plan: ModelPlan) -> None:
+        if plan.key not in self._core.models:
+            self._core.prepare_model(plan)
             for worker in self._core.cpu_workers():
                 self._router.send(worker.name, ModelAdded(plan))
 
+    def _open_model(self, plan: ModelPlan) -> None:
+        self._prepare_model(plan)
+        self._core.open_model(plan)
+
     def _expect(self, message: Expect) -> None:
-        self._core.expect(message.workers)
+        self._core.expect(message.workers, time.monotonic())
         self._expected = True
 
     def _tell_status(self, message: StatusQuery, peer: bytes) -> None:
-        self._router.send(peer, StatusReply(message.query, status(self._core)))
+        self._router.send(peer, StatusReply(message.query, status(self._core, self._crew)))
 
     def _gateway_up(self, peer: bytes) -> None:
         self._core.gateway = peer

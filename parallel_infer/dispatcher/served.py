@@ -12,6 +12,7 @@ from parallel_infer.dispatcher.workers import Worker
 from parallel_infer.messages import ModelPlan
 from parallel_infer.ring import Slots
 
+_SLACK = 64  # answered jobs that may stand in a queue
 _SUSPECT_BATCH = 1  # a job that may have killed a worker runs alone
 
 
@@ -21,6 +22,8 @@ class Served:
     def __init__(self, plan: ModelPlan, policy: Policy) -> None:
         self.plan = plan
         self.name = plan.name
+        self.key = plan.key
+        self.failure = ""  # why it is unavailable, while it is
         self.policy = policy
         self.rows = Slots(plan.rows.slots)
         self.outputs = Slots(plan.outputs.slots)
@@ -37,10 +40,21 @@ class Served:
         self._queue: list[tuple[int, float, int, Job]] = []
         self._sequence = count()
 
+    def ran(self, size: int, seconds: float, gathered: int) -> None:
+        """Count a batch and learn from it."""
+        self.policy.observe(size, seconds)
+        self.counts["batches"] += 1
+        self.counts["rows"] += size
+        self.counts["gathered"] += gathered
+        self.batch_sizes[size] += 1
+
     def enqueue(self, job: Job) -> None:
         """Queue a job behind those of higher priority or earlier deadline."""
         job.state = JobState.QUEUED
         self.queued += 1
+        if len(self._queue) > 2 * self.queued + _SLACK:  # most were answered where they stood: let them go
+            self._queue = [entry for entry in self._queue if entry[3].state == JobState.QUEUED and entry[3] is not job]
+            heapq.heapify(self._queue)
         heapq.heappush(self._queue, (-job.admit.priority, job.admit.deadline, next(self._sequence), job))
 
     def head(self) -> Job | None:

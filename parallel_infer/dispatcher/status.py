@@ -7,22 +7,32 @@ from typing import Any
 from parallel_infer.dispatcher.core import Core
 from parallel_infer.dispatcher.served import Served
 from parallel_infer.dispatcher.workers import Worker
+from parallel_infer.messages import CrewReport
 
 
-def status(core: Core) -> dict[str, Any]:
+def status(core: Core, crew: CrewReport) -> dict[str, Any]:
     """Models, workers and counters, as docs/protocol.md describes them."""
     return {
         "jobs": len(core.jobs),
         "draining": core.draining,
-        "models": {served.name: _model(served) for served in core.models.values()},
-        "workers": {worker.name.decode().split(".")[0]: _worker(worker) for worker in core.workers()},
+        "models": {
+            served.key: {**crew.models.get(served.key, {}), **_model(served)} for served in core.models.values()
+        },
+        "workers": {_place(worker.name): _worker(worker) for worker in core.workers()},
+        "processes": crew.processes,
         "refused": dict(core.counts),
     }
+
+
+def _place(name: bytes) -> str:
+    """A worker's name without the number of its incarnation."""
+    return name.decode().rpartition(".")[0]
 
 
 def _model(served: Served) -> dict[str, Any]:
     counts = served.counts
     return {
+        "unavailable": served.failure,
         "jobs": served.jobs,
         "queued": served.queued,
         "decoding": served.decoding,

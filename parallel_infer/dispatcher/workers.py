@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from parallel_infer.dispatcher.jobs import Batch, Job
+
+if TYPE_CHECKING:
+    from parallel_infer.dispatcher.served import Served
 
 _FINE = 0.0003  # seconds of work below which a wake-up costs more than the work
 _AHEAD = 0.002  # seconds of work a worker may hold, so that it never waits for its next lease
@@ -15,14 +20,14 @@ _SLOW_FLOOR = 1.0  # seconds
 class Lease:
     """Work handed to one worker: a job to decode, a batch to infer, or jobs to postprocess."""
 
-    __slots__ = ("batch", "deadline", "expected", "jobs", "model", "number", "positions", "worker")
+    __slots__ = ("batch", "deadline", "expected", "jobs", "number", "positions", "served", "worker")
 
     def __init__(
-        self, number: int, worker: Worker, model: str, jobs: list[Job], batch: Batch | None, expected: float
+        self, number: int, worker: Worker, served: Served, jobs: list[Job], batch: Batch | None, expected: float
     ) -> None:
         self.number = number
         self.worker = worker
-        self.model = model
+        self.served = served
         self.jobs = jobs
         self.batch = batch
         self.positions: list[int] = []  # of the jobs in the batch (postprocess)
