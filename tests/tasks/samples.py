@@ -47,7 +47,7 @@ def boxes(rng: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
 
 def scores(rng: np.random.Generator, count: int, classes: int = CLASSES) -> npt.NDArray[np.float64]:
     """Random scores, few of them high; coarse, so that some are equal."""
-    return np.round(rng.random((count, classes)) ** 4, 2)
+    return np.asarray(np.round(rng.random((count, classes)) ** 4, 2))
 
 
 def random_outputs(family: str, seed: int, count: int = 120) -> Arrays:

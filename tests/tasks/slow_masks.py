@@ -19,7 +19,7 @@ def smooth_prototypes(seed: int, count: int, height: int, width: int) -> npt.NDA
     rng = np.random.default_rng(seed)
     fields = [cv2.GaussianBlur(rng.normal(size=(height, width)), (0, 0), 3.0) for _ in range(count)]
     stacked = np.stack(fields).astype(np.float32)
-    return stacked / stacked.std()
+    return np.asarray(stacked / stacked.std(), np.float32)
 
 
 def whole_mask(
@@ -34,7 +34,8 @@ def whole_mask(
 def box_pixels(box: npt.NDArray[Any], size: tuple[int, int]) -> Bits:
     """The pixels whose centres lie in a box."""
     x, y = np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5
-    return ((y >= box[1]) & (y < box[3]))[:, None] & ((x >= box[0]) & (x < box[2]))[None, :]
+    rows, columns = (y >= box[1]) & (y < box[3]), (x >= box[0]) & (x < box[2])
+    return np.outer(rows, columns)
 
 
 def rings_of(answer: Arrays) -> list[list[Ring]]:

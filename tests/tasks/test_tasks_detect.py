@@ -140,11 +140,12 @@ def test_thousands_of_equal_scores_keep_their_order() -> None:
     np.testing.assert_array_equal(answer["boxes"][:, 0], np.arange(4000) * 10 - 2.5)
 
 
-def test_thousands_of_overlapping_boxes_are_the_same_as_read_slowly() -> None:
+@pytest.mark.parametrize("agnostic", [True, False])
+def test_thousands_of_overlapping_boxes_are_the_same_as_read_slowly(agnostic: bool) -> None:
     outputs = samples.random_outputs("yolov8", 7, count=2000)
     outputs["output0"][4:] = np.sqrt(outputs["output0"][4:])
     task = Detect(samples.spec("detect", "yolov8"))
-    options = {"confidence": 0.3, "class_agnostic": True, "max_detections": 5000}
+    options = {"confidence": 0.3, "class_agnostic": agnostic, "max_detections": 5000}
     expected = read_slowly("yolov8", outputs, task.options(samples.encode(**options)))
     assert len(expected) > 50
     assert_same(answer_of(task, outputs, **options), expected)
