@@ -47,7 +47,7 @@ class Driver:
         if asking is None:
             return
         done = asyncio.Event()
-        asking.limit(timeout)
+        self.connection.limit(asking, timeout)
         asking.also(lambda pending, outcome: done.set())
         self.stir()
         await done.wait()

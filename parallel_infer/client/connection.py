@@ -7,6 +7,7 @@ and goes out with the time it has left. A request that has expired meanwhile is 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections import deque
@@ -71,6 +72,8 @@ class Connection:
 
     def post(self, pending: Pending) -> None:
         """Send a request now, or as soon as somebody listens."""
+        if self._refused is not None:
+            self._try_again()
         self._pending[pending.request.id] = pending
         self._earliest = min(self._earliest, pending.deadline)
         if self._unsent or not self._transmit(pending):
@@ -144,6 +147,11 @@ class Connection:
                 if not self._transmit(pending):
                     return
             self._unsent.popleft()
+
+    def limit(self, pending: Pending, timeout: float) -> None:
+        """Let a request that is on its way wait no longer than `timeout` seconds from when it was made."""
+        pending.limit(timeout)
+        self._earliest = min(self._earliest, pending.deadline)
 
     def abandon(self, pending: Pending) -> None:
         """Forget a request and ask the server to forget it too. Its late answer will be dropped."""
@@ -230,6 +238,13 @@ class Connection:
         pending.unlend()
         pending.shorten()
         self.post(pending)
+
+    def _try_again(self) -> None:
+        """After a refusal zmq does not connect again by itself; the server may have learnt the key meanwhile."""
+        self._refused = None
+        with contextlib.suppress(zmq.ZMQError):
+            self.socket.disconnect(self.address.endpoint)
+        self.socket.connect(self.address.endpoint)
 
     def _observe(self, event: int) -> None:
         if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:

@@ -48,7 +48,7 @@ def hold(connection: Connection, height: int, width: int, timeout: float) -> Hel
     held = HeldFrame.claim(connection, height, width)
     if held is None and connection.lent is not None and connection.lent.asking is not None:
         asking = connection.lent.asking
-        asking.limit(timeout)
+        connection.limit(asking, timeout)
         connection.wait(asking)
         held = HeldFrame.claim(connection, height, width)
     return held or HeldFrame(None, height, width)

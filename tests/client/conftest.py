@@ -40,6 +40,7 @@ class FakeServer:
         self.room = 4
         self.lends = False
         self.rings: dict[int, Ring] = {}
+        self.known: bytes | None = None  # the one client whose key is known
         self.configure: Callable[[zmq.Socket[bytes]], None] = lambda socket: None
         self._held: deque[Received] = deque()
         self._tasks: queue.Queue[Callable[[], None]] = queue.Queue()
@@ -50,6 +51,8 @@ class FakeServer:
         self.context = zmq.Context()
         self._socket = self.context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, 0)
+        self._guard = self.context.socket(zmq.REP)
+        self._guard.bind("inproc://zeromq.zap.01")
         self.configure(self._socket)
         self._socket.bind(self.address)
         self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
@@ -117,13 +120,23 @@ class FakeServer:
         while self._running:
             while not self._tasks.empty():
                 self._tasks.get()()
+            if self._guard.poll(0):
+                self._let_in()
             if self._socket.poll(1):
                 client, header, *payload = self._socket.recv_multipart()
                 self._take(Received(client, _decode(header), payload[0] if payload else None))
             elif self._held and self._held[0].request.model == "full":  # busy, until no more comes
                 self.echo(self._held.popleft())
         self._socket.close()
+        self._guard.close(linger=0)
         self.context.term()
+
+    def _let_in(self) -> None:
+        """Decide whether a client may come in (ZAP, 27/ZAP of the ZeroMQ specifications)."""
+        version, number, _domain, _address, _identity, mechanism, *credentials = self._guard.recv_multipart()
+        known = mechanism != b"CURVE" or credentials == [self.known]
+        status = [b"200", b"OK"] if known else [b"400", b"unknown key"]
+        self._guard.send_multipart([version, number, *status, b"", b""])
 
     def _take(self, received: Received) -> None:
         request = received.request
