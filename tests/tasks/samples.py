@@ -61,7 +61,7 @@ def _single(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _normalised(rng: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
-    return boxes(rng, count) / np.array([*SIZE, *SIZE])
+    return np.asarray(boxes(rng, count) / np.array([*SIZE, *SIZE]))
 
 
 def _xyxy(rng: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
