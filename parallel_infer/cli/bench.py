@@ -1,0 +1,264 @@
+"""`parallel-infer bench`: a server under load, and what holds it up."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from parallel_infer.cli.config_options import configuration
+from parallel_infer.cli.serve import command as serve
+from parallel_infer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from parallel_infer.bench.figures import Comparison, Level, Run
+    from parallel_infer.bench.measure import Bench, Demand
+
+CONCURRENCY = "1,8,32,128"
+_SHIPPED = "detector=zoo:detector"
+_ROUNDS = 3  # of a comparison
+_IN_FLIGHT = 32  # of the pipeline in a comparison, where no closed loop was asked for
+
+
+def _numbers(kind: type[int] | type[float]) -> Callable[..., Any]:
+    """Reads positive numbers with commas between them."""
+
+    def read(_context: click.Context, _option: click.Parameter, value: str | None) -> Any:
+        if value is None:
+            return None
+        try:
+            numbers = [kind(part) for part in value.split(",") if part.strip()]
+        except ValueError:
+            numbers = []
+        if not numbers or not all(0 < number < 10**7 for number in numbers):
+            raise click.BadParameter(f"{value!r} is not a list of positive numbers such as 1,8,32")
+        return numbers
+
+    return read
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What the command was asked for."""
+
+    server: str | None
+    key: str | None
+    models: tuple[str, ...]
+    model_name: str | None
+    pictures: Path | None
+    concurrency: list[int] | None
+    rate: list[float] | None
+    seconds: float
+    timeout: float
+    processes: int
+    rounds: int
+    compare: str | None
+    serve_options: tuple[str, ...]
+
+    @property
+    def in_flight(self) -> list[int]:
+        """The closed loops: as asked for; the usual ones where no open loop was asked for either."""
+        return self.concurrency or ([] if self.rate else [int(part) for part in CONCURRENCY.split(",")])
+
+    @property
+    def serving(self) -> list[str]:
+        """Options of a server of one's own. Without any model among them: the shipped detector."""
+        models = self.models
+        if not models and not any(word.startswith(("--model", "--config")) for word in self.serve_options):
+            models = (_SHIPPED,)
+        return [*(word for model in models for word in ("--model", model)), *self.serve_options]
+
+    def check(self) -> None:
+        if self.server is not None and (self.models or self.serve_options):
+            raise click.UsageError("--server names a server that runs; --model and options after -- start another one")
+        if self.server is not None and self.compare is not None:
+            raise click.UsageError("--compare runs the model in this process as well, so it needs --model NAME=PATH")
+
+
+@click.command("bench", context_settings={"ignore_unknown_options": False})
+@click.option("--server", metavar="ADDRESS", help="A server that runs; without it one is started, and stopped again.")
+@click.option("--key", type=click.Path(dir_okay=False), help="Key file, where that server asks for one.")
+@click.option(
+    "--model", "models", multiple=True, metavar="NAME=PATH", help="A model that the server of its own serves."
+)
+@click.option("--model-name", metavar="NAME", help="Which model to ask, where there are several; else the first.")
+@click.option(
+    "--pictures",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of pictures to send; else the shipped ones as JPEG of 1280x720.",
+)
+@click.option(
+    "--concurrency",
+    metavar="N,N,...",
+    callback=_numbers(int),
+    help=f"Closed loops: jobs in flight at any time.  [default: {CONCURRENCY}, unless --rate is given]",
+)
+@click.option(
+    "--rate",
+    metavar="R,R,...",
+    callback=_numbers(float),
+    help="Open loops: jobs per second at random moments; latency counts from when a job fell due.",
+)
+@click.option(
+    "--seconds", type=click.FloatRange(0.1, 3600), default=5.0, show_default=True, help="Length of each measurement."
+)
+@click.option("--timeout", type=click.FloatRange(0.01, 600), default=10.0, show_default=True, help="Per request, in s.")
+@click.option(
+    "--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes that make the load."
+)
+@click.option("--rounds", type=click.IntRange(1, 100), default=_ROUNDS, show_default=True, help="Of --compare.")
+@click.option(
+    "--compare",
+    type=click.Choice(["sync"]),
+    help="Run the same model in a plain synchronous loop as well, in turns, and tell the ratio.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Save the run as JSON.")
+@click.option(
+    "--baseline",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A saved run: print this one's ratios to it.",
+)
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw throughput and latency as PNG.")
+@click.argument("serve_options", nargs=-1, type=click.UNPROCESSED)
+def command(as_json: bool, save: Path | None, baseline: Path | None, plot: Path | None, **wishes: Any) -> None:
+    r"""Measure a server under load: throughput, latency, where the time goes and what holds it up.
+
+    Options of `serve` for a server of its own stand after `--`. Exit codes: 0 measured, 1 no job was answered, 2 bad
+    usage.
+
+    \b
+    parallel-infer bench                                            the shipped detector
+    parallel-infer bench --model street=yolov8n.onnx -- --instances 2
+    parallel-infer bench --server tcp://127.0.0.1:5555 --rate 50,100,200
+    parallel-infer bench --compare sync --save before.json
+    """
+    wish = Wish(**wishes)
+    wish.check()
+    from parallel_infer.bench import files, report
+
+    saved = None if baseline is None else files.read_run(baseline)
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        run = _measure(wish)
+        if saved is not None:
+            report.print_baseline(run, saved)
+    if save is not None:
+        files.save_run(save, run)
+    if plot is not None:
+        from parallel_infer.bench.plot import draw_run
+
+        files.write_whole(plot, draw_run(run))
+    if as_json:
+        click.echo(files.as_json(run))
+    if not any(level.answers for level in run.levels):
+        raise click.ClickException("no job was answered")
+
+
+def _measure(wish: Wish) -> Run:
+    """Everything, told as it goes."""
+    from parallel_infer.bench import report
+    from parallel_infer.bench.figures import Run
+    from parallel_infer.bench.machine import Origin
+
+    origin = Origin.here(_command())
+    for line in origin.lines():
+        click.echo(line)
+    with _bench(wish) as (bench, facts):
+        click.echo(f"model: {facts['name']}, {facts['task']}, {facts['provider']}")
+        levels = _levels(wish, bench)
+        click.echo()
+        report.print_levels(levels)
+        comparison = _compare(wish, bench, levels) if wish.compare else None
+    if comparison is not None:
+        report.print_comparison(comparison)
+    return Run(
+        origin=origin,
+        model=str(facts["name"]),
+        task=str(facts["task"]),
+        provider=str(facts["provider"]),
+        settings=_settings(wish),
+        levels=tuple(levels),
+        comparison=comparison,
+    )
+
+
+def _levels(wish: Wish, bench: Bench) -> list[Level]:
+    from parallel_infer.bench import report
+    from parallel_infer.bench.measure import demands
+
+    levels = []
+    for seed, demand in enumerate(demands(_demand(wish), wish.in_flight, wish.rate or [])):
+        level = bench.measure(demand, seed)
+        report.print_level(level)
+        levels.append(level)
+    return levels
+
+
+def _compare(wish: Wish, bench: Bench, levels: list[Level]) -> Comparison:
+    from parallel_infer.bench.comparison import compare
+
+    closed = [level for level in levels if level.in_flight]
+    best = max(closed, key=lambda level: level.per_second).in_flight if closed else _IN_FLIGHT
+    config = configuration(serve.make_context("serve", wish.serving).params).config
+    return compare(bench, replace(_demand(wish), in_flight=best), config, wish.rounds)
+
+
+@contextlib.contextmanager
+def _bench(wish: Wish) -> Iterator[tuple[Bench, dict[str, Any]]]:
+    """The server, its client and its load, ready."""
+    from parallel_infer.bench.generators import Generators, Target
+    from parallel_infer.bench.measure import Bench, source_for
+    from parallel_infer.bench.payloads import shipped_pictures
+    from parallel_infer.cli.server_options import connected
+    from parallel_infer.local_server import local_server
+
+    with contextlib.ExitStack() as stack:
+        folder = wish.pictures or stack.enter_context(shipped_pictures())
+        address, processes = wish.server, tuple[int, ...]()
+        if address is None:
+            server = stack.enter_context(local_server(*wish.serving))
+            address, processes = server.address, tuple(server.processes())
+        client = stack.enter_context(connected(address, wish.key, 30.0))
+        facts = _facts(client.models(), wish.model_name)
+        target = Target(address, source_for(facts, str(folder)), wish.key)
+        generators = stack.enter_context(Generators(target, wish.processes))
+        generators.ready()
+        yield Bench(client, generators, str(facts["name"]), processes), facts
+
+
+def _facts(models: list[dict[str, Any]], name: str | None) -> dict[str, Any]:
+    """What the server says about the model to ask."""
+    found = [facts for facts in models if name in (None, facts["name"])]
+    if not found:
+        names = ", ".join(str(facts["name"]) for facts in models)
+        raise ConfigError(f"the server does not serve {name!r}; it serves {names or 'no model at all'}")
+    return found[0]
+
+
+def _demand(wish: Wish) -> Demand:
+    from parallel_infer.bench.measure import Demand
+
+    return Demand(seconds=wish.seconds, timeout=wish.timeout)
+
+
+def _settings(wish: Wish) -> dict[str, float | int | str]:
+    """What else must be the same for two runs to be comparable."""
+    return {
+        "seconds": wish.seconds,
+        "timeout": wish.timeout,
+        "processes": wish.processes,
+        "pictures": "shipped, 1280x720" if wish.pictures is None else wish.pictures.name,
+        "serve options": shlex.join(wish.serve_options),
+    }
+
+
+def _command() -> str:
+    """The command line, as somebody else would type it."""
+    script = "python benchmarks/bench.py" if Path(sys.argv[0]).name == "bench.py" else "parallel-infer"
+    return f"{script} {shlex.join(sys.argv[1:])}".rstrip()
