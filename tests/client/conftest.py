@@ -42,6 +42,7 @@ class FakeServer:
         self.rings: dict[int, Ring] = {}
         self.known: bytes | None = None  # the one client whose key is known
         self.configure: Callable[[zmq.Socket[bytes]], None] = lambda socket: None
+        self._enveloped: set[bytes] = set()
         self._held: deque[Received] = deque()
         self._tasks: queue.Queue[Callable[[], None]] = queue.Queue()
         self._running = False
@@ -111,7 +112,8 @@ class FakeServer:
         self.reply(received.client, answer, payload)
 
     def reply(self, client: bytes, reply: protocol.Reply, payload: bytes | None = None) -> None:
-        self._socket.send_multipart([client, _encode(reply), *([payload] if payload else [])])
+        envelope = [client, b""] if client in self._enveloped else [client]
+        self._socket.send_multipart([*envelope, _encode(reply), *([payload] if payload else [])])
 
     def fail(self, received: Received, code: str, message: str = "as asked") -> None:
         self.reply(received.client, Error(id=received.request.id, code=code, message=message))
@@ -123,7 +125,10 @@ class FakeServer:
             if self._guard.poll(0):
                 self._let_in()
             if self._socket.poll(1):
-                client, header, *payload = self._socket.recv_multipart()
+                client, *rest = self._socket.recv_multipart()
+                if not rest[0]:  # a REQ client
+                    self._enveloped.add(client)
+                header, *payload = rest if rest[0] else rest[1:]
                 self._take(Received(client, _decode(header), payload[0] if payload else None))
             elif self._held and self._held[0].request.model == "full":  # busy, until no more comes
                 self.echo(self._held.popleft())
