@@ -31,6 +31,17 @@ def check_addresses(config: ServerConfig) -> None:
             )
 
 
+def socket_path(address: str) -> Path | None:
+    """The socket's file of an ipc address; None for tcp, and for a name in the abstract namespace, which has none."""
+    path = address.removeprefix("ipc://")
+    return None if path == address or path.startswith("@") else Path(path)
+
+
+def is_local(address: str) -> bool:
+    """Whether only this machine can reach an address."""
+    return address.startswith("ipc://") or _is_loopback(_split_tcp(address)[0])
+
+
 def check_forms(addresses: list[str], bind: str) -> None:
     """Refuse what cannot be listened on. `bind` names the setting and its source. Raises ConfigError."""
     if not addresses:

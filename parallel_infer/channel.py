@@ -7,11 +7,14 @@ together travel together. `receive` drains a socket before anybody sleeps on it 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from enum import Enum
 from typing import Any, Generic, TypeVar
 
 import msgspec
 import zmq
+from zmq.utils import z85
+from zmq.utils.monitor import parse_monitor_message
 
 Received = TypeVar("Received")
 
@@ -23,6 +26,8 @@ class Hello(msgspec.Struct, frozen=True):
 _encode = msgspec.msgpack.Encoder().encode
 _DRAIN = 256  # frames taken in one go, so that no socket starves the rest of a loop
 _RECONNECT_MS = 10
+_HANDSHAKE_MS = 5000  # a newcomer that has not said who it is by then is sent away
+_BACKLOG = 1024  # newcomers the kernel keeps while others are let in
 # Plain numbers: combining zmq's flag enums costs more than the call they are for.
 _NOW = int(zmq.NOBLOCK)
 _MORE = int(zmq.SNDMORE)
@@ -191,12 +196,64 @@ class AnswerInlet(Generic[Received]):
         self.socket.close()
 
 
+class Admission(Enum):
+    """What a newcomer is told, as the status of RFC 27."""
+
+    WELCOME = b"200"
+    LATER = b"300"  # the connection is closed without a word, and tried again by the client's ZeroMQ
+    REFUSED = b"400"
+
+
+class Doorkeeper:
+    """Decides about newcomers: ZeroMQ asks it in the middle of every handshake at a Front (ZAP, RFC 27).
+
+    `judge` is given the client's public key in Z85, "" at a door without keys, and says what to do and who that is.
+    """
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], judge: Callable[[str], tuple[Admission, str]]) -> None:
+        self._judge = judge
+        self.socket = _open(context, zmq.REP)
+        self.socket.bind("inproc://zeromq.zap.01")
+
+    def answer(self) -> None:
+        """Answer everybody who is waiting at a door."""
+        for _ in range(_DRAIN):
+            try:
+                _, number, _, _, _, mechanism, *credentials = self.socket.recv_multipart(_NOW)
+            except zmq.Again:
+                return
+            key = z85.encode(credentials[0]).decode() if mechanism == b"CURVE" else ""
+            admission, name = self._judge(key)
+            self.socket.send_multipart([b"1.0", number, admission.value, b"", name.encode(), b""])
+
+    def close(self) -> None:
+        """Close the socket. Doors must be closed before."""
+        self.socket.close()
+
+
+def new_key_pair() -> tuple[str, str]:
+    """A public key and its secret, in Z85."""
+    public, secret = zmq.curve_keypair()
+    return public.decode(), secret.decode()
+
+
 class Front:
-    """A public door: a ROUTER that any client may talk to. Frames come in as they are, unchecked."""
+    """A public door: a ROUTER that any client may talk to. Frames come in as they are, unchecked.
+
+    With `secret`, the server's secret key, everything is encrypted (CURVE) and each client shows a key. With keys or
+    without, the Doorkeeper of the context is asked about each newcomer; that also makes ZeroMQ refuse the old form of
+    its protocol, which has no handshake and takes any bytes for messages.
+    """
 
     def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], address: str, max_message: int, queue: int = 10_000
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        address: str,
+        max_message: int,
+        secret: str | None = None,
+        queue: int = 10_000,
     ) -> None:
+        self.guarded = secret is not None
         self.socket = context.socket(zmq.ROUTER)
         self.socket.linger = 0
         self.socket.router_mandatory = True
@@ -204,16 +261,43 @@ class Front:
         self.socket.sndhwm = queue  # answers a client may leave unread before they are dropped, and counted
         self.socket.rcvhwm = queue
         self.socket.ipv6 = "[" in address
+        self.socket.backlog = _BACKLOG
+        self.socket.handshake_ivl = _HANDSHAKE_MS
+        self.socket.zap_domain = b"keys" if self.guarded else b"open"
+        self.socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)  # with no Doorkeeper nobody comes in, instead of everybody
+        if secret is not None:
+            self.socket.curve_server = True
+            self.socket.curve_secretkey = secret.encode()
         if address.startswith("tcp://"):
             self.socket.heartbeat_ivl = 15_000
             self.socket.heartbeat_timeout = 45_000
             self.socket.tcp_keepalive = 1
+        self._connections: set[int] = set()
+        self.comings = self._watch_connections(context)
         try:
             self.socket.bind(address)
         except zmq.ZMQError as error:
             raise OSError(error.errno, zmq.strerror(error.errno or 0)) from None
         self.address = bytes(self.socket.getsockopt(zmq.LAST_ENDPOINT)).decode().rstrip("\0")
         self.unread = 0
+
+    def _watch_connections(self, context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
+        address = f"inproc://comings-{id(self)}"
+        self.socket.monitor(address, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+        comings = _open(context, zmq.PAIR)
+        comings.connect(address)
+        return comings
+
+    def connections(self) -> int:
+        """How many connections there are now, those in the middle of their handshake too."""
+        with contextlib.suppress(zmq.Again):
+            while True:
+                event = parse_monitor_message(self.comings.recv_multipart(_NOW))
+                if event["event"] == zmq.EVENT_ACCEPTED:
+                    self._connections.add(event["value"])
+                else:
+                    self._connections.discard(event["value"])
+        return len(self._connections)
 
     def drain(self) -> Iterator[list[zmq.Frame]]:
         """Messages that are there: sender, then the client's frames."""
@@ -222,6 +306,10 @@ class Front:
                 yield self.socket.recv_multipart(_NOW, copy=False)
             except zmq.Again:
                 return
+
+    def user(self, frame: zmq.Frame) -> str:
+        """Who sent a frame, by the name the Doorkeeper gave; "" at a door without keys, where any name is a claim."""
+        return str(frame.get("User-Id")) if self.guarded else ""
 
     def send(self, frames: list[Any]) -> None:
         """Send frames, the first being the client. A client that is gone or does not read loses them."""
@@ -232,6 +320,8 @@ class Front:
 
     def close(self) -> None:
         """Close the door, giving what was sent a moment to leave."""
+        self.socket.disable_monitor()
+        self.comings.close()
         self.socket.close(linger=1000)
 
 

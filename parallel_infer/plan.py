@@ -16,6 +16,7 @@ from parallel_infer.config import ModelConfig, ServerConfig
 from parallel_infer.config_sources import zoo_models
 from parallel_infer.cores import usable_cores
 from parallel_infer.errors import ConfigError, ModelRejected
+from parallel_infer.keys import KeyFolder
 from parallel_infer.messages import ModelPlan, Started, StartFailed
 from parallel_infer.models import ModelSpec, TensorSpec
 from parallel_infer.process import Process
@@ -68,6 +69,8 @@ def make_plan(config: ServerConfig, segment_name: Callable[[str], str] = "plan-{
 
     Raises ModelRejected for a model that cannot be served and ConfigError for a configuration that cannot be used.
     """
+    if config.keys is not None:
+        KeyFolder.open(config.keys)  # now, because a mistake in there is found sooner than a model is loaded
     models = config.models or zoo_models()
     decode_workers = config.decode_workers or max(1, usable_cores() // 2)
     postprocess_workers = config.postprocess_workers or max(1, usable_cores() // 4)
@@ -200,4 +203,9 @@ def _size_text(size: int) -> str:
 
 def child_options(config: ServerConfig) -> dict[str, Any]:
     """What every child is told."""
-    return {"log_format": config.log_format, "log_level": config.log_level}
+    return {
+        "log_format": config.log_format,
+        "log_level": config.log_level,
+        "keys": config.keys,
+        "max_clients": config.max_clients,
+    }

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from parallel_infer import protocol
-from parallel_infer.channel import AnswerInlet, Front, Link, Watch, new_context
+from parallel_infer.channel import AnswerInlet, Doorkeeper, Front, Link, Watch, new_context
 from parallel_infer.child import Child
 from parallel_infer.errors import (
     BadInput,
+    ConfigError,
     DeadlineExceeded,
     InferError,
     ResourceUnavailable,
     ServerUnavailable,
     UnknownModel,
 )
+from parallel_infer.gateway.entrance import Entrance
 from parallel_infer.gateway.ingress import Ingress
 from parallel_infer.gateway.lending import Lending
 from parallel_infer.gateway.pending import Caller, Owed, Pending
@@ -53,6 +57,7 @@ from parallel_infer.ring import RingSpec
 
 log = logging.getLogger(__name__)
 _encode = msgspec.msgpack.Encoder().encode
+_MANAGING = frozenset({protocol.Load, protocol.Unload, protocol.Stop})
 
 
 class Gateway:
@@ -64,8 +69,12 @@ class Gateway:
         self._context = new_context()
         self._link: Link[ToGateway] = Link(self._context, options["dispatcher"], child.name, ToGateway)
         self._inlet: AnswerInlet[ToGateway] = AnswerInlet(self._context, options["answers"], ToGateway)
+        self._entrance = Entrance(options["keys"], options["max_clients"])
+        self._doorkeeper = Doorkeeper(self._context, self._entrance.judge)
         self._doors: dict[Any, Front] = {}
+        self._comings: dict[Any, Front] = {}
         self._watch = Watch()
+        self._watch.add(self._doorkeeper.socket)
         self._watch.add(self._link.socket)
         self._watch.add(self._inlet.socket)
         self._ingress = Ingress(msgspec.convert(options["ingress"], list[RingSpec]))
@@ -126,6 +135,10 @@ class Gateway:
                 if socket in there:
                     for frames in door.drain():
                         self._on_request(door, frames)
+            if self._doorkeeper.socket in there:
+                self._doorkeeper.answer()
+            for socket in there & self._comings.keys():
+                self._comings[socket].connections()
             self._on_timer(time.monotonic())
             link.flush()
 
@@ -133,10 +146,12 @@ class Gateway:
         """Close the doors, giving the last replies a moment to leave, and take lent rings back."""
         for door in self._doors.values():
             door.close()
+        self._doorkeeper.close()
         self._lending.close()
         self._link.close()
         self._inlet.close()
         self._context.term()
+        self._entrance.close()
 
     def _next_timer(self) -> float | None:
         timers = [timer for timer in (self._pending.next_timer(), self._lending.next_timer()) if timer is not None]
@@ -161,7 +176,10 @@ class Gateway:
         try:
             request = read_request(frames, enveloped, caller)
             payload = frames[2 + enveloped] if len(frames) > 2 + enveloped else None
-            self._requests[type(request)](request, caller, payload)
+            kind = type(request)
+            if kind in _MANAGING:
+                self._entrance.check_manages(door, frames[-1])
+            self._requests[kind](request, caller, payload)
         except InferError as error:
             self._error(caller, error.code, str(error))
 
@@ -315,14 +333,16 @@ class Gateway:
             self._child.started({})
 
     def _open_doors(self) -> None:
+        limit = int(self._options["max_message"])
         try:
             for address in self._options["bind"]:
-                door = Front(self._context, address, self._options["max_message"])
-                self._doors[door.socket] = door
+                door = self._entrance.open(address, partial(Front, self._context, address, limit))
+                self._doors[door.socket] = self._comings[door.comings] = door
                 self._watch.add(door.socket)
-        except OSError as error:
-            self._child.failed(f"cannot bind {address}: {error}")
-            raise
+                self._watch.add(door.comings)
+        except (OSError, ConfigError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise ConfigError(f"cannot listen at {address}: {reason}") from None
         self._child.started({"addresses": [door.address for door in self._doors.values()]})
 
     # --- replies -----------------------------------------------------------------------------------------------------
@@ -375,6 +395,7 @@ class Gateway:
 
 def main(child: Child, options: dict[str, Any]) -> None:
     """Entry point of the process."""
+    os.umask(0o077)  # a socket's file is there from the moment it is bound
     gateway = Gateway(child, options)
     gateway.run_forever()
     gateway.close()

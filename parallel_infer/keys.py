@@ -1,0 +1,195 @@
+"""The server's folder of keys: its own key pair, and one file for each client that may come in.
+
+    FOLDER/                 mode 0700
+      server.key            mode 0600: `public` and `secret` of the server
+      clients/NAME.pub      `public` of a client, and `manage = yes` where it may load and unload models and stop
+
+Files have lines `name = value`, comments begin with `#`, keys are Z85 of 40 characters. The secret of a client is in
+none of them: it stands in the client's own file, in the form that `parallel_infer.client.key` reads.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from parallel_infer.errors import ConfigError
+
+SERVER_FILE = "server.key"
+CLIENTS = "clients"
+_SUFFIX = ".pub"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_Z85 = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
+_YES_NO = {"yes": True, "no": False}
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPair:
+    """A public and a secret key in Z85."""
+
+    public: str
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownClient:
+    """A client that may come in."""
+
+    name: str
+    public: str
+    manages: bool
+
+
+class KeyFolder:
+    """The folder as it is now: what changed in it counts from the next look on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._seen: tuple[tuple[str, int, int], ...] | None = None
+        self._by_key: dict[str, KnownClient] = {}
+
+    @classmethod
+    def open(cls, path: str | Path) -> KeyFolder:
+        """An existing folder, checked. Raises ConfigError for one that is missing, open to others or damaged."""
+        folder = cls(Path(path))
+        if not folder.path.is_dir():
+            raise ConfigError(f"there is no folder of keys at {path}; make one with `parallel-infer keys new NAME`")
+        _check_private(folder.path)
+        folder.server()
+        folder.clients()
+        return folder
+
+    def server(self) -> KeyPair:
+        """The server's key pair. Raises ConfigError where it is missing, open to others or damaged."""
+        file = self.path / SERVER_FILE
+        values = _read(file, {"public", "secret"})
+        _check_private(file)
+        return KeyPair(values["public"], values["secret"])
+
+    def clients(self) -> list[KnownClient]:
+        """Everybody who may come in, by name; a file that cannot be read lets nobody in, and the log says so."""
+        self._refresh()
+        return sorted(self._by_key.values(), key=lambda client: client.name)
+
+    def client(self, public: str) -> KnownClient | None:
+        """Whose key this is; None for a stranger's."""
+        self._refresh()
+        return self._by_key.get(public)
+
+    def manages(self, name: str) -> bool:
+        """Whether the client of this name may manage the server now."""
+        self._refresh()
+        return any(client.manages for client in self._by_key.values() if client.name == name)
+
+    def _refresh(self) -> None:
+        seen = _files(self.path / CLIENTS)
+        if seen == self._seen:
+            return
+        self._by_key = {}
+        for name, _, _ in seen:
+            try:
+                client = _read_client(self.path / CLIENTS / name)
+            except ConfigError as error:
+                log.warning("a client's key is passed over: %s", error)
+                continue
+            if client.public in self._by_key:
+                log.warning("%s and %s have the same key", client.name, self._by_key[client.public].name)
+            self._by_key.setdefault(client.public, client)
+        self._seen = seen
+
+
+def add_server(folder: Path, pair: KeyPair) -> Path:
+    """Write the server's key pair, making the folder. Raises ConfigError where there is one."""
+    _make(folder)
+    _make(folder / CLIENTS)
+    return _write(folder / SERVER_FILE, f"public = {pair.public}\nsecret = {pair.secret}\n")
+
+
+def add_client(folder: Path, client: KnownClient) -> Path:
+    """Let a client in. Raises ConfigError for a name that is taken or none."""
+    _check_name(client.name)
+    _make(folder / CLIENTS)
+    manages = "yes" if client.manages else "no"
+    return _write(folder / CLIENTS / f"{client.name}{_SUFFIX}", f"public = {client.public}\nmanage = {manages}\n")
+
+
+def write_client_key(file: Path, name: str, pair: KeyPair, server: str) -> Path:
+    """Write the file that the client itself needs, its secret included. Raises ConfigError where there is one."""
+    return _write(
+        file,
+        f"# the key of {name}; whoever has this file is {name}\n"
+        f"public = {pair.public}\nsecret = {pair.secret}\nserver = {server}\n",
+    )
+
+
+def _check_name(name: str) -> None:
+    if _NAME.fullmatch(name) is None:
+        raise ConfigError(f"{name!r} is no name for a key: 1 to 64 letters, digits, dots, dashes and underscores")
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make the folder {folder}: {error.strerror}") from None
+    _check_private(folder)
+
+
+def _write(file: Path, text: str) -> Path:
+    """A new file that nobody else can read, complete or not at all on a name that was free."""
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    except FileExistsError:
+        raise ConfigError(f"{file} is there already; remove it first if its key is to be replaced") from None
+    except OSError as error:
+        raise ConfigError(f"cannot write {file}: {error.strerror}") from None
+    with os.fdopen(descriptor, "w", encoding="ascii") as stream:
+        stream.write(text)
+    return file
+
+
+def _check_private(path: Path) -> None:
+    if path.stat().st_mode & 0o077:
+        wanted = "700" if path.is_dir() else "600"
+        raise ConfigError(f"{path} is open to other users; say chmod {wanted} {path}")
+
+
+def _files(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Name, time of change and inode of every client's file: differs whenever one of them does."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [(entry.name, entry.stat()) for entry in entries if entry.name.endswith(_SUFFIX)]
+    except OSError:
+        return ()
+    return tuple(sorted((name, stat.st_mtime_ns, stat.st_ino) for name, stat in found))
+
+
+def _read_client(file: Path) -> KnownClient:
+    values = _read(file, {"public", "manage"})
+    manages = _YES_NO.get(values["manage"])
+    if manages is None:
+        raise ConfigError(f"{file}: manage is {values['manage']!r}; expected yes or no")
+    return KnownClient(file.name.removesuffix(_SUFFIX), values["public"], manages)
+
+
+def _read(file: Path, names: set[str]) -> dict[str, str]:
+    try:
+        text = file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise ConfigError(f"cannot read {file}: {reason}") from None
+    values = {}
+    for line in text.splitlines():
+        if line.strip() and not line.strip().startswith("#"):
+            name, _, value = line.partition("=")  # Z85 itself may hold "=": only the first one separates
+            values[name.strip()] = value.strip()
+    if set(values) != names:
+        raise ConfigError(f"{file} needs exactly the lines {', '.join(sorted(names))}, each `name = value`")
+    for name in names & {"public", "secret"}:
+        if _Z85.fullmatch(values[name]) is None:  # the value is not shown: it may be a secret
+            raise ConfigError(f"{file}: {name} is no key; expected 40 characters of Z85")
+    return values
