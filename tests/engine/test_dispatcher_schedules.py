@@ -1,0 +1,115 @@
+"""The dispatcher under any order of events: jobs, reports, deaths, expiries, cancellations and its own restarts.
+
+The rules that must hold at every step are those of `core_rig`; at the end of each run everybody has exactly one reply
+and everything is free again. A run is a number, so a failing one is repeated by its number.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.engine.core_rig import FakeWorker, Rig, plan
+
+MODELS = ("auto", "fixed", "narrow")
+# Each kind of run: how often what happens.
+CALM = {"admit": 25, "finish": 60, "bad": 5, "die": 1, "cancel": 4, "wait": 15, "restart": 0}
+WILD = {"admit": 25, "finish": 40, "bad": 8, "die": 8, "cancel": 10, "wait": 15, "restart": 2}
+LATE = {"admit": 25, "finish": 30, "bad": 2, "die": 2, "cancel": 2, "wait": 50, "restart": 1}
+
+
+class Run:
+    """One run of a random schedule."""
+
+    def __init__(self, number: int, weights: dict[str, int]) -> None:
+        self.chance = random.Random(number)
+        self.weights = weights
+        self.rig = Rig(
+            plan("auto", rows=8, outputs=3, queue_size=12, max_batch=4),
+            plan("fixed", rows=6, outputs=2, queue_size=12, fixed=4, weight=3.0),
+            plan("narrow", rows=2, outputs=1, queue_size=3, max_batch=2, delay=0.05),
+        )
+        for stage in ("decode", "postprocess"):
+            for _ in range(self.chance.randint(1, 3)):
+                self.rig.worker(stage)
+        for model in MODELS:
+            for _ in range(self.chance.randint(1, 2)):
+                self.rig.worker("infer", model, {1: 0.004, 2: 0.005, 4: 0.008})
+
+    def run(self, steps: int) -> None:
+        events, weights = list(self.weights), list(self.weights.values())
+        for _ in range(steps):
+            getattr(self, self.chance.choices(events, weights)[0])()
+            self.rig.pump()
+            awaited = [worker for worker in self.rig.workers.values() if worker.name.encode() in self.rig.core.awaited]
+            if awaited and self.chance.random() < 0.4:
+                self.rig.announce(self.chance.choice(awaited))
+        for worker in list(self.rig.workers.values()):
+            if worker.name.encode() in self.rig.core.awaited:
+                self.rig.announce(worker)
+        self.rig.run_dry()
+        self.rig.check_drained()
+
+    def admit(self) -> None:
+        if not self.rig.settled:  # the gateway keeps what comes to itself
+            return
+        model = self.chance.choices(MODELS, (5, 3, 2))[0]
+        for _ in range(self.chance.randint(1, 6)):
+            self.rig.admit(
+                model,
+                timeout=self.chance.choice([self.chance.uniform(0.001, 0.1), 0.5, 1000.0, 1000.0]),
+                priority=self.chance.choice([0, 0, 0, 1, -1]),
+                source=self.chance.choice(["", "", "", "a", "b"]),
+            )
+
+    def busy(self) -> FakeWorker | None:
+        workers = [worker for worker in self.rig.workers.values() if worker.leases]
+        return self.chance.choice(workers) if workers else None
+
+    def finish(self) -> None:
+        worker = self.busy()
+        if worker is not None:
+            self.rig.finish(worker, self.chance.choice([0.0001, 0.002, 0.02]))
+
+    def bad(self) -> None:
+        worker = self.busy()
+        if worker is not None:
+            jobs = self.rig.jobs_of(worker)[0]
+            self.rig.finish(worker, fail=self.chance.sample(jobs, self.chance.randint(1, len(jobs))))
+
+    def die(self) -> None:
+        self.rig.replace(self.chance.choice(list(self.rig.workers.values())))
+
+    def cancel(self) -> None:
+        if self.rig.admitted and self.rig.settled:
+            self.rig.core.cancel(self.chance.choice(list(self.rig.admitted)[-25:]))
+
+    def wait(self) -> None:
+        self.rig.now += self.chance.choice([0.0003, 0.001, 0.004, 0.02, 0.1])
+
+    def restart(self) -> None:
+        self.rig.restart()
+
+
+@settings(max_examples=200, deadline=None)
+@given(number=st.integers(0, 2**32), weights=st.sampled_from([CALM, WILD, LATE]))
+def test_everybody_gets_one_reply_and_nothing_leaks(number, weights):
+    Run(number, weights).run(120)
+
+
+def test_the_schedules_reach_everything_worth_reaching():
+    """The test above would pass if nothing ever happened."""
+    seen: Counter[str] = Counter()
+    for number in range(30):
+        run = Run(number, WILD)
+        run.run(120)
+        seen.update(message.code for message in run.rig.refused.values())
+        seen.update({"answered": len(run.rig.answered), "again": sum(n > 1 for n in run.rig.answered.values())})
+        seen["restarted"] += run.rig.epoch > 1
+    assert seen.keys() >= {
+        *("answered", "again", "restarted", "BAD_INPUT", "DROPPED"),
+        *("DEADLINE_EXCEEDED", "RESOURCE_UNAVAILABLE", "POISON"),
+    }
