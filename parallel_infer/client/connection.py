@@ -27,6 +27,8 @@ from parallel_infer.protocol import Cancel, Error, Reply
 SLICE = 0.05  # seconds between looks at the state of the connection while waiting
 GRACE = 0.25  # seconds the server's own DEADLINE_EXCEEDED has to arrive
 _COPY_BELOW = 65536  # bytes; sending without a copy costs a hand-over between threads
+# As plain numbers: zmq's flags are enums, and combining those takes longer than sending.
+_NOW, _MORE = int(zmq.DONTWAIT), int(zmq.DONTWAIT | zmq.SNDMORE)
 _EVENTS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 _ENCODE = msgspec.msgpack.Encoder().encode
 _DECODE = msgspec.msgpack.Decoder(Reply).decode
@@ -118,7 +120,7 @@ class Connection:
         count = 0
         try:
             while True:
-                self._receive_one(zmq.DONTWAIT)
+                self._receive_one(_NOW)
                 count += 1
         except zmq.Again:
             return count
@@ -186,26 +188,26 @@ class Connection:
         data = pending.payload
         try:
             if data is None:
-                self.socket.send(header, zmq.DONTWAIT)
+                self.socket.send(header, _NOW)
             else:
-                self.socket.send(header, zmq.DONTWAIT | zmq.SNDMORE)
-                self.socket.send(data, zmq.DONTWAIT, copy=len(data) < _COPY_BELOW)
+                self.socket.send(header, _MORE)
+                self.socket.send(data, _NOW, copy=len(data) < _COPY_BELOW)
         except zmq.Again:
             return False
         pending.sent = True
         return True
 
     def _receive_one(self, flags: int) -> None:
-        header = self.socket.recv(flags)
+        header = self.socket.recv(flags, copy=False)
         payload: bytes | memoryview = b""
-        if self.socket.getsockopt(zmq.RCVMORE):
+        if header.more:
             frame = self.socket.recv(flags, copy=False)
             payload = frame.buffer if len(frame) >= _COPY_BELOW else frame.bytes
-            while self.socket.getsockopt(zmq.RCVMORE):
-                self.socket.recv(flags)
-        self._settle(header, payload)
+            while frame.more:
+                frame = self.socket.recv(flags, copy=False)
+        self._settle(header.buffer, payload)
 
-    def _settle(self, header: bytes, payload: bytes | memoryview) -> None:
+    def _settle(self, header: memoryview, payload: bytes | memoryview) -> None:
         try:
             reply: Reply = _DECODE(header)
         except msgspec.MsgspecError as error:
