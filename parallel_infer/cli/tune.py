@@ -1,0 +1,223 @@
+"""`parallel-infer tune`: settings for a model on this machine, found by measuring."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from parallel_infer.cli.tables import print_table
+
+if TYPE_CHECKING:
+    from parallel_infer.tuning.search import Goal, Trial
+    from parallel_infer.tuning.settings import Settings
+    from parallel_infer.tuning.trials import Subject
+
+Advance = Callable[[str], None]
+
+
+@click.command("tune")
+@click.argument("model")
+@click.option(
+    "--target", type=click.Choice(["throughput"]), default="throughput", show_default=True, help="What is better."
+)
+@click.option(
+    "--p99-ms",
+    type=click.FloatRange(0, min_open=True),
+    help="Most pictures/s of which 99 in 100 take at most this long.",
+)
+@click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the settings, for serve --config."
+)
+@click.option("--seconds", type=click.FloatRange(0.1, 600), default=3.0, show_default=True, help="Of each measurement.")
+@click.option("--concurrency", type=click.IntRange(1, 4096), default=32, show_default=True, help="Jobs in flight.")
+@click.option("--rounds", type=click.IntRange(2, 50), default=3, show_default=True, help="Of the finals.")
+@click.option(
+    "--pictures",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of pictures to send; else the shipped ones as JPEG of 1280x720.",
+)
+@click.option(
+    "--provider",
+    "providers",
+    multiple=True,
+    type=click.Choice(["cpu", "openvino", "cuda", "tensorrt"]),
+    help="Try only these; else all but tensorrt, whose engines take minutes to build.",
+)
+@click.option("--precision", "precisions", multiple=True, type=click.Choice(["fp32", "bf16", "fp16"]), help="As above.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(model: str, output: Path | None, as_json: bool, **wishes: Any) -> None:
+    r"""Find good settings for MODEL, an ONNX file or zoo:NAME, on this machine.
+
+    Tries providers, precisions, instances, threads, batch sizes and decode workers around the default, one after the
+    other, then measures the best of them and the default in turns. What does not beat the default beyond noise is not
+    suggested.
+
+    \b
+    parallel-infer tune yolov8n.onnx --output tuned.toml
+    parallel-infer tune yolov8n.onnx --p99-ms 50
+    parallel-infer serve --config tuned.toml
+    """
+    from parallel_infer.bench.files import write_whole
+    from parallel_infer.model_files import find_model, zoo_name
+
+    path = find_model(model, Path.cwd())
+    with _subject(path, wishes) as subject:
+        trials, chosen = _tune(subject, wishes)
+    goal = _goal(wishes["p99_ms"])
+    base = trials[0]
+    text = _toml(subject.name, zoo_name(path) or path, base, chosen)
+    if as_json:
+        click.echo(json.dumps(_as_map(trials, chosen, text)))
+    else:
+        _print(trials, chosen, goal)
+    if output is not None:
+        write_whole(output, text.encode())
+        click.echo(f"written: {output}; start with parallel-infer serve --config {output}", err=True)
+
+
+@contextlib.contextmanager
+def _subject(path: str, wishes: dict[str, Any]) -> Iterator[Subject]:
+    from parallel_infer.bench.measure import Demand
+    from parallel_infer.bench.payloads import shipped_pictures
+    from parallel_infer.tuning.trials import Subject
+
+    demand = Demand(in_flight=wishes["concurrency"], seconds=wishes["seconds"])
+    with contextlib.ExitStack() as stack:
+        folder = wishes["pictures"] or stack.enter_context(shipped_pictures())
+        yield Subject(_name(path), path, str(folder), demand, wishes["p99_ms"])
+
+
+def _name(path: str) -> str:
+    """Of the model, after its file; after its folder where the file is called model.onnx, as in Triton's layout."""
+    file = Path(path)
+    return file.parents[1].name if file.stem == "model" and file.parent.name.isdecimal() else file.stem
+
+
+def _tune(subject: Subject, wishes: dict[str, Any]) -> tuple[list[Trial], Trial]:
+    """All trials, the default first, and the one to suggest."""
+    from parallel_infer.config_sources import load_config
+    from parallel_infer.errors import ServerUnavailable
+    from parallel_infer.tuning.machine_space import PROVIDERS, available, default_settings
+    from parallel_infer.tuning.search import explore, finalists, winner
+    from parallel_infer.tuning.trials import Finals
+
+    config = load_config({"models": [f"{subject.name}={subject.path}"]}, None, {})
+    base, space = default_settings(config)
+    wanted = wishes["precisions"]
+    choices = [pair for pair in available(wishes["providers"] or PROVIDERS) if not wanted or pair[1] in wanted]
+    space, goal = replace(space, choices=choices), _goal(wishes["p99_ms"])
+    with _progress() as advance:
+
+        def measure(settings: Settings) -> Any:
+            advance(_changes(settings, base))
+            return subject.measure(settings)
+
+        trials = explore(base, space.axes(), measure, goal)
+        if trials[0].first.failure:
+            raise ServerUnavailable(f"the default settings do not work: {trials[0].first.failure}")
+        finals = finalists(trials, goal)
+        if len(finals) == 1:
+            return trials, trials[0]
+        with Finals(subject, finals) as running:
+            for number in range(wishes["rounds"]):
+                for trial in running.round(number):
+                    advance(f"finals, round {number + 1}: {_changes(trial.settings, base)}")
+    return trials, winner(finals, goal)
+
+
+def _goal(p99_ms: float | None) -> Goal:
+    from parallel_infer.tuning.search import LatencyLimit, Throughput
+
+    return Throughput() if p99_ms is None else LatencyLimit(p99_ms)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Advance]:
+    """A line on stderr that says what is measured; where that is no terminal, one line each."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda text: click.echo(f"measuring {text}", err=True)
+        return
+    columns = (
+        SpinnerColumn(),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda text: progress.update(task, advance=1, description=text)
+
+
+def _changes(settings: Settings, base: Settings) -> str:
+    changes = settings.differences(base)
+    return ", ".join(f"{name}={value}" for name, value in changes.items()) or "default"
+
+
+def _print(trials: list[Trial], chosen: Trial, goal: Goal) -> None:
+    base = trials[0]
+    names = list(base.settings.values())
+    columns = (*(name.replace("_", " ") for name in names), "in flight", "pictures/s", "p99 ms", "")
+    ordered = sorted(trials, key=lambda trial: goal.score(trial.median()), reverse=True)
+    print_table(columns, [_row(trial, base, chosen) for trial in ordered])
+    click.echo()
+    if chosen is base:
+        click.echo("keep the default settings: nothing beats them beyond noise")
+        return
+    gain = chosen.median().per_second / max(1e-9, base.median().per_second)
+    click.echo(f"suggested: {_changes(chosen.settings, base.settings)}")
+    click.echo(f"{gain:.2f} times the pictures/s of the default, in the middle of {len(chosen.rounds)} rounds in turns")
+    if chosen.settings.precision != base.settings.precision:
+        click.echo(
+            f"note: answers in {chosen.settings.precision} may differ a little from those in {base.settings.precision}"
+        )
+
+
+def _row(trial: Trial, base: Trial, chosen: Trial) -> tuple[str, ...]:
+    outcome = trial.median()
+    notes = ["default"] if trial is base else []
+    notes += ["chosen"] if trial is chosen else []
+    notes += [f"median of {len(trial.rounds)}"] if trial.rounds else []
+    figures = [str(outcome.in_flight or "-"), f"{outcome.per_second:.1f}", f"{outcome.p99_ms:.1f}"]
+    if outcome.failure:
+        figures, notes = ["-", "-", "-"], [*notes, outcome.failure]
+    return (*map(str, trial.settings.values().values()), *figures, ", ".join(notes))
+
+
+def _toml(name: str, path: str, base: Trial, chosen: Trial) -> str:
+    from parallel_infer.bench.machine import Origin
+    from parallel_infer.tuning.settings import to_toml
+
+    outcome = chosen.median()
+    origin = Origin.here(f"parallel-infer {shlex.join(sys.argv[1:])}")
+    figures = (
+        f"{outcome.per_second:.1f} pictures/s, p99 {outcome.p99_ms:.1f} ms with {outcome.in_flight} jobs in flight"
+    )
+    changes = chosen.settings.differences(base.settings)
+    verdict = "measured" if changes else "nothing beat the default beyond noise; measured"
+    return to_toml(name, path, changes, [*origin.lines(), f"{verdict}: {figures}"])
+
+
+def _as_map(trials: list[Trial], chosen: Trial, text: str) -> dict[str, Any]:
+    rows = [
+        {"settings": trial.settings.values(), **asdict(trial.median()), "rounds": len(trial.rounds)} for trial in trials
+    ]
+    return {
+        "default": trials[0].settings.values(),
+        "chosen": chosen.settings.values(),
+        "keep_default": chosen is trials[0],
+        "trials": rows,
+        "toml": text,
+    }
