@@ -20,7 +20,8 @@ Received = TypeVar("Received")
 
 
 class Hello(msgspec.Struct, frozen=True):
-    """A peer has connected to this Router, for the first time or again."""
+    """A peer has connected for the first time. One that connects again, to a new Router of the same address, is silent:
+    who is expected has to be greeted."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -85,6 +86,15 @@ class Router(Generic[Received]):
         else:
             waiting.append(message)
 
+    def reach(self, peer: bytes, message: object) -> bool:
+        """Send a message at once; False where the peer is not connected."""
+        try:
+            self._socket.send(peer, _NOW_MORE)
+        except zmq.ZMQError:
+            return False
+        self._socket.send(_encode([message]))
+        return True
+
     def flush(self) -> None:
         """Send what waits. Peers that are gone get nothing: who watches over them says so."""
         send = self._socket.send
@@ -108,7 +118,7 @@ class Link(Generic[Received]):
         self.socket = _open(context, zmq.DEALER)
         self.socket.identity = identity.encode()
         self.socket.reconnect_ivl = _RECONNECT_MS
-        self.socket.probe_router = True  # says Hello whenever the connection is made anew
+        self.socket.probe_router = True  # says Hello
         self.socket.connect(address)
         self._decode = msgspec.msgpack.Decoder(list[received]).decode
         self._waiting: list[object] = []
@@ -277,6 +287,7 @@ class Front:
         try:
             self.socket.bind(address)
         except zmq.ZMQError as error:
+            self.close()
             raise OSError(error.errno, zmq.strerror(error.errno or 0)) from None
         self.address = bytes(self.socket.getsockopt(zmq.LAST_ENDPOINT)).decode().rstrip("\0")
         self.unread = 0

@@ -189,7 +189,7 @@ def _read(file: Path, names: set[str]) -> dict[str, str]:
             values[name.strip()] = value.strip()
     if set(values) != names:
         raise ConfigError(f"{file} needs exactly the lines {', '.join(sorted(names))}, each `name = value`")
-    for name in names & {"public", "secret"}:
+    for name in sorted(names & {"public", "secret"}):
         if _Z85.fullmatch(values[name]) is None:  # the value is not shown: it may be a secret
             raise ConfigError(f"{file}: {name} is no key; expected 40 characters of Z85")
     return values

@@ -128,8 +128,8 @@ class SocketFile:
 
     def release(self) -> None:
         """Give the path up."""
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
+        with contextlib.suppress(ConfigError):
+            self._remove_stale()
         with contextlib.suppress(FileNotFoundError):
             self._lock_path.unlink()  # first the name, then the lock, so that nobody locks a file that is going away
         os.close(self._lock)
