@@ -20,8 +20,10 @@ Received = TypeVar("Received")
 
 
 class Hello(msgspec.Struct, frozen=True):
-    """A peer has connected for the first time. One that connects again, to a new Router of the same address, is silent:
-    who is expected has to be greeted."""
+    """A peer has connected for the first time.
+
+    One that connects again, to a new Router of the same address, is silent: who is expected has to be greeted.
+    """
 
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -31,6 +31,8 @@ class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     std: list[float] | None = None
     color: str | None = None
     pad: int | None = None
+    crop_fraction: float | None = None
+    kpt_shape: list[int] | None = None
     background: int | None = None
     multi_label: bool | None = None
     shapes: dict[str, list[int]] | None = None
@@ -50,9 +52,13 @@ class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     def overrides(self) -> dict[str, Any]:
         """The part that `stages.families.describe` understands, without what is not set."""
-        keys: tuple[str, ...] = ("family", "task", "names", "resize", "imgsz", "conf", "iou", "mean", "std", "color", "pad")
-        keys += ("background", "multi_label", "shapes")
-        return {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
+        return {key: value for key in _OVERRIDES if (value := getattr(self, key)) is not None}
+
+
+_OVERRIDES = (
+    *("family", "task", "names", "resize", "imgsz", "conf", "iou", "mean", "std", "color", "pad"),
+    *("crop_fraction", "kpt_shape", "background", "multi_label", "shapes"),
+)
 
 
 class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

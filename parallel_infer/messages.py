@@ -78,10 +78,9 @@ class ModelPlan(Struct, frozen=True):
 
 
 class Register(Struct, frozen=True, array_like=True, tag=80):
-    """From the dispatcher to a peer that connected: announce yourself (again).
+    """From the dispatcher to a peer that is new to it: announce yourself (again).
 
-    A worker does so once it has finished what an earlier dispatcher gave it; the gateway admits its pending jobs
-    again; the supervisor says what is served and which workers live.
+    A worker does so once it has finished what an earlier dispatcher gave it; the gateway admits its pending jobs again.
     """
 
     epoch: int
@@ -220,9 +219,13 @@ class StopWorkers(Struct, frozen=True, array_like=True, tag=14):
 
 
 class Expect(Struct, frozen=True, array_like=True, tag=15):
-    """From the supervisor: these workers live; hand out nothing before each has announced itself or is down."""
+    """From the supervisor to a new dispatcher: who lives already.
+
+    It asks each to announce itself, and hands out nothing before each worker has, or is down.
+    """
 
     workers: tuple[str, ...]
+    gateway: str  # empty while there is none
 
 
 # --- to the gateway --------------------------------------------------------------------------------------------------
@@ -433,4 +436,4 @@ ToGateway = (
     | Managed
 )
 ToWorker = Register | DecodeLease | InferLease | PostLease | StopWorker | ModelAdded | ModelRemoved
-ToSupervisor = Register | KillWorker | Drained | Manage | Started | StartFailed | ModelClosed | StatusReply
+ToSupervisor = KillWorker | Drained | Manage | Started | StartFailed | ModelClosed | StatusReply

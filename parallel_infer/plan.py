@@ -84,23 +84,13 @@ def make_plan(config: ServerConfig, segment_name: Callable[[str], str] = "plan-{
 
 def probe(models: dict[str, ModelConfig], config: ServerConfig) -> dict[str, ModelSpec]:
     """What each model file is, found out in throwaway processes: a file that crashes the runtime harms nobody."""
-    waiting = []
-    for name, model in models.items():
-        arguments = {
-            "name": name,
-            "path": model.path,
-            "overrides": model.overrides(),
-            "uint8_rows": config.uint8_rows if model.uint8_rows is None else model.uint8_rows,
-            "log_format": config.log_format,
-            "log_level": config.log_level,
-        }
-        process = Process(f"probe {name}", PROBE, arguments)
-        process.start()
-        waiting.append((name, process))
+    waiting = [(name, start_probe(name, model, config)) for name, model in models.items()]
     specs = {}
     try:
         for name, process in waiting:
-            specs[name] = _probed(name, process, config.start_timeout_ms / 1000)
+            if not wait([process.connection], config.start_timeout_ms / 1000):
+                raise ModelRejected(f"model {name!r}: {too_slow(config)}")
+            specs[name] = probed(name, process)
     finally:
         for _, process in waiting:
             process.kill()
@@ -108,16 +98,34 @@ def probe(models: dict[str, ModelConfig], config: ServerConfig) -> dict[str, Mod
     return specs
 
 
-def _probed(name: str, process: Process, timeout: float) -> ModelSpec:
-    if not wait([process.connection], timeout):
-        raise ModelRejected(f"model {name!r}: probing took longer than {timeout:.0f} s (option start_timeout_ms)")
+def start_probe(name: str, model: ModelConfig, config: ServerConfig) -> Process:
+    """Start a process that looks into a model file and says what it found."""
+    arguments = {
+        **child_options(config),
+        "name": name,
+        "path": model.path,
+        "overrides": model.overrides(),
+        "uint8_rows": config.uint8_rows if model.uint8_rows is None else model.uint8_rows,
+    }
+    process = Process(f"probe {name}", PROBE, arguments)
+    process.start()
+    return process
+
+
+def probed(name: str, process: Process) -> ModelSpec:
+    """What a probe has found; call it when there is something to hear. Raises ModelRejected."""
     word = process.heard()
     if isinstance(word, Started):
         return msgspec.convert(word.facts["spec"], ModelSpec)
     if isinstance(word, StartFailed):
-        raise ModelRejected(f"model {name!r}: {word.text.removeprefix('ModelRejected: ')}")
+        raise ModelRejected(f"model {name!r}: {word.text.partition(': ')[2]}")
     process.reap()
     raise ModelRejected(f"model {name!r}: loading it ended the probing process (exit code {process.exit_code})")
+
+
+def too_slow(config: ServerConfig) -> str:
+    """What to say of a model that takes too long."""
+    return f"loading it took longer than {config.start_timeout_ms / 1000:.0f} s (option start_timeout_ms)"
 
 
 def plan_model(

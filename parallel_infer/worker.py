@@ -131,6 +131,8 @@ class DecodeWorker(_Worker):
             self._decode(message)
             self._flush_if_due()
         elif isinstance(message, ModelAdded):
+            if message.plan.key in self._rings:
+                return  # a new dispatcher tells what an earlier one told
             self._stage.add(message.plan)
             self._rings[message.plan.key] = Ring.attach(message.plan.rows)
         elif isinstance(message, ModelRemoved):
@@ -203,6 +205,8 @@ class PostprocessWorker(_Worker):
             self._postprocess(message)
             self._flush_if_due()
         elif isinstance(message, ModelAdded):
+            if message.plan.key in self._outputs:
+                return  # a new dispatcher tells what an earlier one told
             self._stage.add(message.plan)
             self._outputs[message.plan.key] = message.plan, Ring.attach(message.plan.outputs)
         elif isinstance(message, ModelRemoved):

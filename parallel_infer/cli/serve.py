@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -45,13 +46,13 @@ def command(as_json: bool, dry_run: bool, print_config: bool, **options: Any) ->
     if dry_run:
         _rehearse(found.config, as_json)
         return
-    raise click.exceptions.Exit(_serve(found.config, as_json))
+    raise click.exceptions.Exit(_serve(found.config, as_json, lambda: configuration(options).config))
 
 
-def _serve(config: ServerConfig, as_json: bool) -> int:
+def _serve(config: ServerConfig, as_json: bool, reread: Callable[[], ServerConfig]) -> int:
     from parallel_infer.supervisor import Announce, serve  # first used here: --help needs none of it
 
-    return serve(config, Announce.JSON if as_json else Announce.TEXT)
+    return serve(config, Announce.JSON if as_json else Announce.TEXT, reread)
 
 
 def _rehearse(config: ServerConfig, as_json: bool) -> None:

@@ -30,6 +30,7 @@ from parallel_infer.messages import (
     ModelClosed,
     ModelFailed,
     ModelPlan,
+    ModelRemoved,
     Postprocessed,
     WorkerReady,
 )
@@ -54,6 +55,7 @@ class Core:
         self.supervisor = b"supervisor"
         self.serving: dict[str, Served] = {}  # by name; `models` also has those being loaded and drained
         self.awaited: set[bytes] = set()  # workers of an earlier dispatcher that have not announced themselves
+        self._early: dict[str, dict[bytes, WorkerReady]] = {}  # instances of models that are not announced yet
         self._patience = 0.0  # until when they have time
         self.draining = False
 
@@ -186,19 +188,25 @@ class Core:
     def worker_ready(self, name: bytes, message: WorkerReady) -> None:
         """A worker announces itself; it holds no lease."""
         self.awaited.discard(name)
+        if any(known.name == name for known in self.workers()):
+            return
         worker = Worker(name, message.stage, message.model)
         if message.stage != "infer":
             self._pool(message.stage).workers[name] = worker
             return
         served = self.models.get(message.model)
-        if served is not None:
-            served.instances[name] = worker
-            served.failure = ""
-            served.policy.learn(message.times)
+        if served is None:
+            self._early.setdefault(message.model, {})[name] = message
+            return
+        served.instances[name] = worker
+        served.failure = ""
+        served.policy.learn(message.times)
 
     def worker_down(self, name: bytes, now: float) -> None:
         """A worker is dead and reaped: what it held is given to others, once; a job that killed two is poison."""
         self.awaited.discard(name)
+        for early in self._early.values():
+            early.pop(name, None)
         worker = self._remove_worker(name)
         if worker is None:
             return
@@ -263,6 +271,8 @@ class Core:
         """A model that is being loaded; its instances announce themselves, jobs come later."""
         served = Served(plan, self._policy(plan))
         self.models[served.key] = served
+        for name, message in self._early.pop(served.key, {}).items():
+            self.worker_ready(name, message)
 
     def open_model(self, plan: ModelPlan) -> None:
         """Serve a model. One of the same name takes no more jobs and closes when its last one is answered."""
@@ -304,6 +314,8 @@ class Core:
         for served in [served for served in self.models.values() if served.closing and not served.jobs]:
             del self.models[served.key]
             self.leasing.look_again.pop(served.key, None)
+            for worker in self.cpu_workers():
+                self._send(worker.name, ModelRemoved(served.key))
             self._send(self.supervisor, ModelClosed(served.key))
 
     def next_timer(self) -> float | None:

@@ -40,6 +40,9 @@ from parallel_infer.messages import (
     WorkerReady,
 )
 
+_RETRY = 0.01  # seconds between attempts to reach those whose connection to a new dispatcher is under way
+_REACH = 5.0  # seconds for which that is tried
+
 
 class DispatcherProcess:
     """Carries messages between the house and the core."""
@@ -50,9 +53,10 @@ class DispatcherProcess:
         self._core = Core(self._router.send, policy, stage_limit, first_lease=(epoch << 40) + 1)
         self._epoch = epoch
         self._running = True
-        self._expected = False
+        self._introduced = False  # the supervisor has said who lives
+        self._strangers: set[bytes] = set()  # to be asked to announce themselves
+        self._reach_until = 0.0  # how long strangers that are not connected yet are tried again
         self._crew = CrewReport({}, {})
-        self._early_gateway: bytes | None = None
         self._drain_told = False
         core = self._core
         self._take: dict[type, Callable[[Any, bytes, float], None]] = {
@@ -82,16 +86,22 @@ class DispatcherProcess:
         """Receive, take in, hand out, send; until told to stop."""
         core, router = self._core, self._router
         while self._running:
-            timer = core.next_timer()
-            timeout = None if timer is None else timer - time.monotonic()
-            for peer, message in router.receive(timeout):
+            for peer, message in router.receive(self._timeout()):
                 self._take[type(message)](message, peer, time.monotonic())
-            self._greet_gateway()
+            if self._strangers:
+                self._greet_strangers()
             core.pump(time.monotonic())
             if core.draining and not core.busy and not self._drain_told:
                 self._drain_told = True
                 router.send(core.supervisor, Drained())
             router.flush()
+
+    def _timeout(self) -> float | None:
+        now = time.monotonic()
+        timer = self._core.next_timer()
+        if self._strangers and now < self._reach_until:  # they are connecting: no event will tell
+            return _RETRY if timer is None else min(timer - now, _RETRY)
+        return None if timer is None else timer - now
 
     def close(self) -> None:
         """Close the socket."""
@@ -99,16 +109,26 @@ class DispatcherProcess:
         self._context.term()
 
     def _greet(self, peer: bytes) -> None:
-        """Ask a peer to announce itself; the gateway only once nobody works on an earlier dispatcher's leases."""
-        if peer.startswith(b"gateway") and (not self._expected or self._core.awaited):
-            self._early_gateway = peer
-        else:
-            self._router.send(peer, Register(self._epoch))
+        """Ask a new peer to announce itself."""
+        if peer != self._core.supervisor:
+            self._strangers.add(peer)
 
-    def _greet_gateway(self) -> None:
-        if self._early_gateway and self._expected and not self._core.awaited:
-            self._router.send(self._early_gateway, Register(self._epoch))
-            self._early_gateway = None
+    def _greet_strangers(self) -> None:
+        """Workers at once; the gateway only when nobody works on an earlier dispatcher's leases any more."""
+        for peer in list(self._strangers):
+            if peer.startswith(b"gateway") and (not self._introduced or self._core.awaited):
+                continue
+            if self._router.reach(peer, Register(self._epoch)):
+                self._strangers.discard(peer)
+
+    def _expect(self, message: Expect) -> None:
+        now = time.monotonic()
+        self._core.expect(message.workers, now)
+        self._introduced = True
+        self._strangers |= self._core.awaited
+        if message.gateway:
+            self._strangers.add(message.gateway.encode())
+        self._reach_until = now + _REACH
 
     def _worker_ready(self, peer: bytes, message: WorkerReady) -> None:
         self._core.worker_ready(peer, message)
@@ -125,10 +145,6 @@ class DispatcherProcess:
     def _open_model(self, plan: ModelPlan) -> None:
         self._prepare_model(plan)
         self._core.open_model(plan)
-
-    def _expect(self, message: Expect) -> None:
-        self._core.expect(message.workers, time.monotonic())
-        self._expected = True
 
     def _tell_status(self, message: StatusQuery, peer: bytes) -> None:
         self._router.send(peer, StatusReply(message.query, status(self._core, self._crew)))

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from parallel_infer.child import Child
+from parallel_infer.config import ServerConfig
+from parallel_infer.errors import ConfigError
+from parallel_infer.messages import ModelPlan
+from parallel_infer.plan import Plan, child_options
 from parallel_infer.process import Process
 
+_STAGES = "stages.pipeline:STAGES"
+_WORKER = "parallel_infer.worker:main"
 _WINDOW = 60.0  # seconds in which restarts are counted
 _FREE = 3  # restarts at once; later ones wait, longer each time
 _LONGEST_WAIT = 5.0  # seconds
+_EXHAUSTED_WAIT = 30.0  # seconds until a place whose budget is used up is tried again
 
 
 class Role(Enum):
@@ -29,13 +41,12 @@ class Place:
         self.role = role
         self.entry = entry
         self.arguments = arguments
-        self.model = model  # of an infer worker
+        self.model = model  # an infer worker's: the model's key
         self.incarnation = 0
         self.process: Process | None = None
         self.up = False
         self.start_at: float | None = None  # when a dead child is to be started again
         self.restarts = 0
-        self.leaving = False  # its end is wanted
         self._recent: deque[float] = deque()
 
     def start(self) -> Process:
@@ -49,7 +60,7 @@ class Place:
         return self.process
 
     def died(self, now: float, budget: int) -> bool:
-        """Plan the next start; False when the budget of restarts is used up."""
+        """Plan the next start; False when the budget of restarts is used up, so that it is a long while off."""
         self.up = False
         self.process = None
         while self._recent and self._recent[0] <= now - _WINDOW:
@@ -58,6 +69,89 @@ class Place:
         self.restarts += 1
         number = len(self._recent)
         if number > budget:
+            self.start_at = now + _EXHAUSTED_WAIT
             return False
         self.start_at = now if number <= _FREE else now + min(_LONGEST_WAIT, 0.1 * 2.0 ** (number - _FREE))
         return True
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the place waits for a start after its budget was used up."""
+        return self.start_at is not None and not self.up and len(self._recent) > _FREE
+
+
+class Roster:
+    """Makes the places of a run: which code runs where, and what it is told."""
+
+    def __init__(self, config: ServerConfig, folder: Path, segments: str) -> None:
+        self._config = config
+        self._segments = segments
+        self.dispatcher = f"ipc://{folder}/dispatcher"
+        self.answers = f"ipc://{folder}/answers"
+        self._told = child_options(config)
+        stages = Child.load(_STAGES)
+        missing = {"decode", "infer", "postprocess"} - set(stages)
+        if missing:
+            raise ConfigError(f"{_STAGES} has no {', '.join(sorted(missing))}")
+        self._stages: dict[str, str] = dict(stages)
+
+    def everybody(self, plan: Plan) -> Iterator[Place]:
+        """All places of a run but those of models, those that are needed first in front."""
+        yield Place(
+            "dispatcher",
+            Role.DISPATCHER,
+            "parallel_infer.dispatcher.process:main",
+            {
+                **self._told,
+                "address": self.dispatcher,
+                "policy": "stages.pipeline:batching",
+                "stage_limit": self._config.stage_limit_ms / 1000,
+            },
+        )
+        yield from self._cpu_workers("postprocess", plan.postprocess_workers)
+        yield from self._cpu_workers("decode", plan.decode_workers)
+        yield self._gateway(plan)
+
+    def instances(self, model: ModelPlan) -> Iterator[Place]:
+        """The places of a model's infer workers."""
+        for number in range(model.instances):
+            arguments = {
+                **self._told,
+                "dispatcher": self.dispatcher,
+                "kind": "infer",
+                "stage": self._stages["infer"],
+                "plan": msgspec.to_builtins(model),
+            }
+            yield Place(f"infer-{model.key}-{number}", Role.WORKER, _WORKER, arguments, model.key)
+
+    def _cpu_workers(self, kind: str, count: int) -> Iterator[Place]:
+        arguments = {
+            **self._told,
+            "dispatcher": self.dispatcher,
+            "answers": self.answers,
+            "kind": kind,
+            "stage": self._stages[kind],
+            "limits": {"max_pixels": self._config.max_pixels, "formats": list(self._config.formats)},
+        }
+        for number in range(count):
+            yield Place(f"{kind}-{number}", Role.WORKER, _WORKER, arguments)
+
+    def _gateway(self, plan: Plan) -> Place:
+        config = self._config
+        return Place(
+            "gateway",
+            Role.GATEWAY,
+            "parallel_infer.gateway.process:main",
+            {
+                **self._told,
+                "dispatcher": self.dispatcher,
+                "answers": self.answers,
+                "bind": list(config.bind),
+                "ingress": [msgspec.to_builtins(spec) for spec in plan.ingress],
+                "segments": self._segments,
+                "lent_memory": config.lent_memory_mb << 20,
+                "max_payload": int(config.max_payload_mb * 2**20),
+                "max_message": int(config.max_payload_mb * 2**22) + 2**20,
+                "timeout": config.timeout_ms / 1000,
+            },
+        )
