@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from parallel_infer.messages import SlotRef
 from parallel_infer.ring import Ring, RingSpec, Slots
+
+_NOTHING: Mapping[str, int] = MappingProxyType({})
 
 
 class IngressRing:
@@ -27,6 +31,11 @@ class IngressRing:
         self._bytes[start : start + size] = payload
         return SlotRef(self.name, index, self.slots.generation(index), size, self.slot_size)
 
+    def read(self, ref: SlotRef) -> memoryview:
+        """The payload in a slot, where it lies."""
+        start = ref.index * self.slot_size
+        return self._bytes[start : start + ref.size]
+
 
 class Ingress:
     """All size classes, smallest first; a payload whose class is full goes to the next larger one."""
@@ -40,14 +49,24 @@ class Ingress:
         """Bytes of the largest payload that fits."""
         return self.rings[-1].slot_size
 
-    def store(self, payload: Any, size: int) -> SlotRef | None:
-        """Copy a payload into the smallest free slot it fits; None when there is none."""
+    def store(self, payload: Any, size: int, taken: Mapping[str, int] = _NOTHING, clients: int = 1) -> SlotRef | None:
+        """Copy a payload into the smallest free slot it fits; None when there is none.
+
+        Where several clients are active, one that has `taken` its part of a ring's slots gets no further one of it.
+        """
         for ring in self.rings:
             if ring.slot_size >= size:
+                if clients > 1 and taken.get(ring.name, 0) >= max(1, ring.slots.count // clients):
+                    continue
                 ref = ring.store(payload, size)
                 if ref is not None:
                     return ref
         return None
+
+    def read(self, ref: SlotRef) -> memoryview | None:
+        """A payload where it lies; None where that is a lent slot, whose content its client may change."""
+        ring = self._by_name.get(ref.ring)
+        return None if ring is None else ring.read(ref)
 
     def release(self, ref: SlotRef) -> None:
         """Free a slot; lent slots belong to their client and are left alone."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from parallel_infer.deadlines import Deadlines
+from parallel_infer.gateway.shares import Share
 from parallel_infer.messages import Admit, SlotRef
 
 _LATE = 0.05  # seconds after a deadline from which the gateway answers in the dispatcher's place
@@ -32,11 +33,12 @@ class Caller:
 class Owed:
     """One admitted job."""
 
-    __slots__ = ("admit", "caller")
+    __slots__ = ("admit", "caller", "share")
 
-    def __init__(self, caller: Caller, admit: Admit) -> None:
+    def __init__(self, caller: Caller, admit: Admit, share: Share | None = None) -> None:
         self.caller = caller
         self.admit = admit
+        self.share = share  # of the client; None for a job of our own
 
 
 class Pending:
@@ -54,6 +56,8 @@ class Pending:
         self.jobs[admit.job] = owed
         self._requests[caller.client, caller.request] = admit.job
         self._deadlines.add(admit.job, admit.deadline + _LATE, admit.job)
+        if owed.share is not None:
+            owed.share.enter(admit.model, admit.ref.ring)
 
     def pop(self, job: int) -> Owed | None:
         """The job is being answered: nothing is owed any more. None where it was answered before."""
@@ -61,6 +65,8 @@ class Pending:
         if owed is not None:
             self._requests.pop((owed.caller.client, owed.caller.request), None)
             self._deadlines.discard(job, owed.admit.deadline + _LATE)
+            if owed.share is not None:
+                owed.share.leave(owed.admit.model, owed.admit.ref.ring)
         return owed
 
     def job_of(self, client: bytes, request: int) -> int | None:

@@ -20,6 +20,7 @@ from parallel_infer.errors import (
     ConfigError,
     DeadlineExceeded,
     InferError,
+    Poison,
     ResourceUnavailable,
     ServerUnavailable,
     UnknownModel,
@@ -28,8 +29,10 @@ from parallel_infer.gateway.entrance import Entrance
 from parallel_infer.gateway.ingress import Ingress
 from parallel_infer.gateway.lending import Lending
 from parallel_infer.gateway.pending import Caller, Owed, Pending
+from parallel_infer.gateway.poison import KnownPoison
 from parallel_infer.gateway.readiness import TIMEOUT, ReadinessCheck, synthetic_job
 from parallel_infer.gateway.requests import admitted_kind, model_facts, read_request
+from parallel_infer.gateway.shares import Share, Shares
 from parallel_infer.messages import (
     TIMES,
     Admit,
@@ -57,6 +60,7 @@ from parallel_infer.ring import RingSpec
 
 log = logging.getLogger(__name__)
 _encode = msgspec.msgpack.Encoder().encode
+_KNOWN = "this very payload killed two workers before"
 _MANAGING = frozenset({protocol.Load, protocol.Unload, protocol.Stop})
 
 
@@ -83,6 +87,8 @@ class Gateway:
         epoch = int(options["epoch"])
         self._lending = Lending(lambda name: f"{options['segments']}-g{epoch}-{name}", int(options["lent_memory"]))
         self._pending = Pending()
+        self._shares = Shares()
+        self._poison = KnownPoison()
         self._queries: dict[int, Caller] = {}
         self._next = epoch << 40  # job numbers of two gateways of one run never meet
         self._models: dict[str, ModelOpened] = {}
@@ -184,14 +190,21 @@ class Gateway:
             self._error(caller, error.code, str(error))
 
     def _infer(self, request: protocol.Infer, caller: Caller, payload: Any) -> None:
-        if request.model not in self._models:
+        opened = self._models.get(request.model)
+        if opened is None:
             known = ", ".join(sorted(self._models)) or "none"
             raise UnknownModel(f"no model {request.model!r} is served; served are: {known}")
         if self._pending.job_of(caller.client, request.id) is not None:
             return  # sent again by a client that lost its connection; it will be answered once
         now = time.monotonic()
         kind = admitted_kind(request)
-        ref = self._store(request, caller, payload, now)
+        share = self._shares.of(caller.client, request.model, now)
+        try:
+            self._shares.check(share, request.model, opened.plan.queue_size)
+            ref = self._store(request, caller, payload, now, share)
+        except ResourceUnavailable:
+            self._counts["rejected"] += 1
+            raise
         admit = Admit(
             self._number(),
             request.model,
@@ -206,10 +219,10 @@ class Gateway:
             f"{caller.client.hex()}/{request.source}" if request.drop == "latest" else "",
         )
         self._counts["bytes_in"] += ref.size
-        self._pending.add(Owed(caller, admit))
+        self._pending.add(Owed(caller, admit, share))
         self._link.send(admit)
 
-    def _store(self, request: protocol.Infer, caller: Caller, payload: Any, now: float) -> SlotRef:
+    def _store(self, request: protocol.Infer, caller: Caller, payload: Any, now: float, share: Share) -> SlotRef:
         if request.slot is not None:
             return self._lending.ref(caller.client, request.slot, now)
         size = len(payload) if payload is not None else 0
@@ -219,11 +232,14 @@ class Gateway:
             raise BadInput(
                 f"the payload has {size} bytes; the server takes up to {self._max_payload} (option max_payload_mb)"
             )
-        ref = self._ingress.store(payload.buffer, size)
+        if self._poison and self._poison.knows(admitted_kind(request), request.model, payload.buffer):
+            raise Poison(_KNOWN)
+        clients = self._shares.clients
+        ref = self._ingress.store(payload.buffer, size, share.slots, clients)
         if ref is None:
-            self._counts["rejected"] += 1
+            among = f", or this client has its part among {clients}" if clients > 1 else ""
             raise ResourceUnavailable(
-                f"every slot for payloads of {size} bytes is taken (option shared_memory_mb); try again later"
+                f"every slot for payloads of {size} bytes is taken{among} (option shared_memory_mb); try again later"
             )
         return ref
 
@@ -349,13 +365,33 @@ class Gateway:
 
     def _reply_error(self, job: int, code: str, text: str, fate: SlotFate) -> None:
         owed = self._pending.pop(job)
-        if owed is None:
+        if owed is None:  # it had its error from us already; but now its slot may be free
+            if fate == SlotFate.FREE:
+                self._release(self._pending.held.pop(job, None))
             return
+        if code == Poison.code:
+            self._learn(owed.admit)
         if fate == SlotFate.HELD:
             self._pending.held[job] = owed.admit.ref
         else:
             self._release(owed.admit.ref)
         self._error(owed.caller, code, text)
+
+    def _learn(self, poison: Admit) -> None:
+        """Know a poisonous payload from now on, and let no other copy of it that is already inside do more harm."""
+        payload = self._ingress.read(poison.ref)
+        if payload is None:
+            return
+        self._poison.remember(poison.kind, poison.model, payload)
+        for owed in list(self._pending.jobs.values()):
+            admit = owed.admit
+            if admit.ref.size != poison.ref.size or (other := self._ingress.read(admit.ref)) is None:
+                continue
+            if self._poison.knows(admit.kind, admit.model, other):
+                self._pending.pop(admit.job)
+                self._pending.held[admit.job] = admit.ref
+                self._error(owed.caller, Poison.code, _KNOWN)
+                self._link.send(CancelJob(admit.job))
 
     def _error(self, caller: Caller, code: str, text: str) -> None:
         self._counts[code] += 1
@@ -388,6 +424,8 @@ class Gateway:
             "held": len(self._pending.held),
             "ingress": self._ingress.status(),
             "lent_bytes": self._lending.used,
+            "clients": self._shares.clients,
+            "known_poison": len(self._poison),
             "unread": sum(door.unread for door in self._doors.values()),
             "counts": dict(self._counts),
         }
