@@ -83,7 +83,9 @@ class AutoBatch:
     def decide(self, now: Situation) -> Start | Wait:
         """What to do when `ready` is at least one and an instance has room."""
         if now.idle:
-            size = min(math.ceil(now.ready / now.idle), self.target, now.ready)
+            # A fixed batch costs the same however few of its rows are used: it is not split.
+            share = now.ready if self.fixed else math.ceil(now.ready / now.idle)
+            size = min(share, self.target, now.ready)
             if size >= self.target or not self._waiting_pays(now):
                 return Start(size)
             return Wait(max(0.0, min(self.max_delay - now.waited, now.slack)))

@@ -68,10 +68,12 @@ class Leasing:
             eligible = [m for m in self.models.values() if m.queued and m.rows.free and m.head() is not None]
             if not eligible:
                 return
-            worker = self.decoders.pick()
+            served = min(eligible, key=lambda m: m.share)
+            head = served.head()
+            worker = self.decoders.pick(head) if head is not None else None
             if worker is None:
                 return
-            self._lease_head(min(eligible, key=lambda m: m.share), worker, now)
+            self._lease_head(served, worker, now)
 
     def _lease_head(self, served: Served, worker: Worker, now: float) -> None:
         job = served.dequeue()
@@ -136,15 +138,17 @@ class Leasing:
 
     def _lease_answers(self, now: float) -> None:
         while self._answers:
-            worker = self.postprocessors.pick()
+            served, batch, positions = self._answers[0]
+            live = self._still_wanted(batch, positions)
+            if not live:
+                self._answers.popleft()
+                self._ledger.release_share(served, batch)
+                continue
+            worker = self.postprocessors.pick(live[0][1])
             if worker is None:
                 return
-            served, batch, positions = self._answers.popleft()
-            live = self._still_wanted(batch, positions)
-            if live:
-                self._lease_share(worker, served, batch, live, now)
-            else:
-                self._ledger.release_share(served, batch)
+            self._answers.popleft()
+            self._lease_share(worker, served, batch, live, now)
 
     def _still_wanted(self, batch: Batch, positions: list[int]) -> list[tuple[int, Job]]:
         """The jobs among these whose clients have no reply yet; the others leave the house here."""

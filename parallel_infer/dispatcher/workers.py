@@ -20,7 +20,7 @@ _SLOW_FLOOR = 1.0  # seconds
 class Lease:
     """Work handed to one worker: a job to decode, a batch to infer, or jobs to postprocess."""
 
-    __slots__ = ("batch", "deadline", "expected", "jobs", "number", "positions", "served", "worker")
+    __slots__ = ("batch", "deadline", "expected", "jobs", "number", "positions", "served", "suspect", "worker")
 
     def __init__(
         self, number: int, worker: Worker, served: Served, jobs: list[Job], batch: Batch | None, expected: float
@@ -33,6 +33,7 @@ class Lease:
         self.positions: list[int] = []  # of the jobs in the batch (postprocess)
         self.deadline = min(job.admit.deadline for job in jobs)
         self.expected = expected
+        self.suspect = any(job.deaths for job in jobs)  # may have killed a worker
 
 
 class Worker:
@@ -63,6 +64,11 @@ class Worker:
         self.done += 1
         self.busy_seconds += seconds
 
+    def open(self, room: int) -> bool:
+        """Whether it may take one more lease, when it may hold `room`."""
+        held = len(self.leases)
+        return held < room and not self.doomed and not (held and next(iter(self.leases.values())).suspect)
+
     def overdue_at(self, stage_limit: float) -> float | None:
         """When this worker counts as hung unless it returns its first lease; None while it holds none."""
         if not self.leases or self.doomed:
@@ -88,10 +94,13 @@ class Pool:
         low, high = _DEPTH
         return max(low, min(high, int(_AHEAD / max(self.seconds, 1e-6))))
 
-    def pick(self) -> Worker | None:
-        """The worker that should get the next lease, or None when all have enough."""
-        room = self.depth()
-        open_workers = [worker for worker in self.workers.values() if len(worker.leases) < room and not worker.doomed]
+    def pick(self, job: Job) -> Worker | None:
+        """The worker that should get this job (or jobs like it), or None when all have enough.
+
+        A suspect is worked on alone, with nothing behind it: whoever is blamed for a death was at work.
+        """
+        room = 1 if job.deaths else self.depth()
+        open_workers = [worker for worker in self.workers.values() if worker.open(room)]
         if not open_workers:
             return None
         if self.seconds < _FINE:  # one that is awake already takes it sooner than one that has to wake up

@@ -46,6 +46,8 @@ def serve(config: ServerConfig, announce: Announce = Announce.TEXT, reread: Rere
     """
     check_addresses(config)
     setproctitle("parallel-infer: supervisor")
+    for number in _ENDINGS:
+        signal.signal(number, signal.default_int_handler)
     start_logging(config.log_format, config.log_level, "supervisor")
     for run in sweep():
         log.info("removed what a dead run left in shared memory (%s)", run)
@@ -57,6 +59,8 @@ def serve(config: ServerConfig, announce: Announce = Announce.TEXT, reread: Rere
     except (ConfigError, ModelRejected) as error:
         log.error("%s", error)
         return 1
+    except KeyboardInterrupt:  # while models were probed: nothing else had started
+        return 0
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         mark.remove()
