@@ -27,7 +27,7 @@ class _Model:
     def __init__(self, plan: ModelPlan) -> None:
         self.spec: ModelSpec = plan.spec
         self.task = task_for(plan.spec)
-        self.reduced = plan.run["decode"] == "fast"
+        self.decode = plan.run["decode"]
         self.preprocessor: Preprocessor | None = None
         self.picture = ""
         self.further: Rows = {}
@@ -35,7 +35,8 @@ class _Model:
             preprocess = msgspec.convert(plan.spec.preprocess, Preprocess)
             row = next(tensor for tensor in plan.spec.inputs if tensor.name == preprocess.input)
             self.picture = preprocess.input
-            layout = preprocess.layout if row.dtype != "uint8" or row.shape[0] == 3 else "nhwc"
+            pixels = (preprocess.height, preprocess.width, 3)
+            layout = "nhwc" if row.shape == pixels else preprocess.layout
             self.preprocessor = Preprocessor(preprocess, row.dtype, layout)
             self.further = constants(preprocess, plan.spec.inputs)
             self.identity = Geometry(preprocess.width, preprocess.height, 1, 1, 0, 0)
@@ -69,7 +70,7 @@ class Decode:
     ) -> Geometry:
         """Write the row of a job. Raises BadInput for a payload or options the model does not take."""
         model = self._models[name]
-        model.task.options(options)  # wrong options cost no inference
+        wanted = model.task.options(options)  # wrong options cost no inference
         if kind == PayloadKind.TENSORS:
             return _copy_tensors(model, tensors, payload, row)
         if model.preprocessor is None:
@@ -77,7 +78,8 @@ class Decode:
         if kind == PayloadKind.FRAME:
             frame, geometry = _frame(tensors, payload), None
         else:
-            scale = model.preprocessor.least_scale if model.reduced else None
+            fast = (wanted.decode or model.decode) == "fast"
+            scale = model.preprocessor.least_scale if fast else None
             frame, geometry = self._decoder.decode(payload, scale)
         for further, values in model.further.items():
             row[further][...] = values

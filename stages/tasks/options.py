@@ -30,7 +30,13 @@ class NoOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """For tasks that take no options."""
 
 
-class DetectOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PictureOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """For everything that takes pictures."""
+
+    decode: Literal["exact", "fast"] | None = None  # of a JPEG; None: as the model is configured
+
+
+class DetectOptions(PictureOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """For everything that finds objects."""
 
     confidence: Share = 0.25  # a detection's score is above this
@@ -49,7 +55,7 @@ class SegmentOptions(DetectOptions, frozen=True, kw_only=True, forbid_unknown_fi
     mask_format: Literal["polygon", "rle"] = "polygon"
 
 
-class ClassifyOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ClassifyOptions(PictureOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """For classification."""
 
     top: Annotated[int, Meta(ge=1, le=100_000)] = 5  # this many classes at most
