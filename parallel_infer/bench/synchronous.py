@@ -112,10 +112,10 @@ class Loop:
             raise InferError(ran.failed[0].text)
         return {tensor.name: self._output(tensor, ran.shapes.get(tensor.name)) for tensor in self._plan.spec.outputs}
 
-    def postprocess(self, outputs: dict[str, Any], index: int, geometry: tuple[float, ...]) -> None:
+    def postprocess(self, outputs: dict[str, Any], index: int, geometry: tuple[float, ...]) -> Any:
         """The answer of one picture, encoded as it would travel."""
         job = PostJob(0, index, geometry, _NO_OPTIONS, AnswerFormat.ARRAYS, ())
-        self._postprocess.answer(self._plan.name, {name: array[index] for name, array in outputs.items()}, job)
+        return self._postprocess.answer(self._plan.name, {name: array[index] for name, array in outputs.items()}, job)
 
     def _output(self, tensor: Any, shape: tuple[int, ...] | None) -> Any:
         array = self._outputs.arrays[tensor.name][0]
