@@ -127,11 +127,12 @@ def quantize(
     `payloads` are encoded pictures; those that cannot be read are skipped. Raises ModelRejected where the model cannot
     be quantized, ConfigError where no picture can be read or `output` cannot be written.
     """
+    place = _folder_of(output)
     describe = Child.load("stages.families:describe")
     spec: ModelSpec = describe(path.stem, path)
     feed = Feed(spec, payloads)
     size = _size_on_disk(path)
-    with tempfile.TemporaryDirectory(prefix=".quantize-", dir=_folder_of(output)) as folder:
+    with tempfile.TemporaryDirectory(prefix=".quantize-", dir=place) as folder:
         prepared, draft = Path(folder) / "prepared.onnx", Path(folder) / "draft.onnx"
         _prepare(path, prepared)
         kept = kept_in_float(onnx.load(prepared).graph)

@@ -1,0 +1,259 @@
+"""Quantized copies: what they keep, how they are compared, what is refused, and that no half file is left."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from parallel_infer.agreement import agreement, box_iou, matches
+from parallel_infer.cli import main
+from parallel_infer.cli.quantize import spread
+from parallel_infer.errors import ConfigError, ModelRejected
+from parallel_infer.quantizable import check_scales, kept_in_float
+from parallel_infer.quantization import quantize
+
+METADATA = {"task": "classify", "names": str({number: f"thing {number}" for number in range(10)}), "author": "somebody"}
+
+
+def classifier(dtype: int = TensorProto.FLOAT, opset: int = 17, pad: float = 0.0) -> onnx.ModelProto:
+    """images [batch, 3, 32, 32] -> Pad -> Conv -> Relu -> mean -> Gemm -> Softmax [batch, 10]."""
+    random = np.random.default_rng(3)
+    kind = helper.tensor_dtype_to_np_dtype(dtype)
+    weights = {
+        "value": np.array(pad, kind),
+        "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64),
+        "w": random.normal(0, 0.2, (32, 3, 3, 3)).astype(kind),
+        "g": random.normal(0, 2, (32, 10)).astype(kind),
+    }
+    nodes = [
+        helper.make_node("Pad", ["images", "pads", "value"], ["padded"], name="pad"),
+        helper.make_node("MaxPool", ["padded"], ["pooled"], name="pool", kernel_shape=[3, 3]),
+        helper.make_node("Conv", ["pooled", "w"], ["c"], name="conv"),
+        helper.make_node("Relu", ["c"], ["r"], name="relu"),
+        helper.make_node("GlobalAveragePool", ["r"], ["a"], name="mean"),
+        helper.make_node("Flatten", ["a"], ["f"], name="flat"),
+        helper.make_node("MatMul", ["f", "g"], ["m"], name="product"),
+        helper.make_node("Softmax", ["m"], ["scores"], name="softmax", axis=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "classifier",
+        [helper.make_tensor_value_info("images", dtype, ["batch", 3, 32, 32])],
+        [helper.make_tensor_value_info("scores", dtype, ["batch", 10])],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    helper.set_model_props(model, METADATA)
+    return model
+
+
+def saved(model: onnx.ModelProto, folder: Path) -> Path:
+    path = folder / "model.onnx"
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture
+def payloads(pictures: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(pictures.glob("*.png"))]
+
+
+def invoke(*words: str) -> Result:
+    return CliRunner().invoke(main, list(words))
+
+
+@pytest.mark.parametrize("pad", [0.0, -np.inf])
+def test_a_copy_keeps_metadata_and_answers(tmp_path: Path, payloads: list[bytes], pad: float) -> None:
+    output = tmp_path / "copy.onnx"
+
+    report = quantize(saved(classifier(pad=pad), tmp_path), [*payloads, b"no picture"], output)
+
+    copy = onnx.load(output)
+    assert {entry.key: entry.value for entry in copy.metadata_props} == METADATA
+    assert any(tensor.data_type == TensorProto.INT8 for tensor in copy.graph.initializer)
+    assert (report.pictures, report.skipped) == (3, 1)
+    assert report.size_after == output.stat().st_size
+    assert min(report.speed.before_ms, report.speed.after_ms) > 0
+    assert report.agreement.share == 1.0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy.onnx", "model.onnx"]
+
+
+def test_what_stays_in_float() -> None:
+    assert kept_in_float(classifier().graph) == ["softmax"]
+    assert kept_in_float(classifier(pad=-np.inf).graph) == ["pad", "pool", "softmax"]
+
+
+def without_layers() -> onnx.ModelProto:
+    graph = helper.make_graph(
+        [
+            helper.make_node("GlobalAveragePool", ["images"], ["a"], name="mean"),
+            helper.make_node("Flatten", ["a"], ["scores"], name="flat"),
+        ],
+        "mean",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, 32, 32])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 3])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, {"task": "classify"})
+    return model
+
+
+def of_tensors() -> onnx.ModelProto:
+    tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 5]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "relu", tensors[:1], tensors[1:])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (of_tensors(), "takes tensors, not pictures"),
+        (classifier(TensorProto.FLOAT16), "is float16; only float32"),
+        (without_layers(), "no convolution or matrix product"),
+    ],
+)
+def test_what_cannot_be_quantized_is_told(
+    tmp_path: Path, payloads: list[bytes], model: onnx.ModelProto, said: str
+) -> None:
+    with pytest.raises(ModelRejected, match=said):
+        quantize(saved(model, tmp_path), payloads, tmp_path / "copy.onnx")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_a_copy_is_not_quantized_again(tmp_path: Path, payloads: list[bytes]) -> None:
+    quantize(saved(classifier(), tmp_path), payloads, tmp_path / "copy.onnx")
+
+    with pytest.raises(ModelRejected, match="quantized already"):
+        quantize(tmp_path / "copy.onnx", payloads, tmp_path / "again.onnx")
+
+    assert not (tmp_path / "again.onnx").exists()
+
+
+def test_without_a_readable_picture_an_older_copy_stays(tmp_path: Path) -> None:
+    path, output = saved(classifier(), tmp_path), tmp_path / "copy.onnx"
+    output.write_bytes(b"older")
+
+    with pytest.raises(ConfigError, match="none of the calibration pictures"):
+        quantize(path, [b"no picture"], output)
+
+    assert output.read_bytes() == b"older"
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["copy.onnx", "model.onnx"]
+
+
+def test_scales_that_are_no_numbers_are_refused() -> None:
+    node = helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["y"])
+    for scale in (np.inf, np.nan, 0.0):
+        tensor = numpy_helper.from_array(np.array(scale, np.float32), "scale")
+        with pytest.raises(ModelRejected, match="no finite range"):
+            check_scales(helper.make_graph([node], "g", [], [], [tensor]))
+
+
+def test_command_reports_and_warns(tmp_path: Path, pictures: Path) -> None:
+    path, output = saved(classifier(), tmp_path), tmp_path / "copy.onnx"
+    words = ["quantize", str(path), "--calibrate", str(pictures), "--output", str(output), "--provider", "cpu"]
+
+    result = invoke(*words, "--threads", "1", "--json")
+
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["pictures"] == 3
+    assert any("few" in warning for warning in report["warnings"])
+    assert invoke(*words).stdout.count("before") >= 2
+
+
+def test_command_refuses(tmp_path: Path, pictures: Path) -> None:
+    path, empty = saved(of_tensors(), tmp_path), tmp_path / "empty"
+    empty.mkdir()
+
+    for words, code, said in (
+        ([str(path), "--calibrate", str(pictures)], 1, "not quantized"),
+        ([str(path), "--calibrate", str(empty)], 2, "no pictures"),
+        ([str(path), "--calibrate", str(pictures), "--output", str(path)], 2, "the model itself"),
+        ([str(path), "--calibrate", str(pictures), "--output", str(tmp_path / "no" / "o.onnx")], 2, "written"),
+        ([str(tmp_path / "none.onnx"), "--calibrate", str(pictures)], 2, "no file"),
+    ):
+        result = invoke("quantize", *words)
+        assert (result.exit_code, said in result.stderr) == (code, True), result.output
+
+
+def test_pictures_are_spread_over_the_folder() -> None:
+    files = [Path(str(number)) for number in range(10)]
+
+    assert spread(files, 20) == files
+    assert [path.name for path in spread(files, 4)] == ["0", "2", "5", "7"]
+
+
+def objects(*boxes: tuple[float, float, float, float], number: int = 0, score: float = 0.9) -> dict[str, np.ndarray]:
+    return {
+        "boxes": np.array(boxes, np.float32).reshape(-1, 4),
+        "scores": np.full(len(boxes), score, np.float32),
+        "classes": np.full(len(boxes), number, np.int64),
+    }
+
+
+def test_agreement_of_objects() -> None:
+    one, far = (0.0, 0.0, 10.0, 10.0), (50.0, 50.0, 60.0, 60.0)
+
+    found = agreement(
+        "detect",
+        [
+            (objects(one, far), objects(one, score=0.8)),  # one is missing
+            (objects(one), objects(one, number=3)),  # another class
+            (objects(), objects()),
+        ],
+    )
+
+    assert (found.objects, found.matched, found.class_changes, found.pictures) == ((3, 2), 2, 1, 3)
+    assert found.share == pytest.approx(2 * 1 / 5)
+    assert found.iou == pytest.approx(1.0)
+    assert found.score_shift == pytest.approx(0.05)
+
+
+def test_agreement_of_classes() -> None:
+    def scores(*pairs: tuple[int, float]) -> dict[str, np.ndarray]:
+        return {"classes": np.array([n for n, _ in pairs]), "scores": np.array([s for _, s in pairs], np.float32)}
+
+    found = agreement(
+        "classify",
+        [(scores((1, 0.9), (2, 0.1)), scores((1, 0.7), (2, 0.3))), (scores((1, 0.6), (2, 0.4)), scores((2, 0.8)))],
+    )
+
+    assert found.share == 0.5
+    assert found.score_shift == pytest.approx((0.2 + 0.6) / 2)
+
+
+BOXES = st.lists(
+    st.tuples(*[st.integers(0, 40)] * 2, *[st.integers(1, 20)] * 2).map(
+        lambda b: (b[0], b[1], b[0] + b[2], b[1] + b[3])
+    ),
+    max_size=6,
+)
+
+
+@given(BOXES, BOXES)
+def test_matches_pair_each_box_once_and_agree_with_plain_areas(
+    some: list[tuple[int, ...]], others: list[tuple[int, ...]]
+) -> None:
+    first, second = (np.array(boxes, np.float32).reshape(-1, 4) for boxes in (some, others))
+    overlaps = box_iou(first, second)
+
+    for row, one in enumerate(some):
+        for column, other in enumerate(others):
+            width = max(0, min(one[2], other[2]) - max(one[0], other[0]))
+            height = max(0, min(one[3], other[3]) - max(one[1], other[1]))
+            areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
+            expected = width * height / (sum(areas) - width * height)
+            assert overlaps[row, column] == pytest.approx(expected, rel=1e-5)
+    pairs = matches(first, second)
+    assert len({one for one, _ in pairs}) == len({other for _, other in pairs}) == len(pairs)
+    assert all(overlaps[pair] >= 0.5 for pair in pairs)
+    assert len(matches(first, first)) == len(some)
