@@ -1,0 +1,146 @@
+"""The load, in a process of its own: reads an order as JSON on stdin, writes the figures as JSON on stdout.
+
+The same loop drives every server, so that only the connection differs. It counts its own processor time, because on a
+small machine the client takes from the server what it costs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import resource
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.peers.connections import Connection, Http, Ours, TritonHttp, Verdict
+from benchmarks.peers.pictures import photographs, workload
+
+_PATIENCE = 30.0  # seconds to wait for what is still on its way
+
+
+@dataclass
+class Tally:
+    """What became of the requests that count."""
+
+    verdicts: Counter[str] = field(default_factory=Counter)
+    seconds: list[float] = field(default_factory=list)  # latencies of the answered ones
+
+    def add(self, verdict: Verdict, latency: float) -> None:
+        self.verdicts[verdict.value] += 1
+        if verdict == Verdict.ANSWERED:
+            self.seconds.append(latency)
+
+    def quantile_ms(self, share: float) -> float | None:
+        ordered = sorted(self.seconds)
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1000 if ordered else None
+
+    def figures(self) -> dict[str, Any]:
+        others = {verdict.value: self.verdicts[verdict.value] for verdict in Verdict}
+        return {**others, "p50_ms": self.quantile_ms(0.5), "p99_ms": self.quantile_ms(0.99)}
+
+
+async def closed_loop(server: Connection, pictures: int, in_flight: int, warm: float, seconds: float) -> dict[str, Any]:
+    """Always `in_flight` requests under way. Counted is what is answered within `seconds` after `warm`."""
+    tally = Tally()
+    start = time.perf_counter() + warm
+    end = start + seconds
+
+    async def one_client(number: int) -> None:
+        while (sent := time.perf_counter()) < end:
+            reply = await server.ask(number % pictures)
+            now = time.perf_counter()
+            if start <= now < end:
+                tally.add(reply.verdict, now - sent)
+            number += in_flight
+            if reply.verdict != Verdict.ANSWERED:
+                await asyncio.sleep(0.01)  # a server that refuses at once is not to be asked without pause
+
+    before = time.process_time()
+    await asyncio.gather(*(one_client(number) for number in range(in_flight)))
+    spent = time.process_time() - before
+    share = seconds / (time.perf_counter() - start + warm)
+    answered = max(1, tally.verdicts[Verdict.ANSWERED.value])
+    rate = tally.verdicts[Verdict.ANSWERED.value] / seconds
+    return {"per_second": rate, "client_ms": spent * share / answered * 1000, **tally.figures()}
+
+
+async def open_loop(server: Connection, pictures: int, rate: float, seconds: float, deadline: float) -> dict[str, Any]:
+    """Requests at random moments, `rate` a second on average, whatever the server does. Good: in time."""
+    tally = Tally()
+    gaps = random.Random(0)
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def one(picture: int, due: float) -> None:
+        reply = await server.ask(picture)
+        tally.add(reply.verdict, time.perf_counter() - due)
+
+    start = due = time.perf_counter()
+    sent = 0
+    while due < start + seconds:
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        task = asyncio.create_task(one(sent % pictures, due))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        sent += 1
+        due += gaps.expovariate(rate)
+    behind = time.perf_counter() - (start + seconds)
+    _, lost = await asyncio.wait(tasks, timeout=_PATIENCE) if tasks else (set(), set())
+    for task in lost:
+        task.cancel()
+    good = sum(latency <= deadline for latency in tally.seconds)
+    figures = {"offered_per_second": sent / seconds, "good_per_second": good / seconds, "unanswered": len(lost)}
+    return {**figures, "client_behind_s": max(0.0, behind), **tally.figures()}
+
+
+async def answers(server: Connection, count: int) -> list[dict[str, Any] | None]:
+    """The answers for the photographs; None where there is none."""
+    found = []
+    for number in range(count):
+        answer = (await server.ask(number)).answer
+        found.append(answer and {name: _plain(value) for name, value in answer.items()})
+    return found
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def connect(order: dict[str, Any], pictures: Sequence[bytes]) -> Connection:
+    if order["kind"] == "ours":
+        return Ours(order["address"], order["model"], pictures, order["timeout"])
+    return (TritonHttp if order["kind"] == "triton" else Http)(order["port"], order["path"], pictures)
+
+
+async def fulfil(order: dict[str, Any]) -> Any:
+    """Do what the order says: `points` of load, or `photographs` to be answered once."""
+    pictures = photographs() if order["what"] == "photographs" else workload()
+    server = connect(order, pictures)
+    try:
+        if order["what"] == "photographs":
+            return await answers(server, len(pictures))
+        found = []
+        for point in order["points"]:
+            loop = open_loop if "rate" in point else closed_loop
+            found.append({**point, **await loop(server, len(pictures), **point)})
+        return found
+    finally:
+        await server.close()
+
+
+def main() -> None:
+    """Raise the number of open files, then load."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    print(json.dumps(asyncio.run(fulfil(json.load(sys.stdin)))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""The servers: how each is started, reached and stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers.work import Setup
+from parallel_infer.local_server import local_server
+
+HERE = Path(__file__).resolve().parent
+_START_TIMEOUT = 120.0  # seconds
+_STOP_TIMEOUT = 20.0
+_LAST_WORDS = 2000  # characters of a peer's log that are shown when it fails
+
+
+class PeerFailed(Exception):
+    """A peer did not start, or its load failed; the text says why."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A server that is not ours."""
+
+    name: str
+    title: str
+    path: str  # where it takes pictures
+    kind: str = "http"  # of connection
+
+    @property
+    def python(self) -> Path:
+        return HERE / ".venvs" / self.name / "bin" / "python"
+
+    @property
+    def is_built(self) -> bool:
+        return self.python.exists()
+
+
+PEERS = {
+    peer.name: peer
+    for peer in (
+        Peer("litserve", "LitServe", "/predict"),
+        Peer("mosec", "Mosec", "/inference"),
+        Peer("triton", "Triton, Python backend", "/v2/models/peer/infer", kind="triton"),
+        Peer("ray", "Ray Serve", "/predict"),
+        Peer("fastapi", "FastAPI", "/predict"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that is ready, and what the load has to know about it."""
+
+    route: dict[str, Any]
+    seconds_to_ready: float
+
+    def load(self, points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The figures of each point, in order."""
+        found: list[dict[str, Any]] = self._fulfilled({"what": "load", "points": list(points)})
+        return found
+
+    def photographs(self) -> list[dict[str, Any] | None]:
+        """The answers for the shipped photographs."""
+        found: list[dict[str, Any] | None] = self._fulfilled({"what": "photographs"})
+        return found
+
+    def _fulfilled(self, order: dict[str, Any]) -> Any:
+        command = [sys.executable, str(HERE / "load.py")]
+        done = subprocess.run(command, input=json.dumps(self.route | order), stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            raise PeerFailed(f"the load ended with exit code {done.returncode}")
+        return json.loads(done.stdout)
+
+
+@contextlib.contextmanager
+def ours(model: str, options: Sequence[str], timeout: float) -> Iterator[Running]:
+    """Our server as its users start it, on tcp like the others."""
+    bind = f"tcp://127.0.0.1:{free_port()}"
+    with local_server("--model", f"model={model}", "--bind", bind, *options) as server:
+        route = {"kind": "ours", "address": server.address, "model": "model", "timeout": timeout}
+        yield Running(route, server.seconds_to_ready)
+
+
+@contextlib.contextmanager
+def started(peer: Peer, setup: Setup) -> Iterator[Running]:
+    """The peer in its own environment and process group; ready once it has answered a picture."""
+    with tempfile.TemporaryDirectory(prefix="peer-", ignore_cleanup_errors=True) as folder:
+        log = Path(folder) / "log"
+        begin = time.monotonic()
+        process = _spawn(peer, setup, Path(folder), log)
+        route = {"kind": peer.kind, "port": setup.port, "path": peer.path}
+        try:
+            _wait_until_open(process, setup.port, log)
+            running = Running(route, time.monotonic() - begin)
+            _wait_until_answering(process, running, log)
+            yield Running(route, time.monotonic() - begin)
+        finally:
+            _stop(process)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _spawn(peer: Peer, setup: Setup, folder: Path, log: Path) -> subprocess.Popen[bytes]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    environment |= setup.environment()
+    environment |= {"PYTHONPATH": str(HERE), "PEER_PATH": str(HERE), "PEER_FOLDER": str(folder)}
+    environment |= {"RAY_TMPDIR": str(folder), "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    command = [str(peer.python), "-m", f"servers.{peer.name}_server"]
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            command, cwd=HERE, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+
+
+def _wait_until_open(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    end = time.monotonic() + _START_TIMEOUT
+    while time.monotonic() < end:
+        _still_running(process, log)
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0):
+            return
+        time.sleep(0.1)  # between two attempts; a peer has no other way to say that it is ready
+    raise PeerFailed(f"the server did not open its port within {_START_TIMEOUT:.0f} s:\n{_last_words(log)}")
+
+
+def _wait_until_answering(process: subprocess.Popen[bytes], running: Running, log: Path) -> None:
+    end = time.monotonic() + _START_TIMEOUT
+    while None in running.photographs():
+        _still_running(process, log)
+        if time.monotonic() > end:
+            raise PeerFailed(f"the server answered no picture within {_START_TIMEOUT:.0f} s:\n{_last_words(log)}")
+
+
+def _still_running(process: subprocess.Popen[bytes], log: Path) -> None:
+    if process.poll() is not None:
+        raise PeerFailed(f"the server ended with exit code {process.returncode}:\n{_last_words(log)}")
+
+
+def _last_words(log: Path) -> str:
+    return log.read_text(errors="replace")[-_LAST_WORDS:]
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """SIGTERM to the peer, then SIGKILL to whatever is left of its process group."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_STOP_TIMEOUT)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

@@ -1,0 +1,149 @@
+"""The same work on other servers and on ours, in turns on one machine.
+
+    benchmarks/peers/build.sh                                  makes an environment per peer
+    python benchmarks/peers/run.py                             everything built
+    python benchmarks/peers/run.py --short --peers mosec       one peer and model in a few minutes
+
+Prints one table; writes JSON and a picture of the ratios to benchmarks/results/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.machine import print_header, processor, versions
+from benchmarks.peers.campaign import Campaign, Durations, Pair, Provider
+from benchmarks.peers.graphs import MAKERS, graph_file
+from benchmarks.peers.peer import HERE, PEERS, Peer
+from benchmarks.peers.plot import write_plot
+from benchmarks.peers.summary import lines, notes, summary
+from parallel_infer.cores import usable_cores
+from parallel_infer.providers import choose, survey
+from parallel_infer.session_config import SessionConfig
+
+RESULTS = HERE.parent / "results"
+ZOO = HERE.parents[1] / "parallel_infer" / "zoo"
+MODELS = ("detector", "classifier", *MAKERS)
+SHORT = Durations(trial=1.0, warm=0.5, point=2.0, overload=3.0, rounds=1)
+_START = 5.0  # seconds that starting and stopping a server takes, for the estimate
+
+
+def parsed() -> argparse.Namespace:
+    """The command line."""
+    full = Durations()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peers", default=",".join(PEERS), help="names, separated by commas (all)")
+    parser.add_argument("--models", default="detector,classifier", help=f"of {', '.join(MODELS)} (the first two)")
+    parser.add_argument("--in-flight", default="1,8,32,128", help="requests under way at once")
+    parser.add_argument("--providers", choices=("both", "default", "ours"), default="both", help="of the peers")
+    parser.add_argument("--rounds", type=int, help=f"in turns with ours ({full.rounds})")
+    parser.add_argument("--seconds", type=float, help=f"of each point ({full.point:g})")
+    parser.add_argument("--trial-seconds", type=float, help=f"of each setting tried ({full.trial:g})")
+    parser.add_argument("--overload-seconds", type=float, help=f"at twice the capacity; 0: none ({full.overload:g})")
+    parser.add_argument("--deadline", type=float, default=1.0, help="seconds an answer is of use under overload")
+    parser.add_argument("--decoder", choices=("cv2", "simplejpeg"), default="cv2", help="of the peers")
+    parser.add_argument("--ours", default="", metavar="OPTIONS", help="of our server, such as '--instances 2'")
+    parser.add_argument("--short", action="store_true", help="one round of short points")
+    parser.add_argument("--name", default="peers", help="of the files in benchmarks/results/")
+    return parser.parse_args()
+
+
+def durations(arguments: argparse.Namespace) -> Durations:
+    base = SHORT if arguments.short else Durations()
+    given = {
+        "rounds": arguments.rounds,
+        "point": arguments.seconds,
+        "trial": arguments.trial_seconds,
+        "overload": arguments.overload_seconds,
+    }
+    return Durations(**(asdict(base) | {name: value for name, value in given.items() if value is not None}))
+
+
+def chosen_peers(names: str) -> list[Peer]:
+    """The peers that are built; what is not is said."""
+    found = []
+    for name in names.split(","):
+        if name not in PEERS:
+            raise SystemExit(f"unknown peer {name!r}; known are {', '.join(PEERS)}")
+        if PEERS[name].is_built:
+            found.append(PEERS[name])
+        else:
+            print(f"{PEERS[name].title}: not built, left out; benchmarks/peers/build.sh {name} builds it")
+    if not found:
+        raise SystemExit("no peer is built; run benchmarks/peers/build.sh")
+    return found
+
+
+def model_path(name: str) -> str:
+    if name not in MODELS:
+        raise SystemExit(f"unknown model {name!r}; known are {', '.join(MODELS)}")
+    return str(graph_file(name, HERE / ".models") if name in MAKERS else ZOO / f"{name}.onnx")
+
+
+def providers(wanted: str, our_options: list[str]) -> list[Provider]:
+    """What the peers run the model with: as ONNX Runtime starts, and as our server does."""
+    default = Provider("cpu", "fp32", spins=True)
+    config = SessionConfig(**{name: value for name, value in _named(our_options) if name in ("provider", "precision")})
+    choice = choose(config, survey(config))
+    if choice.provider not in ("cpu", "openvino"):
+        raise SystemExit(
+            f"our server would run on {choice.provider}, the peers are built for processors only; "
+            "add --ours '--provider cpu'"
+        )
+    same = Provider(choice.provider, choice.precision, spins=False)
+    return {"both": [default, same], "default": [default], "ours": [same]}[wanted]
+
+
+def _named(options: list[str]) -> list[tuple[str, str]]:
+    """Options as pairs: "--provider cpu" or "--provider=cpu"."""
+    words = [word for option in options for word in option.split("=", 1)]
+    return [(word.removeprefix("--"), value) for word, value in zip(words, words[1:], strict=False)]
+
+
+def write_json(summaries: list[dict[str, object]], campaign: dict[str, object], path: Path) -> None:
+    machine = {"processor": processor(), "cores": usable_cores(), "versions": versions()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    command = shlex.join(["python", "benchmarks/peers/run.py", *sys.argv[1:]])
+    path.write_text(json.dumps({"command": command, "machine": machine, **campaign, "pairs": summaries}, indent=1))
+
+
+def main() -> None:
+    """Measure, print, write."""
+    arguments = parsed()
+    print_header()
+    our_options = shlex.split(arguments.ours)
+    peers, lengths = chosen_peers(arguments.peers), durations(arguments)
+    pairs = [
+        Pair(model, model_path(model), peer, provider)
+        for model in arguments.models.split(",")
+        for peer in peers
+        for provider in providers(arguments.providers, our_options)
+    ]
+    in_flight = [int(count) for count in arguments.in_flight.split(",")]
+    campaign = Campaign(lengths, in_flight, our_options, arguments.decoder, arguments.deadline, _say)
+    _say(f"{len(pairs)} comparisons, about {campaign.seconds(pairs, _START) / 60:.0f} minutes")
+    begin = time.monotonic()
+    summaries = [summary(record) for record in campaign.run(pairs)]
+    _say(f"done after {(time.monotonic() - begin) / 60:.1f} minutes\n")
+    print("\n".join([*lines(summaries), "", *notes(summaries)]))
+    facts = {"durations": asdict(lengths), "decoder": arguments.decoder, "deadline": arguments.deadline}
+    write_json(summaries, facts, RESULTS / f"{arguments.name}.json")
+    write_plot(summaries, RESULTS / f"{arguments.name}.png")
+    if any(pair["failure"] for pair in summaries):
+        raise SystemExit("a peer failed; see above")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""One file per peer. Each runs in that peer's environment with this folder's parent on its path."""

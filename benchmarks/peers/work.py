@@ -1,0 +1,209 @@
+"""The work every peer does, as a user of ONNX Runtime and OpenCV writes it: decode, resize, normalise, run, postprocess.
+
+Runs in the peers' environments, so it imports nothing of this project. What to do comes as JSON in an environment
+variable, because every peer starts its workers in a way of its own.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+VARIABLE = "PEER_SETUP"
+CONFIDENCE, IOU, MOST, TOP = 0.25, 0.45, 300, 5
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How a peer is started."""
+
+    model: str  # path
+    port: int
+    workers: int = 1  # copies of the model
+    threads: int = 0  # of ONNX Runtime per copy; 0: as ONNX Runtime likes
+    batch: int = 8
+    delay_ms: float = 2.0  # longest wait for a batch to fill
+    timeout_ms: int = 30_000  # after which the server may give a request up
+    queue: int = 256  # requests that may wait before the server refuses more
+    provider: str = "cpu"  # or "openvino"
+    precision: str = "fp32"  # or "bf16"
+    spins: bool = True  # idle threads of ONNX Runtime spin: its default
+    decoder: str = "cv2"  # or "simplejpeg"
+    split: bool = False  # decoding in processes of its own, where the peer has such a thing
+
+    @classmethod
+    def from_environment(cls) -> Setup:
+        return cls(**json.loads(os.environ[VARIABLE]))
+
+    def environment(self) -> dict[str, str]:
+        return {VARIABLE: json.dumps(asdict(self))}
+
+
+class Row(NamedTuple):
+    """One picture as the model takes it, and the way back: picture = (row - offset) / scale."""
+
+    pixels: npt.NDArray[np.uint8]  # [h, w, 3] BGR, resized
+    scale: tuple[float, float]  # x, y
+    offset: tuple[float, float]
+
+
+class Preparation:
+    """What the model's metadata says about its input: from encoded bytes to rows, from rows to a batch."""
+
+    def __init__(self, metadata: dict[str, str], decoder: str) -> None:
+        self.height, self.width = ast.literal_eval(metadata["imgsz"])
+        self._resize = metadata.get("resize", "letterbox")
+        self._crop = float(metadata.get("crop_fraction", "1"))
+        self._mean = ast.literal_eval(metadata.get("mean", "[0.0, 0.0, 0.0]"))
+        self._std = ast.literal_eval(metadata.get("std", "[255.0, 255.0, 255.0]"))
+        self._decode = _simplejpeg if decoder == "simplejpeg" else _cv2
+
+    def row(self, payload: bytes) -> Row:
+        """Decode and resize. Raises ValueError for what is no picture."""
+        frame = self._decode(payload)
+        height, width = frame.shape[:2]
+        size = (self.width, self.height)
+        if self._resize == "stretch":
+            return Row(cv2.resize(frame, size), (self.width / width, self.height / height), (0.0, 0.0))
+        if self._resize == "crop":
+            side = round(min(width, height) * self._crop)
+            x, y = (width - side) // 2, (height - side) // 2
+            scale = self.width / side
+            return Row(cv2.resize(frame[y : y + side, x : x + side], size), (scale, scale), (-x * scale, -y * scale))
+        return self._letterboxed(frame)
+
+    def _letterboxed(self, frame: Array) -> Row:
+        height, width = frame.shape[:2]
+        ratio = min(self.width / width, self.height / height)
+        inner_width, inner_height = round(width * ratio), round(height * ratio)
+        spare_x, spare_y = self.width - inner_width, self.height - inner_height
+        left, top = round(spare_x / 2 - 0.1), round(spare_y / 2 - 0.1)
+        resized = cv2.resize(frame, (inner_width, inner_height))
+        borders = (top, spare_y - top, left, spare_x - left)
+        pixels = cv2.copyMakeBorder(resized, *borders, cv2.BORDER_CONSTANT, value=(114, 114, 114))
+        return Row(pixels, (inner_width / width, inner_height / height), (left, top))
+
+    def batch(self, rows: list[Row]) -> Array:
+        """float32 [n, 3, h, w] RGB, normalised."""
+        scale = [1 / value for value in self._std]
+        if len(set(scale)) == 1:
+            pictures = [row.pixels for row in rows]
+            return cv2.dnn.blobFromImages(pictures, scale[0], mean=self._mean, swapRB=True)
+        batch = cv2.dnn.blobFromImages([row.pixels for row in rows], swapRB=True)
+        batch -= np.array(self._mean, np.float32).reshape(1, 3, 1, 1)
+        batch *= np.array(scale, np.float32).reshape(1, 3, 1, 1)
+        return batch
+
+
+class Work:
+    """A model and everything around it. Used by one thread, or by several where the peer likes that."""
+
+    def __init__(self, setup: Setup) -> None:
+        cv2.setNumThreads(1)  # the peers' workers are what runs in parallel
+        self._session = _session(setup)
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self.preparation = Preparation(metadata, setup.decoder)
+        self._input = self._session.get_inputs()[0].name
+        self._task = metadata["task"]
+        for size in sorted({1, setup.batch}):
+            blank = np.zeros((size, 3, self.preparation.height, self.preparation.width), np.float32)
+            self._session.run(None, {self._input: blank})
+
+    def answers(self, payloads: list[bytes]) -> list[dict[str, Any]]:
+        """Answers for encoded pictures."""
+        return self.answers_to_rows([self.preparation.row(payload) for payload in payloads])
+
+    def answers_to_rows(self, rows: list[Row]) -> list[dict[str, Any]]:
+        """Answers for decoded pictures."""
+        outputs = self._session.run(None, {self._input: self.preparation.batch(rows)})[0]
+        if self._task == "classify":
+            return [_top(scores) for scores in outputs]
+        return [_objects(predictions, row) for predictions, row in zip(outputs, rows, strict=True)]
+
+
+def preparation_of(setup: Setup) -> Preparation:
+    """Only the decoding, for processes that do nothing else."""
+    cv2.setNumThreads(1)
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(setup.model, options, providers=["CPUExecutionProvider"])
+    return Preparation(session.get_modelmeta().custom_metadata_map, setup.decoder)
+
+
+def _cv2(payload: bytes) -> Array:
+    frame = cv2.imdecode(np.frombuffer(payload, np.uint8), cv2.IMREAD_COLOR)
+    if frame is None:
+        raise ValueError("not a picture")
+    return frame
+
+
+def _simplejpeg(payload: bytes) -> Array:
+    import simplejpeg  # only where it is asked for: users of the peers rarely know it
+
+    frame: Array = simplejpeg.decode_jpeg(payload, "BGR")
+    return frame
+
+
+def _session(setup: Setup) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = setup.threads
+    if not setup.spins:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if setup.provider == "cpu":
+        return ort.InferenceSession(setup.model, options, providers=["CPUExecutionProvider"])
+    if setup.provider != "openvino":
+        raise ValueError(f"unknown provider {setup.provider}")
+    _add_openvino(options, setup)
+    return ort.InferenceSession(setup.model, options)
+
+
+def _add_openvino(options: ort.SessionOptions, setup: Setup) -> None:
+    """The plugin and its options exactly as our server sets them."""
+    import onnxruntime_ep_openvino as plugin  # it is there on x86-64 only
+
+    name = "OpenVINOExecutionProvider"
+    ort.register_execution_provider_library(name, plugin.get_library_path())
+    devices = [device for device in ort.get_ep_devices() if device.ep_name == name]
+    devices = [device for device in devices if device.ep_metadata.get("ov_device") == "CPU"]
+    hints = {
+        "INFERENCE_PRECISION_HINT": "bf16" if setup.precision == "bf16" else "f32",
+        "INFERENCE_NUM_THREADS": str(setup.threads or len(os.sched_getaffinity(0))),
+        "NUM_STREAMS": "1",
+        "ENABLE_CPU_PINNING": "NO",
+    }
+    options.intra_op_num_threads = 1
+    options.add_provider_for_devices(devices[:1], {"load_config": json.dumps({"CPU": hints})})
+
+
+def _top(scores: Array) -> dict[str, Any]:
+    best = np.argpartition(scores, -TOP)[-TOP:]
+    best = best[np.argsort(-scores[best])]
+    return {"classes": best.tolist(), "scores": scores[best].tolist()}
+
+
+def _objects(predictions: Array, row: Row) -> dict[str, Any]:
+    """Boxes of `predictions` [4 + classes, anchors], suppressed within each class."""
+    best = predictions[4:].max(axis=0)
+    chosen = np.flatnonzero(best > CONFIDENCE)
+    if not len(chosen):
+        return {"boxes": [], "scores": [], "classes": []}
+    boxes, scores = predictions[:4, chosen].T.copy(), best[chosen]
+    classes = predictions[4:, chosen].argmax(axis=0)
+    boxes[:, :2] -= boxes[:, 2:] / 2
+    kept = cv2.dnn.NMSBoxesBatched(boxes, scores, classes.astype(np.int32), CONFIDENCE, IOU)
+    kept = np.asarray(kept)[np.argsort(-scores[kept], kind="stable")][:MOST]
+    boxes, scores, classes = boxes[kept], scores[kept], classes[kept]
+    boxes[:, 2:] += boxes[:, :2]
+    boxes = (boxes - np.array(row.offset * 2, np.float32)) / np.array(row.scale * 2, np.float32)
+    return {"boxes": boxes.tolist(), "scores": scores.tolist(), "classes": classes.tolist()}
