@@ -77,6 +77,17 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     decode: Literal["exact", "fast"] = "exact"
     uint8_rows: bool = True  # normalise inside the graph where it allows it: rows four times smaller
     max_output_mb: Annotated[float, Meta(gt=0, le=4096)] = 16.0
+    # of ONNX Runtime sessions
+    inter_threads: Annotated[int, Meta(ge=1, le=256)] = 1  # operators of one run side by side
+    streams: Annotated[int, Meta(ge=1, le=64)] = 1  # openvino
+    optimization: Literal["disabled", "basic", "extended", "all"] = "all"
+    cpu_arena: bool = True
+    memory_pattern: bool = True
+    device: Annotated[int, Meta(ge=0, le=255)] = 0  # cuda, tensorrt
+    gpu_mem_limit_mb: Annotated[int, Meta(ge=0, le=1_048_576)] = 0  # cuda, tensorrt; 0: no limit
+    arena_strategy: Literal["power-of-two", "as-requested"] = "power-of-two"  # cuda, tensorrt
+    cache: str | None = None  # folder for compiled models (openvino) and engines (tensorrt)
+    profile: str | None = None  # folder for ONNX Runtime's profiles
     # processes
     decode_workers: Annotated[int, Meta(ge=0, le=256)] = 0  # 0: chosen for the machine
     postprocess_workers: Annotated[int, Meta(ge=0, le=256)] = 0
@@ -97,6 +108,7 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     # who may connect
     keys: str | None = None
     insecure: bool = False
+    confine: Literal["on", "off"] = "on"  # decode workers, where the kernel can
     restart_budget: Annotated[int, Meta(ge=0, le=1_000_000)] = 10  # restarts of one worker within a minute
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"

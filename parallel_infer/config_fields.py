@@ -47,6 +47,16 @@ SERVER_MEANINGS: dict[str, str] = {
     "uint8_rows": "Keep model inputs as uint8 and normalise inside the graph where the graph allows it: a quarter of "
     "the shared memory.",
     "max_output_mb": "Most megabytes of outputs per job, for models whose graph does not say how large they get.",
+    "inter_threads": "Operators of one run that ONNX Runtime computes side by side.",
+    "streams": "Runs that OpenVINO computes at once, per instance.",
+    "optimization": "How far ONNX Runtime rewrites a graph when it loads it.",
+    "cpu_arena": "Let ONNX Runtime keep freed memory for its next run.",
+    "memory_pattern": "Let ONNX Runtime plan the memory of a run ahead, for runs of the same shape.",
+    "device": "Number of the GPU, for cuda and tensorrt.",
+    "gpu_mem_limit_mb": "Most megabytes of GPU memory per instance, for cuda and tensorrt. 0: no limit.",
+    "arena_strategy": "How GPU memory grows: to the next power of two, or by what is requested.",
+    "cache": "Folder for compiled models (openvino) and engines (tensorrt), so that the next start is quick.",
+    "profile": "Folder to write ONNX Runtime's profile of every instance to, when it stops.",
     "decode_workers": "Processes that decode and resize pictures. 0: chosen for the machine.",
     "postprocess_workers": "Processes that turn model outputs into answers. 0: chosen for the machine.",
     "timeout_ms": "Milliseconds a request may take that names no timeout of its own; then it is answered with "
@@ -64,7 +74,10 @@ SERVER_MEANINGS: dict[str, str] = {
     "keys": "Folder of CURVE keys, made with `parallel-infer keys`. With it, tcp connections are encrypted and only "
     "listed clients may use them.",
     "insecure": "Allow tcp addresses that other machines can reach without keys.",
-    "restart_budget": "Restarts of one worker within a minute; one more and the server gives that worker up.",
+    "confine": "Keep decode workers from files, processes, the network and most system calls, where the kernel can "
+    "(Landlock and seccomp). off is for debuggers and profilers.",
+    "restart_budget": "Restarts of one worker within a minute; after one more it is tried again every half minute, and "
+    "a model without workers is unavailable meanwhile.",
     "log_format": "text for people, json for log collectors: one object per line.",
     "log_level": "Least important messages to log.",
     "metrics_port": "Port on 127.0.0.1 for Prometheus metrics. 0: none.",

@@ -212,8 +212,8 @@ def _find(path: str, folder: Path, place: str) -> str:
 
 
 def _absolute(name: str, value: Any, folder: Path) -> Any:
-    """A value with its relative paths resolved; only `keys` and ipc addresses hold any."""
-    if name == "keys":
+    """A value with its relative paths resolved; only folders and ipc addresses hold any."""
+    if name in ("keys", "cache", "profile"):
         return os.path.abspath(folder / Path(value).expanduser())
     if name == "bind":
         return [absolute_address(address, folder) for address in value]

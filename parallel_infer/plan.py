@@ -24,6 +24,10 @@ from parallel_infer.ring import RingSpec, byte_ring
 
 PROBE = "stages.pipeline:probe"
 _MEBI = 1 << 20
+_SESSION = (  # what a session is told beyond provider, precision and threads
+    *("inter_threads", "streams", "optimization", "cpu_arena", "memory_pattern", "device", "gpu_mem_limit_mb"),
+    *("arena_strategy", "cache", "profile"),
+)
 _SMALL_ROWS = _MEBI  # bytes of rows that a model of small inputs gets at least
 _MOST_ROWS = 256
 # Shares of the ingress memory by slot size: many small pictures, a few large frames.
@@ -170,6 +174,7 @@ def plan_model(
             "precision": model.precision or config.precision,
             "threads": threads,
             "decode": model.decode or config.decode,
+            **{name: getattr(config, name) for name in _SESSION},
         },
     )
 
@@ -216,4 +221,6 @@ def child_options(config: ServerConfig) -> dict[str, Any]:
         "log_level": config.log_level,
         "keys": config.keys,
         "max_clients": config.max_clients,
+        "confine": config.confine,
+        "start_timeout": config.start_timeout_ms / 1000,
     }

@@ -175,6 +175,11 @@ class InferWorker(_Worker):
     def _facts(self) -> dict[str, Any]:
         return {"provider": self._stage.session.describe()}
 
+    def run_forever(self) -> None:
+        """Receive, run, report; at the end the stage puts its things in order."""
+        super().run_forever()
+        self._stage.close()
+
     def _take(self, message: ToWorker) -> None:
         if isinstance(message, InferLease):
             self._infer(message)

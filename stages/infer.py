@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -13,7 +14,7 @@ from parallel_infer.errors import InferError
 from parallel_infer.messages import FailedRow, ModelPlan
 from parallel_infer.ring import Ring, batch_view, gather_into
 from parallel_infer.session import Session
-from parallel_infer.session_config import SessionConfig
+from parallel_infer.session_config import ArenaStrategy, GraphOptimization, SessionConfig
 from stages.graph import Rewritten, with_uint8_input
 from stages.preprocess import Preprocess
 
@@ -36,9 +37,7 @@ class Infer:
         self._plan = plan
         self._rows = rows.arrays
         self._outputs = outputs.arrays
-        run = plan.run
-        config = SessionConfig(provider=run["provider"], precision=run["precision"], threads=run["threads"])
-        self.session = Session(_model_for(plan), config)
+        self.session = Session(_model_for(plan), session_config(plan))
         self._unknown = [tensor.name for tensor in plan.spec.outputs if -1 in tensor.shape]
         # Where rows are no neighbours, or too few for a fixed batch, they are copied together here.
         self._gathered: Arrays = {
@@ -56,6 +55,11 @@ class Infer:
                 self.session.run(inputs)
                 seconds[size] = time.monotonic() - started
         return seconds
+
+    def close(self) -> None:
+        """Write the profile, where one was asked for."""
+        if self.session.config.profile is not None:
+            self.session.end_profile()
 
     def run(self, rows: tuple[int, ...], slot: int) -> Ran:
         """Run the model on these rows into this output slot; a row that fails does not fail the others."""
@@ -94,6 +98,36 @@ class Infer:
         }
         results = self.session.bind(inputs, outputs).run()
         return {name: results[name].shape for name in self._unknown}
+
+
+def session_config(plan: ModelPlan) -> SessionConfig:
+    """How the session of a model is loaded. Raises ConfigError where the profile's folder cannot be made."""
+    run = plan.run
+    limit = run["gpu_mem_limit_mb"]
+    profile = run["profile"]
+    if profile is not None:
+        Path(profile).mkdir(parents=True, exist_ok=True)
+    return SessionConfig(
+        provider=run["provider"],
+        precision=run["precision"],
+        threads=run["threads"],
+        inter_threads=run["inter_threads"],
+        streams=run["streams"],
+        optimization=GraphOptimization(run["optimization"]),
+        cpu_arena=run["cpu_arena"],
+        memory_pattern=run["memory_pattern"],
+        device=run["device"],
+        gpu_mem_limit=limit << 20 if limit else None,
+        arena_strategy=_ARENA[run["arena_strategy"]],
+        cache=Path(run["cache"]) if run["cache"] else None,
+        profile=str(Path(profile) / plan.key.replace("/", "_")) if profile is not None else None,
+    )
+
+
+_ARENA = {
+    "power-of-two": ArenaStrategy.NEXT_POWER_OF_TWO,
+    "as-requested": ArenaStrategy.SAME_AS_REQUESTED,
+}
 
 
 def _model_for(plan: ModelPlan) -> str | bytes:

@@ -56,6 +56,7 @@ class Wish:
     rate: list[float] | None
     seconds: float
     timeout: float
+    within_ms: float
     processes: int
     rounds: int
     compare: str | None
@@ -108,6 +109,13 @@ class Wish:
 @click.option(
     "--seconds", type=click.FloatRange(0.1, 3600), default=5.0, show_default=True, help="Length of each measurement."
 )
+@click.option(
+    "--within-ms",
+    type=click.FloatRange(0, min_open=True),
+    default=1000.0,
+    show_default=True,
+    help="Open loops: an answer within this time of falling due counts as goodput.",
+)
 @click.option("--timeout", type=click.FloatRange(0.01, 600), default=10.0, show_default=True, help="Per request, in s.")
 @click.option(
     "--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes that make the load."
@@ -128,7 +136,7 @@ class Wish:
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw throughput and latency as PNG.")
 @click.argument("serve_options", nargs=-1, type=click.UNPROCESSED)
 def command(as_json: bool, save: Path | None, baseline: Path | None, plot: Path | None, **wishes: Any) -> None:
-    r"""Measure a server under load: throughput, latency, where the time goes and what holds it up.
+    """Measure a server under load: throughput, latency, where the time goes and what holds it up.
 
     Options of `serve` for a server of its own stand after `--`. Exit codes: 0 measured, 1 no job was answered, 2 bad
     usage.
@@ -138,7 +146,7 @@ def command(as_json: bool, save: Path | None, baseline: Path | None, plot: Path 
     parallel-infer bench --model street=yolov8n.onnx -- --instances 2
     parallel-infer bench --server tcp://127.0.0.1:5555 --rate 50,100,200
     parallel-infer bench --compare sync --save before.json
-    """
+    """  # noqa: D301  # click looks for the character itself
     wish = Wish(**wishes)
     wish.check()
     from parallel_infer.bench import files, report
@@ -203,7 +211,7 @@ def _levels(wish: Wish, bench: Bench) -> list[Level]:
 def _compare(wish: Wish, bench: Bench, levels: list[Level]) -> Comparison:
     from parallel_infer.bench.comparison import compare
 
-    closed = [level for level in levels if level.in_flight]
+    closed = [level for level in levels if level.in_flight > 1]  # one at a time is no pipeline
     best = max(closed, key=lambda level: level.per_second).in_flight if closed else _IN_FLIGHT
     config = configuration(serve.make_context("serve", wish.serving).params).config
     return compare(bench, replace(_demand(wish), in_flight=best), config, wish.rounds)
@@ -244,7 +252,7 @@ def _facts(models: list[dict[str, Any]], name: str | None) -> dict[str, Any]:
 def _demand(wish: Wish) -> Demand:
     from parallel_infer.bench.measure import Demand
 
-    return Demand(seconds=wish.seconds, timeout=wish.timeout)
+    return Demand(seconds=wish.seconds, timeout=wish.timeout, within=wish.within_ms / 1000)
 
 
 def _settings(wish: Wish) -> dict[str, float | int | str]:
@@ -252,6 +260,7 @@ def _settings(wish: Wish) -> dict[str, float | int | str]:
     return {
         "seconds": wish.seconds,
         "timeout": wish.timeout,
+        "within_ms": wish.within_ms,
         "processes": wish.processes,
         "pictures": "shipped, 1280x720" if wish.pictures is None else wish.pictures.name,
         "serve options": shlex.join(wish.serve_options),

@@ -38,6 +38,7 @@ def command(output: Path, seconds: float) -> None:
     from parallel_infer.local_server import local_server
 
     options = [word for model in MODELS for word in ("--model", f"{model}=zoo:{model}")]
+    options += ["--log-level", "error"]
     click.echo(f"starting a server with {', '.join(MODELS)} ...")
     with local_server(*options) as server, Client(server.address, timeout=60.0) as client:
         click.echo(f"ready after {server.seconds_to_ready:.1f} s: {_processes(server)} processes\n")

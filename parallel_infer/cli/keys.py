@@ -28,13 +28,13 @@ def _folder(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group("keys")
 def command() -> None:
-    r"""Make the keys that let clients in over the network (CURVE).
+    """Make the keys that let clients in over the network (CURVE).
 
     \b
     parallel-infer keys new camera                a key for the client "camera", written to camera.key
     parallel-infer serve --keys keys              only clients with such a key come in over tcp
     parallel-infer infer --key camera.key ...     the client shows it
-    """
+    """  # noqa: D301  # click looks for the character itself
 
 
 @command.command("new")

@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     help="Print the effective configuration as TOML, each line with where its value came from, and end.",
 )
 def command(as_json: bool, dry_run: bool, print_config: bool, **options: Any) -> None:
-    r"""Start a server and run it until SIGTERM, SIGINT or a client's stop.
+    """Start a server and run it until SIGTERM, SIGINT or a client's stop.
 
     \b
     parallel-infer serve                                      the shipped models on tcp://127.0.0.1:5555
     parallel-infer serve --model street=yolov8n.onnx          a model of your own
     parallel-infer serve --config server.toml --dry-run       what a configuration needs
-    """
+    """  # noqa: D301  # click looks for the character itself
     found = configuration(options)
     if print_config:
         click.echo(to_toml(found), nl=False)

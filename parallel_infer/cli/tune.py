@@ -54,7 +54,7 @@ Advance = Callable[[str], None]
 @click.option("--precision", "precisions", multiple=True, type=click.Choice(["fp32", "bf16", "fp16"]), help="As above.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(model: str, output: Path | None, as_json: bool, **wishes: Any) -> None:
-    r"""Find good settings for MODEL, an ONNX file or zoo:NAME, on this machine.
+    """Find good settings for MODEL, an ONNX file or zoo:NAME, on this machine.
 
     Tries providers, precisions, instances, threads, batch sizes and decode workers around the default, one after the
     other, then measures the best of them and the default in turns. What does not beat the default beyond noise is not
@@ -64,7 +64,7 @@ def command(model: str, output: Path | None, as_json: bool, **wishes: Any) -> No
     parallel-infer tune yolov8n.onnx --output tuned.toml
     parallel-infer tune yolov8n.onnx --p99-ms 50
     parallel-infer serve --config tuned.toml
-    """
+    """  # noqa: D301  # click looks for the character itself
     from parallel_infer.bench.files import write_whole
     from parallel_infer.model_files import find_model, zoo_name
 

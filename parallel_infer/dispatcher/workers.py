@@ -15,6 +15,7 @@ _DEPTH = (2, 32)  # leases a worker may hold
 _GRACE = 0.4  # seconds after a job's deadline until its worker counts as hung
 _SLOW = 10.0  # times the usual work time that a lease may take before its worker counts as hung
 _SLOW_FLOOR = 1.0  # seconds
+_PATIENCE = 5.0  # seconds after which the usual work time alone decides, however far off the deadline is
 
 
 class Lease:
@@ -75,7 +76,8 @@ class Worker:
             return None
         lease = next(iter(self.leases.values()))
         patience = self.head_since + max(_SLOW_FLOOR, _SLOW * lease.expected)
-        return min(self.head_since + stage_limit, max(lease.deadline + _GRACE, patience))
+        late = min(lease.deadline + _GRACE, self.head_since + _PATIENCE)
+        return min(self.head_since + stage_limit, max(late, patience))
 
 
 class Pool:
