@@ -16,6 +16,7 @@ PERCENTILES = {"p50": 50, "p90": 90, "p99": 99}
 OUTSIDE = "client and transport"  # the client's latency beyond what the server accounts for
 _BUSY = 0.85  # of one core: a load process of one thread does not get much further
 _BOUND = 0.7  # share of its time from which on a stage is what holds the rest up
+_KEPT_UP = 1.1  # times as many jobs as answers: noise up to here, a growing queue beyond
 _LATE = 0.1  # of the median latency: the load generator was late by more than this is worth a word
 
 
@@ -26,8 +27,10 @@ class Level(Struct, frozen=True, kw_only=True):
     rate: float = 0.0  # open loop: jobs per second that fell due, on average
     seconds: float
     answers: int
-    per_second: float  # closed loop: throughput. Open loop: goodput, jobs that fell due and were answered in time
+    per_second: float  # answers that came back
     offered: float = 0.0  # open loop: jobs per second that did fall due
+    goodput: float = 0.0  # open loop: of these, per second, those answered within `within_ms` of falling due
+    within_ms: float = 0.0
     errors: dict[str, int]  # by code
     latency_ms: dict[str, float]  # p50, p90, p99, mean, max, of the client; empty without answers
     batch: float  # mean rows per run of the model
@@ -89,21 +92,24 @@ class Run(Struct, frozen=True, kw_only=True):
     comparison: Comparison | None = None
 
 
-def level_of(order: Order, records: Sequence[Record], use: Use, cores: int) -> Level:
-    """The figures of one load."""
+def level_of(order: Order, records: Sequence[Record], use: Use, cores: int, within: float = 1.0) -> Level:
+    """The figures of one load. `within` is how late an answer may be, in seconds, to count as goodput."""
     table, lateness, errors = joined(records)
     seconds = order.end - order.start
     latency = table[:, COLUMNS.index("latency")]
     busiest = max(record.processor_share for record in records)
     latencies = _latencies(latency)
+    per_second, offered = sum(record.arrived for record in records) / seconds, len(lateness) / seconds
     late = float(np.percentile(lateness, 99)) * 1000 if len(lateness) else 0.0
     return Level(
         in_flight=order.in_flight,
         rate=order.rate,
         seconds=seconds,
         answers=len(table),
-        per_second=len(table) / seconds,
-        offered=len(lateness) / seconds,
+        per_second=per_second,
+        offered=offered,
+        goodput=float((latency <= within).sum()) / seconds if order.rate else 0.0,
+        within_ms=within * 1000 if order.rate else 0.0,
         errors=errors,
         latency_ms=latencies,
         batch=_mean_batch(table),
@@ -113,7 +119,7 @@ def level_of(order: Order, records: Sequence[Record], use: Use, cores: int) -> L
         generators=busiest,
         late_ms=late,
         bottleneck=bottleneck(use, busiest, cores),
-        warnings=tuple(_warnings(busiest, late, latencies, errors)),
+        warnings=(*_warnings(busiest, late, latencies, errors), *_backlog(offered, per_second)),
     )
 
 
@@ -166,3 +172,9 @@ def _warnings(busiest: float, late: float, latencies: dict[str, float], errors: 
     if errors:
         warnings.append("not every job was answered; what was counted are answers")
     return warnings
+
+
+def _backlog(offered: float, per_second: float) -> list[str]:
+    if offered <= per_second * _KEPT_UP:
+        return []
+    return ["jobs fell due faster than they were answered, so their latency says how long this went on, and no more"]

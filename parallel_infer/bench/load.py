@@ -93,6 +93,8 @@ class Load:
         now, due = time.monotonic(), pending.deadline - pending.timeout
         if isinstance(outcome, ResourceUnavailable):
             self._resume = now + _PAUSE
+        if self._counts(now) and not isinstance(outcome, InferError):
+            self._notes.arrival()
         if not self._counts(due if self._order.rate else now):
             return
         if isinstance(outcome, InferError):

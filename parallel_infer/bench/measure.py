@@ -26,6 +26,7 @@ class Demand:
     rate: float = 0.0
     seconds: float = 5.0
     timeout: float = 10.0  # per request
+    within: float = 1.0  # seconds in which an answer of an open loop counts as goodput
 
     @property
     def warm_up(self) -> float:
@@ -65,7 +66,8 @@ class Bench:
         first = look(self.client, self.model, list(self.processes))
         _sleep_until(order.end)
         second = look(self.client, self.model, list(self.processes))
-        return level_of(order, self.generators.records(order), between(first, second), usable_cores())
+        records = self.generators.records(order)
+        return level_of(order, records, between(first, second), usable_cores(), demand.within)
 
 
 def demands(demand: Demand, in_flight: Sequence[int], rates: Sequence[float]) -> list[Demand]:

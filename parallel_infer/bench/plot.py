@@ -44,6 +44,8 @@ class Canvas:
         self._sheet: Frame = np.full((height * _SCALE, width * _SCALE, 3), 255, np.uint8)
 
     def line(self, points: Sequence[tuple[float, float]], color: Color, width: int = 2) -> None:
+        if not points:
+            return
         path = np.array([[round(x * _SCALE), round(y * _SCALE)] for x, y in points], np.int32)
         cv2.polylines(self._sheet, [path], False, color, width * _SCALE // 2, cv2.LINE_AA)
 
@@ -73,12 +75,14 @@ class Panel:
     width: float
     labels: Sequence[str]
     lines: Sequence[Line]
+    parted: int  # so many loads are of another kind than those that follow, and are not joined to them
 
     def draw(self) -> None:
         self._draw_grid()
         for line in self.lines:
             points = [(self._x(index), self._y(value)) for index, value in enumerate(line.values)]
-            self.canvas.line(points, line.color, 3)
+            self.canvas.line(points[: self.parted], line.color, 3)
+            self.canvas.line(points[self.parted :], line.color, 3)
             for point in points:
                 self.canvas.dot(*point, line.color)
         self._draw_legend()
@@ -123,10 +127,11 @@ def draw_run(run: Run) -> bytes:
     canvas.text(f"{origin.processor}, {origin.cores} cores", _LEFT, 56, size=11)
     width = (_WIDTH - _LEFT - _RIGHT - _BETWEEN) / 2
     labels = [level.name.removesuffix(" in flight") for level in run.levels]
+    parted = sum(level.in_flight > 0 for level in run.levels)
     canvas.text(_axis(run.levels), _WIDTH / 2, _HEIGHT - 48, align=0.5, size=12)
-    Panel(canvas, "pictures per second", _LEFT, width, labels, _throughput(run)).draw()
+    Panel(canvas, "pictures per second", _LEFT, width, labels, _throughput(run), parted).draw()
     latency = [Line(name, _latency(run, name), color) for name, color in zip(PERCENTILES, _COLORS, strict=True)]
-    Panel(canvas, "latency, ms", _LEFT + width + _BETWEEN, width, labels, latency).draw()
+    Panel(canvas, "latency, ms", _LEFT + width + _BETWEEN, width, labels, latency, parted).draw()
     return canvas.png()
 
 
@@ -151,7 +156,8 @@ def _latency(run: Run, name: str) -> list[float]:
 def _throughput(run: Run) -> list[Line]:
     lines = [Line("answered", [level.per_second for level in run.levels], _BLUE)]
     if any(level.rate for level in run.levels):
-        lines.append(Line("fell due", [level.offered or level.per_second for level in run.levels], _GREEN))
+        goodput = [level.goodput if level.rate else level.per_second for level in run.levels]
+        lines.append(Line("in time", goodput, _GREEN))
     if run.comparison is not None:
         best = max(run.comparison.single, run.comparison.batched)
         lines.append(Line("synchronous loop", [best] * len(run.levels), _ORANGE))

@@ -39,8 +39,11 @@ class Order(Struct, frozen=True, kw_only=True):
 class Record(Struct, frozen=True, kw_only=True):
     """The part of a load that fell between `start` and `end`.
 
-    Closed loop: what came back in that time. Open loop: what fell due in that time, whenever it came back.
+    Closed loop: what came back in that time. Open loop: what fell due in that time, whenever it came back; `arrived`
+    counts what came back in that time, whenever it fell due.
     """
+
+    arrived: int
 
     values: bytes  # float32 [answers, COLUMNS]
     delays: bytes  # float32 [jobs], seconds from when a job fell due to when it was sent; open loop only
@@ -65,6 +68,10 @@ class Notes:
         self._rows: list[tuple[float, ...]] = []
         self._delays: list[float] = []
         self._errors: Counter[str] = Counter()
+        self._arrived = 0
+
+    def arrival(self) -> None:
+        self._arrived += 1
 
     def answer(self, latency: float, answer: Answer) -> None:
         timing = answer.timing
@@ -79,6 +86,7 @@ class Notes:
 
     def record(self, processor_share: float) -> Record:
         return Record(
+            arrived=self._arrived,
             values=np.array(self._rows, np.float32).tobytes(),
             delays=np.array(self._delays, np.float32).tobytes(),
             errors=dict(self._errors),

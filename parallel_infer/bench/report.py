@@ -9,13 +9,12 @@ import click
 from parallel_infer.bench.figures import Comparison, Level, Run
 from parallel_infer.cli.tables import print_table
 
-_COLUMNS = ("load", "pictures/s", "p50 ms", "p90 ms", "p99 ms", "batch", "errors")
+_COLUMNS = ("load", "pictures/s", "goodput/s", "p50 ms", "p90 ms", "p99 ms", "batch", "errors")
 
 
 def print_level(level: Level) -> None:
     """All that is known of one load, as soon as it is known."""
-    offered = f" of {level.offered:,.1f} that fell due" if level.rate else ""
-    click.echo(f"\n{level.name}: {level.per_second:,.1f} pictures/s{offered}, {level.answers} in {level.seconds:g} s")
+    click.echo(f"\n{level.name}: {level.per_second:,.1f} pictures/s over {level.seconds:g} s")
     for line in _details(level):
         click.echo(f"  {line}")
     for warning in level.warnings:
@@ -76,10 +75,15 @@ def ratio(here: float, there: float) -> float | None:
 
 def _row(level: Level) -> tuple[str, ...]:
     latencies = [f"{level.latency_ms[name]:.1f}" if level.latency_ms else "-" for name in ("p50", "p90", "p99")]
-    return (level.name, f"{level.per_second:,.1f}", *latencies, f"{level.batch:.1f}", _errors(level))
+    goodput = f"{level.goodput:,.1f}" if level.rate else "-"
+    return (level.name, f"{level.per_second:,.1f}", goodput, *latencies, f"{level.batch:.1f}", _errors(level))
 
 
 def _details(level: Level) -> Iterator[str]:
+    if level.rate:
+        yield (
+            f"fell due: {level.offered:,.1f}/s; goodput: {level.goodput:,.1f}/s, answered within {level.within_ms:g} ms"
+        )
     if level.latency_ms:
         yield "latency: " + ", ".join(f"{name} {ms:.1f} ms" for name, ms in level.latency_ms.items())
     if level.errors:

@@ -24,7 +24,7 @@ def record(latencies: list[float], batch: list[int] | None = None, **fields: Any
     table[:, COLUMNS.index("infer")] = np.array(latencies) / 2
     table[:, COLUMNS.index("total")] = np.array(latencies) / 2
     table[:, COLUMNS.index("batch")] = batch or [1] * len(latencies)
-    known = {"values": table.tobytes(), "delays": b"", "errors": {}, "processor_share": 0.1}
+    known = {"arrived": len(latencies), "values": table.tobytes(), "delays": b"", "errors": {}, "processor_share": 0.1}
     return Record(**(known | fields))
 
 

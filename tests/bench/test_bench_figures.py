@@ -44,11 +44,14 @@ def test_mean_batch_is_rows_per_run_not_per_job() -> None:
 def test_open_loop_tells_what_fell_due_and_what_was_answered() -> None:
     delays = np.array([0.0, 0.0, 0.5, 0.5], np.float32).tobytes()
 
-    found = figures(record([0.01, 0.01], delays=delays, errors={"DEADLINE_EXCEEDED": 2}), in_flight=0, rate=2.0)
+    answered = record([0.01, 1.5], delays=delays, arrived=1, errors={"DEADLINE_EXCEEDED": 2})
 
-    assert (found.offered, found.per_second, found.name) == (2.0, 1.0, "2/s")
+    found = figures(answered, in_flight=0, rate=2.0)
+
+    assert (found.offered, found.per_second, found.goodput, found.name) == (2.0, 0.5, 0.5, "2/s")
+    assert any("faster than they were answered" in warning for warning in found.warnings)
     assert found.late_ms == pytest.approx(500)
-    assert any("late" in warning for warning in found.warnings)
+    assert any("sent" in warning for warning in figures(record([0.01], delays=delays), rate=2.0).warnings)
 
 
 def test_without_answers_there_are_no_latencies() -> None:
