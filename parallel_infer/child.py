@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from setproctitle import setproctitle
 
+from parallel_infer.confinement import confine_decoder
 from parallel_infer.logs import start_logging
 from parallel_infer.messages import Started, StartFailed
 
@@ -43,6 +44,12 @@ class Child:
         return getattr(importlib.import_module(module), name)
 
 
+def _confine(options: dict[str, Any]) -> None:
+    """First of all, while there is one thread and nothing of a stranger's was read."""
+    if options.get("kind") == "decode" and options["confine"] == "on":
+        confine_decoder(options["limits"]["max_pixels"], {options["stage"].partition(".")[0]})
+
+
 def run(name: str, entry: str, arguments: bytes, connection: Connection, parent: int) -> None:
     """First thing in every child. `entry` is "module:function", called with a Child and its arguments."""
     setproctitle(f"parallel-infer: {name.split('.')[0]}")
@@ -56,6 +63,7 @@ def run(name: str, entry: str, arguments: bytes, connection: Connection, parent:
     start_logging(options["log_format"], options["log_level"], name.split(".")[0])
     child = Child(name, connection)
     try:
+        _confine(options)
         child.load(entry)(child, options)
     except Exception as error:
         log.debug("stopped by an exception", exc_info=True)

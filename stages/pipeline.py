@@ -5,11 +5,13 @@ The engine loads everything here by name. To add a task, write one file in `stag
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from parallel_infer.child import Child
+from parallel_infer.confinement import limit_probe
 from parallel_infer.errors import ConfigError
 from parallel_infer.messages import ModelPlan
 from parallel_infer.models import ModelSpec, TensorSpec
@@ -54,6 +56,7 @@ def batching(plan: ModelPlan) -> AutoBatch:
 
 def probe(child: Child, arguments: dict[str, Any]) -> None:
     """Entry point of a throwaway process that finds out what a model file is."""
+    limit_probe(Path(arguments["path"]), arguments["start_timeout"])
     from stages.families import describe
     from stages.graph import Rewritten, with_uint8_input
     from stages.preprocess import Preprocess

@@ -35,6 +35,7 @@ GIVEN = {
     "max_pixels": ("1000", 1000),
     "keys": ("/etc/keys", "/etc/keys"),
     "insecure": (None, True),
+    "confine": ("off", "off"),
     "log_format": ("json", "json"),
     "log_level": ("debug", "debug"),
     "metrics_port": ("9100", 9100),
@@ -56,7 +57,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[ServerConfig, Any]]:
     """What the supervisor was asked to serve, in place of serving."""
     calls: list[tuple[ServerConfig, Any]] = []
 
-    def serve(config: ServerConfig, announce: Any) -> int:
+    def serve(config: ServerConfig, announce: Any, _reread: Any) -> int:
         calls.append((config, announce))
         return 1
 

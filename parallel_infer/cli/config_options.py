@@ -33,6 +33,7 @@ ON_COMMAND_LINE = (
     "max_pixels",
     "keys",
     "insecure",
+    "confine",
     "log_format",
     "log_level",
     "metrics_port",
