@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
+import shutil
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,8 @@ import psutil
 import pytest
 
 import parallel_infer
+from tests.engine import graphs
+from tests.engine.serving import Server
 
 SEGMENTS = Path("/dev/shm")
 PREFIX = "pinfer-"
@@ -100,15 +105,106 @@ def _left_in(before: set[str]) -> set[str]:
 
 
 def _held_by_others() -> set[str]:
-    """Segments mapped by processes that are neither we nor descend from us: another run of these tests, a server."""
+    """Segments in use by processes that are neither we nor descend from us: another run of these tests, a server."""
     family = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
     return {name for pid in psutil.pids() if pid not in family for name in _held_by(pid)}
 
 
 def _held_by(pid: int) -> set[str]:
+    """Segments that a process maps or, as the mark of a run, keeps open."""
     marker = f"{SEGMENTS}/{PREFIX}"
     try:
-        maps = Path(f"/proc/{pid}/maps").read_text()
+        places = Path(f"/proc/{pid}/maps").read_text().splitlines()
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                places.append(str(descriptor.readlink()))
     except OSError:  # it ended, or belongs to another user
         return set()
-    return {line.split(f"{SEGMENTS}/")[1].split()[0] for line in maps.splitlines() if marker in line}
+    return {place.split(f"{SEGMENTS}/")[1].split()[0] for place in places if marker in place}
+
+
+# --- servers ----------------------------------------------------------------------------------------------------------
+
+StartServer = Callable[..., Server]
+SERVER = """
+bind = ["ipc://{folder}/door", "tcp://127.0.0.1:0"]
+provider = "cpu"
+threads = 1
+decode_workers = 2
+postprocess_workers = 1
+shared_memory_mb = 64
+lent_memory_mb = 32
+max_payload_mb = 8
+{more}
+[models.pair]
+path = "{models}/pair.onnx"
+[models.fixed]
+path = "{models}/fixed.onnx"
+[models.work]
+path = "{models}/work.onnx"
+max_batch_size = 4
+[models.narrow]
+path = "{models}/fixed.onnx"
+queue_size = 8
+"""
+
+
+@pytest.fixture(scope="session")
+def tensor_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the generated models: pair, fixed and work (tests.engine.graphs)."""
+    folder = tmp_path_factory.mktemp("models")
+    for make in (graphs.pair, graphs.fixed, graphs.work):
+        make(folder / f"{make.__name__}.onnx")
+    return folder
+
+
+def _configured(folder: Path, models: Path, more: str) -> list[str]:
+    """The arguments of a server of the generated models."""
+    config = folder / "server.toml"
+    config.write_text(SERVER.format(folder=folder, models=models, more=more))
+    return ["--config", str(config)]
+
+
+@pytest.fixture(scope="session")
+def server(_adopt_orphans: None, tensor_models: Path) -> Iterator[Server]:
+    """A server of the generated models and the shipped detector, shared: tests leave it as they found it."""
+    folder = Path(tempfile.mkdtemp(prefix="pi-", dir="/tmp"))
+    server = Server(folder, *_configured(folder, tensor_models, '[models.detector]\npath = "zoo:detector"\n'))
+    try:
+        server.wait_until_ready()
+        yield server
+        server.check_clean_end()
+    finally:
+        server.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def start_server(tensor_models: Path) -> Iterator[StartServer]:
+    """Starts servers of a test's own: `start_server(more TOML, *further arguments)`, or `models=False` for none.
+
+    Those that still run at the end are stopped, and must end well.
+    """
+    servers: list[Server] = []
+
+    def start(more: str = "", *arguments: str, toml: str | None = None) -> Server:
+        folder = Path(tempfile.mkdtemp(prefix="pi-", dir="/tmp"))
+        if toml is None:
+            given = _configured(folder, tensor_models, more)
+        else:
+            (folder / "server.toml").write_text(toml.format(folder=folder, models=tensor_models))
+            given = ["--config", str(folder / "server.toml")]
+        server = Server(folder, *given, *arguments)
+        servers.append(server)
+        server.wait_until_ready()
+        return server
+
+    yield start
+    try:
+        for server in servers:
+            if server.process.poll() is None:
+                server.check_clean_end()
+    finally:
+        for server in servers:
+            server.close()
+            shutil.rmtree(server.folder, ignore_errors=True)

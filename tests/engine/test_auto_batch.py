@@ -146,7 +146,6 @@ def test_a_fixed_batch_takes_what_is_ready_up_to_its_size():
     assert isinstance(batching.decide(now(2, upstream=2)), Wait)
 
 
-@pytest.mark.xfail(strict=True, reason="a run of a fixed batch costs the same however few of its rows are used")
 def test_a_fixed_batch_is_not_split():
     assert policy({4: 0.02}, fixed=4).decide(now(4, idle=2)) == Start(4)
 

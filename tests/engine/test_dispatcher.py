@@ -304,7 +304,6 @@ def test_poison_takes_nobody_with_it(stage):
     rig.check_drained()
 
 
-@pytest.mark.xfail(strict=True, reason="only the first lease counts as guilty, though its report may be held back")
 def test_poison_is_found_behind_work_that_was_done_but_not_reported():
     rig = Rig(plan(rows=32))
     for name in ("decode", "infer", "postprocess"):
