@@ -67,7 +67,7 @@ build() {
   [ -z "$reason" ] || { say "$name: left out: $reason"; return 1; }
   say "$name: installing $(grep -c == "$pins") packages"
   "$python" -m venv --clear "$venv" &&
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --no-deps --only-binary :all: \
       --requirement "$pins" &&
     works "$name" || { rm -rf "$venv"; say "$name: left out: the installation failed (see above)"; return 1; }
   printf '%s\n' "$wanted" >"$venv/.built"

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.peers.agreement import differences
 from benchmarks.peers.peer import Peer, PeerFailed, Running, free_port, ours, started
-from benchmarks.peers.settings import Setting, settings
+from benchmarks.peers.settings import Setting, our_settings, settings
 from benchmarks.peers.work import Setup
 
 _TRIAL_IN_FLIGHT = 32
@@ -43,6 +43,17 @@ class Durations:
 
 
 @dataclass(frozen=True)
+class Conditions:
+    """What is the same for every pair."""
+
+    in_flight: tuple[int, ...]
+    our_options: tuple[str, ...]
+    tunes_ours: bool
+    decoder: str  # of the peers
+    deadline: float  # seconds, under overload
+
+
+@dataclass(frozen=True)
 class Pair:
     """A peer with a provider, to be compared on a model."""
 
@@ -62,6 +73,7 @@ class Record:
 
     pair: Pair
     setting: Setting | None = None
+    our_options: tuple[str, ...] = ()
     trials: list[dict[str, Any]] = field(default_factory=list)
     disagreements: list[str] = field(default_factory=list)
     rounds: list[dict[str, list[Point]]] = field(default_factory=list)
@@ -71,21 +83,11 @@ class Record:
 class Campaign:
     """Runs pairs; one server is alive at any time."""
 
-    def __init__(
-        self,
-        durations: Durations,
-        in_flight: Sequence[int],
-        our_options: Sequence[str],
-        decoder: str,
-        deadline: float,
-        say: Callable[[str], None],
-    ) -> None:
+    def __init__(self, durations: Durations, conditions: Conditions, say: Callable[[str], None]) -> None:
         self._durations = durations
-        self._in_flight = tuple(in_flight)
-        self._our_options = tuple(our_options)
-        self._decoder = decoder
-        self._deadline = deadline
+        self._conditions = conditions
         self._say = say
+        self._tuned: dict[str, tuple[str, ...]] = {}  # options of our server by model
 
     def run(self, pairs: Sequence[Pair]) -> list[Record]:
         """Trials of every pair, then rounds over all pairs, in which ours comes first and last by turns."""
@@ -103,7 +105,8 @@ class Campaign:
     def _try(self, record: Record) -> None:
         """Find the best setting by a short load, and see that the peer answers as ours does."""
         pair = record.pair
-        with ours(pair.path, self._our_options, _CLIENT_TIMEOUT) as server:
+        record.our_options = self._our_best(pair)
+        with ours(pair.path, record.our_options, _CLIENT_TIMEOUT) as server:
             expected = server.photographs()
         best = -1.0
         point = self._closed(_TRIAL_IN_FLIGHT, self._durations.trial)
@@ -121,6 +124,21 @@ class Campaign:
         if record.disagreements:
             raise PeerFailed(f"other answers than ours: {record.disagreements[0]}")
 
+    def _our_best(self, pair: Pair) -> tuple[str, ...]:
+        """Options of our server: those given, and where it is tuned the best of a trial like the peers'."""
+        given = self._conditions.our_options
+        if not self._conditions.tunes_ours:
+            return given
+        if pair.model not in self._tuned:
+            rates = {}
+            for tried in our_settings():
+                with ours(pair.path, [*given, *tried], _CLIENT_TIMEOUT) as server:
+                    (figures,) = server.load([self._closed(_TRIAL_IN_FLIGHT, self._durations.trial)])
+                rates[tried] = figures["per_second"]
+                self._say(f"{pair.model}: ours, {' '.join(tried) or 'as it starts'}: {rates[tried]:.1f}/s")
+            self._tuned[pair.model] = max(rates, key=lambda tried: rates[tried])
+        return (*given, *self._tuned[pair.model])
+
     def _round(self, record: Record, number: int) -> None:
         turns: list[str] = ["ours", "peer"] if number % 2 == 0 else ["peer", "ours"]
         figures: dict[str, list[Point]] = {}
@@ -134,15 +152,19 @@ class Campaign:
         """Capacity at every number in flight, then, on a fresh server with the deadline set, the overload."""
         durations = self._durations
         with self._server(record, side, _CLIENT_TIMEOUT, 1024) as running:
-            points = running.load([self._closed(count, durations.point) for count in self._in_flight])
+            points = running.load([self._closed(count, durations.point) for count in self._conditions.in_flight])
         for point in points:
             point["seconds_to_ready"] = running.seconds_to_ready
         if not durations.overload:
             return points
         capacity = max(point["per_second"] for point in points)
-        queue = max(8, round(capacity * self._deadline * _FILLED))
-        order = {"rate": _OVERLOAD * max(capacity, 1.0), "seconds": durations.overload, "deadline": self._deadline}
-        with self._server(record, side, self._deadline, queue) as running:
+        queue = max(8, round(capacity * self._conditions.deadline * _FILLED))
+        order = {
+            "rate": _OVERLOAD * max(capacity, 1.0),
+            "seconds": durations.overload,
+            "deadline": self._conditions.deadline,
+        }
+        with self._server(record, side, self._conditions.deadline, queue) as running:
             _, overload = running.load([self._closed(_TRIAL_IN_FLIGHT, durations.warm), order])
         return [*points, overload | {"capacity": capacity, "queue": queue}]
 
@@ -154,7 +176,7 @@ class Campaign:
     ) -> contextlib.AbstractContextManager[Running]:
         pair = record.pair
         if side == "ours":
-            return ours(pair.path, [*self._our_options, "--queue-size", str(queue)], timeout)
+            return ours(pair.path, [*record.our_options, "--queue-size", str(queue)], timeout)
         assert record.setting is not None  # the trial found one
         return started(pair.peer, self._setup(pair, record.setting, timeout, queue))
 
@@ -167,7 +189,7 @@ class Campaign:
             provider=pair.provider.name,
             precision=pair.provider.precision,
             spins=pair.provider.spins,
-            decoder=self._decoder,
+            decoder=self._conditions.decoder,
             **setting._asdict(),
         )
 
@@ -175,7 +197,7 @@ class Campaign:
         """About how long it takes, if a server takes `start` seconds to start and stop."""
         durations = self._durations
         trial = start + durations.trial + durations.warm
-        side = start + len(self._in_flight) * (durations.point + durations.warm)
+        side = start + len(self._conditions.in_flight) * (durations.point + durations.warm)
         side += (start + durations.overload + 2 * durations.warm) if durations.overload else 0
         tried = sum(len(settings(pair.peer.name)) for pair in pairs)
         return tried * trial + len(pairs) * (start + 2 * durations.rounds * side)

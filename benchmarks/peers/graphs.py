@@ -2,8 +2,8 @@
 
     python benchmarks/peers/graphs.py FOLDER
 
-Layer by layer as torchvision exports ResNet-50 (He et al., arXiv:1512.03385, stride in the 3x3) and Ultralytics YOLOv8n,
-batch normalisation folded into the convolutions. `count_macs` counts what one picture costs.
+Layer by layer as torchvision exports ResNet-50 (arXiv:1512.03385, stride in the 3x3) and Ultralytics YOLOv8n, batch
+normalisation folded into the convolutions. `count_macs` counts what one picture costs.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -38,7 +39,7 @@ def frames() -> list[npt.NDArray[np.uint8]]:
     return [frame for frame in frames if frame is not None]  # type: ignore[misc]
 
 
-def _encoded(frame: npt.NDArray[np.uint8]) -> bytes:
+def _encoded(frame: npt.NDArray[Any]) -> bytes:
     done, data = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     if not done:
         raise ValueError("a picture could not be encoded")

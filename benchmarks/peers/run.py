@@ -10,6 +10,7 @@ Prints one table; writes JSON and a picture of the ratios to benchmarks/results/
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import shlex
 import sys
@@ -17,10 +18,12 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+import msgspec
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.machine import print_header, processor, versions
-from benchmarks.peers.campaign import Campaign, Durations, Pair, Provider
+from benchmarks.machine import processor, versions
+from benchmarks.peers.campaign import Campaign, Conditions, Durations, Pair, Provider
 from benchmarks.peers.graphs import MAKERS, graph_file
 from benchmarks.peers.peer import HERE, PEERS, Peer
 from benchmarks.peers.plot import write_plot
@@ -51,6 +54,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--deadline", type=float, default=1.0, help="seconds an answer is of use under overload")
     parser.add_argument("--decoder", choices=("cv2", "simplejpeg"), default="cv2", help="of the peers")
     parser.add_argument("--ours", default="", metavar="OPTIONS", help="of our server, such as '--instances 2'")
+    parser.add_argument("--tune-ours", action="store_true", help="try settings of our server as of the peers")
     parser.add_argument("--short", action="store_true", help="one round of short points")
     parser.add_argument("--name", default="peers", help="of the files in benchmarks/results/")
     return parser.parse_args()
@@ -91,7 +95,9 @@ def model_path(name: str) -> str:
 def providers(wanted: str, our_options: list[str]) -> list[Provider]:
     """What the peers run the model with: as ONNX Runtime starts, and as our server does."""
     default = Provider("cpu", "fp32", spins=True)
-    config = SessionConfig(**{name: value for name, value in _named(our_options) if name in ("provider", "precision")})
+    named = dict(itertools.pairwise(word for option in our_options for word in option.split("=", 1)))
+    given = {name: named[f"--{name}"] for name in ("provider", "precision") if f"--{name}" in named}
+    config = msgspec.convert(given, SessionConfig)
     choice = choose(config, survey(config))
     if choice.provider not in ("cpu", "openvino"):
         raise SystemExit(
@@ -102,23 +108,18 @@ def providers(wanted: str, our_options: list[str]) -> list[Provider]:
     return {"both": [default, same], "default": [default], "ours": [same]}[wanted]
 
 
-def _named(options: list[str]) -> list[tuple[str, str]]:
-    """Options as pairs: "--provider cpu" or "--provider=cpu"."""
-    words = [word for option in options for word in option.split("=", 1)]
-    return [(word.removeprefix("--"), value) for word, value in zip(words, words[1:], strict=False)]
-
-
 def write_json(summaries: list[dict[str, object]], campaign: dict[str, object], path: Path) -> None:
     machine = {"processor": processor(), "cores": usable_cores(), "versions": versions()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    command = shlex.join(["python", "benchmarks/peers/run.py", *sys.argv[1:]])
-    path.write_text(json.dumps({"command": command, "machine": machine, **campaign, "pairs": summaries}, indent=1))
+    path.write_text(json.dumps({"command": _command(), "machine": machine, **campaign, "pairs": summaries}, indent=1))
 
 
 def main() -> None:
     """Measure, print, write."""
     arguments = parsed()
-    print_header()
+    print(f"machine: {processor()}, {usable_cores()} cores")
+    print(f"versions: {', '.join(f'{name} {number}' for name, number in versions().items())}")
+    print(f"command: {_command()}\n")
     our_options = shlex.split(arguments.ours)
     peers, lengths = chosen_peers(arguments.peers), durations(arguments)
     pairs = [
@@ -128,17 +129,29 @@ def main() -> None:
         for provider in providers(arguments.providers, our_options)
     ]
     in_flight = [int(count) for count in arguments.in_flight.split(",")]
-    campaign = Campaign(lengths, in_flight, our_options, arguments.decoder, arguments.deadline, _say)
+    conditions = Conditions(
+        tuple(in_flight), tuple(our_options), arguments.tune_ours, arguments.decoder, arguments.deadline
+    )
+    campaign = Campaign(lengths, conditions, _say)
     _say(f"{len(pairs)} comparisons, about {campaign.seconds(pairs, _START) / 60:.0f} minutes")
     begin = time.monotonic()
     summaries = [summary(record) for record in campaign.run(pairs)]
     _say(f"done after {(time.monotonic() - begin) / 60:.1f} minutes\n")
     print("\n".join([*lines(summaries), "", *notes(summaries)]))
-    facts = {"durations": asdict(lengths), "decoder": arguments.decoder, "deadline": arguments.deadline}
+    facts = {
+        "durations": asdict(lengths),
+        "decoder": arguments.decoder,
+        "deadline": arguments.deadline,
+        "ours": arguments.ours,
+    }
     write_json(summaries, facts, RESULTS / f"{arguments.name}.json")
     write_plot(summaries, RESULTS / f"{arguments.name}.png")
     if any(pair["failure"] for pair in summaries):
         raise SystemExit("a peer failed; see above")
+
+
+def _command() -> str:
+    return shlex.join(["python", "benchmarks/peers/run.py", *sys.argv[1:]])
 
 
 def _say(text: str) -> None:

@@ -1,6 +1,7 @@
 """What is tried for each peer before it is measured: copies of the model, threads of each, batch size and batch delay.
 
-The best of a short trial is what the peer is measured with, per model. Our server gets no trial: it runs as it starts.
+The best of a short trial is what the peer is measured with, per model. Our server runs as it starts, unless it is
+to be tuned in the same way (`run.py --tune-ours`).
 """
 
 from __future__ import annotations
@@ -26,8 +27,15 @@ class Setting(NamedTuple):
         return text + (", decoders apart" if self.split else "")
 
 
+def our_settings() -> tuple[tuple[str, ...], ...]:
+    """Options of our server to try where it is to be tuned too. Its defaults come first."""
+    cores = usable_cores()
+    shapes = dict.fromkeys(((cores, 1), (cores, cores)))
+    return ((), *(("--instances", str(copies), "--threads", str(threads)) for copies, threads in shapes))
+
+
 def settings(peer: str) -> tuple[Setting, ...]:
-    """The settings to try. One big copy, a copy per core with batches that fill at once or wait, and without batches."""
+    """One big copy; a copy per core, with batches that wait little or long, and without; more threads than cores."""
     cores = usable_cores()
     per_core = Setting(cores, 1)
     if peer == "fastapi":  # it forms no batches

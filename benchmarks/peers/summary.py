@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from benchmarks.peers.campaign import Point, Record
@@ -14,21 +13,21 @@ _FAULTS = ("refused", "expired", "failed")
 
 def summary(record: Record) -> dict[str, Any]:
     """One pair for JSON: medians per point and all that they were made from."""
-    rounds = len(record.rounds)
-    places = range(len(record.rounds[0]["ours"])) if rounds else ()
+    places = range(len(record.rounds[0]["ours"])) if record.rounds else ()
     points = [_point([(turn["ours"][place], turn["peer"][place]) for turn in record.rounds]) for place in places]
     return {
         "model": record.pair.model,
         "peer": record.pair.peer.name,
+        "peer_title": record.pair.peer.title,
         "provider": record.pair.provider._asdict(),
         "setting": str(record.setting) if record.setting else None,
+        "our_options": list(record.our_options),
         "trials": record.trials,
         "disagreements": record.disagreements,
         "failure": record.failure or None,
         "points": points,
         "rounds": record.rounds,
-        "durations": rounds,
-    } | {"peer_title": asdict(record.pair.peer)["title"]}
+    }
 
 
 def _point(turns: Sequence[tuple[Point, Point]]) -> dict[str, Any]:
@@ -91,7 +90,8 @@ def notes(summaries: Sequence[dict[str, Any]]) -> list[str]:
     """What the table does not say: chosen settings, and what the client cost."""
     found = [
         f"{pair['model']}, {pair['peer_title']}: {pair['provider']['name']} {pair['provider']['precision']}, "
-        f"{'spinning, ' if pair['provider']['spins'] else ''}{pair['setting']}"
+        f"{'spinning, ' if pair['provider']['spins'] else ''}{pair['setting']}; "
+        f"ours {' '.join(pair['our_options']) or 'as it starts'}"
         for pair in summaries
         if pair["setting"]
     ]

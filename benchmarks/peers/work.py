@@ -1,4 +1,4 @@
-"""The work every peer does, as a user of ONNX Runtime and OpenCV writes it: decode, resize, normalise, run, postprocess.
+"""The work every peer does, as users of ONNX Runtime and OpenCV write it: decode, resize, run, postprocess.
 
 Runs in the peers' environments, so it imports nothing of this project. What to do comes as JSON in an environment
 variable, because every peer starts its workers in a way of its own.
@@ -52,7 +52,7 @@ class Setup:
 class Row(NamedTuple):
     """One picture as the model takes it, and the way back: picture = (row - offset) / scale."""
 
-    pixels: npt.NDArray[np.uint8]  # [h, w, 3] BGR, resized
+    pixels: Array  # uint8 [h, w, 3] BGR, resized
     scale: tuple[float, float]  # x, y
     offset: tuple[float, float]
 
@@ -99,7 +99,7 @@ class Preparation:
         if len(set(scale)) == 1:
             pictures = [row.pixels for row in rows]
             return cv2.dnn.blobFromImages(pictures, scale[0], mean=self._mean, swapRB=True)
-        batch = cv2.dnn.blobFromImages([row.pixels for row in rows], swapRB=True)
+        batch: Array = cv2.dnn.blobFromImages([row.pixels for row in rows], swapRB=True)
         batch -= np.array(self._mean, np.float32).reshape(1, 3, 1, 1)
         batch *= np.array(scale, np.float32).reshape(1, 3, 1, 1)
         return batch
@@ -201,8 +201,9 @@ def _objects(predictions: Array, row: Row) -> dict[str, Any]:
     boxes, scores = predictions[:4, chosen].T.copy(), best[chosen]
     classes = predictions[4:, chosen].argmax(axis=0)
     boxes[:, :2] -= boxes[:, 2:] / 2
-    kept = cv2.dnn.NMSBoxesBatched(boxes, scores, classes.astype(np.int32), CONFIDENCE, IOU)
-    kept = np.asarray(kept)[np.argsort(-scores[kept], kind="stable")][:MOST]
+    suppress: Any = cv2.dnn.NMSBoxesBatched  # its stubs ask for lists, it takes arrays too
+    kept = np.asarray(suppress(boxes, scores, classes.astype(np.int32), CONFIDENCE, IOU))
+    kept = kept[np.argsort(-scores[kept], kind="stable")][:MOST]
     boxes, scores, classes = boxes[kept], scores[kept], classes[kept]
     boxes[:, 2:] += boxes[:, :2]
     boxes = (boxes - np.array(row.offset * 2, np.float32)) / np.array(row.scale * 2, np.float32)

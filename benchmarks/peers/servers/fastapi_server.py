@@ -1,4 +1,5 @@
 """A plain FastAPI handler: no batches, the model called in a small pool of threads per process."""
+# mypy: disable-error-code="import-not-found, untyped-decorator, no-any-return"
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
 """LitServe: decoding in `decode_request`, batches formed by LitServe."""
+# mypy: disable-error-code="import-not-found, no-any-return, misc"
 
 # LitServe reads the annotations of decode_request, so they must be real: no `from __future__ import annotations` here.
 from typing import Annotated, Any

@@ -1,4 +1,5 @@
 """Mosec: one stage that does everything, or a stage of decoders before it (`split`)."""
+# mypy: disable-error-code="import-not-found, misc"
 
 from __future__ import annotations
 

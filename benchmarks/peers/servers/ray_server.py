@@ -1,4 +1,5 @@
 """Ray Serve: replicas that batch with `serve.batch`, behind its HTTP proxy."""
+# mypy: disable-error-code="import-not-found, untyped-decorator, attr-defined"
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
 """NVIDIA Triton with its Python backend: writes a model repository and becomes the server."""
+# mypy: disable-error-code="import-not-found"
 
 from __future__ import annotations
 
