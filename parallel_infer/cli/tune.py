@@ -107,7 +107,6 @@ def _tune(subject: Subject, wishes: dict[str, Any]) -> tuple[list[Trial], Trial]
     from parallel_infer.errors import ServerUnavailable
     from parallel_infer.tuning.machine_space import PROVIDERS, available, default_settings
     from parallel_infer.tuning.search import explore, finalists, winner
-    from parallel_infer.tuning.trials import Finals
 
     config = load_config({"models": [f"{subject.name}={subject.path}"]}, None, {})
     base, space = default_settings(config)
@@ -124,13 +123,28 @@ def _tune(subject: Subject, wishes: dict[str, Any]) -> tuple[list[Trial], Trial]
         if trials[0].first.failure:
             raise ServerUnavailable(f"the default settings do not work: {trials[0].first.failure}")
         finals = finalists(trials, goal)
-        if len(finals) == 1:
-            return trials, trials[0]
-        with Finals(subject, finals) as running:
-            for number in range(wishes["rounds"]):
-                for trial in running.round(number):
-                    advance(f"finals, round {number + 1}: {_changes(trial.settings, base)}")
+        if len(finals) > 1:
+            _run_finals(subject, finals, wishes["rounds"], advance)
     return trials, winner(finals, goal)
+
+
+def _run_finals(subject: Subject, finals: list[Trial], rounds: int, advance: Advance) -> None:
+    """Measure the finalists in turns. Where there is no room for all servers at once, the last ones drop out."""
+    from parallel_infer.errors import ServerUnavailable
+    from parallel_infer.tuning.trials import Finals
+
+    base = finals[0].settings
+    while len(finals) > 1:
+        try:
+            with Finals(subject, finals) as running:
+                for number in range(rounds):
+                    for trial in running.round(number):
+                        advance(f"finals, round {number + 1}: {_changes(trial.settings, base)}")
+            return
+        except ServerUnavailable:
+            for trial in finals:
+                trial.rounds.clear()
+            finals.pop()
 
 
 def _goal(p99_ms: float | None) -> Goal:

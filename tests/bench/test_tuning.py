@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from parallel_infer.bench.measure import Demand
 from parallel_infer.bench.payloads import shipped_pictures
+from parallel_infer.cli import main
 from parallel_infer.config_sources import load_config
 from parallel_infer.tuning.machine_space import available, default_settings
 from parallel_infer.tuning.search import LatencyLimit, Outcome, Throughput, Trial, beats, explore, finalists, winner
@@ -143,3 +146,19 @@ def test_trials_run_or_tell_why_not(zoo: Path) -> None:
     assert good.in_flight == 4
     assert bad.failure
     assert not bad.per_second
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_command_writes_what_serve_loads(tmp_path: Path) -> None:
+    file = tmp_path / "tuned.toml"
+    words = ["tune", "zoo:classifier", "--provider", "cpu", "--seconds", "0.3", "--concurrency", "4", "--rounds", "2"]
+
+    result = CliRunner().invoke(main, [*words, "--output", str(file), "--json"])
+
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    rates = {json.dumps(trial["settings"]): trial["per_second"] for trial in report["trials"]}
+    assert rates[json.dumps(report["chosen"])] >= rates[json.dumps(report["default"])]
+    config = load_config({}, file, {})
+    assert list(config.models) == ["classifier"]
