@@ -186,7 +186,7 @@ def result_dict(
     result: dict[str, Any] = {"inference_id": next(identifiers)}
     if seconds is not None:
         result["time"] = float(seconds)
-    if task == "tensor":
+    if task == "tensor" or not arrays.keys() & {"boxes", "scores"}:  # plain numbers, as far as this file knows
         return result | {"outputs": {name: array.tolist() for name, array in arrays.items()}}
     result["image"] = {"width": int(width), "height": int(height)}
     if task == "classify":

@@ -63,7 +63,7 @@ class Postprocess:
 
 def _names(spec: ModelSpec, arrays: Arrays) -> dict[int, str]:
     """Names of the classes in this answer."""
-    if not spec.names or spec.task == "tensor":
+    if not spec.names or spec.task == "tensor" or "classes" not in arrays:
         return {}
     count = len(spec.names)
     return {number: spec.names[number] for number in set(arrays["classes"].tolist()) if 0 <= number < count}

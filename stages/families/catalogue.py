@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from stages.pipeline import TASKS as INSTALLED
+
 TASKS = ("classify", "detect", "segment", "keypoints", "obb", "tensor")
+
+OWN_TASKS = tuple(task for task in INSTALLED if task not in TASKS)
+"""Tasks added to the pipeline that no family here decodes: they get the outputs of a picture model as they are."""
+
+OWN = "own"  # the family of such models
 
 _YOLO_TASKS = ("detect", "segment", "keypoints", "obb")
 
@@ -19,6 +26,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "detr": ("detect",),
     "classifier": ("classify",),
     "tensor": ("tensor",),
+    **({OWN: OWN_TASKS} if OWN_TASKS else {}),
 }
 
 _ULTRALYTICS = "yolo export model=MODEL.pt format=onnx dynamic=True"

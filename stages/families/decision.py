@@ -13,7 +13,7 @@ import numpy as np
 from msgspec import Struct
 
 from parallel_infer.errors import ModelRejected
-from stages.families.catalogue import FAMILIES, TASKS
+from stages.families.catalogue import FAMILIES, OWN, OWN_TASKS, TASKS
 from stages.families.layouts import MOST_ROWS, STRIDES, Facts, Fit, extra_columns, fit, objectness_family
 from stages.families.metadata import Metadata
 from stages.families.overrides import Overrides
@@ -45,6 +45,10 @@ def decide(facts: Facts, metadata: Metadata, overrides: Overrides) -> Verdict:
 
     Raises ModelRejected where the user named a family or task and the outputs do not fit it.
     """
+    task = overrides.task or metadata.task
+    if task is not None and task in OWN_TASKS and overrides.family in (None, OWN):
+        who = "the user" if overrides.task is not None else "metadata"
+        return Verdict(OWN, task, Fit(0, ""), (f"{who} names the task: {task}",), ())
     candidates = list(_candidates(facts, metadata, overrides))
     misfits = []
     for known in (facts, msgspec.structs.replace(facts, nc=None)) if facts.nc is not None else (facts,):

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from parallel_infer.errors import ConfigError
-from stages.families.catalogue import FAMILIES, TASKS
+from stages.families.catalogue import FAMILIES, OWN_TASKS, TASKS
 from stages.families.classes import names_from
 
 RESIZES = ("stretch", "letterbox", "letterbox-corner", "crop")
@@ -57,7 +57,7 @@ def parse_overrides(values: Mapping[str, Any]) -> Overrides:
     except msgspec.ValidationError as error:
         raise ConfigError(_explained(error)) from error
     _check_choice("family", overrides.family, FAMILIES)
-    _check_choice("task", overrides.task, TASKS)
+    _check_choice("task", overrides.task, (*TASKS, *OWN_TASKS))
     _check_choice("resize", overrides.resize, RESIZES)
     _check_choice("color", overrides.color, COLORS)
     _check_agreement(overrides)

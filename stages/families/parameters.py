@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from parallel_infer.errors import ConfigError
+from stages.families.catalogue import OWN
 from stages.families.decision import Verdict
 from stages.families.effects import needs_suppression
 from stages.families.layouts import Facts, extra_columns
@@ -20,7 +21,7 @@ _NORMALISED = ("rtdetr-ultralytics", "rtdetr-ultralytics-end2end", "rfdetr", "de
 
 def task_parameters(verdict: Verdict, facts: Facts, overrides: Overrides) -> dict[str, Any]:
     """`ModelSpec.parameters`: empty for tensors; see docs/models.md for the keys."""
-    if verdict.task == "tensor":
+    if verdict.task == "tensor" or verdict.family == OWN:
         return {}
     parameters = {"classes": verdict.fit.nc, **verdict.fit.parameters}
     if verdict.task == "classify":
