@@ -26,6 +26,7 @@ class Provider(NamedTuple):
     name: str  # "cpu" or "openvino"
     precision: str
     spins: bool
+    label: str  # for tables
 
     def __str__(self) -> str:
         return f"{self.name} {self.precision}{', spinning' if self.spins else ''}"
@@ -158,13 +159,10 @@ class Campaign:
         if not durations.overload:
             return points
         capacity = max(point["per_second"] for point in points)
-        queue = max(8, round(capacity * self._conditions.deadline * _FILLED))
-        order = {
-            "rate": _OVERLOAD * max(capacity, 1.0),
-            "seconds": durations.overload,
-            "deadline": self._conditions.deadline,
-        }
-        with self._server(record, side, self._conditions.deadline, queue) as running:
+        deadline = self._conditions.deadline
+        queue = max(8, round(capacity * deadline * _FILLED))
+        order = {"rate": _OVERLOAD * max(capacity, 1.0), "seconds": durations.overload, "deadline": deadline}
+        with self._server(record, side, deadline, queue) as running:
             _, overload = running.load([self._closed(_TRIAL_IN_FLIGHT, durations.warm), order])
         return [*points, overload | {"capacity": capacity, "queue": queue}]
 

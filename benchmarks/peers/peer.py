@@ -52,7 +52,7 @@ PEERS = {
     for peer in (
         Peer("litserve", "LitServe", "/predict"),
         Peer("mosec", "Mosec", "/inference"),
-        Peer("triton", "Triton, Python backend", "/v2/models/peer/infer", kind="triton"),
+        Peer("triton", "Triton Python", "/v2/models/peer/infer", kind="triton"),
         Peer("ray", "Ray Serve", "/predict"),
         Peer("fastapi", "FastAPI", "/predict"),
     )
@@ -89,7 +89,7 @@ class Running:
 def ours(model: str, options: Sequence[str], timeout: float) -> Iterator[Running]:
     """Our server as its users start it, on tcp like the others."""
     bind = f"tcp://127.0.0.1:{free_port()}"
-    with local_server("--model", f"model={model}", "--bind", bind, *options) as server:
+    with local_server("--model", f"model={model}", "--bind", bind, "--log-level", "warning", *options) as server:
         route = {"kind": "ours", "address": server.address, "model": "model", "timeout": timeout}
         yield Running(route, server.seconds_to_ready)
 

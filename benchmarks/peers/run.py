@@ -94,7 +94,7 @@ def model_path(name: str) -> str:
 
 def providers(wanted: str, our_options: list[str]) -> list[Provider]:
     """What the peers run the model with: as ONNX Runtime starts, and as our server does."""
-    default = Provider("cpu", "fp32", spins=True)
+    default = Provider("cpu", "fp32", spins=True, label="default")
     named = dict(itertools.pairwise(word for option in our_options for word in option.split("=", 1)))
     given = {name: named[f"--{name}"] for name in ("provider", "precision") if f"--{name}" in named}
     config = msgspec.convert(given, SessionConfig)
@@ -104,7 +104,7 @@ def providers(wanted: str, our_options: list[str]) -> list[Provider]:
             f"our server would run on {choice.provider}, the peers are built for processors only; "
             "add --ours '--provider cpu'"
         )
-    same = Provider(choice.provider, choice.precision, spins=False)
+    same = Provider(choice.provider, choice.precision, spins=False, label="as ours")
     return {"both": [default, same], "default": [default], "ours": [same]}[wanted]
 
 
@@ -138,12 +138,7 @@ def main() -> None:
     summaries = [summary(record) for record in campaign.run(pairs)]
     _say(f"done after {(time.monotonic() - begin) / 60:.1f} minutes\n")
     print("\n".join([*lines(summaries), "", *notes(summaries)]))
-    facts = {
-        "durations": asdict(lengths),
-        "decoder": arguments.decoder,
-        "deadline": arguments.deadline,
-        "ours": arguments.ours,
-    }
+    facts = {"durations": asdict(lengths), "conditions": asdict(conditions)}
     write_json(summaries, facts, RESULTS / f"{arguments.name}.json")
     write_plot(summaries, RESULTS / f"{arguments.name}.png")
     if any(pair["failure"] for pair in summaries):

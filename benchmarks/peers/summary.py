@@ -18,7 +18,7 @@ def summary(record: Record) -> dict[str, Any]:
     return {
         "model": record.pair.model,
         "peer": record.pair.peer.name,
-        "peer_title": record.pair.peer.title,
+        "peer_title": f"{record.pair.peer.title}, {record.pair.provider.label}",
         "provider": record.pair.provider._asdict(),
         "setting": str(record.setting) if record.setting else None,
         "our_options": list(record.our_options),
@@ -34,7 +34,7 @@ def _point(turns: Sequence[tuple[Point, Point]]) -> dict[str, Any]:
     """Medians of ours and theirs. The ratio is made within each round, where both saw the same machine."""
     first = turns[0][0]
     key = "good_per_second" if "rate" in first else "per_second"
-    names = [name for name in first if isinstance(first[name], int | float)]
+    names = [name for name, value in first.items() if value is None or isinstance(value, int | float)]
     sides = {
         side: {name: _median(turn[place].get(name) for turn in turns) for name in names}
         for place, side in enumerate(("ours", "peer"))
