@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from parallel_infer.segment import RunMark
+
 LEAKING = """
 import subprocess, sys, time
 from multiprocessing import get_context
@@ -37,14 +39,14 @@ def test_clean():
 
 
 def test_segments_children_and_orphans_are_found(pytester: pytest.Pytester) -> None:
-    run = pytester.path.name + str(id(pytester))
+    mark = RunMark()  # of a living run, or any server that starts meanwhile would sweep the segment
     conftest = (Path(__file__).parent / "conftest.py").read_text()
     pytester.makeconftest(conftest.replace("GRACE = 2.0", "GRACE = 0.3"))
-    pytester.makepyfile(LEAKING.replace("{run}", run))
+    pytester.makepyfile(LEAKING.replace("{run}", mark.run))
     try:
         result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
     finally:
-        Path(f"/dev/shm/pinfer-{run}-left").unlink(missing_ok=True)
+        mark.remove()
 
     result.assert_outcomes(passed=4, errors=3)
     for name in ("segment", "child", "orphan"):

@@ -148,7 +148,7 @@ def swept() -> Iterator[None]:
     sweep()
 
 
-@pytest.mark.xfail(strict=True, reason="a signal that comes while models are probed ends the process as it stands")
+@pytest.mark.xfail(strict=False, reason="a signal between the making of the mark and the `try` leaves mark and folder")
 @pytest.mark.usefixtures("swept")
 def test_a_signal_while_starting_ends_the_start(start_server, tensor_models):
     folder = start_server(toml=DOOR).folder
