@@ -11,6 +11,7 @@ from benchmarks.peers.agreement import differences
 from benchmarks.peers.peer import Peer, PeerFailed, Running, free_port, ours, started
 from benchmarks.peers.settings import Setting, our_settings, settings
 from benchmarks.peers.work import Setup
+from parallel_infer.errors import ServerUnavailable
 
 _TRIAL_IN_FLIGHT = 32
 _CLIENT_TIMEOUT = 30.0  # seconds, while capacity is measured: nobody is to give up
@@ -203,9 +204,9 @@ class Campaign:
 
 @contextlib.contextmanager
 def _failing(record: Record, say: Callable[[str], None]) -> Iterator[None]:
-    """A peer that fails is reported; the others go on."""
+    """A server that fails is reported; the other pairs go on."""
     try:
         yield
-    except PeerFailed as error:
+    except (PeerFailed, ServerUnavailable) as error:
         record.failure = str(error)
         say(f"{record.pair.label}: {error}")

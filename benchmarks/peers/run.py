@@ -17,6 +17,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -108,10 +109,10 @@ def providers(wanted: str, our_options: list[str]) -> list[Provider]:
     return {"both": [default, same], "default": [default], "ours": [same]}[wanted]
 
 
-def write_json(summaries: list[dict[str, object]], campaign: dict[str, object], path: Path) -> None:
+def write_json(summaries: list[dict[str, Any]], facts: dict[str, Any], path: Path) -> None:
     machine = {"processor": processor(), "cores": usable_cores(), "versions": versions()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"command": _command(), "machine": machine, **campaign, "pairs": summaries}, indent=1))
+    path.write_text(json.dumps({"command": _command(), "machine": machine, **facts, "pairs": summaries}, indent=1))
 
 
 def main() -> None:
