@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ _ATTEMPTS = 4  # to find how many jobs in flight keep a limit
 _MARGIN = 0.9  # of the number in flight that should keep it
 _CLIENT_TIMEOUT = 30.0  # seconds
 _LONGEST_REASON = 160  # characters
+_LOG_PREFIX = re.compile(r"^\S+ +[A-Z]+ +\S+: ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ def outcome_of(level: Level) -> Outcome:
 
 
 def _last_line(log: IO[str]) -> str:
-    """What the server said last, without the time in front."""
+    """What the server said last, without time, level and process in front."""
     log.seek(0)
     lines = [line.strip() for line in log if line.strip()]
-    return lines[-1][-_LONGEST_REASON:] if lines else ""
+    return _LOG_PREFIX.sub("", lines[-1])[:_LONGEST_REASON] if lines else ""
