@@ -101,9 +101,14 @@ def _map(**arguments: Any) -> SharedMemory:
     What a run leaves behind is removed by its supervisor, or by the next one: see RunMark and sweep.
     """
     if sys.version_info >= (3, 13):
-        return _Mapping(**arguments, track=False)
-    with _attaching, _unregistered():
-        return _Mapping(**arguments)
+        mapping: SharedMemory = _Mapping(**arguments, track=False)
+    else:
+        with _attaching, _unregistered():
+            mapping = _Mapping(**arguments)
+    # The mapping needs its descriptor no more, and a close under a live view would never get to it.
+    os.close(mapping._fd)  # type: ignore[attr-defined]
+    mapping._fd = -1  # type: ignore[attr-defined]
+    return mapping
 
 
 def _populate(mapping: SharedMemory) -> None:

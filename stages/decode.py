@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -91,7 +92,7 @@ def _frame(tensors: tuple[Tensor, ...], payload: memoryview) -> npt.NDArray[Any]
     if len(tensors) != 1 or tensors[0].dtype != "uint8" or len(tensors[0].shape) not in (2, 3):
         raise BadInput("a frame is one tensor, uint8 [height, width, 3] in BGR order or [height, width] gray")
     shape = tensors[0].shape
-    size = int(np.prod(shape, dtype=np.int64))
+    size = math.prod(shape)
     if size != len(payload) or not size:
         raise BadInput(f"a frame of shape {list(shape)} has {size} bytes; the payload has {len(payload)}")
     return np.frombuffer(payload, np.uint8).reshape(shape)
@@ -121,7 +122,7 @@ def _copy_tensor(expected: TensorSpec, given: Tensor, payload: memoryview, at: i
         )
     if at + expected.size > len(payload):
         raise BadInput(f"the payload ends inside tensor {expected.name!r}: {len(payload)} bytes came")
-    source = np.frombuffer(payload, expected.dtype, int(np.prod(shape, dtype=np.int64)), at)
+    source = np.frombuffer(payload, expected.dtype, math.prod(shape), at)
     np.copyto(row, source.reshape(shape))
     return expected.size
 

@@ -47,14 +47,14 @@ class Pending:
     def __init__(self) -> None:
         self.jobs: dict[int, Owed] = {}
         self.held: dict[int, SlotRef] = {}  # slots of jobs that have their error but whose payload may still be read
-        self._requests: dict[tuple[bytes, int], int] = {}
+        self._requests: dict[tuple[ReplyTo, bytes, int], int] = {}  # two doors may see clients of one name
         self._deadlines: Deadlines[int] = Deadlines()
 
     def add(self, owed: Owed) -> None:
         """Owe a reply."""
         admit, caller = owed.admit, owed.caller
         self.jobs[admit.job] = owed
-        self._requests[caller.client, caller.request] = admit.job
+        self._requests[caller.door, caller.client, caller.request] = admit.job
         self._deadlines.add(admit.job, admit.deadline + _LATE, admit.job)
         if owed.share is not None:
             owed.share.enter(admit.model, admit.ref.ring)
@@ -63,15 +63,15 @@ class Pending:
         """The job is being answered: nothing is owed any more. None where it was answered before."""
         owed = self.jobs.pop(job, None)
         if owed is not None:
-            self._requests.pop((owed.caller.client, owed.caller.request), None)
+            self._requests.pop((owed.caller.door, owed.caller.client, owed.caller.request), None)
             self._deadlines.discard(job, owed.admit.deadline + _LATE)
             if owed.share is not None:
                 owed.share.leave(owed.admit.model, owed.admit.ref.ring)
         return owed
 
-    def job_of(self, client: bytes, request: int) -> int | None:
+    def job_of(self, caller: Caller, request: int) -> int | None:
         """The job that stands for a client's request, while it is owed."""
-        return self._requests.get((client, request))
+        return self._requests.get((caller.door, caller.client, request))
 
     def next_timer(self) -> float | None:
         """When the next job is overdue."""

@@ -53,8 +53,9 @@ def serve(config: ServerConfig, announce: Announce = Announce.TEXT, reread: Rere
         log.info("removed what a dead run left in shared memory (%s)", run)
     sweep_directories()
     mark = RunMark()
-    folder = make_run_directory(mark.run)
+    folder: Path | None = None
     try:
+        folder = make_run_directory(mark.run)
         return _serve(config, announce, reread, mark, folder)
     except (ConfigError, ModelRejected) as error:
         log.error("%s", error)
@@ -62,7 +63,8 @@ def serve(config: ServerConfig, announce: Announce = Announce.TEXT, reread: Rere
     except KeyboardInterrupt:  # while models were probed: nothing else had started
         return 0
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
         mark.remove()
 
 
