@@ -148,7 +148,6 @@ def swept() -> Iterator[None]:
     sweep()
 
 
-@pytest.mark.xfail(strict=False, reason="a signal between the making of the mark and the `try` leaves mark and folder")
 @pytest.mark.usefixtures("swept")
 def test_a_signal_while_starting_ends_the_start(start_server, tensor_models):
     folder = start_server(toml=DOOR).folder
@@ -253,7 +252,6 @@ def test_jobs_that_come_while_the_dispatcher_is_away_are_answered_too(shared_sol
     eventually(lambda: all_free(server))
 
 
-@pytest.mark.xfail(strict=True, reason="a new gateway binds port 0 anew and gets another port")
 def test_after_a_gateway_died_the_address_is_the_same(start_server):
     server = start_server(toml=SOLO.format(bind="tcp://127.0.0.1:0"))
     with server.client(timeout=4.0) as client:
@@ -339,7 +337,6 @@ def test_too_little_shared_memory_is_said(short_folder, tensor_models):
     assert "shm-size" in str(said)
 
 
-@pytest.mark.xfail(strict=True, reason="the mark of the run is made before the folder, and stays when that fails")
 @pytest.mark.usefixtures("swept")
 def test_a_run_directory_of_somebody_else_is_said(short_folder, tensor_models):
     (short_folder / f"parallel-infer-{os.getuid()}").mkdir(mode=0o755)

@@ -92,7 +92,6 @@ def test_views_survive_the_end_of_their_segment(mark):
     view[0] = 1
 
 
-@pytest.mark.xfail(strict=True, reason="close() gives up at the pinned view, before it closes the descriptor")
 def test_a_segment_that_was_closed_under_a_view_leaks_no_descriptor(mark):
     before = descriptors()
     made = Segment.create(mark.segment_name("a"), 4096)

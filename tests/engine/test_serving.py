@@ -413,7 +413,6 @@ def overflowing() -> tuple[list[int], int]:
     raise AssertionError("no such shape")
 
 
-@pytest.mark.xfail(strict=True, reason="the size of a frame is computed with 64 bits that overflow: INTERNAL")
 def test_a_shape_that_overflows_is_bad_input(server, dealer):
     shape, size = overflowing()
     assert np.prod(shape, dtype=np.int64) == size
@@ -423,7 +422,6 @@ def test_a_shape_that_overflows_is_bad_input(server, dealer):
     assert reply["code"] == "BAD_INPUT"
 
 
-@pytest.mark.xfail(strict=True, reason="requests are known by client and number alone, whatever door they came through")
 def test_clients_of_one_name_at_two_doors_are_two_clients(server, dealer):
     sockets = [dealer(address, b"twin") for address in server.addresses]
     header = {"v": 1, "type": "infer", "id": 1, "model": "work", "kind": "tensors", "tensors": [["", "float32", [3]]]}
