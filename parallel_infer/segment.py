@@ -54,7 +54,13 @@ class Segment:
         Raises ConfigError when /dev/shm has no room: without the reservation the first touch of a missing page
         would be a SIGBUS.
         """
-        mapping = _map(name=name, create=True, size=size)
+        try:
+            mapping = _map(name=name, create=True, size=size)
+        except FileExistsError:
+            raise
+        except OSError as error:  # descriptors have run out, or mappings
+            (FOLDER / name).unlink(missing_ok=True)
+            raise ConfigError(f"no segment of shared memory can be made: {error.strerror} (see ulimit -n)") from None
         try:
             descriptor = os.open(FOLDER / name, os.O_RDWR)
             try:
