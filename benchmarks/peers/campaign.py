@@ -110,6 +110,8 @@ class Campaign:
         record.our_options = self._our_best(pair)
         with ours(pair.path, record.our_options, _CLIENT_TIMEOUT) as server:
             expected = server.photographs()
+        if None in expected:
+            raise PeerFailed("our server did not answer every photograph")
         best = -1.0
         point = self._closed(_TRIAL_IN_FLIGHT, self._durations.trial)
         for setting in settings(pair.peer.name):
