@@ -112,4 +112,5 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     restart_budget: Annotated[int, Meta(ge=0, le=1_000_000)] = 10  # restarts of one worker within a minute
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    metrics_host: Annotated[str, Meta(min_length=1, max_length=255)] = "127.0.0.1"
     metrics_port: Annotated[int, Meta(ge=0, le=65535)] = 0  # 0: none

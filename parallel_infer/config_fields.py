@@ -80,7 +80,9 @@ SERVER_MEANINGS: dict[str, str] = {
     "a model without workers is unavailable meanwhile.",
     "log_format": "text for people, json for log collectors: one object per line.",
     "log_level": "Least important messages to log.",
-    "metrics_port": "Port on 127.0.0.1 for Prometheus metrics. 0: none.",
+    "metrics_host": "Address of this machine on which metrics are served. They tell the names of models and sources to "
+    "whoever can reach it.",
+    "metrics_port": "Port for Prometheus metrics, at http://127.0.0.1:PORT/metrics. 0: none.",
 }
 
 MODEL_MEANINGS: dict[str, str] = {

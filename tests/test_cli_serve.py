@@ -38,6 +38,7 @@ GIVEN = {
     "confine": ("off", "off"),
     "log_format": ("json", "json"),
     "log_level": ("debug", "debug"),
+    "metrics_host": ("0.0.0.0", "0.0.0.0"),
     "metrics_port": ("9100", 9100),
 }
 

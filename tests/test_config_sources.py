@@ -56,6 +56,7 @@ OTHER_VALUES: dict[str, tuple[Any, str]] = {
     "restart_budget": (0, "0"),
     "log_format": ("json", "json"),
     "log_level": ("debug", "debug"),
+    "metrics_host": ("0.0.0.0", "0.0.0.0"),
     "metrics_port": (9100, "9100"),
 }
 

@@ -36,6 +36,7 @@ ON_COMMAND_LINE = (
     "confine",
     "log_format",
     "log_level",
+    "metrics_host",
     "metrics_port",
 )
 

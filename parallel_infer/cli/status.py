@@ -20,5 +20,5 @@ def command(server: str, key: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found))
     else:
-        # "served" says what the models are, and `models list` shows that
-        print_map({name: value for name, value in found.items() if name != "served"})
+        # "served" says what the models are, and `models list` shows that; "times" are buckets, and `top` shows them
+        print_map({name: value for name, value in found.items() if name not in ("served", "times")})

@@ -47,6 +47,11 @@ class Leasing:
             lease.worker.give_back(lease, now, seconds)
         return lease
 
+    def batches(self, served: Served) -> set[Batch]:
+        """The batches of a model whose outputs lie in a slot, or are about to."""
+        held = {lease.batch for lease in self.leases.values() if lease.served is served and lease.batch is not None}
+        return held | {batch for owner, batch, _ in self._answers if owner is served}
+
     def queue_answers(self, served: Served, batch: Batch, positions: list[int]) -> None:
         """Queue a batch's outputs for postprocessing, in several shares where that is faster."""
         idle = self.postprocessors.idle()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from parallel_infer.dispatcher.core import Core
@@ -16,11 +17,13 @@ def status(core: Core, crew: CrewReport) -> dict[str, Any]:
         "jobs": len(core.jobs),
         "draining": core.draining,
         "models": {
-            served.key: {**crew.models.get(served.key, {}), **_model(served)} for served in core.models.values()
+            served.key: {**crew.models.get(served.key, {}), **_model(served), "leaked": _leaked(core, served)}
+            for served in core.models.values()
         },
         "workers": {_place(worker.name): _worker(worker) for worker in core.workers()},
         "processes": crew.processes,
         "refused": dict(core.counts),
+        "dispatcher": {"cpu_seconds": round(time.process_time(), 3)},
     }
 
 
@@ -50,6 +53,16 @@ def _model(served: Served) -> dict[str, Any]:
         "gathered_rows": counts["gathered"],
         "batch_sizes": {str(size): number for size, number in sorted(served.batch_sizes.items())},
         "batch_target": served.policy.target,
+        "batch_seconds": round(served.policy.expected(served.plan.max_batch), 6),
+    }
+
+
+def _leaked(core: Core, served: Served) -> dict[str, int]:
+    """Slots that are taken though nothing in the house needs them: always 0."""
+    rows = sum(1 for job in core.jobs.values() if job.served is served and job.row >= 0)
+    return {
+        "rows": served.rows.count - served.rows.free - rows,
+        "outputs": served.outputs.count - served.outputs.free - len(core.leasing.batches(served)),
     }
 
 

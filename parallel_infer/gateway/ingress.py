@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -74,8 +75,15 @@ class Ingress:
         if ring is not None:
             ring.slots.release(ref.index, ref.generation)
 
-    def status(self) -> list[dict[str, int]]:
-        """Slots by size class."""
+    def status(self, known: Iterable[SlotRef]) -> list[dict[str, int]]:
+        """Slots by size class. `leaked` are those that are taken though none of the `known` refs is there: always 0."""
+        taken = Counter(ref.ring for ref in known)
         return [
-            {"slot_size": ring.slot_size, "slots": ring.slots.count, "free": ring.slots.free} for ring in self.rings
+            {
+                "slot_size": ring.slot_size,
+                "slots": ring.slots.count,
+                "free": ring.slots.free,
+                "leaked": ring.slots.count - ring.slots.free - taken[ring.name],
+            }
+            for ring in self.rings
         ]

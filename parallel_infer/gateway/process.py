@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -33,6 +33,8 @@ from parallel_infer.gateway.poison import KnownPoison
 from parallel_infer.gateway.readiness import TIMEOUT, ReadinessCheck, synthetic_job
 from parallel_infer.gateway.requests import admitted_kind, model_facts, read_request
 from parallel_infer.gateway.shares import Share, Shares
+from parallel_infer.gateway.tally import UNNAMED, Tally
+from parallel_infer.job_times import BOUNDS
 from parallel_infer.messages import (
     TIMES,
     Admit,
@@ -95,6 +97,7 @@ class Gateway:
         self._announced = False
         self._closing = False
         self._counts: Counter[str] = Counter()
+        self._tally = Tally()
         self._started = time.monotonic()
         self._take: dict[type, Callable[[Any], None]] = {
             Refused: self._on_refused,
@@ -179,6 +182,7 @@ class Gateway:
         client = frames[0].bytes
         enveloped = 1 if len(frames) > 2 and not len(frames[1]) else 0
         caller = Caller(door, client, enveloped, 0)
+        request: protocol.Request | None = None
         try:
             request = read_request(frames, enveloped, caller)
             payload = frames[2 + enveloped] if len(frames) > 2 + enveloped else None
@@ -187,6 +191,9 @@ class Gateway:
                 self._entrance.check_manages(door, frames[-1])
             self._requests[kind](request, caller, payload)
         except InferError as error:
+            if isinstance(request, protocol.Infer):
+                known = request.model if request.model in self._models else ""
+                self._tally.failed(known, source_name(request), error.code)
             self._error(caller, error.code, str(error))
 
     def _infer(self, request: protocol.Infer, caller: Caller, payload: Any) -> None:
@@ -218,8 +225,8 @@ class Gateway:
             request.priority,
             f"{caller.client.hex()}/{request.source}" if request.drop == "latest" else "",
         )
-        self._counts["bytes_in"] += ref.size
-        self._pending.add(Owed(caller, admit, share))
+        self._tally.of(request.model).bytes_in += ref.size
+        self._pending.add(Owed(caller, admit, share, source_name(request)))
         self._link.send(admit)
 
     def _store(self, request: protocol.Infer, caller: Caller, payload: Any, now: float, share: Share) -> SlotRef:
@@ -307,12 +314,19 @@ class Gateway:
             return
         self._release(owed.admit.ref)
         times = dict(zip(TIMES, message.times, strict=True))
-        times["total"] = time.monotonic() - owed.admit.received
+        times["total"] = total = time.monotonic() - owed.admit.received
         header = _encode(
             protocol.Answer(id=owed.caller.request, answer=msgspec.Raw(message.body), timing=times, batch=message.batch)
         )
         payload = payloads[message.payload - 1] if message.payload else message.small
         self._counts["answered"] += 1
+        if owed.share is not None:
+            tally = self._tally.of(owed.admit.model)
+            tally.ends["answered"] += 1
+            tally.times.add((*message.times, total))
+            tally.bytes_out += len(header) + len(payload)
+            if owed.source:
+                self._tally.frame_answered(owed.source, owed.admit.received)
         self._send(owed.caller, header, payload)
 
     def _on_refused(self, message: Refused) -> None:
@@ -321,7 +335,9 @@ class Gateway:
     def _on_status(self, message: StatusReply) -> None:
         caller = self._queries.pop(message.query, None)
         if caller is not None:
-            self._result(caller, {**message.status, "gateway": self._own_status(), "served": self._model_list()})
+            times = {"bounds": BOUNDS, "models": self._tally.times()}
+            ours = {"gateway": self._own_status(), "served": self._model_list(), "times": times}
+            self._result(caller, {**message.status, **ours})
 
     def _on_managed(self, message: Managed) -> None:
         caller = self._queries.pop(message.query, None)
@@ -350,8 +366,9 @@ class Gateway:
 
     def _open_doors(self) -> None:
         limit = int(self._options["max_message"])
+        inside = self._options["inside"]  # for our own supervisor, and told to nobody
         try:
-            for address in self._options["bind"]:
+            for address in (*self._options["bind"], *([inside] if inside else ())):
                 door = self._entrance.open(address, partial(Front, self._context, address, limit))
                 self._doors[door.socket] = self._comings[door.comings] = door
                 self._watch.add(door.socket)
@@ -359,7 +376,8 @@ class Gateway:
         except (OSError, ConfigError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise ConfigError(f"cannot listen at {address}: {reason}") from None
-        self._child.started({"addresses": [door.address for door in self._doors.values()]})
+        addresses = [door.address for door in self._doors.values() if door.address != inside]
+        self._child.started({"addresses": addresses})
 
     # --- replies -----------------------------------------------------------------------------------------------------
 
@@ -375,7 +393,7 @@ class Gateway:
             self._pending.held[job] = owed.admit.ref
         else:
             self._release(owed.admit.ref)
-        self._error(owed.caller, code, text)
+        self._fail(owed, code, text)
 
     def _learn(self, poison: Admit) -> None:
         """Know a poisonous payload from now on, and let no other copy of it that is already inside do more harm."""
@@ -390,8 +408,14 @@ class Gateway:
             if self._poison.knows(admit.kind, admit.model, other):
                 self._pending.pop(admit.job)
                 self._pending.held[admit.job] = admit.ref
-                self._error(owed.caller, Poison.code, _KNOWN)
+                self._fail(owed, Poison.code, _KNOWN)
                 self._link.send(CancelJob(admit.job))
+
+    def _fail(self, owed: Owed, code: str, text: str) -> None:
+        """Give an admitted job its error."""
+        if owed.share is not None:
+            self._tally.failed(owed.admit.model, owed.source, code)
+        self._error(owed.caller, code, text)
 
     def _error(self, caller: Caller, code: str, text: str) -> None:
         self._counts[code] += 1
@@ -422,13 +446,26 @@ class Gateway:
             "uptime": round(time.monotonic() - self._started, 1),
             "pending": len(self._pending.jobs),
             "held": len(self._pending.held),
-            "ingress": self._ingress.status(),
+            "ingress": self._ingress.status(self._refs()),
             "lent_bytes": self._lending.used,
             "clients": self._shares.clients,
             "known_poison": len(self._poison),
             "unread": sum(door.unread for door in self._doors.values()),
-            "counts": dict(self._counts),
+            "cpu_seconds": round(time.process_time(), 3),
+            "models": self._tally.models(),
+            "sources": self._tally.sources(),
+            "counts": {**self._counts, "bytes_in": self._tally.bytes_in},
         }
+
+    def _refs(self) -> Iterator[SlotRef]:
+        """Every slot that has a reason to be taken."""
+        yield from (owed.admit.ref for owed in self._pending.jobs.values())
+        yield from self._pending.held.values()
+
+
+def source_name(request: protocol.Infer) -> str:
+    """The live source a frame belongs to, as its client calls it; "" for a picture that belongs to none."""
+    return request.source or (UNNAMED if request.drop == "latest" else "")
 
 
 def main(child: Child, options: dict[str, Any]) -> None:

@@ -80,6 +80,11 @@ class Place:
         return self.start_at is not None and not self.up and len(self._recent) > _FREE
 
 
+def inside_door(folder: Path) -> str:
+    """The gateway's door for this user alone, behind which metrics are asked for."""
+    return f"ipc://{folder}/inside"
+
+
 class Roster:
     """Makes the places of a run: which code runs where, and what it is told."""
 
@@ -88,6 +93,7 @@ class Roster:
         self._segments = segments
         self.dispatcher = f"ipc://{folder}/dispatcher"
         self.answers = f"ipc://{folder}/answers"
+        self.inside = inside_door(folder)
         self._told = child_options(config)
         stages = Child.load(_STAGES)
         missing = {"decode", "infer", "postprocess"} - set(stages)
@@ -147,6 +153,7 @@ class Roster:
                 "dispatcher": self.dispatcher,
                 "answers": self.answers,
                 "bind": list(config.bind),
+                "inside": self.inside if config.metrics_port else "",
                 "ingress": [msgspec.to_builtins(spec) for spec in plan.ingress],
                 "segments": self._segments,
                 "lent_memory": config.lent_memory_mb << 20,

@@ -24,6 +24,8 @@ from parallel_infer.memory_report import check_memory, shared_memory
 from parallel_infer.plan import make_plan
 from parallel_infer.rundir import make_run_directory, sweep_directories
 from parallel_infer.segment import RunMark, sweep
+from parallel_infer.supervisor.crew import inside_door
+from parallel_infer.supervisor.exporter import metrics_page
 from parallel_infer.supervisor.house import House, State
 
 log = logging.getLogger(__name__)
@@ -56,7 +58,8 @@ def serve(config: ServerConfig, announce: Announce = Announce.TEXT, reread: Rere
     folder: Path | None = None
     try:
         folder = make_run_directory(mark.run)
-        return _serve(config, announce, reread, mark, folder)
+        with _metrics(config, folder):
+            return _serve(config, announce, reread, mark, folder)
     except (ConfigError, ModelRejected) as error:
         log.error("%s", error)
         return 1
@@ -66,6 +69,12 @@ def serve(config: ServerConfig, announce: Announce = Announce.TEXT, reread: Rere
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
         mark.remove()
+
+
+def _metrics(config: ServerConfig, folder: Path) -> contextlib.AbstractContextManager[None]:
+    if not config.metrics_port:
+        return contextlib.nullcontext()
+    return metrics_page(config.metrics_host, config.metrics_port, inside_door(folder))
 
 
 def _serve(config: ServerConfig, announce: Announce, reread: Reread | None, mark: RunMark, folder: Path) -> int:
