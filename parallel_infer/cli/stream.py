@@ -1,0 +1,187 @@
+"""`parallel-infer stream`: cameras, network streams, recordings and folders through a server, frame by frame."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from parallel_infer.cli.infer import _read_options
+from parallel_infer.cli.server_options import connected, server_options
+from parallel_infer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from parallel_infer.video import Result, Source, Streams, StreamSettings
+    from parallel_infer.video.display import Display
+    from parallel_infer.video.recorder import Recorder
+
+_MS = 1000.0
+
+
+@click.command("stream")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@server_options
+@click.option("--model", required=True, help="Name of the model; `parallel-infer models list` shows those served.")
+@click.option(
+    "--drop",
+    type=click.Choice(["none", "oldest", "latest"]),
+    help="Which frame gives way where they come faster than answers: none (the source waits), the oldest of a few, or "
+    "all but the latest.  [default: none for files and folders, latest for live sources]",
+)
+@click.option(
+    "--max-age-ms",
+    type=click.FloatRange(0, min_open=True),
+    help="Frames older than this are not inferred any more; they are counted as expired.",
+)
+@click.option(
+    "--fps", type=click.FloatRange(0, min_open=True), help="Look at no more frames per second of each source."
+)
+@click.option("--realtime", "pace", flag_value="realtime", help="Play recordings as a camera would: realtime:FILE.")
+@click.option(
+    "--save",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write the annotated video; of several sources, one file each with the source's name behind FILE's.",
+)
+@click.option("--conf", type=click.FloatRange(0, 1), help="Least confidence of what is reported.")
+@click.option("--iou", type=click.FloatRange(0, 1), help="Overlap above which the weaker of two boxes is dropped.")
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=_read_options,
+    help="Any other option of the model's task, for example max_detections=10.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, 3600, min_open=True),
+    default=30.0,
+    show_default=True,
+    help="Seconds that one frame may take.",
+)
+@click.option(
+    "--silence",
+    type=click.FloatRange(0, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="Seconds without a frame after which a source is taken for lost and its capture is started again.",
+)
+@click.option(
+    "--attempts",
+    type=click.IntRange(0),
+    help="How often in a row a lost camera or network stream is tried again before it has failed.  [default: for ever]",
+)
+@click.option("--json", "form", flag_value="json", help="Print one JSON object per frame or change of state and line.")
+@click.option(
+    "--show-stats", "stats", flag_value="table", help="Print a table of all sources every 5 s and at the end."
+)
+def command(
+    sources: tuple[str, ...], server: str, key: str | None, form: str | None, stats: str | None, **given: Any
+) -> None:
+    """Ask a server about live or recorded video.
+
+    A SOURCE is a video file, a folder of pictures, a camera (/dev/videoN or its number), a URL (rtsp://, http://, ...)
+    or realtime:FILE, a recording that plays like a camera. Ctrl-C ends it. The exit code is 1 if a source or a frame
+    failed.
+    """
+    from parallel_infer.video import Streams
+    from parallel_infer.video.display import Statistics, display_for
+
+    with connected(server, key) as client:
+        client.models()  # a server that is away, or does not let us in, is told of once and at once
+    with Streams(_sources(sources, given), given["model"], server, key, _settings(given)) as streams:
+        shown = display_for(streams, form)
+        with _recorders(streams, given["save"]) as recorders, Statistics(shown, streams) if stats else shown as display:
+            _follow(streams, display, recorders)
+    failed = any(tally.failed for tally in streams.tallies.values())
+    if failed or any(streams.feed(name).state.value == "failed" for name in streams.tallies) or _troubles(recorders):
+        raise click.exceptions.Exit(1)
+
+
+def _sources(texts: tuple[str, ...], given: dict[str, Any]) -> list[Source]:
+    from parallel_infer.video import sources_of
+
+    sources = sources_of(texts)
+    return [source.in_real_time() for source in sources] if given["pace"] else sources
+
+
+def _settings(given: dict[str, Any]) -> StreamSettings:
+    from parallel_infer.video import Drop, StreamSettings
+
+    options = {"confidence": given["conf"], "iou": given["iou"]}
+    return StreamSettings(
+        drop=Drop(given["drop"]) if given["drop"] else None,
+        max_age=given["max_age_ms"] / _MS if given["max_age_ms"] else None,
+        fps=given["fps"],
+        timeout=given["timeout"],
+        silence=given["silence"],
+        attempts=given["attempts"],
+        options={name: value for name, value in options.items() if value is not None} | given["options"],
+    )
+
+
+def _follow(streams: Streams, display: Display, recorders: dict[str, Recorder]) -> None:
+    """Show everything until all sources have ended, or until Ctrl-C or SIGTERM."""
+    from parallel_infer.video import Change
+
+    try:
+        with _sigterm_interrupts():
+            for event in streams:
+                if isinstance(event, Change):
+                    display.change(event)
+                else:
+                    display.result(event)
+                    _record(streams, event, recorders)
+    except KeyboardInterrupt:
+        for change in streams.stop():
+            display.change(change)
+
+
+def _record(streams: Streams, result: Result, recorders: dict[str, Recorder]) -> None:
+    recorder = recorders.get(result.source)
+    if recorder is not None:
+        wanted, fps = streams.settings.fps, streams.feed(result.source).fps
+        recorder.add(result, min(fps, wanted) if fps and wanted else fps or wanted or 0.0)
+
+
+@contextlib.contextmanager
+def _recorders(streams: Streams, target: Path | None) -> Iterator[dict[str, Recorder]]:
+    """A recorder per source, none without a target. Raises ConfigError where the target cannot be one."""
+    if target is None:
+        yield {}
+        return
+    from parallel_infer.video.recorder import Recorder, paths_for
+
+    if not target.absolute().parent.is_dir():
+        raise ConfigError(f"--save {target}: there is no such folder")
+    recorders = {name: Recorder(path) for name, path in paths_for(target, streams.tallies).items()}
+    try:
+        yield recorders
+    finally:
+        for recorder in recorders.values():
+            recorder.close()
+            for path in recorder.written:
+                click.echo(f"written: {path}", err=True)
+
+
+def _troubles(recorders: dict[str, Recorder]) -> bool:
+    """Say what could not be written; whether there was anything."""
+    troubles = [recorder.trouble for recorder in recorders.values() if recorder.trouble]
+    for trouble in troubles:
+        click.echo(trouble, err=True)
+    return bool(troubles)
+
+
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM ends a stream as Ctrl-C does: files are finished, capture processes ended."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,195 @@
+"""The capture process: opens one source and fills places in shared memory with its frames, until told to end.
+
+OpenCV may block for as long as it likes here; the parent kills this process when nothing comes. Credentials of the
+source come over the pipe, never as an argument that other users could see.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections import deque
+
+import numpy as np
+
+from parallel_infer.ring import Ring, byte_ring
+from parallel_infer.video.pacing import ByNumber, ByTime, Clock, Thinning
+from parallel_infer.video.pipe import Captured, Ended, Needs, Opened, Order, Pipe, Place, Spoiled, Told
+from parallel_infer.video.readers import CannotOpen, Frame, Reader, Unreadable, open_reader
+from parallel_infer.video.redaction import redacted
+from parallel_infer.video.sources import SourceKind
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Places:
+    """The places given by the parent, in their order."""
+
+    def __init__(self, pipe: Pipe[Told]) -> None:
+        self._pipe = pipe
+        self._free: deque[Place] = deque()
+        self._rings: dict[str, Ring] = {}
+        self._least = 0  # bytes; a smaller place was given before its parent knew that it is of no use
+
+    def pause(self, seconds: float | None) -> None:
+        """Take what the parent gives; return after the first one, or after `seconds`."""
+        if self._pipe.ready(seconds):
+            word = self._pipe.receive()
+            if isinstance(word, Place) and word.size >= self._least:
+                self._free.append(word)
+
+    def take_all(self) -> None:
+        """Take everything the parent has given, without waiting."""
+        while self._pipe.ready():
+            self.pause(0.0)
+
+    def claim(self, waits: bool) -> Place | None:
+        """The next free place; None where there is none, unless `waits`."""
+        self.take_all()
+        while waits and not self._free:
+            self.pause(None)
+        return self._free.popleft() if self._free else None
+
+    def put_back(self, place: Place) -> None:
+        """Have a place first in line again."""
+        self._free.appendleft(place)
+
+    def void(self, least: int) -> None:
+        """Forget all places and rings; those to come have at least so many bytes."""
+        self.take_all()
+        self._least = least
+        self._free.clear()
+        self._rings.clear()
+
+    def memory(self, place: Place) -> Frame:
+        """The bytes of a place, uint8 [size]."""
+        ring = self._rings.get(place.segment)
+        if ring is None:
+            self._rings.clear()  # the parent has changed to another ring
+            ring = self._rings[place.segment] = Ring.attach(byte_ring(place.segment, place.slots, place.size))
+        memory: Frame = ring.arrays["bytes"][place.index]
+        return memory
+
+
+class Capture:
+    """One source being captured."""
+
+    def __init__(self, order: Order, pipe: Pipe[Told]) -> None:
+        self._order = order
+        self._pipe = pipe
+        self._places = Places(pipe)
+        self._known = False  # whether places have ever been asked for
+        self.turns = 0
+
+    def run(self) -> None:
+        """Capture until the source ends. Raises EOFError or OSError when the parent is gone."""
+        try:
+            reader = open_reader(self._order)
+        except CannotOpen as error:
+            self._pipe.send(Ended(redacted(str(error)), 0, well=False))
+            return
+        self._pipe.send(Opened(reader.fps, reader.frames))
+        self._read(reader)
+        well, message = reader.end()
+        self._pipe.send(Ended(message, self.turns, well))
+
+    def _read(self, reader: Reader) -> None:
+        thinning = self._thinning(reader)
+        realtime = self._order.kind == SourceKind.REALTIME.value
+        clock = Clock(reader.fps, time.monotonic()) if realtime else None
+        frame = 0
+        while self._on_time(clock, frame) and reader.grab():
+            now = time.monotonic()
+            if thinning is None or thinning.keeps(frame, now):
+                missed = clock is not None and now > clock.due(frame + 1)  # a camera would not have waited
+                if not missed:
+                    self._keep(reader, frame, now)
+                self.turns += 1
+            frame += 1
+
+    def _thinning(self, reader: Reader) -> Thinning | None:
+        if self._order.fps is None or self._order.kind == SourceKind.FOLDER.value:
+            return None
+        recorded = self._order.kind in (SourceKind.FILE.value, SourceKind.REALTIME.value)
+        return ByNumber(self._order.fps, reader.fps) if recorded and reader.fps else ByTime(self._order.fps)
+
+    def _on_time(self, clock: Clock | None, frame: int) -> bool:
+        """Wait until a frame is due."""
+        while clock is not None and (left := clock.due(frame) - time.monotonic()) > 0:
+            self._places.pause(left)
+        return True
+
+    def _keep(self, reader: Reader, frame: int, now: float) -> None:
+        """Put the frame that was grabbed into a place; without a place it is dropped."""
+        place = self._places.claim(self._order.waits and self._known)
+        if place is None and self._known:
+            return
+        if self._order.waits:
+            now = time.monotonic()
+        try:
+            place, pixels = self._take(reader, place)
+        except Unreadable as error:
+            if place is not None:
+                self._places.put_back(place)
+            self._pipe.send(Spoiled(frame, self.turns, now, redacted(str(error))))
+            return
+        height, width = pixels.shape[:2]
+        self._pipe.send(Captured(place.number, frame, self.turns, now, height, width))
+
+    def _take(self, reader: Reader, place: Place | None) -> tuple[Place, Frame]:
+        """The frame in a place: straight where it was decoded to, or copied where its size was not known before."""
+        shape = reader.shape()
+        target = self._view(place, shape) if place is not None and shape is not None else None
+        pixels = reader.take(target)
+        if place is not None and target is not None and np.shares_memory(pixels, target):
+            return place, target
+        while place is None or place.size < pixels.size:
+            self._places.void(pixels.size)
+            self._known = True
+            self._pipe.send(Needs(pixels.size))
+            place = self._places.claim(waits=True)
+        view = self._view(place, pixels.shape[:2])
+        assert view is not None
+        view[:] = pixels
+        return place, view
+
+    def _view(self, place: Place, shape: tuple[int, ...]) -> Frame | None:
+        height, width = shape
+        size = height * width * 3
+        return self._places.memory(place)[:size].reshape(height, width, 3) if size <= place.size else None
+
+
+def capture(order: Order, pipe: Pipe[Told]) -> None:
+    """Capture a source to its end, of whatever kind that is."""
+    running = Capture(order, pipe)
+    try:
+        running.run()
+    except (EOFError, OSError):
+        raise
+    except Exception as error:  # OpenCV's, which are of many kinds
+        pipe.send(Ended(redacted(f"{type(error).__name__}: {error}"), running.turns, well=False))
+
+
+def main() -> None:
+    """`python -m parallel_infer.video.capture DESCRIPTOR PARENT`."""
+    descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C reaches the whole group; the parent decides
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)  # the parent died before the line above
+    pipe: Pipe[Told] = Pipe(descriptor, Told)  # type: ignore[arg-type]
+    try:
+        order = pipe.receive()
+        if isinstance(order, Order):
+            capture(order, pipe)
+    except (EOFError, OSError):
+        os._exit(1)  # the parent is gone, or does not want more
+    os._exit(0)  # threads of FFmpeg and mapped views need no orderly end
+
+
+if __name__ == "__main__":
+    main()

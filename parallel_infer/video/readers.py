@@ -1,0 +1,167 @@
+"""Readers: where a capture process gets its frames from. Every frame is uint8 [h, w, 3] BGR."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**28))  # read by OpenCV when it is imported
+
+import cv2
+
+from parallel_infer.video.complaints import Complaints
+from parallel_infer.video.pipe import Order
+from parallel_infer.video.sources import SourceKind
+
+Frame = npt.NDArray[np.uint8]
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".jp2"}
+_SHORT = 0.9  # a recording that stops before this part of what its header promises is damaged
+_MOST_FPS = 1000.0  # more is a header's way to say that it does not know
+
+
+class CannotOpen(Exception):
+    """Why a source cannot be opened."""
+
+
+class Unreadable(Exception):
+    """A frame that cannot be decoded; the next one may be."""
+
+
+class Reader(Protocol):
+    """A source that is open."""
+
+    fps: float  # 0: unknown
+    frames: int  # 0: unknown or without end
+
+    def grab(self) -> bool:
+        """Go to the next frame, waiting for it; False when there is none."""
+        ...
+
+    def shape(self) -> tuple[int, int] | None:
+        """Height and width the next frame will probably have."""
+        ...
+
+    def take(self, place: Frame | None) -> Frame:
+        """The frame gone to: in `place` where it has that shape, else in an array of its own. Raises Unreadable."""
+        ...
+
+    def end(self) -> tuple[bool, str]:
+        """After `grab` said False: whether that was all, and what to tell about it."""
+        ...
+
+
+class VideoReader:
+    """Whatever OpenCV opens: recordings, cameras and network streams."""
+
+    def __init__(self, capture: cv2.VideoCapture, endless: str) -> None:
+        self._capture = capture
+        self._endless = endless
+        self._shape = self._announced()
+        fps = capture.get(cv2.CAP_PROP_FPS)
+        self.fps = fps if 0 < fps <= _MOST_FPS else 0.0
+        frames = 0 if endless == "camera" else capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        self.frames = int(frames) if 0 < frames < 2**53 else 0
+        self._grabbed = 0
+
+    def grab(self) -> bool:
+        if not self._capture.grab():
+            return False
+        self._grabbed += 1
+        return True
+
+    def shape(self) -> tuple[int, int] | None:
+        return self._shape
+
+    def take(self, place: Frame | None) -> Frame:
+        ok, frame = self._capture.retrieve() if place is None else self._capture.retrieve(place)
+        if not ok or frame is None or not frame.size:
+            raise Unreadable("OpenCV cannot decode this frame")
+        if frame.dtype != np.uint8:
+            raise Unreadable(f"the source delivers {frame.dtype} pixels; 8 bits per channel are needed")
+        if frame.ndim == 2 or frame.shape[2] == 1:
+            frame = cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR)
+        self._shape = frame.shape[:2]
+        return frame  # type: ignore[return-value]
+
+    def end(self) -> tuple[bool, str]:
+        if not self._grabbed:
+            return False, "no frame could be decoded"
+        if self.frames and self._grabbed < self.frames * _SHORT:
+            return False, f"stopped after {self._grabbed} of {self.frames} frames; the rest is missing or damaged"
+        if self.frames or not self._endless:
+            return True, f"all {self._grabbed} frames read"
+        return False, f"the {self._endless} delivers no more frames"
+
+    def _announced(self) -> tuple[int, int] | None:
+        height, width = (int(self._capture.get(p)) for p in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH))
+        return (height, width) if height > 0 and width > 0 else None
+
+
+class FolderReader:
+    """The pictures of a folder, by name."""
+
+    fps = 0.0
+
+    def __init__(self, folder: Path) -> None:
+        self._files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+        self._at = -1
+        self.frames = len(self._files)
+        if not self._files:
+            raise CannotOpen("the folder holds no pictures")
+
+    def grab(self) -> bool:
+        self._at += 1
+        return self._at < len(self._files)
+
+    def shape(self) -> tuple[int, int] | None:
+        return None
+
+    def take(self, place: Frame | None) -> Frame:
+        file = self._files[self._at]
+        try:
+            frame = cv2.imread(str(file), cv2.IMREAD_COLOR)
+        except cv2.error:  # more pixels than OpenCV's limit
+            frame = None
+        if frame is None:
+            raise Unreadable(f"{file.name} cannot be decoded as a picture")
+        return frame  # type: ignore[return-value]
+
+    def end(self) -> tuple[bool, str]:
+        return True, f"all {self.frames} pictures read"
+
+
+def open_reader(order: Order) -> Reader:
+    """Open the source of an order. Raises CannotOpen."""
+    kind = SourceKind(order.kind)
+    if kind is SourceKind.FOLDER:
+        return FolderReader(Path(order.address))
+    cv2.setNumThreads(1)  # one core per source is enough to decode; the others are for inference
+    if kind in (SourceKind.FILE, SourceKind.REALTIME) and not os.access(order.address, os.R_OK):
+        raise CannotOpen("no such file" if not Path(order.address).exists() else "the file may not be read")
+    if kind is SourceKind.CAMERA and not Path(f"/dev/video{order.address}").exists():
+        raise CannotOpen("there is no such camera")
+    with Complaints() as complaints:
+        capture = _capture(kind, order)
+        reader = VideoReader(capture, {SourceKind.CAMERA: "camera", SourceKind.NETWORK: "stream"}.get(kind, ""))
+        if not capture.isOpened():
+            reason = complaints.last()
+            raise CannotOpen("it cannot be opened as a video" + (f": {reason}" if reason else ""))
+    return reader
+
+
+def _capture(kind: SourceKind, order: Order) -> cv2.VideoCapture:
+    if kind is SourceKind.CAMERA:
+        capture = cv2.VideoCapture(int(order.address), cv2.CAP_V4L2)
+        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+        return capture
+    timeouts = [
+        *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(order.opening * 1000)),
+        *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(order.silence * 1000)),
+    ]
+    # Decoding with several threads would hold back as many frames.
+    threads = [] if kind is SourceKind.FILE else [cv2.CAP_PROP_N_THREADS, 1]
+    return cv2.VideoCapture(order.address, cv2.CAP_FFMPEG, [*timeouts, *threads])

@@ -1,0 +1,101 @@
+"""Annotated video on disk: one file per source, written by a thread of its own.
+
+A file has the length of what was watched: for frames that were dropped the one before is repeated. Where a source
+changes its size a further file begins, because a video file has one size.
+"""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import re
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from parallel_infer.answer import Answer
+from parallel_infer.errors import ConfigError
+from parallel_infer.video.feed import Result
+
+CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
+USUAL_FPS = 25.0  # of a file whose source does not say
+_WAITING = 4  # pictures between the thread that draws and the one that encodes
+_MOST_REPEATS = 250  # of one picture
+
+Picture = npt.NDArray[np.uint8]
+
+
+def paths_for(target: Path, sources: Iterable[str]) -> dict[str, Path]:
+    """A file per source: the target itself for one, the target with a suffix from the source's name for several."""
+    sources = list(sources)
+    if target.suffix.lower() not in CODECS:
+        raise ConfigError(f"--save {target}: the name must end in one of {', '.join(CODECS)}")
+    if len(sources) == 1:
+        return {sources[0]: target}
+    found: dict[str, Path] = {}
+    for source in sources:
+        stem = re.sub(r"[^\w.-]+", "-", source.rsplit("://", 1)[-1].rsplit("/", 1)[-1]).strip("-.") or "source"
+        names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+        candidates = (target.with_name(f"{target.stem}-{name}{target.suffix}") for name in names)
+        found[source] = next(path for path in candidates if path not in found.values())
+    return found
+
+
+class Recorder:
+    """Writes one source. `trouble` says why a file is not what was wanted, if so."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.trouble = ""
+        self.written: list[Path] = []
+        self._turn: int | None = None
+        self._queue: queue.Queue[tuple[Picture, int, float] | None] = queue.Queue(_WAITING)
+        self._thread = threading.Thread(target=self._write_all, name="parallel-infer-recorder", daemon=True)
+        self._thread.start()
+
+    def add(self, result: Result, fps: float) -> None:
+        """Draw the answer on its frame and have it written; waits where encoding is slower than the source."""
+        if result.pixels is None or not isinstance(result.answer, Answer):
+            return
+        count = 1 if self._turn is None else min(result.turn - self._turn, _MOST_REPEATS)
+        self._turn = result.turn
+        self._queue.put((result.answer.draw(result.pixels), count, fps or USUAL_FPS))
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _write_all(self) -> None:
+        writer: cv2.VideoWriter | None = None
+        last: Picture | None = None
+        while (item := self._queue.get()) is not None:
+            picture, count, fps = item
+            if self.trouble:
+                continue
+            if writer is None or last is None or last.shape != picture.shape:
+                if writer is not None:
+                    writer.release()
+                writer, last = self._open(picture, fps), picture
+            if not self.trouble:
+                for repeated in [*[last] * (count - 1), picture]:
+                    writer.write(repeated)
+                last = picture
+        if writer is not None:
+            writer.release()
+
+    def _open(self, picture: Picture, fps: float) -> cv2.VideoWriter:
+        number = len(self.written) + 1
+        path = self.path if number == 1 else self.path.with_name(f"{self.path.stem}.{number}{self.path.suffix}")
+        codec = cv2.VideoWriter.fourcc(*CODECS[path.suffix.lower()])
+        height, width = picture.shape[:2]
+        writer = cv2.VideoWriter(str(path), codec, fps, (width, height))
+        if writer.isOpened():
+            self.written.append(path)
+        else:
+            self.trouble = f"{path} cannot be written as a video of {width}x{height} pixels"
+        return writer
