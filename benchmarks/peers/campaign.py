@@ -38,9 +38,9 @@ class Durations:
     """Seconds of each part, and how often all is repeated."""
 
     trial: float = 2.0
-    warm: float = 1.0
-    point: float = 3.0
-    overload: float = 5.0  # 0: none
+    warm: float = 0.5
+    point: float = 2.5
+    overload: float = 3.0  # 0: none
     rounds: int = 3
 
 

@@ -36,8 +36,9 @@ from parallel_infer.session_config import SessionConfig
 RESULTS = HERE.parent / "results"
 ZOO = HERE.parents[1] / "parallel_infer" / "zoo"
 MODELS = ("detector", "classifier", *MAKERS)
-SHORT = Durations(trial=1.0, warm=0.5, point=2.0, overload=3.0, rounds=1)
-_START = 5.0  # seconds that starting and stopping a server takes, for the estimate
+SHORT = Durations(trial=1.0, point=2.0, rounds=1)
+_PROVIDERS = "of the peers: as ONNX Runtime starts, as our server, or both (auto: both where ours is not the CPU one)"
+_START = 3.5  # seconds that starting and stopping a server takes, for the estimate
 
 
 def parsed() -> argparse.Namespace:
@@ -47,7 +48,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--peers", default=",".join(PEERS), help="names, separated by commas (all)")
     parser.add_argument("--models", default="detector,classifier", help=f"of {', '.join(MODELS)} (the first two)")
     parser.add_argument("--in-flight", default="1,8,32,128", help="requests under way at once")
-    parser.add_argument("--providers", choices=("both", "default", "ours"), default="both", help="of the peers")
+    parser.add_argument("--providers", choices=("auto", "both", "default", "ours"), default="auto", help=_PROVIDERS)
     parser.add_argument("--rounds", type=int, help=f"in turns with ours ({full.rounds})")
     parser.add_argument("--seconds", type=float, help=f"of each point ({full.point:g})")
     parser.add_argument("--trial-seconds", type=float, help=f"of each setting tried ({full.trial:g})")
@@ -106,6 +107,8 @@ def providers(wanted: str, our_options: list[str]) -> list[Provider]:
             "add --ours '--provider cpu'"
         )
     same = Provider(choice.provider, choice.precision, spins=False, label="as ours")
+    if wanted == "auto":
+        wanted = "ours" if same.name == default.name else "both"
     return {"both": [default, same], "default": [default], "ours": [same]}[wanted]
 
 
