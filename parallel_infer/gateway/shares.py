@@ -33,8 +33,6 @@ class Share:
         """A job of this client was answered."""
         self.pending[model] -= 1
         self.slots[ring] -= 1
-        if not self.slots[ring]:  # lent rings come and go
-            del self.slots[ring]
 
 
 class Shares:
@@ -80,3 +78,5 @@ class Shares:
                     self._active[model] -= 1
             if not share.seen:
                 del self._shares[client]
+            for ring in [ring for ring, slots in share.slots.items() if not slots]:  # lent rings come and go
+                del share.slots[ring]
