@@ -111,6 +111,12 @@ class CancelJob(Struct, frozen=True, array_like=True, tag=2):
     job: int
 
 
+class Overdue(Struct, frozen=True, array_like=True, tag=19):
+    """From the gateway: it answered this job itself, its deadline being past; Released tells when its slot is free."""
+
+    job: int
+
+
 class WorkerReady(Struct, frozen=True, array_like=True, tag=3):
     """From a worker: it has started and holds no lease. `times` are measured seconds by batch size (infer)."""
 
@@ -211,7 +217,12 @@ class Drain(Struct, frozen=True, array_like=True, tag=12):
 
 
 class GatewayUp(Struct, frozen=True, array_like=True, tag=13):
-    """From a gateway that has just started: jobs of an earlier one have nobody to answer to."""
+    """From a gateway that was greeted: the jobs it is owed follow; those of another have nobody to answer to.
+
+    `epoch` is that of the Register it answers, so that nobody takes it for an answer to another dispatcher.
+    """
+
+    epoch: int
 
 
 class StopWorkers(Struct, frozen=True, array_like=True, tag=14):
@@ -221,11 +232,12 @@ class StopWorkers(Struct, frozen=True, array_like=True, tag=14):
 class Expect(Struct, frozen=True, array_like=True, tag=15):
     """From the supervisor to a new dispatcher: who lives already.
 
-    It asks each to announce itself, and hands out nothing before each worker has, or is down.
+    It asks each to announce itself, and hands out nothing before each of `workers` has, or is down.
     """
 
     workers: tuple[str, ...]
     gateway: str  # empty while there is none
+    starting: tuple[str, ...] = ()  # workers that hold no lease yet; an earlier dispatcher may not have greeted them
 
 
 # --- to the gateway --------------------------------------------------------------------------------------------------
@@ -404,6 +416,7 @@ class StartFailed(Struct, frozen=True, array_like=True, tag=64):
 ToDispatcher = (
     Admit
     | CancelJob
+    | Overdue
     | WorkerReady
     | Decoded
     | DecodeFailed

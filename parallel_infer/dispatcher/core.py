@@ -32,6 +32,7 @@ from parallel_infer.messages import (
     ModelPlan,
     ModelRemoved,
     Postprocessed,
+    Released,
     WorkerReady,
 )
 
@@ -101,6 +102,14 @@ class Core:
         job = self.jobs.get(number)
         if job is not None and not job.answered:
             self.ledger.fail(job, Dropped.code, "cancelled by the client")
+
+    def overdue(self, number: int) -> None:
+        """The gateway gave up on a job, and holds its payload until nobody reads it any more."""
+        job = self.jobs.get(number)
+        if job is None:  # we were through with it: its answer died with its worker
+            self._send(self.gateway, Released(number))
+        elif not job.answered:
+            self.ledger.expire(job, _LATE)
 
     def gateway_restarted(self) -> None:
         """A new gateway: jobs of the old one have nobody to answer to, and their payloads may be overwritten."""

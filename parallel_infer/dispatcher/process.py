@@ -28,6 +28,7 @@ from parallel_infer.messages import (
     ModelFailed,
     ModelPlan,
     OpenModel,
+    Overdue,
     Postprocessed,
     PrepareModel,
     Register,
@@ -55,26 +56,28 @@ class DispatcherProcess:
         self._running = True
         self._introduced = False  # the supervisor has said who lives
         self._strangers: set[bytes] = set()  # to be asked to announce themselves
+        self._greeted: set[bytes] = set()  # they were asked
         self._reach_until = 0.0  # how long strangers that are not connected yet are tried again
         self._crew = CrewReport({}, {})
         self._drain_told = False
         core = self._core
         self._take: dict[type, Callable[[Any, bytes, float], None]] = {
-            Admit: lambda message, peer, now: core.admit(message, now),
+            Admit: self._admit,
             Decoded: lambda message, peer, now: core.decoded(message, now),
             DecodeFailed: lambda message, peer, now: core.decode_failed(message, now),
             Inferred: lambda message, peer, now: core.inferred(message, now),
             Postprocessed: lambda message, peer, now: core.postprocessed(message, now),
             WorkerReady: lambda message, peer, now: self._worker_ready(peer, message),
-            WorkerDown: lambda message, peer, now: core.worker_down(message.worker.encode(), now),
-            CancelJob: lambda message, peer, now: core.cancel(message.job),
+            WorkerDown: lambda message, peer, now: self._worker_down(message.worker.encode(), now),
+            CancelJob: self._cancel,
+            Overdue: self._overdue,
             PrepareModel: lambda message, peer, now: self._prepare_model(message.plan),
             OpenModel: lambda message, peer, now: self._open_model(message.plan),
             ModelFailed: lambda message, peer, now: core.model_failed(message),
             CrewReport: lambda message, peer, now: setattr(self, "_crew", message),
             CloseModel: lambda message, peer, now: core.close_model(message),
             StatusQuery: lambda message, peer, now: self._tell_status(message, peer),
-            GatewayUp: lambda message, peer, now: self._gateway_up(peer),
+            GatewayUp: lambda message, peer, now: self._gateway_up(peer, message.epoch),
             Expect: lambda message, peer, now: self._expect(message),
             Manage: lambda message, peer, now: self._router.send(core.supervisor, message),
             Hello: lambda message, peer, now: self._greet(peer),
@@ -110,7 +113,7 @@ class DispatcherProcess:
 
     def _greet(self, peer: bytes) -> None:
         """Ask a new peer to announce itself."""
-        if peer != self._core.supervisor:
+        if peer != self._core.supervisor and peer not in self._greeted:
             self._strangers.add(peer)
 
     def _greet_strangers(self) -> None:
@@ -120,14 +123,17 @@ class DispatcherProcess:
                 continue
             if self._router.reach(peer, Register(self._epoch)):
                 self._strangers.discard(peer)
+                self._greeted.add(peer)
 
     def _expect(self, message: Expect) -> None:
         now = time.monotonic()
         self._core.expect(message.workers, now)
         self._introduced = True
         self._strangers |= self._core.awaited
+        self._strangers |= {worker.encode() for worker in message.starting}
         if message.gateway:
             self._strangers.add(message.gateway.encode())
+        self._strangers -= self._greeted
         self._reach_until = now + _REACH
 
     def _worker_ready(self, peer: bytes, message: WorkerReady) -> None:
@@ -149,9 +155,28 @@ class DispatcherProcess:
     def _tell_status(self, message: StatusQuery, peer: bytes) -> None:
         self._router.send(peer, StatusReply(message.query, status(self._core, self._crew)))
 
-    def _gateway_up(self, peer: bytes) -> None:
-        self._core.gateway = peer
-        self._core.gateway_restarted()
+    def _gateway_up(self, peer: bytes, epoch: int) -> None:
+        if epoch == self._epoch and peer != self._core.gateway:
+            self._core.gateway = peer
+            self._core.gateway_restarted()
+
+    def _admit(self, message: Admit, peer: bytes, now: float) -> None:
+        """Take a job in; not what was sent to an earlier dispatcher: the gateway sends that again once greeted."""
+        if peer == self._core.gateway:
+            self._core.admit(message, now)
+
+    def _cancel(self, message: CancelJob, peer: bytes, now: float) -> None:
+        if peer == self._core.gateway:
+            self._core.cancel(message.job)
+
+    def _overdue(self, message: Overdue, peer: bytes, now: float) -> None:
+        if peer == self._core.gateway:
+            self._core.overdue(message.job)
+
+    def _worker_down(self, worker: bytes, now: float) -> None:
+        self._strangers.discard(worker)
+        self._greeted.discard(worker)
+        self._core.worker_down(worker, now)
 
     def _stop(self) -> None:
         for worker in self._core.workers():

@@ -49,6 +49,7 @@ from parallel_infer.messages import (
     ModelClosed,
     ModelOpened,
     OpenDoor,
+    Overdue,
     Refused,
     Register,
     Released,
@@ -95,6 +96,7 @@ class Gateway:
         self._next = epoch << 40  # job numbers of two gateways of one run never meet
         self._models: dict[str, ModelOpened] = {}
         self._announced = False
+        self._dispatcher = 0  # the epoch of the one that greeted us last
         self._closing = False
         self._counts: Counter[str] = Counter()
         self._tally = Tally()
@@ -174,6 +176,7 @@ class Gateway:
         for job in self._pending.overdue(now):  # the dispatcher is late, or gone
             text = "the deadline passed before the answer was ready"
             self._reply_error(job, DeadlineExceeded.code, text, SlotFate.HELD)
+            self._link.send(Overdue(job))
         self._lending.expire(now)
 
     # --- from clients ------------------------------------------------------------------------------------------------
@@ -201,7 +204,7 @@ class Gateway:
         if opened is None:
             known = ", ".join(sorted(self._models)) or "none"
             raise UnknownModel(f"no model {request.model!r} is served; served are: {known}")
-        if self._pending.job_of(caller.client, request.id) is not None:
+        if self._pending.job_of(caller, request.id) is not None:
             return  # sent again by a client that lost its connection; it will be answered once
         now = time.monotonic()
         kind = admitted_kind(request)
@@ -251,7 +254,7 @@ class Gateway:
         return ref
 
     def _cancel(self, request: protocol.Cancel, caller: Caller, payload: Any) -> None:
-        job = self._pending.job_of(caller.client, request.job)
+        job = self._pending.job_of(caller, request.job)
         if job is not None:
             self._link.send(CancelJob(job))
 
@@ -352,8 +355,11 @@ class Gateway:
         self._models.pop(message.model, None)
 
     def _on_register(self, message: Register) -> None:
-        """A dispatcher that may be new: say who we are, and admit again what is owed."""
-        self._link.send(GatewayUp())
+        """A dispatcher that is new to us: say who we are, and admit again what is owed."""
+        if message.epoch == self._dispatcher:
+            return
+        self._dispatcher = message.epoch
+        self._link.send(GatewayUp(message.epoch))
         for job in list(self._pending.held):
             self._release(self._pending.held.pop(job))
         for owed in self._pending.jobs.values():

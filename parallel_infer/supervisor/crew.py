@@ -20,7 +20,7 @@ from parallel_infer.process import Process
 _STAGES = "stages.pipeline:STAGES"
 _WORKER = "parallel_infer.worker:main"
 _WINDOW = 60.0  # seconds in which restarts are counted
-_FREE = 3  # restarts at once; later ones wait, longer each time
+_FREE = 3  # restarts at once, or half of the budget where that is more; later ones wait, longer each time
 _LONGEST_WAIT = 5.0  # seconds
 _EXHAUSTED_WAIT = 30.0  # seconds until a place whose budget is used up is tried again
 
@@ -71,13 +71,9 @@ class Place:
         if number > budget:
             self.start_at = now + _EXHAUSTED_WAIT
             return False
-        self.start_at = now if number <= _FREE else now + min(_LONGEST_WAIT, 0.1 * 2.0 ** (number - _FREE))
+        late = number - max(_FREE, budget // 2)
+        self.start_at = now if late <= 0 else now + min(_LONGEST_WAIT, 0.1 * 2.0**late)
         return True
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether the place waits for a start after its budget was used up."""
-        return self.start_at is not None and not self.up and len(self._recent) > _FREE
 
 
 def inside_door(folder: Path) -> str:

@@ -180,11 +180,15 @@ class House:
                 self._link.send(OpenModel(lined.plan))
             if lined.closing:
                 self._link.send(CloseModel(lined.plan.key))
-        alive = {
-            role: [p.process.name for p in self._places.values() if p.role == role and p.up and p.process]
-            for role in (Role.WORKER, Role.GATEWAY)
-        }
-        self._link.send(Expect(tuple(alive[Role.WORKER]), "".join(alive[Role.GATEWAY])))
+        workers: list[str] = []
+        starting: list[str] = []
+        gateway = ""
+        for place in self._places.values():
+            if place.process is not None and place.role == Role.WORKER:
+                (workers if place.up else starting).append(place.process.name)
+            elif place.process is not None and place.role == Role.GATEWAY:
+                gateway = place.process.name
+        self._link.send(Expect(tuple(workers), gateway, tuple(starting)))
         self._report()
         if self.state == State.DRAINING:
             self._link.send(Drain())
@@ -235,6 +239,7 @@ class House:
             self._introduce()
         if place.role == Role.GATEWAY and "addresses" in facts:
             self.addresses = facts["addresses"]
+            place.arguments["bind"] = self.addresses  # a successor takes the same, also where a port was left open
             if self.state == State.STARTING:
                 self.state = State.SERVING
         elif place.role == Role.GATEWAY and self._door_opened:

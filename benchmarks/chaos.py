@@ -1,0 +1,142 @@
+"""Faults under load: processes of a real server are killed, stopped or hung, and every job is accounted for.
+
+    python benchmarks/chaos.py [--jobs 100000] [--kill worker] [--signal kill] [--every 0.2-2.0] [--in-flight 64]
+                               [--faults 0] [--client library|wire] [--bytes 4096] [--timeout 30] [--fence on|off]
+
+Each payload carries its own checksum through a model that returns it; each answer is compared byte for byte. `--client
+wire` is a DEALER socket that counts every reply. `--fence off` is the negative control: it must be caught. Ends with 1
+where an invariant is broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.chaos_support.faults import KINDS, WORKERS, Fault, Saboteur
+from benchmarks.chaos_support.loads import MODEL, LibraryLoad, Load, Outcome, WireLoad, drive
+from benchmarks.chaos_support.payloads import Payloads, write_identity_model
+from benchmarks.chaos_support.tally import Tally, taken_slots
+from benchmarks.machine import print_header
+from parallel_infer import Client
+from parallel_infer.errors import InferError
+from parallel_infer.local_server import LocalServer, local_server
+
+INJECTED = Path(__file__).resolve().parent / "chaos_support" / "injected"
+LOADS: dict[str, Callable[[str, float], Load]] = {"library": LibraryLoad, "wire": WireLoad}
+TARGETS = {"worker": WORKERS, "random": KINDS, **{kind: (kind,) for kind in KINDS}}
+EXPLAINED = {  # errors that a client may get because of these faults
+    Fault.KILL: frozenset({"POISON"}),
+    Fault.STOP: frozenset({"POISON", "DEADLINE_EXCEEDED"}),
+    Fault.GIL: frozenset({"POISON", "DEADLINE_EXCEEDED"}),
+}
+
+
+def prepare(arguments: argparse.Namespace) -> None:
+    """What the server's processes find in their environment."""
+    os.environ["PARALLEL_INFER_RESTART_BUDGET"] = "1000000"
+    os.environ["PARALLEL_INFER_LOG_LEVEL"] = arguments.log_level
+    os.environ["PYTHONPATH"] = f"{INJECTED}{os.pathsep}{INJECTED.parents[2]}"
+    os.environ["CHAOS_FENCE"] = arguments.fence
+    if arguments.signal != "kill":
+        os.environ["PARALLEL_INFER_STAGE_LIMIT_MS"] = str(arguments.stage_limit * 1000)
+
+
+def run(arguments: argparse.Namespace, server: LocalServer) -> tuple[Tally, Saboteur, float]:
+    """All jobs, while the saboteur is at work; then wait for every slot to be free."""
+    payloads, tally = Payloads(arguments.bytes, arguments.seed), Tally()
+    low, _, high = arguments.every.partition("-")
+    fault = Fault(arguments.signal)
+    load = LOADS[arguments.client](server.address, arguments.timeout)
+    started = time.monotonic()
+    with Saboteur(server, TARGETS[arguments.kill], fault, (float(low), float(high)), arguments.seed) as saboteur:
+
+        def ended(outcome: Outcome) -> None:
+            if not outcome.code:
+                saboteur.answered(outcome.sent)
+            if sys.stderr.isatty() and not tally.answers % 1000:
+                print(f"\r{tally.answers:,d} answers, {len(saboteur.incidents)} faults", end="", file=sys.stderr)
+
+        def more() -> bool:
+            return bool(tally.sent < arguments.jobs or len(saboteur.incidents) < arguments.faults)
+
+        drive(load, payloads, tally, more, arguments.in_flight, ended)
+        seconds = time.monotonic() - started
+    load.close()
+    tally.leaked = drain(server)
+    return tally, saboteur, seconds
+
+
+def drain(server: LocalServer, patience: float = 15.0) -> dict[str, int]:
+    """Slots that are still taken when all jobs have their reply; {} as soon as there are none."""
+    deadline = time.monotonic() + patience
+    taken = {"no status": 1}
+    with Client(server.address, timeout=5.0) as client:
+        while taken and time.monotonic() < deadline:
+            time.sleep(0.05)
+            try:
+                taken = taken_slots(client.status())
+            except InferError as error:
+                taken = {error.code: 1}
+    return taken
+
+
+def restarts(server: LocalServer) -> str:
+    """How often each process was started again."""
+    with Client(server.address, timeout=10.0) as client:
+        processes = client.status()["processes"]
+    return ", ".join(f"{name} {process['restarts']}" for name, process in processes.items())
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=100_000, help="at least")
+    parser.add_argument("--faults", type=int, default=0, help="at least: jobs are sent until then")
+    parser.add_argument("--kill", choices=sorted(TARGETS), default="worker")
+    parser.add_argument("--signal", choices=[fault.value for fault in Fault], default="kill")
+    parser.add_argument("--every", default="0.2-2.0", metavar="SECONDS-SECONDS")
+    parser.add_argument("--in-flight", type=int, default=64)
+    parser.add_argument("--client", choices=sorted(LOADS), default="library")
+    parser.add_argument("--bytes", type=int, default=4096, help="of each payload")
+    parser.add_argument("--timeout", type=float, default=30.0, help="seconds, of each job")
+    parser.add_argument("--stage-limit", type=float, default=1.0, help="seconds, with --signal stop or gil")
+    parser.add_argument("--fence", choices=("on", "off"), default="on", help="off: must be caught")
+    parser.add_argument("--log-level", default="error", help="of the server")
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    if arguments.signal == "gil" and not set(TARGETS[arguments.kill]) <= set(WORKERS):
+        parser.error("--signal gil is for workers")
+    return arguments
+
+
+def main() -> int:
+    """Run and print; 1 where an invariant is broken."""
+    arguments = parse()
+    print_header()
+    prepare(arguments)
+    with tempfile.TemporaryDirectory(prefix="pi-chaos-") as folder:
+        model = Path(folder) / "identity.onnx"
+        write_identity_model(model, arguments.bytes)
+        options = ("--model", f"{MODEL}={model}", "--provider", "cpu", "--decode-workers", "2", "--threads", "1")
+        with local_server(*options, "--postprocess-workers", "2", "--instances", "2") as server:
+            tally, saboteur, seconds = run(arguments, server)
+            print("\n".join(tally.lines()))
+            print(f"\n{len(saboteur.incidents)} faults in {seconds:.0f} s; "
+                  f"{saboteur.superseded} processes were hurt again before they were back")  # fmt: skip
+            print("\n".join(saboteur.lines()))
+            print(f"restarts: {restarts(server)}\n")
+    broken = tally.broken(EXPLAINED[Fault(arguments.signal)])
+    print("\n".join(f"BROKEN: {text}" for text in broken) or "every invariant holds")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
