@@ -76,8 +76,8 @@ def test_closed_and_open_loops_with_two_processes(server: LocalServer, folder: P
     with Client(server.address, timeout=30.0) as client, Generators(target, 2) as generators:
         generators.ready()
         bench = Bench(client, generators, "classifier", tuple(server.processes()))
-        closed = bench.measure(Demand(in_flight=4, seconds=0.5))
-        opened = bench.measure(Demand(rate=20.0, seconds=0.5))
+        closed = bench.measure(Demand(in_flight=4, seconds=1.0, timeout=60.0))
+        opened = bench.measure(Demand(rate=10.0, seconds=1.0, timeout=60.0))
 
     assert closed.answers > 0
     assert closed.errors == opened.errors == {}

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner, Result
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
@@ -239,6 +239,7 @@ BOXES = st.lists(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(BOXES, BOXES)
 def test_matches_pair_each_box_once_and_agree_with_plain_areas(
     some: list[tuple[int, ...]], others: list[tuple[int, ...]]
