@@ -47,6 +47,7 @@ def prepare(arguments: argparse.Namespace) -> None:
     os.environ["CHAOS_FENCE"] = arguments.fence
     if arguments.signal != "kill":
         os.environ["PARALLEL_INFER_STAGE_LIMIT_MS"] = str(arguments.stage_limit * 1000)
+        os.environ["PARALLEL_INFER_START_TIMEOUT_MS"] = "10000"
 
 
 def run(arguments: argparse.Namespace, server: LocalServer) -> tuple[Tally, Saboteur, float]:

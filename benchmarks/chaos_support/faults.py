@@ -130,7 +130,8 @@ class Saboteur:
         if self._hurt_it(process):
             with self._lock:
                 self.incidents.append(incident)
-                self._waiting.append(incident)
+                if self._fault is not Fault.STOP:  # one that goes on is not started again
+                    self._waiting.append(incident)
                 self._unserved.append(incident)
 
     def _hurt_it(self, process: int) -> bool:

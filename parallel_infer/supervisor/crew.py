@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from enum import Enum
@@ -46,6 +47,7 @@ class Place:
         self.process: Process | None = None
         self.up = False
         self.start_at: float | None = None  # when a dead child is to be started again
+        self.up_by = math.inf  # when a child that is being started counts as hung
         self.restarts = 0
         self._recent: deque[float] = deque()
 
@@ -58,6 +60,11 @@ class Place:
         self.process = Process(f"{self.name}.{self.incarnation}", self.entry, arguments)
         self.process.start()
         return self.process
+
+    @property
+    def late_at(self) -> float | None:
+        """When its process has to be killed unless it is up by then; None where there is no such time."""
+        return None if self.up or self.process is None or math.isinf(self.up_by) else self.up_by
 
     def died(self, now: float, budget: int) -> bool:
         """Plan the next start; False when the budget of restarts is used up, so that it is a long while off."""

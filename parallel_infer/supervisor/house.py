@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from enum import Enum
@@ -118,6 +119,7 @@ class House:
 
     def _start(self, place: Place) -> None:
         process = place.start()
+        place.up_by = time.monotonic() + self._config.start_timeout_ms / 1000
         for descriptor in (process.sentinel, process.connection.fileno()):
             self._watched[descriptor] = place, process
             self._watch.add(descriptor)
@@ -145,12 +147,17 @@ class House:
         times += [probing.deadline for probing in self._probes]
         if self.state in (State.STARTING, State.DRAINING):
             times.append(self._deadline)
+        if self.state != State.STARTING:
+            times += [late for place in self._places.values() if (late := place.late_at) is not None]
         return min(times) - time.monotonic() if times else None
 
     def _on_time(self, now: float) -> None:
         for place in self._places.values():
             if place.start_at is not None and place.start_at <= now:
                 self._start(place)
+            if self.state != State.STARTING and place.late_at is not None and place.late_at <= now:
+                log.warning("%s is killed: it hangs in its start (option start_timeout_ms)", place.name)
+                self._end_late(place)
         for probing in [probing for probing in self._probes if probing.deadline <= now]:
             self._end_probe(probing)
             self._tell(probing.query, ModelRejected(f"model {probing.name!r}: {too_slow(self._config)}"))
@@ -202,6 +209,12 @@ class House:
         self._link.send(CrewReport(processes, {key: lined.facts() for key, lined in self._models.items()}))
 
     # --- children ----------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _end_late(place: Place) -> None:
+        place.up_by = math.inf  # once; what follows is that of any death
+        if place.process is not None:
+            place.process.kill()
 
     def _kill(self, message: KillWorker) -> None:
         for place in self._places.values():
