@@ -13,6 +13,7 @@ import argparse
 import itertools
 import json
 import shlex
+import signal
 import sys
 import time
 from dataclasses import asdict
@@ -121,6 +122,7 @@ def write_json(summaries: list[dict[str, Any]], facts: dict[str, Any], path: Pat
 def main() -> None:
     """Measure, print, write."""
     arguments = parsed()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that the server alive then is stopped too
     print(f"machine: {processor()}, {usable_cores()} cores")
     print(f"versions: {', '.join(f'{name} {number}' for name, number in versions().items())}")
     print(f"command: {_command()}\n")
