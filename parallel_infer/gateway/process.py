@@ -371,6 +371,9 @@ class Gateway:
             self._child.started({})
 
     def _open_doors(self) -> None:
+        """Let clients in. Where what was meant for a predecessor reaches us as well, they are in already."""
+        if self._doors:
+            return
         limit = int(self._options["max_message"])
         inside = self._options["inside"]  # for our own supervisor, and told to nobody
         try:
