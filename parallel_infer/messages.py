@@ -314,6 +314,7 @@ class Managed(Struct, frozen=True, array_like=True, tag=28):
     result: dict[str, Any]
 
 
+OWN_PRIORITY = 101  # of the gateway's own jobs: above all that clients may ask for, and a full queue takes them
 TIMES = ("queue", "decode", "batch_wait", "infer", "post_wait", "postprocess")
 
 

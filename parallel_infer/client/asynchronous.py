@@ -137,7 +137,11 @@ class AsyncClient:
 
     async def ready(self) -> bool:
         """Whether a picture gets through every stage of every model."""
-        return bool((await self._ask(protocol.Ready))["ready"])
+        return bool((await self.health())["ready"])
+
+    async def health(self) -> Any:
+        """What `ready` found: "ready" in all, "models" by name ("ready", or why not), and the "states" they are in."""
+        return await self._ask(protocol.Ready)
 
     async def load(
         self, name: str, path: str | os.PathLike[str], *, timeout: float = LOAD_TIMEOUT, **options: Any

@@ -165,7 +165,11 @@ class Client:
 
     def ready(self) -> bool:
         """Whether a picture gets through every stage of every model."""
-        return bool(self._ask(protocol.Ready)["ready"])
+        return bool(self.health()["ready"])
+
+    def health(self) -> Any:
+        """What `ready` found: "ready" in all, "models" by name ("ready", or why not), and the "states" they are in."""
+        return self._ask(protocol.Ready)
 
     def load(self, name: str, path: str | os.PathLike[str], *, timeout: float = LOAD_TIMEOUT, **options: Any) -> Any:
         """Have the server serve a model file of its machine under `name`, in place of the model of that name."""

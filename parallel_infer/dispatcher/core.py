@@ -21,6 +21,7 @@ from parallel_infer.errors import (
     WorkerLost,
 )
 from parallel_infer.messages import (
+    OWN_PRIORITY,
     Admit,
     CloseModel,
     Decoded,
@@ -91,7 +92,7 @@ class Core:
             return WorkerLost.code, f"model {served.name!r} is unavailable: {served.failure}"
         if message.deadline <= now:
             return DeadlineExceeded.code, "the deadline had passed on arrival"
-        if served.queued >= served.plan.queue_size:
+        if served.queued >= served.plan.queue_size and message.priority < OWN_PRIORITY:
             served.counts["rejected"] += 1
             limit = f"({served.plan.queue_size} jobs; option queue_size)"
             return ResourceUnavailable.code, f"the queue of {served.name!r} is full {limit}; try again later"

@@ -30,12 +30,13 @@ from parallel_infer.gateway.ingress import Ingress
 from parallel_infer.gateway.lending import Lending
 from parallel_infer.gateway.pending import Caller, Owed, Pending
 from parallel_infer.gateway.poison import KnownPoison
-from parallel_infer.gateway.readiness import TIMEOUT, ReadinessCheck, synthetic_job
+from parallel_infer.gateway.readiness import PATIENCE, ReadinessCheck, SyntheticJob, synthetic_job
 from parallel_infer.gateway.requests import admitted_kind, model_facts, read_request
 from parallel_infer.gateway.shares import Share, Shares
 from parallel_infer.gateway.tally import UNNAMED, Tally
 from parallel_infer.job_times import BOUNDS
 from parallel_infer.messages import (
+    OWN_PRIORITY,
     TIMES,
     Admit,
     Answered,
@@ -93,6 +94,8 @@ class Gateway:
         self._shares = Shares()
         self._poison = KnownPoison()
         self._queries: dict[int, Caller] = {}
+        self._checks: dict[int, ReadinessCheck] = {}  # that wait for what the dispatcher says
+        self._unsent: list[SyntheticJob] = []  # that wait for a slot
         self._next = epoch << 40  # job numbers of two gateways of one run never meet
         self._models: dict[str, ModelOpened] = {}
         self._announced = False
@@ -142,6 +145,8 @@ class Gateway:
             if link.socket in there:
                 for message in link.drain():
                     self._take[type(message)](message)
+            if self._unsent:  # before clients take the slots that just got free
+                self._send_synthetic()
             for socket, door in self._doors.items():
                 if socket in there:
                     for frames in door.drain():
@@ -166,6 +171,7 @@ class Gateway:
 
     def _next_timer(self) -> float | None:
         timers = [timer for timer in (self._pending.next_timer(), self._lending.next_timer()) if timer is not None]
+        timers += [check.deadline for check in self._checks.values()] + [job.until for job in self._unsent]
         return min(timers, default=None)
 
     @staticmethod
@@ -177,6 +183,10 @@ class Gateway:
             text = "the deadline passed before the answer was ready"
             self._reply_error(job, DeadlineExceeded.code, text, SlotFate.HELD)
             self._link.send(Overdue(job))
+        for number in [number for number, check in self._checks.items() if check.deadline <= now]:
+            self._checks.pop(number).give_up()
+        if self._unsent:
+            self._send_synthetic()
         self._lending.expire(now)
 
     # --- from clients ------------------------------------------------------------------------------------------------
@@ -276,19 +286,33 @@ class Gateway:
         self._link.send(StatusQuery(number))
 
     def _ready(self, request: protocol.Ready, caller: Caller, payload: Any) -> None:
-        names = list(self._models)
-        check = ReadinessCheck(names, lambda result: self._result(caller, result))
+        number = self._number()
+        deadline = time.monotonic() + PATIENCE
+        self._checks[number] = ReadinessCheck(list(self._models), deadline, partial(self._result, caller))
+        self._link.send(StatusQuery(number))
+
+    def _send_synthetic(self) -> None:
+        """Send the synthetic jobs there are slots for. The others wait for one: load is no fault."""
         now = time.monotonic()
-        for number, name in enumerate(names, start=1):
-            kind, tensors, content = synthetic_job(self._models[name])
+        waiting, self._unsent = self._unsent, []
+        for job in waiting:
+            opened = self._models.get(job.model)
+            if opened is None:
+                job.settle(f"{UnknownModel.code}: it is served no more")
+                continue
+            kind, tensors, content = synthetic_job(opened)
             ref = self._ingress.store(content, len(content)) if len(content) <= self._max_payload else None
             if ref is None:
-                check.settle(number, "RESOURCE_UNAVAILABLE: no slot is free")
+                if now < job.until:
+                    self._unsent.append(job)
+                else:
+                    job.settle(f"{ResourceUnavailable.code}: no slot is free")
                 continue
             admit = Admit(
-                self._number(), name, ref, kind, tensors, b"\x80", AnswerFormat.ARRAYS, now, now + TIMEOUT, 0, ""
+                *(self._number(), job.model, ref, kind, tensors, b"\x80", AnswerFormat.ARRAYS),
+                *(now, now + job.patience, OWN_PRIORITY, ""),
             )
-            self._pending.add(Owed(Caller(check, b"", 0, number), admit))
+            self._pending.add(Owed(Caller(job.check, b"", 0, job.number), admit))
             self._link.send(admit)
 
     def _manage(self, request: Any, caller: Caller, payload: Any) -> None:
@@ -336,6 +360,10 @@ class Gateway:
         self._reply_error(message.job, message.code, message.text, message.slot)
 
     def _on_status(self, message: StatusReply) -> None:
+        check = self._checks.pop(message.query, None)
+        if check is not None:
+            self._unsent += check.begin(message.status, time.monotonic())
+            self._send_synthetic()
         caller = self._queries.pop(message.query, None)
         if caller is not None:
             times = {"bounds": BOUNDS, "models": self._tally.times()}

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from struct import pack
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from parallel_infer import protocol
+from parallel_infer.errors import ServerUnavailable, WorkerLost
 from parallel_infer.messages import ModelOpened, PayloadKind
 from parallel_infer.protocol import Tensor
 
-TIMEOUT = 5.0  # seconds a synthetic job may take
+PATIENCE = 1.0  # seconds for the dispatcher to answer, and for a synthetic job besides what batches take
+READY = "ready"
+UNAVAILABLE = "unavailable"
+_SERVED = (READY, "degraded")
+_BATCHES = 3  # one at work, one that waits, and its own
 _decode = msgspec.msgpack.Decoder(protocol.Answer | protocol.Error).decode
 
 
@@ -26,30 +31,94 @@ def synthetic_job(opened: ModelOpened) -> tuple[PayloadKind, tuple[Tensor, ...],
     return PayloadKind.TENSORS, tensors, bytes(spec.row_size)
 
 
-class ReadinessCheck:
-    """One check under way. It stands where a door stands for a client's job, and counts what comes back."""
+class SyntheticJob(NamedTuple):
+    """A job to be sent."""
 
-    def __init__(self, models: list[str], done: Callable[[dict[str, Any]], None]) -> None:
+    check: ReadinessCheck
+    number: int
+    model: str
+    patience: float  # seconds it may take
+    until: float  # it may wait for a slot
+
+    def settle(self, outcome: str) -> None:
+        """It cannot be sent."""
+        self.check.settle(self.number, outcome)
+
+
+class ReadinessCheck:
+    """One check under way: first what the dispatcher says, then a synthetic job through every stage of every model.
+
+    It stands where a door stands for a client's job, and counts what comes back. `done` gets the result, once.
+    """
+
+    def __init__(self, models: list[str], deadline: float, done: Callable[[dict[str, Any]], None]) -> None:
+        self.deadline = deadline  # until when the dispatcher must have answered
+        self._models = models
         self._done = done
-        self._waiting = dict(enumerate(models, start=1))
+        self._waiting: dict[int, str] = {}
+        self._found: dict[str, str] = {}
         self._states: dict[str, str] = {}
-        if not models:
-            done({"ready": False, "models": {}})
+
+    def begin(self, status: Mapping[str, Any], now: float) -> list[SyntheticJob]:
+        """Judge by what the dispatcher said; the jobs to send next, none where no job would get through."""
+        self._states = states(status)
+        stages = {worker["stage"] for worker in status["workers"].values()}
+        missing = "".join(f"no {stage} worker is up" for stage in ("decode", "postprocess") if stage not in stages)
+        for name in self._models:
+            state = self._states.get(name, "")
+            if not state:
+                self._found[name] = f"{ServerUnavailable.code}: the server is recovering"
+            elif state == UNAVAILABLE or missing:
+                self._found[name] = f"{WorkerLost.code}: {missing or 'none of its workers is up'}"
+        if self._found or not self._models:
+            self._finish({name: "not tried" for name in self._models if name not in self._found})
+            return []
+        self._waiting = dict(enumerate(self._models, start=1))
+        return [
+            SyntheticJob(self, number, name, _patience(status, name), now + PATIENCE)
+            for number, name in self._waiting.items()
+        ]
+
+    def give_up(self) -> None:
+        """The dispatcher did not answer in time."""
+        self._finish(dict.fromkeys(self._models, f"{ServerUnavailable.code}: the dispatcher does not answer"))
 
     def send(self, frames: list[Any]) -> None:
         """Take a reply, as a door would."""
         reply = _decode(frames[1])
-        self.settle(reply.id, "ready" if isinstance(reply, protocol.Answer) else f"{reply.code}: {reply.message}")
+        self.settle(reply.id, READY if isinstance(reply, protocol.Answer) else f"{reply.code}: {reply.message}")
 
-    def settle(self, request: int, state: str) -> None:
+    def settle(self, request: int, outcome: str) -> None:
         """The synthetic job of one model has ended."""
         model = self._waiting.pop(request, None)
         if model is None:
             return
-        self._states[model] = state
+        self._found[model] = outcome
         if not self._waiting:
-            ready = all(found == "ready" for found in self._states.values())
-            self._done({"ready": ready, "models": self._states})
+            self._finish({})
+
+    def _finish(self, more: dict[str, str]) -> None:
+        found = {**self._found, **more}
+        ready = bool(found) and all(outcome == READY for outcome in found.values())
+        self._done({"ready": ready, "models": found, "states": self._states})
+
+
+def states(status: Mapping[str, Any]) -> dict[str, str]:
+    """The state of each model by name: of the version that is served, where another is being loaded or closed."""
+    found: dict[str, str] = {}
+    for key, model in status["models"].items():
+        name, state = model.get("name", key), model.get("state", "")
+        if not model["instances"] and state in _SERVED:
+            state = UNAVAILABLE  # at once, whatever the supervisor still hopes
+        if name not in found or found[name] not in (*_SERVED, UNAVAILABLE):
+            found[name] = state
+    return found
+
+
+def _patience(status: Mapping[str, Any], name: str) -> float:
+    """Seconds for a synthetic job, which goes first: it may meet a full batch at work and one that waits."""
+    batches = [model["batch_seconds"] for key, model in status["models"].items() if model.get("name", key) == name]
+    return PATIENCE + _BATCHES * max(batches, default=0.0)
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:

@@ -257,7 +257,8 @@ def test_results_have_the_documented_keys(server: LocalServer) -> None:
             results[kind] = msgpack.unpackb(socket.recv())["result"]
 
     assert all(list(model) == documented for model in results["models"])
-    assert results["ready"] == {"ready": True, "models": dict.fromkeys(MODELS, "ready")}
+    ready = dict.fromkeys(MODELS, "ready")
+    assert results["ready"] == {"ready": True, "models": ready, "states": ready}
     status = PAGE.section("status")
     assert sorted(results["status"]) == sorted(status.column("Key", "What it holds"))
     assert results["status"]["gateway"].keys() <= set(re.findall(r"`(\w+)`", status.text))
