@@ -23,10 +23,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.chaos_support.faults import KINDS, WORKERS, Fault, Saboteur
 from benchmarks.chaos_support.loads import MODEL, LibraryLoad, Load, Outcome, WireLoad, drive
 from benchmarks.chaos_support.payloads import Payloads, write_identity_model
-from benchmarks.chaos_support.tally import Tally, taken_slots
+from benchmarks.chaos_support.settle import drain
+from benchmarks.chaos_support.tally import Tally
 from benchmarks.machine import print_header
 from parallel_infer import Client
-from parallel_infer.errors import InferError
 from parallel_infer.local_server import LocalServer, local_server
 
 INJECTED = Path(__file__).resolve().parent / "chaos_support" / "injected"
@@ -75,20 +75,6 @@ def run(arguments: argparse.Namespace, server: LocalServer) -> tuple[Tally, Sabo
     return tally, saboteur, seconds
 
 
-def drain(server: LocalServer, patience: float = 15.0) -> dict[str, int]:
-    """Slots that are still taken when all jobs have their reply; {} as soon as there are none."""
-    deadline = time.monotonic() + patience
-    taken = {"no status": 1}
-    with Client(server.address, timeout=5.0) as client:
-        while taken and time.monotonic() < deadline:
-            time.sleep(0.05)
-            try:
-                taken = taken_slots(client.status())
-            except InferError as error:
-                taken = {error.code: 1}
-    return taken
-
-
 def restarts(server: LocalServer) -> str:
     """How often each process was started again."""
     with Client(server.address, timeout=10.0) as client:
@@ -110,6 +96,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--timeout", type=float, default=30.0, help="seconds, of each job")
     parser.add_argument("--stage-limit", type=float, default=1.0, help="seconds, with --signal stop or gil")
     parser.add_argument("--fence", choices=("on", "off"), default="on", help="off: must be caught")
+    parser.add_argument("--max-batch-size", type=int, default=8, help="of the server; 1: few rows, soon used again")
     parser.add_argument("--log-level", default="error", help="of the server")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
@@ -127,6 +114,7 @@ def main() -> int:
         model = Path(folder) / "identity.onnx"
         write_identity_model(model, arguments.bytes)
         options = ("--model", f"{MODEL}={model}", "--provider", "cpu", "--decode-workers", "2", "--threads", "1")
+        options += ("--max-batch-size", str(arguments.max_batch_size))
         with local_server(*options, "--postprocess-workers", "2", "--instances", "2") as server:
             tally, saboteur, seconds = run(arguments, server)
             print("\n".join(tally.lines()))
