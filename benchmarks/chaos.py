@@ -114,8 +114,8 @@ def main() -> int:
         model = Path(folder) / "identity.onnx"
         write_identity_model(model, arguments.bytes)
         options = ("--model", f"{MODEL}={model}", "--provider", "cpu", "--decode-workers", "2", "--threads", "1")
-        options += ("--max-batch-size", str(arguments.max_batch_size))
-        with local_server(*options, "--postprocess-workers", "2", "--instances", "2") as server:
+        batch = ("--max-batch-size", str(arguments.max_batch_size))
+        with local_server(*options, *batch, "--postprocess-workers", "2", "--instances", "2") as server:
             tally, saboteur, seconds = run(arguments, server)
             print("\n".join(tally.lines()))
             print(f"\n{len(saboteur.incidents)} faults in {seconds:.0f} s; "
