@@ -129,17 +129,13 @@ def _follow(streams: Streams, display: Display, recorders: dict[str, Recorder]) 
     """Show everything until all sources have ended, or until Ctrl-C or SIGTERM."""
     from parallel_infer.video import Change
 
-    try:
-        with _sigterm_interrupts():
-            for event in streams:
-                if isinstance(event, Change):
-                    display.change(event)
-                else:
-                    display.result(event)
-                    _record(streams, event, recorders)
-    except KeyboardInterrupt:
-        for change in streams.stop():
-            display.change(change)
+    with _signals_end(streams):
+        for event in streams:
+            if isinstance(event, Change):
+                display.change(event)
+            else:
+                display.result(event)
+                _record(streams, event, recorders)
 
 
 def _record(streams: Streams, result: Result, recorders: dict[str, Recorder]) -> None:
@@ -155,11 +151,14 @@ def _recorders(streams: Streams, target: Path | None) -> Iterator[dict[str, Reco
     if target is None:
         yield {}
         return
-    from parallel_infer.video.recorder import Recorder, paths_for
+    from parallel_infer.video.recorder import ByCapture, ByTurn, Recorder, paths_for
 
     if not target.absolute().parent.is_dir():
         raise ConfigError(f"--save {target}: there is no such folder")
-    recorders = {name: Recorder(path) for name, path in paths_for(target, streams.tallies).items()}
+    recorders = {
+        name: Recorder(path, ByCapture() if streams.feed(name).source.live else ByTurn())
+        for name, path in paths_for(target, streams.tallies).items()
+    }
     try:
         yield recorders
     finally:
@@ -178,10 +177,18 @@ def _troubles(recorders: dict[str, Recorder]) -> bool:
 
 
 @contextlib.contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM ends a stream as Ctrl-C does: files are finished, capture processes ended."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _signals_end(streams: Streams) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the streams in good order; a second Ctrl-C ends the program at once."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def end(number: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        streams.end()
+
+    for number in before:
+        signal.signal(number, end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,12 +1,19 @@
-"""Live video: cameras, network streams, recordings and folders of pictures, frame by frame through a server."""
+"""Live video: cameras, network streams, recordings and folders of pictures, frame by frame through a server.
+
+The names are imported at first use, so that a capture process does not pay for the client.
+"""
 
 from __future__ import annotations
 
-from parallel_infer.video.feed import Change, Result
-from parallel_infer.video.settings import Drop, StreamSettings
-from parallel_infer.video.sources import Source, SourceKind, SourceState, sources_of
-from parallel_infer.video.streams import Streams
-from parallel_infer.video.tally import Tally
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from parallel_infer.video.feed import Change, Result
+    from parallel_infer.video.settings import Drop, StreamSettings
+    from parallel_infer.video.sources import Source, SourceKind, SourceState, sources_of
+    from parallel_infer.video.streams import Streams
+    from parallel_infer.video.tally import Tally
 
 __all__ = [
     "Change",
@@ -20,3 +27,24 @@ __all__ = [
     "Tally",
     "sources_of",
 ]
+
+_HOMES = {
+    "Change": "feed",
+    "Drop": "settings",
+    "Result": "feed",
+    "Source": "sources",
+    "SourceKind": "sources",
+    "SourceState": "sources",
+    "StreamSettings": "settings",
+    "Streams": "streams",
+    "Tally": "tally",
+    "sources_of": "sources",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = found
+    return found

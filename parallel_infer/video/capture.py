@@ -82,33 +82,33 @@ class Capture:
         self._pipe = pipe
         self._places = Places(pipe)
         self._known = False  # whether places have ever been asked for
-        self.turns = 0
+        self.frames = 0  # gone by so far
+        self.turns = 0  # of them, those that `fps` does not leave out
 
     def run(self) -> None:
         """Capture until the source ends. Raises EOFError or OSError when the parent is gone."""
         try:
             reader = open_reader(self._order)
         except CannotOpen as error:
-            self._pipe.send(Ended(redacted(str(error)), 0, well=False))
+            self._pipe.send(Ended(redacted(str(error)), 0, 0, well=False))
             return
         self._pipe.send(Opened(reader.fps, reader.frames))
         self._read(reader)
         well, message = reader.end()
-        self._pipe.send(Ended(message, self.turns, well))
+        self._pipe.send(Ended(message, self.frames, self.turns, well))
 
     def _read(self, reader: Reader) -> None:
         thinning = self._thinning(reader)
         realtime = self._order.kind == SourceKind.REALTIME.value
         clock = Clock(reader.fps, time.monotonic()) if realtime else None
-        frame = 0
-        while self._on_time(clock, frame) and reader.grab():
+        while self._on_time(clock) and reader.grab():
             now = time.monotonic()
-            if thinning is None or thinning.keeps(frame, now):
-                missed = clock is not None and now > clock.due(frame + 1)  # a camera would not have waited
+            if thinning is None or thinning.keeps(self.frames, now):
+                missed = clock is not None and now > clock.due(self.frames + 1)  # a camera would not have waited
                 if not missed:
-                    self._keep(reader, frame, now)
+                    self._keep(reader, now)
                 self.turns += 1
-            frame += 1
+            self.frames += 1
 
     def _thinning(self, reader: Reader) -> Thinning | None:
         if self._order.fps is None or self._order.kind == SourceKind.FOLDER.value:
@@ -116,13 +116,13 @@ class Capture:
         recorded = self._order.kind in (SourceKind.FILE.value, SourceKind.REALTIME.value)
         return ByNumber(self._order.fps, reader.fps) if recorded and reader.fps else ByTime(self._order.fps)
 
-    def _on_time(self, clock: Clock | None, frame: int) -> bool:
-        """Wait until a frame is due."""
-        while clock is not None and (left := clock.due(frame) - time.monotonic()) > 0:
+    def _on_time(self, clock: Clock | None) -> bool:
+        """Wait until the next frame is due."""
+        while clock is not None and (left := clock.due(self.frames) - time.monotonic()) > 0:
             self._places.pause(left)
         return True
 
-    def _keep(self, reader: Reader, frame: int, now: float) -> None:
+    def _keep(self, reader: Reader, now: float) -> None:
         """Put the frame that was grabbed into a place; without a place it is dropped."""
         place = self._places.claim(self._order.waits and self._known)
         if place is None and self._known:
@@ -134,10 +134,10 @@ class Capture:
         except Unreadable as error:
             if place is not None:
                 self._places.put_back(place)
-            self._pipe.send(Spoiled(frame, self.turns, now, redacted(str(error))))
+            self._pipe.send(Spoiled(self.frames, self.turns, now, redacted(str(error))))
             return
         height, width = pixels.shape[:2]
-        self._pipe.send(Captured(place.number, frame, self.turns, now, height, width))
+        self._pipe.send(Captured(place.number, self.frames, self.turns, now, height, width))
 
     def _take(self, reader: Reader, place: Place | None) -> tuple[Place, Frame]:
         """The frame in a place: straight where it was decoded to, or copied where its size was not known before."""
@@ -170,7 +170,7 @@ def capture(order: Order, pipe: Pipe[Told]) -> None:
     except (EOFError, OSError):
         raise
     except Exception as error:  # OpenCV's, which are of many kinds
-        pipe.send(Ended(redacted(f"{type(error).__name__}: {error}"), running.turns, well=False))
+        pipe.send(Ended(redacted(f"{type(error).__name__}: {error}"), running.frames, running.turns, well=False))
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import re
 from typing import Self
 
 _ORIGIN = re.compile(r"^\[[^\]]*\]\s*(?:\[[^\]]*\]\s*)?")  # "[rtsp @ 0x55d0]", or OpenCV's own "[ WARN:0@0.594]"
+_NOISE = ("VIDEOIO", "Stream ends prematurely")  # of OpenCV's backends; of a stream without a length
 _MOST = 65536  # bytes
 
 
@@ -27,6 +28,7 @@ class Complaints:
     def last(self) -> str:
         """The last line that is FFmpeg's, without its origin; "" where there is none."""
         text = os.pread(self._file, _MOST, 0).decode(errors="replace")
-        lines = [line.strip() for line in text.splitlines() if line.strip() and "VIDEOIO" not in line]
+        lines = [line.strip() for line in text.splitlines()]
+        lines = [line for line in lines if line and not any(noise in line for noise in _NOISE)]
         lines = [_ORIGIN.sub("", line) for line in lines if not re.match(r"\[\s*(?:WARN|ERROR|INFO)", line)]
         return lines[-1] if lines else ""

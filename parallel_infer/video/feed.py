@@ -176,6 +176,7 @@ class Feed:
                 self._shots.add(shot)
             case Ended():
                 self._count_missing(word.turns)
+                self._last_frame = self._base + word.frames - 1
                 self._ended(word)
 
     def _captured(self, word: Captured) -> None:

@@ -30,12 +30,15 @@ class ByTime:
 
     def __init__(self, wanted: float) -> None:
         self._interval = 1 / wanted
-        self._due = -math.inf
+        self._due: float | None = None
 
     def keeps(self, frame: int, now: float) -> bool:
+        if self._due is None:
+            self._due = now
         if now < self._due - _EARLY * self._interval:
             return False
-        self._due = max(self._due + self._interval, now)
+        # What came late is made up for by one frame at most, so that the rate is right on the whole.
+        self._due = max(self._due, now - self._interval) + self._interval
         return True
 
 

@@ -77,10 +77,11 @@ class Spoiled(Struct, frozen=True, array_like=True, tag=True):
 
 
 class Ended(Struct, frozen=True, array_like=True, tag=True):
-    """Nothing more will come. `turns` frames were seen; `well` says whether that was all there is."""
+    """Nothing more will come. `well` says whether that was all there is."""
 
     message: str
-    turns: int
+    frames: int  # that were seen
+    turns: int  # the same without those that `fps` leaves out
     well: bool
 
 

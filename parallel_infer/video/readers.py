@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +21,8 @@ from parallel_infer.video.sources import SourceKind
 Frame = npt.NDArray[np.uint8]
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".jp2"}
 _SHORT = 0.9  # a recording that stops before this part of what its header promises is damaged
+_PATIENCE = 0.8  # part of the time after which the parent kills this process: better to say why oneself
+_ENDLESS = {SourceKind.CAMERA: "camera", SourceKind.NETWORK: "stream"}
 _MOST_FPS = 1000.0  # more is a header's way to say that it does not know
 
 
@@ -57,9 +60,11 @@ class Reader(Protocol):
 class VideoReader:
     """Whatever OpenCV opens: recordings, cameras and network streams."""
 
-    def __init__(self, capture: cv2.VideoCapture, endless: str) -> None:
+    def __init__(self, capture: cv2.VideoCapture, endless: str, patience: float) -> None:
         self._capture = capture
-        self._endless = endless
+        self._endless = endless  # what it is called where it has no end; "" for a recording
+        self._patience = patience  # seconds after which OpenCV gives a frame up
+        self._waited = 0.0  # for the last frame
         self._shape = self._announced()
         fps = capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if 0 < fps <= _MOST_FPS else 0.0
@@ -68,10 +73,11 @@ class VideoReader:
         self._grabbed = 0
 
     def grab(self) -> bool:
-        if not self._capture.grab():
-            return False
-        self._grabbed += 1
-        return True
+        started = time.monotonic()
+        grabbed = self._capture.grab()
+        self._waited = time.monotonic() - started
+        self._grabbed += int(grabbed)
+        return grabbed
 
     def shape(self) -> tuple[int, int] | None:
         return self._shape
@@ -94,6 +100,8 @@ class VideoReader:
             return False, f"stopped after {self._grabbed} of {self.frames} frames; the rest is missing or damaged"
         if self.frames or not self._endless:
             return True, f"all {self._grabbed} frames read"
+        if self._waited > self._patience / 2:
+            return False, f"the {self._endless} delivered nothing for {self._waited:.1f} s"
         return False, f"the {self._endless} delivers no more frames"
 
     def _announced(self) -> tuple[int, int] | None:
@@ -144,13 +152,14 @@ def open_reader(order: Order) -> Reader:
         raise CannotOpen("no such file" if not Path(order.address).exists() else "the file may not be read")
     if kind is SourceKind.CAMERA and not Path(f"/dev/video{order.address}").exists():
         raise CannotOpen("there is no such camera")
+    started = time.monotonic()
     with Complaints() as complaints:
         capture = _capture(kind, order)
-        reader = VideoReader(capture, {SourceKind.CAMERA: "camera", SourceKind.NETWORK: "stream"}.get(kind, ""))
         if not capture.isOpened():
-            reason = complaints.last()
+            waited = time.monotonic() - started
+            reason = complaints.last() or (f"nothing came for {waited:.1f} s" if waited > order.opening / 2 else "")
             raise CannotOpen("it cannot be opened as a video" + (f": {reason}" if reason else ""))
-    return reader
+        return VideoReader(capture, _ENDLESS.get(kind, ""), _PATIENCE * order.silence)
 
 
 def _capture(kind: SourceKind, order: Order) -> cv2.VideoCapture:
@@ -159,8 +168,8 @@ def _capture(kind: SourceKind, order: Order) -> cv2.VideoCapture:
         capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
         return capture
     timeouts = [
-        *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(order.opening * 1000)),
-        *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(order.silence * 1000)),
+        *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(_PATIENCE * order.opening * 1000)),
+        *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(_PATIENCE * order.silence * 1000)),
     ]
     # Decoding with several threads would hold back as many frames.
     threads = [] if kind is SourceKind.FILE else [cv2.CAP_PROP_N_THREADS, 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -71,7 +72,8 @@ class Source:
         if device and not (text.isdigit() and Path(text).exists()):
             return cls(name, SourceKind.CAMERA, device.group(1))
         path = Path(text).absolute()  # absolute, so that no file name can be taken for a protocol
-        return cls(name, SourceKind.FOLDER if path.is_dir() else SourceKind.FILE, str(path))
+        # os.path, because Path raises where the text is too long for a path
+        return cls(name, SourceKind.FOLDER if os.path.isdir(path) else SourceKind.FILE, str(path))  # noqa: PTH112
 
     def in_real_time(self) -> Source:
         """The same, where it is a recording played like a camera."""

@@ -26,8 +26,9 @@ _IDLE = 1.0  # seconds between two looks where nothing is on its way
 class Streams:
     """Sources being watched: iterate for what happens, a `Result` per frame and a `Change` per new state.
 
-    The iteration ends when every source has ended or failed. Used in a `with`, by one thread, once. What is done
-    between two events delays all sources; live ones then drop frames, and count them.
+    The iteration ends when every source has ended or failed; a second one goes on where the first was left. Used in a
+    `with`, by one thread. What is done between two events delays all sources; live ones then drop frames, and count
+    them.
     """
 
     def __init__(
@@ -45,6 +46,8 @@ class Streams:
         self._mark: RunMark | None = None
         self._segments = 0
         self._feeds = {source.name: self._feed(source) for source in self.sources}
+        self._started = False
+        self._ending = False
         self._closed = False
 
     @property
@@ -57,15 +60,24 @@ class Streams:
         return self._feeds[source]
 
     def __iter__(self) -> Iterator[Result | Change]:
-        for feed in self._feeds.values():
-            feed.start()
+        if not self._started:
+            self._started = True
+            for feed in self._feeds.values():
+                feed.start()
         while not self._closed:
+            if self._ending:
+                yield from self.stop()
+                return
             self._exchange()
             for feed in self._feeds.values():
                 yield from feed.events()
             if all(feed.state.final for feed in self._feeds.values()):
                 return
             self._wait()
+
+    def end(self) -> None:
+        """Have the iteration end soon. May be called from a signal handler or another thread."""
+        self._ending = True
 
     def stop(self, message: str = "stopped") -> Iterator[Change]:
         """End every source that has not ended, and tell so."""

@@ -1,0 +1,113 @@
+"""`parallel-infer stream` as users call it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+
+import cv2
+from click.testing import CliRunner
+
+from parallel_infer.cli import main
+from tests.video.conftest import FRAMES
+from tests.video.mjpeg import jpeg
+
+
+def stream(server, *arguments):
+    return CliRunner().invoke(main, ["stream", "--server", server.address, "--model", "detector", *map(str, arguments)])
+
+
+def lines(result):
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    return [row for row in rows if "state" not in row], [row for row in rows if "state" in row]
+
+
+def length(path):
+    return int(cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT))
+
+
+def test_json_lines_and_a_saved_video_of_every_frame(server, video, tmp_path):
+    target = tmp_path / "seen.mp4"
+    result = stream(server, video, "--json", "--save", target, "--option", "max_detections=1")
+    assert result.exit_code == 0, result.output
+    frames, states = lines(result)
+    assert [row["frame"] for row in frames] == list(range(FRAMES))
+    first = frames[0]
+    assert first["source"] == str(video)
+    assert first["image"] == {"width": 320, "height": 240}
+    assert 0 < first["age_ms"] < 60_000
+    assert (first["dropped"], first["expired"]) == (0, 0)
+    assert first["captured"] <= frames[-1]["captured"]
+    assert all(len(row["predictions"]) <= 1 for row in frames)
+    assert [row["state"] for row in states] == ["connecting", "live", "ended"]
+    assert states[-1]["answered"] == FRAMES
+    assert length(target) == FRAMES
+    saved = cv2.VideoCapture(str(target))
+    assert saved.get(cv2.CAP_PROP_FPS) == 25
+    assert saved.read()[1].shape == (240, 320, 3)
+
+
+def test_a_saved_live_source_lasts_as_long_as_what_was_watched(server, video, tmp_path):
+    target = tmp_path / "seen.mp4"
+    result = stream(server, video, "--realtime", "--json", "--save", target)
+    assert result.exit_code == 0, result.output
+    frames, states = lines(result)
+    assert states[-1]["frames"] == FRAMES
+    seconds = frames[-1]["captured"] - frames[0]["captured"]
+    assert abs(length(target) - (1 + seconds * 25)) <= 1
+
+
+def test_one_failing_source_makes_the_exit_code(server, video, pictures, tmp_path):
+    result = stream(server, video, pictures, tmp_path / "missing.mp4", "--show-stats", "--save", tmp_path / "all.mp4")
+    assert result.exit_code == 1
+    assert f"{tmp_path / 'missing.mp4'}: failed: no such file; 0 frames" in result.stderr
+    assert f"{video}: ended: all {FRAMES} frames read; {FRAMES} frames, {FRAMES} answered, 0 dropped" in result.stderr
+    assert len(result.stdout.splitlines()) == FRAMES + 3
+    table = [line.split() for line in result.stderr.splitlines() if line.startswith(str(video))]
+    assert table[-1][1:6] == ["ended", str(FRAMES), str(FRAMES), "0", "0"]
+    saved = {path.name for path in tmp_path.glob("all*")}
+    assert saved == {"all-street.mp4", "all-pictures.mp4", "all-pictures.2.mp4", "all-pictures.3.mp4"}
+
+
+def test_an_absent_server_is_told_at_once(video, tmp_path):
+    address = f"ipc://{tmp_path}/nobody"
+    arguments = ["stream", "--server", address, "--model", "detector", str(video)]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1
+    assert "SERVER_UNAVAILABLE" in result.stderr
+
+
+def test_bad_usage(server, video, tmp_path):
+    assert stream(server, video, "--drop", "some").exit_code == 2
+    assert stream(server, video, "--save", tmp_path / "a.gif").exit_code == 2
+    assert stream(server, video, "--save", tmp_path / "nowhere" / "a.mp4").exit_code == 2
+    assert stream(server).exit_code == 2
+
+
+def test_sigterm_finishes_everything_and_no_password_is_seen(server, play_camera, tmp_path):
+    def play(viewer):
+        viewer.begin()
+        while True:
+            viewer.send(jpeg(240, 320, 3))
+
+    camera = play_camera(play)
+    url = camera.url.replace("//", "//user:hunter2@")
+    target = tmp_path / "seen.mp4"
+    command = [sys.executable, "-m", "parallel_infer", "stream", url, "--server", server.address, "--model", "detector"]
+    command += ["--json", "--save", str(target)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            said = [process.stdout.readline() for _ in range(4)]
+            process.send_signal(signal.SIGTERM)
+            rest, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    output = "".join(said) + rest
+    assert process.returncode == 0, errors
+    last = json.loads(output.splitlines()[-1])
+    assert (last["state"], last["message"]) == ("ended", "stopped")
+    assert "hunter2" not in output + errors
+    assert length(target) > 0
