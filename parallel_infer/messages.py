@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from parallel_infer.models import ModelSpec
 from parallel_infer.protocol import Tensor
@@ -140,6 +140,8 @@ class DecodeFailed(Struct, frozen=True, array_like=True, tag=5):
     lease: int
     code: str
     text: str
+    started: float = 0.0
+    seconds: float = 0.0
 
 
 class FailedRow(Struct, frozen=True, array_like=True):
@@ -166,6 +168,7 @@ class Postprocessed(Struct, frozen=True, array_like=True, tag=7):
 
     lease: int
     seconds: float
+    started: float = 0.0
 
 
 class WorkerDown(Struct, frozen=True, array_like=True, tag=8):
@@ -178,6 +181,13 @@ class StatusQuery(Struct, frozen=True, array_like=True, tag=9):
     """From the gateway or the supervisor: tell how things are, under this number."""
 
     query: int
+
+
+class TraceQuery(Struct, frozen=True, array_like=True, tag=31):
+    """From the gateway: note what the workers do for so many seconds, then tell, under this number."""
+
+    query: int
+    seconds: float
 
 
 class PrepareModel(Struct, frozen=True, array_like=True, tag=16):
@@ -263,6 +273,35 @@ class StatusReply(Struct, frozen=True, array_like=True, tag=22):
 
     query: int
     status: dict[str, Any]
+
+
+class WorkSpan(Struct, frozen=True, array_like=True):
+    """A lease that a worker returned: its jobs, and when each of them had come in."""
+
+    process: str
+    stage: str
+    model: str
+    started: float
+    seconds: float
+    jobs: tuple[int, ...]
+    received: tuple[float, ...]
+
+
+class Turn(Struct, frozen=True, array_like=True):
+    """A process that passes jobs on was at work; with one job where `job` is not 0."""
+
+    started: float
+    seconds: float
+    job: int = 0
+
+
+class Traced(Struct, frozen=True, array_like=True, tag=27):
+    """From the dispatcher: what was asked for with a TraceQuery; `complete` unless there was more than is kept."""
+
+    query: int
+    work: Raw  # list[WorkSpan], handed through as it is
+    turns: Raw  # list[Turn]
+    complete: bool
 
 
 class Answered(Struct, frozen=True, array_like=True, tag=23):
@@ -425,6 +464,7 @@ ToDispatcher = (
     | Postprocessed
     | WorkerDown
     | StatusQuery
+    | TraceQuery
     | PrepareModel
     | ModelFailed
     | CrewReport
@@ -440,6 +480,7 @@ ToGateway = (
     Refused
     | Released
     | StatusReply
+    | Traced
     | Answered
     | JobError
     | ModelOpened

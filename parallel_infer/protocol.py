@@ -18,6 +18,7 @@ Name = Annotated[str, Meta(min_length=1, max_length=128)]
 Dimension = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Version = Literal[1]
 MAX_TIMEOUT = 3600.0  # seconds
+MAX_TRACE = 60.0  # seconds
 
 
 class Tensor(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -88,6 +89,12 @@ class Ready(_Request, frozen=True, kw_only=True, tag="ready"):
     """Whether a synthetic job passes through every stage of every model."""
 
 
+class Trace(_Request, frozen=True, kw_only=True, tag="trace"):
+    """What every process did for the next `seconds`, told when they are over."""
+
+    seconds: Annotated[float, Meta(gt=0, le=MAX_TRACE)] = 5.0
+
+
 class Load(_Request, frozen=True, kw_only=True, tag="load"):
     """Load a model file of the server's machine, or replace the model of that name."""
 
@@ -106,7 +113,7 @@ class Stop(_Request, frozen=True, kw_only=True, tag="stop"):
     """Drain and stop the server."""
 
 
-Request = Infer | Cancel | Lend | GiveBack | Models | Status | Ready | Load | Unload | Stop
+Request = Infer | Cancel | Lend | GiveBack | Models | Status | Ready | Trace | Load | Unload | Stop
 
 
 class RequestIdOnly(Struct, frozen=True):

@@ -149,10 +149,10 @@ class DecodeWorker(_Worker):
             payload = self._payloads.read(lease.ref)
             geometry = self._stage.decode(lease.model, lease.kind, lease.tensors, payload, lease.options, row)
         except InferError as error:
-            self._link.send(DecodeFailed(lease.lease, error.code, str(error)))
+            self._link.send(DecodeFailed(lease.lease, error.code, str(error), started, time.monotonic() - started))
         except Exception:
             log.exception("decoding failed in a way nobody foresaw")
-            self._link.send(DecodeFailed(lease.lease, InferError.code, _INTERNAL))
+            self._link.send(DecodeFailed(lease.lease, InferError.code, _INTERNAL, started, time.monotonic() - started))
         else:
             self._link.send(Decoded(lease.lease, tuple(geometry), started, time.monotonic() - started))
 
@@ -229,7 +229,7 @@ class PostprocessWorker(_Worker):
         outputs = self._views(lease)
         for job in lease.jobs:
             self._answer(lease, job, {name: array[job.index] for name, array in outputs.items()})
-        self._link.send(Postprocessed(lease.lease, time.monotonic() - begun))
+        self._link.send(Postprocessed(lease.lease, time.monotonic() - begun, begun))
 
     def _views(self, lease: PostLease) -> dict[str, np.ndarray]:
         """The batch's outputs where they lie, [batch, ...] each."""

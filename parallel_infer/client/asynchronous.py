@@ -143,6 +143,10 @@ class AsyncClient:
         """What `ready` found: "ready" in all, "models" by name ("ready", or why not), and the "states" they are in."""
         return await self._ask(protocol.Ready)
 
+    async def trace(self, seconds: float = 5.0) -> Any:
+        """What every process of the server did for the next `seconds`; `parallel_infer.trace` makes a file of it."""
+        return await self._ask(protocol.Trace, seconds + self.timeout, seconds=seconds)
+
     async def load(
         self, name: str, path: str | os.PathLike[str], *, timeout: float = LOAD_TIMEOUT, **options: Any
     ) -> Any:

@@ -171,6 +171,10 @@ class Client:
         """What `ready` found: "ready" in all, "models" by name ("ready", or why not), and the "states" they are in."""
         return self._ask(protocol.Ready)
 
+    def trace(self, seconds: float = 5.0) -> Any:
+        """What every process of the server did for the next `seconds`; `parallel_infer.trace` makes a file of it."""
+        return self._ask(protocol.Trace, seconds + self.timeout, seconds=seconds)
+
     def load(self, name: str, path: str | os.PathLike[str], *, timeout: float = LOAD_TIMEOUT, **options: Any) -> Any:
         """Have the server serve a model file of its machine under `name`, in place of the model of that name."""
         return self._ask(protocol.Load, timeout, name=name, path=os.fspath(path), options=options)

@@ -122,7 +122,7 @@ class Core:
 
     def decoded(self, message: Decoded, now: float) -> None:
         """A row is written."""
-        lease = self.leasing.returned(message.lease, now, message.seconds)
+        lease = self.leasing.returned(message.lease, now, message.started, message.seconds)
         if lease is None:
             return
         job, served = lease.jobs[0], lease.served
@@ -138,14 +138,14 @@ class Core:
 
     def decode_failed(self, message: DecodeFailed, now: float) -> None:
         """A payload is no picture, or not what the model takes."""
-        lease = self.leasing.returned(message.lease, now, 0.0)
+        lease = self.leasing.returned(message.lease, now, message.started, message.seconds)
         if lease is not None and self.ledger.decoding_ended(lease.jobs[0]):
             self.ledger.free_row(lease.jobs[0])
             self.ledger.fail_freed(lease.jobs[0], message.code, message.text)
 
     def inferred(self, message: Inferred, now: float) -> None:
         """A batch has run; its outputs lie in its slot."""
-        lease = self.leasing.returned(message.lease, now, message.seconds)
+        lease = self.leasing.returned(message.lease, now, message.started, message.seconds)
         if lease is None or lease.batch is None:
             return
         served, batch = lease.served, lease.batch
@@ -174,7 +174,7 @@ class Core:
 
     def postprocessed(self, message: Postprocessed, now: float) -> None:
         """All jobs of a lease were answered by their worker."""
-        lease = self.leasing.returned(message.lease, now, message.seconds)
+        lease = self.leasing.returned(message.lease, now, message.started, message.seconds)
         if lease is None or lease.batch is None:
             return
         self.postprocessors.learn(message.seconds / len(lease.jobs))

@@ -8,6 +8,7 @@ from collections import deque
 from parallel_infer.dispatcher.jobs import Batch, Job, JobState
 from parallel_infer.dispatcher.ledger import Ledger
 from parallel_infer.dispatcher.policy import Situation, Wait
+from parallel_infer.dispatcher.recording import Recording
 from parallel_infer.dispatcher.served import Served
 from parallel_infer.dispatcher.workers import Lease, Pool, Worker
 from parallel_infer.messages import DecodeLease, InferLease, PostJob, PostLease
@@ -28,6 +29,7 @@ class Leasing:
         self.postprocessors = Pool()
         self.share_now = 0.0  # the share of the model served last: where idle models join
         self.look_again: dict[str, float] = {}  # model -> when its policy wants to be asked again
+        self.recording: Recording | None = None  # while somebody wants to know what workers do
         self._answers: deque[tuple[Served, Batch, list[int]]] = deque()  # outputs that wait for postprocessing
 
     def hand_out(self, now: float) -> None:
@@ -40,11 +42,13 @@ class Leasing:
             if served.ready:
                 self._lease_batches(served, now)
 
-    def returned(self, number: int, now: float, seconds: float) -> Lease | None:
+    def returned(self, number: int, now: float, started: float, seconds: float) -> Lease | None:
         """A worker returned a lease; None where it is none of ours (an earlier dispatcher's)."""
         lease = self.leases.pop(number, None)
         if lease is not None:
             lease.worker.give_back(lease, now, seconds)
+            if self.recording is not None:
+                self.recording.returned(lease, started, seconds)
         return lease
 
     def batches(self, served: Served) -> set[Batch]:

@@ -6,10 +6,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from msgspec import Raw
+from msgspec.msgpack import encode
+
 from parallel_infer.channel import Hello, Router, new_context
 from parallel_infer.child import Child
 from parallel_infer.dispatcher.core import Core
 from parallel_infer.dispatcher.policy import Policy
+from parallel_infer.dispatcher.recording import Recording
 from parallel_infer.dispatcher.status import status
 from parallel_infer.messages import (
     Admit,
@@ -37,6 +41,8 @@ from parallel_infer.messages import (
     StopWorker,
     StopWorkers,
     ToDispatcher,
+    Traced,
+    TraceQuery,
     WorkerDown,
     WorkerReady,
 )
@@ -76,6 +82,7 @@ class DispatcherProcess:
             ModelFailed: lambda message, peer, now: core.model_failed(message),
             CrewReport: lambda message, peer, now: setattr(self, "_crew", message),
             CloseModel: lambda message, peer, now: core.close_model(message),
+            TraceQuery: self._record,
             StatusQuery: lambda message, peer, now: self._tell_status(message, peer),
             GatewayUp: lambda message, peer, now: self._gateway_up(peer, message.epoch),
             Expect: lambda message, peer, now: self._expect(message),
@@ -89,8 +96,11 @@ class DispatcherProcess:
         """Receive, take in, hand out, send; until told to stop."""
         core, router = self._core, self._router
         while self._running:
+            begun = 0.0
             for peer, message in router.receive(self._timeout()):
-                self._take[type(message)](message, peer, time.monotonic())
+                now = time.monotonic()
+                begun = begun or now
+                self._take[type(message)](message, peer, now)
             if self._strangers:
                 self._greet_strangers()
             core.pump(time.monotonic())
@@ -98,10 +108,15 @@ class DispatcherProcess:
                 self._drain_told = True
                 router.send(core.supervisor, Drained())
             router.flush()
+            if core.leasing.recording is not None:
+                self._recorded(core.leasing.recording, begun)
 
     def _timeout(self) -> float | None:
         now = time.monotonic()
         timer = self._core.next_timer()
+        recording = self._core.leasing.recording
+        if recording is not None:
+            timer = recording.until if timer is None else min(timer, recording.until)
         if self._strangers and now < self._reach_until:  # they are connecting: no event will tell
             return _RETRY if timer is None else min(timer - now, _RETRY)
         return None if timer is None else timer - now
@@ -154,6 +169,19 @@ class DispatcherProcess:
 
     def _tell_status(self, message: StatusQuery, peer: bytes) -> None:
         self._router.send(peer, StatusReply(message.query, status(self._core, self._crew)))
+
+    def _record(self, message: TraceQuery, peer: bytes, now: float) -> None:
+        self._core.leasing.recording = Recording(peer, message.query, now + message.seconds)
+
+    def _recorded(self, recording: Recording, begun: float) -> None:
+        """A turn of the loop is over; at the end of its time the recording goes to who asked for it."""
+        now = time.monotonic()
+        recording.turned(begun, now)
+        if now >= recording.until:
+            self._core.leasing.recording = None
+            work, turns = (Raw(encode(spans)) for spans in (recording.work, recording.turns))
+            self._router.send(recording.peer, Traced(recording.query, work, turns, recording.complete))
+            self._router.flush()
 
     def _gateway_up(self, peer: bytes, epoch: int) -> None:
         if epoch == self._epoch and peer != self._core.gateway:

@@ -34,6 +34,7 @@ from parallel_infer.gateway.readiness import PATIENCE, ReadinessCheck, Synthetic
 from parallel_infer.gateway.requests import admitted_kind, model_facts, read_request
 from parallel_infer.gateway.shares import Share, Shares
 from parallel_infer.gateway.tally import UNNAMED, Tally
+from parallel_infer.gateway.tracing import Tracing
 from parallel_infer.job_times import BOUNDS
 from parallel_infer.messages import (
     OWN_PRIORITY,
@@ -59,6 +60,8 @@ from parallel_infer.messages import (
     StatusQuery,
     StatusReply,
     ToGateway,
+    Traced,
+    TraceQuery,
 )
 from parallel_infer.ring import RingSpec
 
@@ -95,6 +98,7 @@ class Gateway:
         self._poison = KnownPoison()
         self._queries: dict[int, Caller] = {}
         self._checks: dict[int, ReadinessCheck] = {}  # that wait for what the dispatcher says
+        self._tracing: Tracing | None = None
         self._unsent: list[SyntheticJob] = []  # that wait for a slot
         self._next = epoch << 40  # job numbers of two gateways of one run never meet
         self._models: dict[str, ModelOpened] = {}
@@ -108,6 +112,7 @@ class Gateway:
             Refused: self._on_refused,
             Released: lambda message: self._release(self._pending.held.pop(message.job, None)),
             StatusReply: self._on_status,
+            Traced: self._on_traced,
             JobError: lambda message: self._reply_error(message.job, message.code, message.text, SlotFate.FREE),
             ModelOpened: lambda message: self._models.__setitem__(message.plan.name, message),
             ModelClosed: self._on_model_closed,
@@ -124,6 +129,7 @@ class Gateway:
             protocol.Models: lambda request, caller, payload: self._result(caller, self._model_list()),
             protocol.Status: self._status,
             protocol.Ready: self._ready,
+            protocol.Trace: self._trace,
             protocol.Load: self._manage,
             protocol.Unload: self._manage,
             protocol.Stop: self._manage,
@@ -241,6 +247,8 @@ class Gateway:
         self._tally.of(request.model).bytes_in += ref.size
         self._pending.add(Owed(caller, admit, share, source_name(request)))
         self._link.send(admit)
+        if self._tracing is not None:
+            self._tracing.admitted(admit.job, now)
 
     def _store(self, request: protocol.Infer, caller: Caller, payload: Any, now: float, share: Share) -> SlotRef:
         if request.slot is not None:
@@ -315,6 +323,12 @@ class Gateway:
             self._pending.add(Owed(Caller(job.check, b"", 0, job.number), admit))
             self._link.send(admit)
 
+    def _trace(self, request: protocol.Trace, caller: Caller, payload: Any) -> None:
+        if self._tracing is not None:
+            raise ResourceUnavailable("a trace is being recorded already; try again later")
+        self._tracing = Tracing()
+        self._link.send(TraceQuery(self._query(caller), request.seconds))
+
     def _manage(self, request: Any, caller: Caller, payload: Any) -> None:
         number = self._query(caller)
         arguments = {
@@ -355,6 +369,8 @@ class Gateway:
             if owed.source:
                 self._tally.frame_answered(owed.source, owed.admit.received)
         self._send(owed.caller, header, payload)
+        if self._tracing is not None:
+            self._tracing.answered(message.job, owed.admit.received + total)
 
     def _on_refused(self, message: Refused) -> None:
         self._reply_error(message.job, message.code, message.text, message.slot)
@@ -369,6 +385,12 @@ class Gateway:
             times = {"bounds": BOUNDS, "models": self._tally.times()}
             ours = {"gateway": self._own_status(), "served": self._model_list(), "times": times}
             self._result(caller, {**message.status, **ours})
+
+    def _on_traced(self, message: Traced) -> None:
+        caller, tracing = self._queries.pop(message.query, None), self._tracing
+        if caller is not None and tracing is not None:
+            self._tracing = None
+            self._result(caller, tracing.result(message))
 
     def _on_managed(self, message: Managed) -> None:
         caller = self._queries.pop(message.query, None)
@@ -394,6 +416,7 @@ class Gateway:
             self._link.send(owed.admit)
         for number in list(self._queries):
             self._error(self._queries.pop(number), ServerUnavailable.code, "the server was restarting; ask again")
+        self._tracing = None
         if not self._announced:
             self._announced = True
             self._child.started({})
