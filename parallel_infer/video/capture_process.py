@@ -57,7 +57,14 @@ class CaptureProcess:
             return
 
     def kill(self) -> None:
-        """End it for certain: after this it writes to no memory any more."""
+        """Have it end for certain; `ended` tells when."""
         self.process.kill()
-        self.process.wait()
         self.pipe.close()
+
+    def ended(self, patience: float = 0.0) -> bool:
+        """Whether it is dead, and writes to no memory any more; a driver may hold it in the kernel for long."""
+        try:
+            self.process.wait(patience)
+        except subprocess.TimeoutExpired:
+            return False
+        return True

@@ -26,6 +26,8 @@ from parallel_infer.video.tally import Tally
 
 _START = 10.0  # seconds a capture process has to come up, on top of what opening may take
 _SLOW = 3.0  # intervals of a slow source that are no silence yet
+_DYING = 0.2  # seconds to wait for the end of a capture process before going on without
+_LAST_PATIENCE = 5.0  # the same when everything is closed
 _FATAL = (UnknownModel, Unauthorized)  # every other frame would get the same
 
 
@@ -67,6 +69,7 @@ class Feed:
         self._shots = shots
         self._changes: deque[Change] = deque()
         self._given: dict[int, tuple[Slot, Region]] = {}  # places the capture process may write to
+        self._dying: list[tuple[CaptureProcess, list[Slot]]] = []  # killed, and what they may still write to
         self._numbers = 0  # of places
         self._asked = False  # whether this capture process wants places
         self._deadline = math.inf  # of the next word from the capture process
@@ -93,6 +96,7 @@ class Feed:
 
     def step(self, now: float) -> None:
         """Hear the capture process, watch it, hand it places, send frames."""
+        self._bury(0.0)
         if self.state.final:
             return
         if now >= self._retry_at:
@@ -129,6 +133,7 @@ class Feed:
     def close(self) -> None:
         """Kill the capture process, forget its frames and give back its memory."""
         self._stop_capture()
+        self._bury(_LAST_PATIENCE)
         self._shots.abandon()
         self._memory.close()
 
@@ -243,14 +248,27 @@ class Feed:
         return max([self._settings.silence, *(_SLOW / rate for rate in rates)])
 
     def _stop_capture(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process = None
+        """Kill the capture process. Its places are free when it is dead; one that cannot die keeps them."""
         self._deadline = math.inf
-        self._take_back()
+        if self.process is None:
+            return
+        self.process.kill()
+        self._dying.append((self.process, [slot for slot, _ in self._given.values()]))
+        self.process = None
+        self._given.clear()
+        self._bury(_DYING)
+        if self._dying:
+            self._memory.replace()
+
+    def _bury(self, patience: float) -> None:
+        """Take back the places of processes that have died meanwhile."""
+        for process, slots in [dying for dying in self._dying if dying[0].ended(patience)]:
+            self._dying.remove((process, slots))
+            for slot in slots:
+                slot.release()
 
     def _take_back(self) -> None:
-        """The capture process is dead, or will not write to these places any more."""
+        """The capture process said that it writes to these places no more."""
         for slot, _ in self._given.values():
             slot.release()
         self._given.clear()

@@ -63,6 +63,10 @@ class Memory:
         else:
             self._ask()
 
+    def replace(self) -> None:
+        """Have the next `need` make a fresh ring: somebody may be writing to this one for who knows how long."""
+        self._retire()
+
     def claims(self) -> Iterator[tuple[Slot, Region]]:
         """Claims every slot that is free."""
         region = self._region

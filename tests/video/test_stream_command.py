@@ -71,14 +71,6 @@ def test_one_failing_source_makes_the_exit_code(server, video, pictures, tmp_pat
     assert saved == {"all-street.mp4", "all-pictures.mp4", "all-pictures.2.mp4", "all-pictures.3.mp4"}
 
 
-def test_an_absent_server_is_told_at_once(video, tmp_path):
-    address = f"ipc://{tmp_path}/nobody"
-    arguments = ["stream", "--server", address, "--model", "detector", str(video)]
-    result = CliRunner().invoke(main, arguments)
-    assert result.exit_code == 1
-    assert "SERVER_UNAVAILABLE" in result.stderr
-
-
 def test_bad_usage(server, video, tmp_path):
     assert stream(server, video, "--drop", "some").exit_code == 2
     assert stream(server, video, "--save", tmp_path / "a.gif").exit_code == 2
