@@ -2,7 +2,7 @@
 
     python benchmarks/soak.py [--minutes 30] [--kills-per-minute 1] [--warm-up 2] [--rate 500]
 
-Prints for each process that was not restarted its memory (PSS) after the warm-up and its slope by least squares, its
+Prints for each process that was not restarted its own memory after the warm-up and its slope by least squares, its
 descriptors and its threads, then verdicts. Ends with 1 where one of them is bad. The slope of a short run says little:
 a page more or less counts as much per hour as a leak does.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 import time
@@ -27,11 +28,11 @@ from benchmarks.chaos_support.loads import MODEL, LibraryLoad, Outcome, drive
 from benchmarks.chaos_support.payloads import Payloads, write_identity_model
 from benchmarks.chaos_support.settle import drain
 from benchmarks.chaos_support.tally import Tally
-from benchmarks.footprint import memory
 from benchmarks.machine import print_header
 from parallel_infer.local_server import LocalServer, local_server
 
 GROWTH = 1.0  # percent of a process's memory per hour
+SETTLES = 20.0  # seconds after its start that a process may still grow
 NOISE = 2**20  # bytes a process may grow in the whole run whatever the slope: the step of an allocator's arena
 
 
@@ -40,9 +41,15 @@ class Sample:
     """One look at one process."""
 
     at: float
-    private: int  # bytes: PSS without the rings, which are reserved at the start and touched bit by bit
+    private: int  # bytes of its own: neither rings nor libraries, whose part of the PSS depends on other processes
     descriptors: int
     threads: int
+
+
+def own_memory(process: int) -> int:
+    """Bytes of anonymous memory, in proportion where it is shared."""
+    text = Path(f"/proc/{process}/smaps_rollup").read_text()
+    return int(re.findall(r"Pss_Anon:\s+(\d+) kB", text)[0]) * 1024
 
 
 class Watcher:
@@ -61,12 +68,12 @@ class Watcher:
         self._due = now + self._every
         for place, process in {**processes(self._server), "supervisor": self._server.process.pid}.items():
             try:
-                pss, shared = memory(process)
+                private = own_memory(process)
                 descriptors = len([*Path(f"/proc/{process}/fd").iterdir()])
                 threads = len([*Path(f"/proc/{process}/task").iterdir()])
             except OSError:  # it has just been killed
                 continue
-            self.samples[place, process].append(Sample(now, pss - shared, descriptors, threads))
+            self.samples[place, process].append(Sample(now, private, descriptors, threads))
 
 
 def slope(samples: list[Sample]) -> float:
@@ -83,7 +90,8 @@ def report(watcher: Watcher, since: float, least: float) -> list[str]:
     )
     wrong = []
     for (place, _), all_samples in sorted(watcher.samples.items()):
-        samples = [sample for sample in all_samples if sample.at >= since]
+        since_then = max(since, all_samples[0].at + SETTLES)
+        samples = [sample for sample in all_samples if sample.at >= since_then]
         if len(samples) < 5 or samples[-1].at - samples[0].at < least:
             continue
         seconds = samples[-1].at - samples[0].at

@@ -90,7 +90,7 @@ def test_readme_lists_every_command() -> None:
 def test_named_settings_exist(name: str) -> None:
     """What reads as the option of a setting is one."""
     text = Page.read(name).text
-    named = set(re.findall(r"--([a-z]+(?:-[a-z]+)+)", text)) - {"dry-run", "print-config", "shm-size"}
+    named = set(re.findall(r"--([a-z]+(?:-[a-z]+)+)", text)) - {"dry-run", "print-config", "shm-size", "in-flight"}
 
     assert named <= {field.replace("_", "-") for field in (*SERVER_FIELDS, *MODEL_FIELDS)}
 

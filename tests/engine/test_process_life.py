@@ -236,7 +236,6 @@ def test_a_worker_that_hangs_is_replaced_and_its_jobs_are_answered_in_time(share
     eventually(lambda: all_free(server))
 
 
-@pytest.mark.xfail(strict=False, reason="depends on the moment; test_dispatcher_process.py shows the cause every time")
 def test_jobs_that_come_while_the_dispatcher_is_away_are_answered_too(shared_solo):
     server = shared_solo
     with server.client() as client:
