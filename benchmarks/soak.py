@@ -178,7 +178,10 @@ def main() -> int:
     wrong = report(watcher, began + arguments.warm_up * 60, min(60.0, rest / 2))
     wrong += tally.broken(frozenset({"POISON"}))
     print()
-    print("\n".join(f"BAD: {text}" for text in wrong) or "nothing grows, nothing is lost")
+    print(
+        "\n".join(f"BAD: {text}" for text in wrong)
+        or f"nothing grew by more than {NOISE >> 20} MB and {GROWTH:g} %/h, nothing is lost"
+    )
     return 1 if wrong else 0
 
 
