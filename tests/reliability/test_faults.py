@@ -6,6 +6,7 @@ The short forms of what benchmarks/chaos.py does for as long as one likes.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import threading
@@ -28,12 +29,18 @@ from tests.engine.serving import eventually
 SIZE = 2048
 INJECTED = Path(__file__).resolve().parents[2] / "benchmarks" / "chaos_support" / "injected"
 SETTINGS = {"RESTART_BUDGET": "100000", "STAGE_LIMIT_MS": "1500", "LOG_LEVEL": "error"}
-PAYLOADS = Payloads(SIZE)
+_SEEDS = itertools.count(1)
 
 
 def well(client: Client) -> bool:
     """Whether every process of the house is up."""
     return all(process["state"] == "up" for process in client.status()["processes"].values())
+
+
+@pytest.fixture
+def payloads() -> Payloads:
+    """Others for each test: what two workers died with in one test is refused at the door in the next."""
+    return Payloads(SIZE, next(_SEEDS))
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +57,15 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
             yield server
 
 
-def storm(house: LocalServer, kinds: tuple[str, ...], faults: int, load: LibraryLoad | WireLoad) -> Tally:
+def storm(
+    house: LocalServer, payloads: Payloads, kinds: tuple[str, ...], faults: int, load: LibraryLoad | WireLoad
+) -> Tally:
     """Jobs without a pause until so many processes were killed."""
     tally = Tally()
     with Saboteur(house, kinds, Fault.KILL, (0.2, 0.6), seed=1) as saboteur:
         drive(
             load,
-            PAYLOADS,
+            payloads,
             tally,
             lambda: len(saboteur.incidents) < faults,
             32,
@@ -68,69 +77,75 @@ def storm(house: LocalServer, kinds: tuple[str, ...], faults: int, load: Library
 
 
 @pytest.mark.parametrize(("kinds", "faults"), [(("decode",), 10), (("infer",), 10), (("postprocess",), 10)])
-def test_no_kill_of_a_worker_loses_a_job_or_leaks_a_slot(house, kinds, faults):
-    tally = storm(house, kinds, faults, WireLoad(house.address, 60.0))
+def test_no_kill_of_a_worker_loses_a_job_or_leaks_a_slot(house, payloads, kinds, faults):
+    tally = storm(house, payloads, kinds, faults, WireLoad(house.address, 60.0))
     assert tally.answers > 0
     assert not tally.broken(frozenset({"POISON"}))
 
 
-def test_no_kill_of_the_dispatcher_costs_an_answer(house):
-    tally = storm(house, ("dispatcher",), 6, WireLoad(house.address, 60.0))
+def test_no_kill_of_the_dispatcher_costs_an_answer(house, payloads):
+    tally = storm(house, payloads, ("dispatcher",), 6, WireLoad(house.address, 60.0))
     assert tally.answers > 0
     assert not tally.broken(frozenset())
 
 
-def test_whoever_is_killed_each_job_gets_one_reply(house):
-    tally = storm(house, ("decode", "infer", "postprocess", "dispatcher", "gateway"), 8, LibraryLoad(house.address, 60))
+def test_whoever_is_killed_each_job_gets_one_reply(house, payloads):
+    tally = storm(
+        house,
+        payloads,
+        ("decode", "infer", "postprocess", "dispatcher", "gateway"),
+        8,
+        LibraryLoad(house.address, 60),
+    )
     assert tally.answers > 0
     assert not tally.broken(frozenset({"POISON"}))
 
 
-def test_jobs_that_are_not_on_a_killed_worker_see_no_failure(house):
+def test_jobs_that_are_not_on_a_killed_worker_see_no_failure(house, payloads):
     """One of two decode workers dies, again and again; nobody gets an error, since no job is hit twice."""
     with Client(house.address, timeout=60.0) as client:
         for _ in range(3):
             eventually(lambda: well(client))
             victim = processes(house)["decode-0"]
-            futures = [client.submit("identity", {"x": PAYLOADS.make(job)}) for job in range(40)]
+            futures = [client.submit("identity", {"x": payloads.make(job)}) for job in range(40)]
             os.kill(victim, signal.SIGKILL)
             for job, future in enumerate(futures):
-                assert PAYLOADS.judge(job, future.result(60).tensors["y"]) is Verdict.RIGHT
+                assert payloads.judge(job, future.result(60).tensors["y"]) is Verdict.RIGHT
             eventually(lambda victim=victim: processes(house).get("decode-0", victim) != victim)
 
 
 @pytest.mark.parametrize("stage", ["decode", "infer", "postprocess"])
 @pytest.mark.parametrize("how", [signal.SIGSTOP, HANG], ids=["stopped", "holds the GIL"])
-def test_a_hung_worker_is_replaced_and_its_client_has_a_reply_first(house, stage, how):
+def test_a_hung_worker_is_replaced_and_its_client_has_a_reply_first(house, payloads, stage, how):
     place = {"decode": "decode-0", "infer": "infer-identity-0", "postprocess": "postprocess-0"}[stage]
     with Client(house.address, timeout=60.0) as client:
         eventually(lambda: well(client))
         hung = processes(house)[place]
         os.kill(hung, how)
-        futures = [client.submit("identity", {"x": PAYLOADS.make(job)}, timeout=0.5) for job in range(16)]
+        futures = [client.submit("identity", {"x": payloads.make(job)}, timeout=0.5) for job in range(16)]
         outcomes = [future.exception(60) for future in futures]
         assert all(outcome is None or isinstance(outcome, DeadlineExceeded) for outcome in outcomes)
         if stage == "decode":  # there is another one; make sure that this one gets work, too
-            client.infer_many("identity", [{"x": PAYLOADS.make(job)} for job in range(300)], errors="return")
+            client.infer_many("identity", [{"x": payloads.make(job)} for job in range(300)], errors="return")
         else:
             assert any(isinstance(outcome, DeadlineExceeded) for outcome in outcomes)
             assert processes(house)[place] == hung, "it was replaced before the deadline of what it held"
         eventually(lambda: processes(house).get(place, hung) != hung)
-        answer = client.infer("identity", {"x": PAYLOADS.make(7)})
-        assert PAYLOADS.judge(7, answer.tensors["y"]) is Verdict.RIGHT
+        answer = client.infer("identity", {"x": payloads.make(7)})
+        assert payloads.judge(7, answer.tensors["y"]) is Verdict.RIGHT
     assert not drain(house)
 
 
-def test_what_expires_in_the_queue_is_answered_on_a_timer_and_never_inferred(house):
+def test_what_expires_in_the_queue_is_answered_on_a_timer_and_never_inferred(house, payloads):
     with Client(house.address, timeout=60.0) as client:
         eventually(lambda: well(client))
-        client.infer("identity", {"x": PAYLOADS.make(1)})
+        client.infer("identity", {"x": payloads.make(1)})
         decoders = [pid for place, pid in processes(house).items() if place.startswith("decode")]
         before = client.status()["models"]["identity"]
         for process in decoders:
             os.kill(process, signal.SIGSTOP)
         try:
-            futures = [client.submit("identity", {"x": PAYLOADS.make(job)}, timeout=0.5) for job in range(40)]
+            futures = [client.submit("identity", {"x": payloads.make(job)}, timeout=0.5) for job in range(40)]
             assert {type(future.exception(60)) for future in futures} == {DeadlineExceeded}
             after = client.status()["models"]["identity"]
         finally:
@@ -143,23 +158,23 @@ def test_what_expires_in_the_queue_is_answered_on_a_timer_and_never_inferred(hou
         assert client.status()["models"]["identity"]["batched_rows"] == before["batched_rows"]
 
 
-def test_a_client_that_does_not_read_holds_up_nobody(house):
+def test_a_client_that_does_not_read_holds_up_nobody(house, payloads):
     """Thousands of replies wait for one client; another is served all the while."""
     deaf = WireLoad(house.address, 60.0)
     sending = threading.Event()
 
     def flood() -> None:
         for number in range(1, 1500):
-            deaf.send(number, PAYLOADS.make(number))
+            deaf.send(number, payloads.make(number))
             sending.set()
 
     thread = threading.Thread(target=flood)
     thread.start()
     sending.wait(10)
     with Client(house.address, timeout=60.0) as client:
-        rows = [{"x": PAYLOADS.make(job)} for job in range(200)]
+        rows = [{"x": payloads.make(job)} for job in range(200)]
         for job, answer in enumerate(client.infer_many("identity", rows)):
-            assert PAYLOADS.judge(job, answer.tensors["y"]) is Verdict.RIGHT
+            assert payloads.judge(job, answer.tensors["y"]) is Verdict.RIGHT
         thread.join()
     deaf.close()
     deadline = time.monotonic() + 30
