@@ -3,7 +3,8 @@
     python benchmarks/overhead.py [--seconds 5] [--rounds 3]
 
 Prints jobs/s at several numbers in flight with payloads of 100 bytes and of 150 KB, and the latency of one job at a
-time, for one client process on the same machine.
+time, for one client process on the same machine; the same of the bare pipeline of benchmarks/bare.py, in turn; and the
+ratio, which says more than either on a machine whose speed is not known.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks import bare
 from benchmarks.machine import print_header
 from benchmarks.nothing_model import write_nothing_model
 from parallel_infer import Client
@@ -51,25 +53,47 @@ def latencies(client: Client, size: int, count: int) -> list[float]:
     return sorted(found)
 
 
-def measure(seconds: float, rounds: int) -> dict[str, float]:
-    """All figures, medians over rounds that alternate."""
-    figures: dict[str, list[float]] = {}
+class Figures:
+    """What was found, by name: ours and the bare pipeline's, round by round."""
+
+    def __init__(self) -> None:
+        self.ours: dict[str, list[float]] = {}
+        self.bare: dict[str, list[float]] = {}
+
+    def add(self, name: str, ours: float, stripped: float) -> None:
+        """One round's."""
+        self.ours.setdefault(name, []).append(ours)
+        self.bare.setdefault(name, []).append(stripped)
+
+    def medians(self) -> dict[str, dict[str, float]]:
+        """Medians over the rounds, and ours over the bare pipeline's."""
+        medians = {name: (statistics.median(self.ours[name]), statistics.median(self.bare[name])) for name in self.ours}
+        return {name: {"ours": a, "bare": b, "ratio": a / b} for name, (a, b) in medians.items()}
+
+
+def measure(seconds: float, rounds: int) -> Figures:
+    """All figures, over rounds that alternate."""
+    found = Figures()
     with tempfile.TemporaryDirectory(prefix="pi-bench-") as folder:
         options = []
         for size in SIZES:
             path = Path(folder) / f"nothing-{size}.onnx"
             write_nothing_model(path, size)
             options += ["--model", f"nothing-{size}={path}"]
-        with local_server(*options) as server, Client(server.address) as client:
+        with local_server(*options) as server, Client(server.address) as client, bare.bare_server() as stripped:
             for _ in range(rounds):
                 for size in SIZES:
                     for in_flight in (8, 64):
-                        rate = throughput(client, size, in_flight, seconds)
-                        figures.setdefault(f"{size} bytes, {in_flight} in flight, jobs/s", []).append(rate)
-                    single = latencies(client, size, 1000)
-                    figures.setdefault(f"{size} bytes, one at a time, p50 ms", []).append(single[500] * 1000)
-                    figures.setdefault(f"{size} bytes, one at a time, p99 ms", []).append(single[990] * 1000)
-    return {name: statistics.median(values) for name, values in figures.items()}
+                        rates = (
+                            throughput(client, size, in_flight, seconds),
+                            bare.throughput(stripped, size, in_flight, seconds),
+                        )
+                        found.add(f"{size} bytes, {in_flight} in flight, jobs/s", *rates)
+                    single = latencies(client, size, 1000), bare.latencies(stripped, size, 1000)
+                    for percent in (50, 99):
+                        at = (times[percent * 10] * 1000 for times in single)
+                        found.add(f"{size} bytes, one at a time, p{percent} ms", *at)
+    return found
 
 
 def main() -> None:
@@ -81,12 +105,13 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.json:
         print_header()
-    figures = measure(arguments.seconds, arguments.rounds)
+    figures = measure(arguments.seconds, arguments.rounds).medians()
     if arguments.json:
         print(json.dumps(figures))
         return
-    for name, value in figures.items():
-        print(f"{name:45s} {value:10,.2f}")
+    print(f"{'':42s} {'ours':>10s} {'bare':>10s} {'ratio':>7s}")
+    for name, row in figures.items():
+        print(f"{name:42s} {row['ours']:10,.2f} {row['bare']:10,.2f} {row['ratio']:7.2f}")
 
 
 if __name__ == "__main__":

@@ -222,7 +222,9 @@ class Core:
             return
         for number, lease in enumerate(worker.leases.values()):
             del self.leases[lease.number]
-            if number == 0:  # what the worker was at when it died; it had not begun the rest
+            # An infer worker reports each batch at once: it had not begun the rest. The others hold reports back a
+            # moment, so that any of their leases may be the deadly one; alone, next time, it is found out.
+            if number == 0 or worker.stage != "infer":
                 for job in lease.jobs:
                     job.deaths += 1
             if worker.stage == "decode":
