@@ -15,7 +15,7 @@ from setproctitle import setproctitle
 
 from parallel_infer.confinement import confine_decoder
 from parallel_infer.logs import start_logging
-from parallel_infer.messages import Started, StartFailed
+from parallel_infer.messages import Alive, Started, StartFailed
 
 _PR_SET_PDEATHSIG = 1
 FAILED = 3  # exit code of a child that said why it could not start
@@ -32,6 +32,10 @@ class Child:
     def started(self, facts: dict[str, Any]) -> None:
         """Tell the supervisor that this process is up."""
         self._connection.send_bytes(msgspec.msgpack.encode(Started(facts)))
+
+    def alive(self) -> None:
+        """Tell the supervisor that this process is not stuck."""
+        self._connection.send_bytes(msgspec.msgpack.encode(Alive()))
 
     def failed(self, text: str) -> None:
         """Tell the supervisor why this process cannot start."""

@@ -74,6 +74,7 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     queue_size: Count = 256  # jobs of one model that wait for decoding
     instances: Annotated[int, Meta(ge=0, le=64)] = 0  # infer workers per model; 0: chosen for the machine
     threads: Annotated[int, Meta(ge=0, le=256)] = 0  # of ONNX Runtime, per instance; 0: chosen for the machine
+    alone_threads: Annotated[int, Meta(ge=0, le=256)] = 0  # of a batch that has the machine to itself
     decode: Literal["exact", "fast"] = "exact"
     uint8_rows: bool = True  # normalise inside the graph where it allows it: rows four times smaller
     max_output_mb: Annotated[float, Meta(gt=0, le=4096)] = 16.0
@@ -93,6 +94,7 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     postprocess_workers: Annotated[int, Meta(ge=0, le=256)] = 0
     # time
     timeout_ms: Annotated[float, Meta(gt=0, le=3_600_000)] = 30_000.0  # of a request that names none
+    silence_limit_ms: Annotated[float, Meta(ge=1000, le=3_600_000)] = 10_000.0  # of the dispatcher and the gateway
     stage_limit_ms: Annotated[float, Meta(ge=100, le=3_600_000)] = 30_000.0  # a worker silent for longer is killed
     start_timeout_ms: Annotated[float, Meta(ge=1000, le=3_600_000)] = 120_000.0
     drain_timeout_ms: Annotated[float, Meta(ge=0, le=3_600_000)] = 10_000.0

@@ -42,6 +42,8 @@ SERVER_MEANINGS: dict[str, str] = {
     "queue_size": "Most jobs of one model that wait for decoding; further ones are refused with RESOURCE_UNAVAILABLE.",
     "instances": "Infer workers per model: copies of the model that run side by side. 0: chosen for the machine.",
     "threads": "Threads of ONNX Runtime per instance. 0: chosen for the machine.",
+    "alone_threads": "Threads for a batch that has the machine to itself; more than `threads` takes a second session "
+    "per instance. 0: chosen for the machine, and as many as `threads` where those are given.",
     "decode": "exact decodes every picture in full; fast lets JPEG pictures be decoded at reduced size where the "
     "model's input is much smaller.",
     "uint8_rows": "Keep model inputs as uint8 and normalise inside the graph where the graph allows it: a quarter of "
@@ -61,6 +63,8 @@ SERVER_MEANINGS: dict[str, str] = {
     "postprocess_workers": "Processes that turn model outputs into answers. 0: chosen for the machine.",
     "timeout_ms": "Milliseconds a request may take that names no timeout of its own; then it is answered with "
     "DEADLINE_EXCEEDED.",
+    "silence_limit_ms": "The dispatcher or the gateway is replaced when it gives no sign of life for this many "
+    "milliseconds.",
     "stage_limit_ms": "A worker that works on one job or batch for longer than this many milliseconds is stopped and "
     "replaced.",
     "start_timeout_ms": "Milliseconds the server may take to start, model loading included.",

@@ -340,6 +340,10 @@ class OpenDoor(Struct, frozen=True, array_like=True, tag=29):
     """From the supervisor: everything is up; let clients in."""
 
 
+class Pulse(Struct, frozen=True, array_like=True, tag=32):
+    """From the supervisor to the dispatcher and the gateway: say that you are not stuck."""
+
+
 class CloseDoor(Struct, frozen=True, array_like=True, tag=30):
     """From the supervisor: send what is owed, then stop."""
 
@@ -378,6 +382,7 @@ class InferLease(Struct, frozen=True, array_like=True, tag=41):
     lease: int
     rows: tuple[int, ...]
     slot: int
+    alone: bool  # nothing else is computed now, or will be soon
 
 
 class PostJob(Struct, frozen=True, array_like=True):
@@ -447,6 +452,10 @@ class Started(Struct, frozen=True, array_like=True, tag=63):
     facts: dict[str, Any]
 
 
+class Alive(Struct, frozen=True, array_like=True, tag=65):
+    """From a child: it took in a Pulse."""
+
+
 class StartFailed(Struct, frozen=True, array_like=True, tag=64):
     """From a child: it cannot start, and why."""
 
@@ -475,6 +484,7 @@ ToDispatcher = (
     | StopWorkers
     | Expect
     | Manage
+    | Pulse
 )
 ToGateway = (
     Refused
@@ -489,6 +499,7 @@ ToGateway = (
     | OpenDoor
     | CloseDoor
     | Managed
+    | Pulse
 )
 ToWorker = Register | DecodeLease | InferLease | PostLease | StopWorker | ModelAdded | ModelRemoved
 ToSupervisor = KillWorker | Drained | Manage | Started | StartFailed | ModelClosed | StatusReply

@@ -14,7 +14,7 @@ import msgspec
 
 from parallel_infer.config import ModelConfig, ServerConfig
 from parallel_infer.config_sources import zoo_models
-from parallel_infer.cores import usable_cores
+from parallel_infer.cores import has_gpu, split_cores, usable_cores
 from parallel_infer.errors import ConfigError, ModelRejected
 from parallel_infer.keys import KeyFolder
 from parallel_infer.messages import ModelPlan, Started, StartFailed
@@ -143,8 +143,15 @@ def plan_model(
 ) -> ModelPlan:
     """Sizes of one model's rings, and how it runs."""
     max_batch = spec.batch or model.max_batch_size or config.max_batch_size
-    instances = model.instances or config.instances or 1
-    threads = model.threads or config.threads or max(1, usable_cores() // instances)
+    provider = model.provider or config.provider
+    instances, threads, alone_threads = split_cores(
+        usable_cores(),
+        len(config.models or zoo_models()),
+        provider in ("cuda", "tensorrt") or (provider == "auto" and has_gpu()),
+        model.instances or config.instances,
+        model.threads or config.threads,
+        config.alone_threads,
+    )
     rows = max_batch * (2 * instances + 2) + 2 * decode_workers
     rows = max(rows, min(_MOST_ROWS, _SMALL_ROWS // max(1, spec.row_size)))
     outputs = 2 * instances + 2 * postprocess_workers + 1
@@ -170,9 +177,10 @@ def plan_model(
         instances=instances,
         weight=model.weight,
         run={
-            "provider": model.provider or config.provider,
+            "provider": provider,
             "precision": model.precision or config.precision,
             "threads": threads,
+            "alone_threads": alone_threads,
             "decode": model.decode or config.decode,
             **{name: getattr(config, name) for name in _SESSION},
         },

@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 
 from parallel_infer import child
-from parallel_infer.messages import Started, StartFailed
+from parallel_infer.messages import Alive, Started, StartFailed
 
 _spawn = multiprocessing.get_context("spawn")
-_decode = msgspec.msgpack.Decoder(Started | StartFailed).decode
+_decode = msgspec.msgpack.Decoder(Started | StartFailed | Alive).decode
 
 
 class Process:
@@ -46,10 +46,10 @@ class Process:
         """None while it lives; negative: the signal that ended it."""
         return self._process.exitcode
 
-    def heard(self) -> Started | StartFailed | None:
+    def heard(self) -> Started | StartFailed | Alive | None:
         """What the child said; None when it said nothing more and is gone."""
         try:
-            word: Started | StartFailed = _decode(self.connection.recv_bytes())
+            word: Started | StartFailed | Alive = _decode(self.connection.recv_bytes())
             return word
         except (EOFError, OSError):
             return None

@@ -189,7 +189,7 @@ class InferWorker(_Worker):
 
     def _infer(self, lease: InferLease) -> None:
         started = time.monotonic()
-        ran = self._stage.run(lease.rows, lease.slot)
+        ran = self._stage.run(lease.rows, lease.slot, lease.alone)
         seconds = time.monotonic() - started
         self._link.send(Inferred(lease.lease, started, seconds, ran.gathered, ran.shapes, ran.failed))
 

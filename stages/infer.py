@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from stages.preprocess import Preprocess
 
 Arrays = dict[str, npt.NDArray[Any]]
 _WARM_UPS = 2
+_ON_PROCESSOR = ("cpu", "openvino")
 
 
 class Ran(NamedTuple):
@@ -37,7 +39,12 @@ class Infer:
         self._plan = plan
         self._rows = rows.arrays
         self._outputs = outputs.arrays
-        self.session = Session(_model_for(plan), session_config(plan))
+        model, config = _model_for(plan), session_config(plan)
+        self.session = Session(model, config)
+        self._alone = self.session
+        alone_threads = plan.run["alone_threads"]
+        if self.session.choice.provider in _ON_PROCESSOR and alone_threads > config.threads:
+            self._alone = Session(model, replace(config, threads=alone_threads, profile=None))
         self._unknown = [tensor.name for tensor in plan.spec.outputs if -1 in tensor.shape]
         # Where rows are no neighbours, or too few for a fixed batch, they are copied together here.
         self._gathered: Arrays = {
@@ -54,6 +61,7 @@ class Infer:
                 started = time.monotonic()
                 self.session.run(inputs)
                 seconds[size] = time.monotonic() - started
+                self._alone.run(inputs)
         return seconds
 
     def close(self) -> None:
@@ -61,18 +69,23 @@ class Infer:
         if self.session.config.profile is not None:
             self.session.end_profile()
 
-    def run(self, rows: tuple[int, ...], slot: int) -> Ran:
-        """Run the model on these rows into this output slot; a row that fails does not fail the others."""
+    def run(self, rows: tuple[int, ...], slot: int, alone: bool = False) -> Ran:
+        """Run the model on these rows into this output slot; a row that fails does not fail the others.
+
+        `alone`: nothing else needs the cores, so this run may have more of them.
+        """
+        session = self._alone if alone else self.session
         gathered, inputs = self._inputs(rows)
         try:
-            return Ran(gathered, self._bound(inputs, slot, 0, len(rows)), ())
+            return Ran(gathered, self._bound(session, inputs, slot, 0, len(rows)), ())
         except InferError as error:
             if len(rows) == 1 or self._plan.fixed_batch or self._unknown:
                 return Ran(gathered, {}, tuple(FailedRow(i, error.code, str(error)) for i in range(len(rows))))
         failed = []
         for index, row in enumerate(rows):
             try:
-                self._bound({name: array[row : row + 1] for name, array in self._rows.items()}, slot, index, 1)
+                row_inputs = {name: array[row : row + 1] for name, array in self._rows.items()}
+                self._bound(session, row_inputs, slot, index, 1)
             except InferError as error:
                 failed.append(FailedRow(index, error.code, str(error)))
         return Ran(gathered, {}, tuple(failed))
@@ -89,14 +102,14 @@ class Infer:
         size = fixed or len(rows)
         return len(rows), {name: array[:size] for name, array in self._gathered.items()}
 
-    def _bound(self, inputs: Arrays, slot: int, first: int, count: int) -> dict[str, tuple[int, ...]]:
+    def _bound(self, session: Session, inputs: Arrays, slot: int, first: int, count: int) -> dict[str, tuple[int, ...]]:
         """Run with outputs bound to places `first` and on of the slot; shapes of what could not be bound."""
         size = self._plan.fixed_batch or count
         outputs = {
             name: array[slot] if name in self._unknown else array[slot, first : first + size]
             for name, array in self._outputs.items()
         }
-        results = self.session.bind(inputs, outputs).run()
+        results = session.bind(inputs, outputs).run()
         return {name: results[name].shape for name in self._unknown}
 
 

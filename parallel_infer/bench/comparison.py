@@ -53,7 +53,7 @@ def loop_plan(config: ServerConfig, name: str) -> ModelPlan:
     model = msgspec.structs.replace(config.models[name], max_batch_size=BATCH, preferred_batch_size=None)
     (plan,) = make_plan(msgspec.structs.replace(config, models={name: model})).models
     threads = plan.run["threads"] * plan.instances
-    return msgspec.structs.replace(plan, instances=1, run={**plan.run, "threads": threads})
+    return msgspec.structs.replace(plan, instances=1, run={**plan.run, "threads": threads, "alone_threads": threads})
 
 
 def limits_of(config: ServerConfig) -> dict[str, object]:

@@ -149,7 +149,7 @@ class Core:
         if lease is None or lease.batch is None:
             return
         served, batch = lease.served, lease.batch
-        served.ran(batch.size, message.seconds, message.gathered)
+        served.ran(batch, message.seconds, message.gathered)
         batch.inferred = message.started + message.seconds
         batch.shapes = message.shapes
         failed = {row.index: row for row in message.failed}

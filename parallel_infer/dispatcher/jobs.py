@@ -70,13 +70,14 @@ class Job:
 class Batch:
     """Jobs that were inferred together, and the output slot that holds their outputs until all are answered."""
 
-    __slots__ = ("generation", "inferred", "jobs", "leases", "shapes", "size", "slot")
+    __slots__ = ("alone", "generation", "inferred", "jobs", "leases", "shapes", "size", "slot")
 
     def __init__(self, jobs: list[Job], slot: int, generation: int) -> None:
         self.jobs: list[Job | None] = list(jobs)  # None: failed or answered otherwise
         self.size = len(jobs)
         self.slot = slot
         self.generation = generation
+        self.alone = False  # had the cores to itself
         self.inferred = 0.0
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.leases = 0  # postprocess leases and queued shares that still need the slot

@@ -35,6 +35,7 @@ from parallel_infer.messages import (
     Overdue,
     Postprocessed,
     PrepareModel,
+    Pulse,
     Register,
     StatusQuery,
     StatusReply,
@@ -54,7 +55,14 @@ _REACH = 5.0  # seconds for which that is tried
 class DispatcherProcess:
     """Carries messages between the house and the core."""
 
-    def __init__(self, address: str, policy: Callable[[ModelPlan], Policy], stage_limit: float, epoch: int) -> None:
+    def __init__(
+        self,
+        address: str,
+        policy: Callable[[ModelPlan], Policy],
+        stage_limit: float,
+        epoch: int,
+        alive: Callable[[], None],
+    ) -> None:
         self._context = new_context()
         self._router: Router[ToDispatcher] = Router(self._context, address, ToDispatcher)
         self._core = Core(self._router.send, policy, stage_limit, first_lease=(epoch << 40) + 1)
@@ -88,6 +96,7 @@ class DispatcherProcess:
             Expect: lambda message, peer, now: self._expect(message),
             Manage: lambda message, peer, now: self._router.send(core.supervisor, message),
             Hello: lambda message, peer, now: self._greet(peer),
+            Pulse: lambda message, peer, now: alive(),
             Drain: lambda message, peer, now: setattr(core, "draining", True),
             StopWorkers: lambda message, peer, now: self._stop(),
         }
@@ -215,7 +224,7 @@ class DispatcherProcess:
 def main(child: Child, arguments: dict[str, Any]) -> None:
     """Entry point of the process."""
     policy = child.load(arguments["policy"])
-    process = DispatcherProcess(arguments["address"], policy, arguments["stage_limit"], arguments["epoch"])
+    process = DispatcherProcess(arguments["address"], policy, arguments["stage_limit"], arguments["epoch"], child.alive)
     child.started({})
     process.run_forever()
     process.close()

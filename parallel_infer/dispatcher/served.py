@@ -6,7 +6,7 @@ import heapq
 from collections import Counter
 from itertools import count
 
-from parallel_infer.dispatcher.jobs import Job, JobState
+from parallel_infer.dispatcher.jobs import Batch, Job, JobState
 from parallel_infer.dispatcher.policy import Policy
 from parallel_infer.dispatcher.workers import Worker
 from parallel_infer.messages import ModelPlan
@@ -40,9 +40,11 @@ class Served:
         self._queue: list[tuple[int, float, int, Job]] = []
         self._sequence = count()
 
-    def ran(self, size: int, seconds: float, gathered: int) -> None:
-        """Count a batch and learn from it."""
-        self.policy.observe(size, seconds)
+    def ran(self, batch: Batch, seconds: float, gathered: int) -> None:
+        """Count a batch and learn from it; not from one that had the cores to itself, which is another time."""
+        size = batch.size
+        if not batch.alone:
+            self.policy.observe(size, seconds)
         self.counts["batches"] += 1
         self.counts["rows"] += size
         self.counts["gathered"] += gathered

@@ -52,6 +52,7 @@ from parallel_infer.messages import (
     ModelOpened,
     OpenDoor,
     Overdue,
+    Pulse,
     Refused,
     Register,
     Released,
@@ -120,6 +121,7 @@ class Gateway:
             OpenDoor: lambda message: self._open_doors(),
             CloseDoor: lambda message: setattr(self, "_closing", True),
             Managed: self._on_managed,
+            Pulse: lambda message: self._child.alive(),
         }
         self._requests: dict[type, Callable[[Any, Caller, Any], None]] = {
             protocol.Infer: self._infer,

@@ -17,6 +17,7 @@ from parallel_infer.config import ModelConfig, ServerConfig
 from parallel_infer.config_sources import zoo_models
 from parallel_infer.errors import BadInput, ConfigError, InferError, ModelRejected, UnknownModel
 from parallel_infer.messages import (
+    Alive,
     CloseDoor,
     CloseModel,
     CrewReport,
@@ -32,6 +33,7 @@ from parallel_infer.messages import (
     OpenDoor,
     OpenModel,
     PrepareModel,
+    Pulse,
     Started,
     StopWorkers,
     ToSupervisor,
@@ -43,6 +45,7 @@ from parallel_infer.process import Process
 from parallel_infer.ring import Ring
 from parallel_infer.segment import RunMark
 from parallel_infer.supervisor.crew import Place, Role, Roster
+from parallel_infer.supervisor.heart import Heart
 from parallel_infer.supervisor.lineup import Lined, Probing
 
 log = logging.getLogger(__name__)
@@ -78,6 +81,7 @@ class House:
         self._places: dict[str, Place] = {}
         self._watched: dict[int, tuple[Place, Process]] = {}
         self._deadline = time.monotonic() + config.start_timeout_ms / 1000
+        self._heart = Heart(config.silence_limit_ms / 1000)
         self._door_opened = False
         self._context = new_context()
         self._link: Link[ToSupervisor] = Link(self._context, self._roster.dispatcher, "supervisor", ToSupervisor)
@@ -149,6 +153,7 @@ class House:
             times.append(self._deadline)
         if self.state != State.STARTING:
             times += [late for place in self._places.values() if (late := place.late_at) is not None]
+            times.append(self._heart.due)
         return min(times) - time.monotonic() if times else None
 
     def _on_time(self, now: float) -> None:
@@ -158,6 +163,8 @@ class House:
             if self.state != State.STARTING and place.late_at is not None and place.late_at <= now:
                 log.warning("%s is killed: it hangs in its start (option start_timeout_ms)", place.name)
                 self._end_late(place)
+        if self.state != State.STARTING and now >= self._heart.due:
+            self._beat(now)
         for probing in [probing for probing in self._probes if probing.deadline <= now]:
             self._end_probe(probing)
             self._tell(probing.query, ModelRejected(f"model {probing.name!r}: {too_slow(self._config)}"))
@@ -216,6 +223,17 @@ class House:
         if place.process is not None:
             place.process.kill()
 
+    def _beat(self, now: float) -> None:
+        """Ask the dispatcher and the gateway for a sign of life, and end what has given none for too long."""
+        for place, stuck in self._heart.beat(now, self._places.values()):
+            if stuck and place.process is not None:
+                log.warning("%s is killed: it hangs (option silence_limit_ms)", place.name)
+                place.process.kill()
+            elif place.role == Role.DISPATCHER:
+                self._link.send(Pulse())
+            else:
+                self._gateway.send(Pulse())
+
     def _kill(self, message: KillWorker) -> None:
         for place in self._places.values():
             if place.process is not None and place.process.name == message.worker:
@@ -229,6 +247,8 @@ class House:
                 self._forget(descriptor)
             elif isinstance(word, Started):
                 self._on_started(place, word.facts)
+            elif isinstance(word, Alive):
+                self._heart.answered(process.name)
             else:
                 self._on_start_failed(place, word.text)
             return

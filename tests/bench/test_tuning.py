@@ -14,6 +14,7 @@ from parallel_infer.bench.measure import Demand
 from parallel_infer.bench.payloads import shipped_pictures
 from parallel_infer.cli import main
 from parallel_infer.config_sources import load_config
+from parallel_infer.cores import usable_cores
 from parallel_infer.tuning.machine_space import available, default_settings
 from parallel_infer.tuning.search import LatencyLimit, Outcome, Throughput, Trial, beats, explore, finalists, winner
 from parallel_infer.tuning.settings import Settings, Space, to_toml
@@ -129,7 +130,8 @@ def test_written_settings_are_loaded_by_serve(tmp_path: Path) -> None:
 def test_default_settings_of_a_model() -> None:
     base, space = default_settings(load_config({"models": ["c=zoo:classifier"], "provider": "cpu"}, None, {}))
 
-    assert (base.provider, base.precision, base.instances, base.max_batch_size) == ("cpu", "fp32", 1, 8)
+    found = base.provider, base.precision, base.instances, base.max_batch_size
+    assert found == ("cpu", "fp32", min(2, usable_cores()), 8)
     assert not space.fixed_batch
     assert available(("cpu",)) == [("cpu", "fp32")]
 

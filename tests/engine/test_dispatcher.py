@@ -7,7 +7,7 @@ import gc
 import pytest
 
 from parallel_infer.dispatcher.jobs import Job
-from parallel_infer.messages import CloseModel, SlotFate, WorkerReady
+from parallel_infer.messages import CloseModel, InferLease, SlotFate, WorkerReady
 from tests.engine.core_rig import FakeWorker, Rig, plan
 
 
@@ -490,3 +490,42 @@ def test_jobs_that_gave_up_waiting_take_no_memory():
         rig.core.cancel(rig.admit())
     assert head not in rig.refused
     assert sum(isinstance(thing, Job) for thing in gc.get_objects()) < before + 200
+
+
+def test_a_batch_is_alone_only_while_nothing_else_needs_the_cores():
+    rig = Rig(plan("m"), plan("n"))
+    infer, decoder = crew(rig, "m", "n")
+    rig.admit("m")
+    rig.pump()
+    rig.finish(decoder)
+    rig.pump()
+    (first,) = infer.leases
+    assert isinstance(first, InferLease)
+    assert first.alone
+    job = rig.admit("n")
+    rig.pump()
+    rig.finish(decoder)
+    rig.pump()
+    other = next(worker for worker in rig.workers.values() if worker.model == "n")
+    assert rig.jobs_of(other) == [[job]]
+    (second,) = other.leases
+    assert isinstance(second, InferLease)
+    assert not second.alone
+    rig.finish(infer)
+    rig.run_dry()
+    rig.check_drained()
+
+
+def test_a_batch_is_not_alone_while_others_are_on_their_way():
+    rig = Rig(plan("m"), plan("n"))
+    infer, decoder = crew(rig, "m", "n")
+    rig.admit("m")
+    rig.pump()
+    rig.admit("n")
+    rig.finish(decoder)
+    rig.pump()
+    (lease,) = infer.leases
+    assert isinstance(lease, InferLease)
+    assert not lease.alone
+    rig.run_dry()
+    rig.check_drained()

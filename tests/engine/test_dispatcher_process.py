@@ -34,7 +34,7 @@ class Wires:
     def __init__(self, address: str) -> None:
         self.address = address
         self.context = new_context()
-        self.process = DispatcherProcess(address, batching, 30.0, 2)
+        self.process = DispatcherProcess(address, batching, 30.0, 2, lambda: None)
         self._thread = threading.Thread(target=self._live)
         self._thread.start()
         self.supervisor: Link[ToSupervisor] = Link(self.context, address, "supervisor", ToSupervisor)

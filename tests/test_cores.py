@@ -1,0 +1,42 @@
+"""How models share the cores when nobody says so."""
+
+from __future__ import annotations
+
+import pytest
+
+from parallel_infer.cores import Split, split_cores
+
+
+@pytest.mark.parametrize(
+    ("cores", "models", "expected"),
+    [
+        (1, 1, Split(1, 1, 1)),
+        (2, 1, Split(2, 1, 2)),
+        (2, 2, Split(1, 2, 2)),
+        (2, 4, Split(1, 2, 2)),
+        (4, 1, Split(2, 2, 4)),
+        (8, 2, Split(2, 4, 8)),
+        (16, 1, Split(4, 4, 8)),
+        (64, 1, Split(16, 4, 8)),
+    ],
+)
+def test_cores_are_split_by_models(cores, models, expected):
+    assert split_cores(cores, models, on_gpu=False) == expected
+
+
+def test_a_gpu_gets_one_instance():
+    assert split_cores(16, 1, on_gpu=True) == Split(1, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"instances": 1}, Split(1, 8, 8)),
+        ({"instances": 4}, Split(4, 2, 8)),
+        ({"threads": 2}, Split(2, 2, 2)),
+        ({"instances": 3, "threads": 1}, Split(3, 1, 1)),
+        ({"instances": 3, "threads": 1, "alone_threads": 4}, Split(3, 1, 4)),
+    ],
+)
+def test_what_was_asked_for_stays(asked, expected):
+    assert split_cores(8, 1, on_gpu=False, **asked) == expected

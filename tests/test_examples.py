@@ -1,0 +1,67 @@
+"""The examples that need a server, run as users run them against a real one."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import pytest
+
+from parallel_infer.local_server import LocalServer, local_server
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+@pytest.fixture(scope="module")
+def house() -> Iterator[LocalServer]:
+    with local_server("--model", "detector=zoo:detector", "--provider", "cpu") as server:
+        yield server
+
+
+def run(example: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(EXAMPLES / example), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_folder_to_csv(house, pictures, tmp_path):
+    folder = tmp_path / "pictures"
+    (folder / "more").mkdir(parents=True)
+    shutil.copy(pictures / "astronaut.png", folder)
+    shutil.copy(pictures / "chelsea.png", folder / "more")
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    ran = run("folder_to_csv.py", folder, tmp_path / "found.csv", "--address", house.address)
+    assert (ran.returncode, ran.stderr) == (1, "")
+    assert ran.stdout.startswith("3 pictures, ")
+    assert " 1 failed: " in ran.stdout
+    with (tmp_path / "found.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    by_file = {row["file"]: row for row in reversed(rows)}
+    assert list(by_file) == ["more/chelsea.png", "broken.jpg", "astronaut.png"]
+    assert by_file["broken.jpg"]["error"] == "BAD_INPUT"
+    person = by_file["astronaut.png"]
+    assert person["class"] == "person"
+    assert 0 <= float(person["left"]) < float(person["right"]) <= 512
+    assert "cat" in {row["class"] for row in rows if row["file"] == "more/chelsea.png"}
+
+
+def test_camera_grid(house, pictures, tmp_path):
+    for name in ("astronaut", "coffee"):
+        folder = tmp_path / name
+        folder.mkdir()
+        for number in range(3):
+            shutil.copy(pictures / f"{name}.png", folder / f"{number}.png")
+    grid = tmp_path / "grid.jpg"
+    ran = run(
+        "camera_grid.py", tmp_path / "astronaut", tmp_path / "coffee", "--server", house.address, "--output", grid
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.count(" ended") == 2
+    picture = cv2.imread(str(grid))
+    assert picture.shape == (360, 1280, 3)
+    for tile in (picture[:, :640], picture[:, 640:]):
+        assert tile[:300].std() > 20, "a tile without a picture"
