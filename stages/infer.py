@@ -39,7 +39,7 @@ class Infer:
         self._plan = plan
         self._rows = rows.arrays
         self._outputs = outputs.arrays
-        model, config = _model_for(plan), session_config(plan)
+        model, config = model_for(plan), session_config(plan)
         self.session = Session(model, config)
         self._alone = self.session
         alone_threads = plan.run["alone_threads"]
@@ -143,7 +143,7 @@ _ARENA = {
 }
 
 
-def _model_for(plan: ModelPlan) -> str | bytes:
+def model_for(plan: ModelPlan) -> str | bytes:
     """The model as it is loaded: rewritten where its rows are pixels and its graph is to normalise them."""
     spec = plan.spec
     if not spec.preprocess:

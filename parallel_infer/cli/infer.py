@@ -23,7 +23,7 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", "
 SAME_FOR_ALL = (ServerUnavailable, Unauthorized, UnknownModel)  # errors that the next picture would get too
 
 
-def _read_options(_: click.Context, parameter: click.Parameter, values: Sequence[str]) -> dict[str, Any]:
+def read_options(_: click.Context, parameter: click.Parameter, values: Sequence[str]) -> dict[str, Any]:
     """KEY=VALUE pairs as a map; a value is JSON where it can be, otherwise text."""
     options: dict[str, Any] = {}
     for text in values:
@@ -49,7 +49,7 @@ def _read_options(_: click.Context, parameter: click.Parameter, values: Sequence
     "options",
     multiple=True,
     metavar="KEY=VALUE",
-    callback=_read_options,
+    callback=read_options,
     help="Any other option of the model's task, for example max_detections=10 or class_filter='[\"person\"]'.",
 )
 @click.option(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from parallel_infer.cli.infer import _read_options
+from parallel_infer.cli.infer import read_options
 from parallel_infer.cli.server_options import connected, server_options
 from parallel_infer.errors import ConfigError
 
@@ -54,7 +54,7 @@ _MS = 1000.0
     "options",
     multiple=True,
     metavar="KEY=VALUE",
-    callback=_read_options,
+    callback=read_options,
     help="Any other option of the model's task, for example max_detections=10.",
 )
 @click.option(

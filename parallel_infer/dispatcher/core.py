@@ -8,13 +8,13 @@ from parallel_infer.dispatcher.jobs import Job, JobState
 from parallel_infer.dispatcher.leasing import Leasing
 from parallel_infer.dispatcher.ledger import Ledger, Send
 from parallel_infer.dispatcher.policy import Policy
+from parallel_infer.dispatcher.recovery import Recovery
 from parallel_infer.dispatcher.served import Served
 from parallel_infer.dispatcher.workers import Lease, Pool, Worker
 from parallel_infer.errors import (
     DeadlineExceeded,
     Dropped,
     InferError,
-    Poison,
     ResourceUnavailable,
     ServerUnavailable,
     UnknownModel,
@@ -39,7 +39,6 @@ from parallel_infer.messages import (
 
 _LATE = "the deadline passed before the answer was ready"
 _PATIENCE = 5.0  # seconds that a worker may take to finish what an earlier dispatcher gave it
-_DEADLY = 2  # workers that a job may kill before it is poison
 
 
 class Core:
@@ -54,6 +53,7 @@ class Core:
         self.ledger = Ledger(send)
         # Lease numbers of two dispatchers of one run never meet.
         self.leasing = Leasing(self.ledger, first_lease)
+        self._recovery = Recovery(self.ledger, self.leasing)
         self.supervisor = b"supervisor"
         self.serving: dict[str, Served] = {}  # by name; `models` also has those being loaded and drained
         self.awaited: set[bytes] = set()  # workers of an earlier dispatcher that have not announced themselves
@@ -220,62 +220,7 @@ class Core:
         worker = self._remove_worker(name)
         if worker is None:
             return
-        for number, lease in enumerate(worker.leases.values()):
-            del self.leases[lease.number]
-            # An infer worker reports each batch at once: it had not begun the rest. The others hold reports back a
-            # moment, so that any of their leases may be the deadly one; alone, next time, it is found out.
-            if number == 0 or worker.stage != "infer":
-                for job in lease.jobs:
-                    job.deaths += 1
-            if worker.stage == "decode":
-                self._recover_decoding(lease)
-            elif worker.stage == "infer":
-                self._recover_batch(lease)
-            else:
-                self._recover_answers(lease)
-
-    def _recover_decoding(self, lease: Lease) -> None:
-        job = lease.jobs[0]
-        if self.ledger.decoding_ended(job):
-            self.ledger.free_row(job)
-            if job.deaths >= _DEADLY:
-                self._poison(job)
-            else:
-                lease.served.enqueue(job)
-
-    def _recover_batch(self, lease: Lease) -> None:
-        if lease.batch is not None:
-            lease.served.outputs.release(lease.batch.slot, lease.batch.generation)
-        for job in lease.jobs:
-            if not job.answered and job.deaths < _DEADLY:
-                job.state = JobState.READY
-                lease.served.ready[job.row] = job
-                continue
-            self.ledger.free_row(job)
-            if job.answered:
-                self.ledger.forget(job)
-            else:
-                self._poison(job)
-
-    def _recover_answers(self, lease: Lease) -> None:
-        batch = lease.batch
-        if batch is None:
-            return
-        for job, index in zip(lease.jobs, lease.positions, strict=True):
-            if not job.answered and job.deaths < _DEADLY:
-                job.state = JobState.INFERRED
-                # Alone, so that a job that kills its worker takes no other with it.
-                self.leasing.queue_share(lease.served, batch, [index])
-                continue
-            batch.jobs[index] = None
-            if job.answered:
-                self.ledger.forget(job)
-            else:
-                self._poison(job)
-        self.ledger.release_share(lease.served, batch)
-
-    def _poison(self, job: Job) -> None:
-        self.ledger.fail_freed(job, Poison.code, "two workers died while they worked on this request")
+        self._recovery.recover(worker)
 
     # --- models ------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,132 @@
+"""Admission: from a client's request to a job inside, its payload in a slot."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from parallel_infer import protocol
+from parallel_infer.channel import Link
+from parallel_infer.errors import BadInput, Poison, ResourceUnavailable, UnknownModel
+from parallel_infer.gateway.ingress import Ingress
+from parallel_infer.gateway.lending import Lending
+from parallel_infer.gateway.pending import Caller, Owed
+from parallel_infer.gateway.readiness import SyntheticJob, synthetic_job
+from parallel_infer.gateway.replies import KNOWN, Replies
+from parallel_infer.gateway.requests import admitted_kind
+from parallel_infer.gateway.shares import Share, Shares
+from parallel_infer.gateway.tally import UNNAMED
+from parallel_infer.messages import OWN_PRIORITY, Admit, AnswerFormat, ModelOpened, SlotRef, ToGateway
+
+
+class Admission:
+    """Lets jobs in while there is room, and no client more than its share."""
+
+    def __init__(
+        self,
+        link: Link[ToGateway],
+        replies: Replies,
+        ingress: Ingress,
+        lending: Lending,
+        models: Mapping[str, ModelOpened],
+        number: Callable[[], int],
+        max_payload: int,
+        timeout: float,
+    ) -> None:
+        self._link = link
+        self._replies = replies
+        self._ingress = ingress
+        self._lending = lending
+        self._models = models
+        self._number = number
+        self._max_payload = min(max_payload, ingress.largest)
+        self._timeout = timeout
+        self.shares = Shares()
+        self.unsent: list[SyntheticJob] = []  # that wait for a slot
+
+    def infer(self, request: protocol.Infer, caller: Caller, payload: Any) -> None:
+        """Admit a job. Raises InferError where it cannot be."""
+        opened = self._models.get(request.model)
+        if opened is None:
+            known = ", ".join(sorted(self._models)) or "none"
+            raise UnknownModel(f"no model {request.model!r} is served; served are: {known}")
+        if self._replies.pending.job_of(caller, request.id) is not None:
+            return  # sent again by a client that lost its connection; it will be answered once
+        now = time.monotonic()
+        kind = admitted_kind(request)
+        share = self.shares.of(caller.client, request.model, now)
+        try:
+            self.shares.check(share, request.model, opened.plan.queue_size)
+            ref = self._store(request, caller, payload, now, share)
+        except ResourceUnavailable:
+            self._replies.counts["rejected"] += 1
+            raise
+        admit = Admit(
+            self._number(),
+            request.model,
+            ref,
+            kind,
+            request.tensors,
+            bytes(request.options),
+            AnswerFormat.OBJECTS if request.format == "objects" else AnswerFormat.ARRAYS,
+            now,
+            now + (self._timeout if request.timeout is None else request.timeout),
+            request.priority,
+            f"{caller.client.hex()}/{request.source}" if request.drop == "latest" else "",
+        )
+        self._replies.tally.of(request.model).bytes_in += ref.size
+        self._replies.pending.add(Owed(caller, admit, share, source_name(request)))
+        self._link.send(admit)
+        if self._replies.tracing is not None:
+            self._replies.tracing.admitted(admit.job, now)
+
+    def _store(self, request: protocol.Infer, caller: Caller, payload: Any, now: float, share: Share) -> SlotRef:
+        if request.slot is not None:
+            return self._lending.ref(caller.client, request.slot, now)
+        size = len(payload) if payload is not None else 0
+        if not size:
+            raise BadInput("the payload is empty: send the picture's bytes as the second frame")
+        if size > self._max_payload:
+            raise BadInput(
+                f"the payload has {size} bytes; the server takes up to {self._max_payload} (option max_payload_mb)"
+            )
+        if self._replies.poison and self._replies.poison.knows(admitted_kind(request), request.model, payload.buffer):
+            raise Poison(KNOWN)
+        clients = self.shares.clients
+        ref = self._ingress.store(payload.buffer, size, share.slots, clients)
+        if ref is None:
+            among = f", or this client has its part among {clients}" if clients > 1 else ""
+            raise ResourceUnavailable(
+                f"every slot for payloads of {size} bytes is taken{among} (option shared_memory_mb); try again later"
+            )
+        return ref
+
+    def send_synthetic(self) -> None:
+        """Send the synthetic jobs there are slots for. The others wait for one: load is no fault."""
+        now = time.monotonic()
+        waiting, self.unsent = self.unsent, []
+        for job in waiting:
+            opened = self._models.get(job.model)
+            if opened is None:
+                job.settle(f"{UnknownModel.code}: it is served no more")
+                continue
+            kind, tensors, content = synthetic_job(opened)
+            ref = self._ingress.store(content, len(content)) if len(content) <= self._max_payload else None
+            if ref is None:
+                if now < job.until:
+                    self.unsent.append(job)
+                else:
+                    job.settle(f"{ResourceUnavailable.code}: no slot is free")
+                continue
+            admit = Admit(
+                *(self._number(), job.model, ref, kind, tensors, b"\x80", AnswerFormat.ARRAYS),
+                *(now, now + job.patience, OWN_PRIORITY, ""),
+            )
+            self._replies.pending.add(Owed(Caller(job.check, b"", 0, job.number), admit))
+            self._link.send(admit)
+
+
+def source_name(request: protocol.Infer) -> str:
+    """The live source a frame belongs to, as its client calls it; "" for a picture that belongs to none."""
+    return request.source or (UNNAMED if request.drop == "latest" else "")

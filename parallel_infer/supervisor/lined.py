@@ -1,0 +1,89 @@
+"""One version of one model in the lineup, and a model file that is being looked into."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from parallel_infer.config import ModelConfig
+from parallel_infer.messages import ModelPlan
+from parallel_infer.process import Process
+from parallel_infer.ring import Ring
+from parallel_infer.supervisor.crew import Place
+
+
+class ModelState(Enum):
+    """Where a model is."""
+
+    LOADING = "loading"
+    READY = "ready"
+    DEGRADED = "degraded"  # some of its instances are down
+    UNAVAILABLE = "unavailable"  # its instances keep dying
+    CLOSING = "closing"  # takes no more jobs
+
+
+@dataclass
+class Lined:
+    """One version of one model."""
+
+    plan: ModelPlan
+    config: ModelConfig
+    places: list[Place] = field(default_factory=list)
+    rings: list[Ring] = field(default_factory=list)
+    serving: bool = False
+    closing: bool = False
+    failed: bool = False  # its instances keep dying
+    query: int | None = None  # the client's request that waits for this
+
+    @property
+    def state(self) -> ModelState:
+        """Where it is."""
+        if self.closing:
+            return ModelState.CLOSING
+        if self.failed:
+            return ModelState.UNAVAILABLE
+        if not self.serving:
+            return ModelState.LOADING
+        return ModelState.READY if all(place.up for place in self.places) else ModelState.DEGRADED
+
+    @property
+    def provider(self) -> str:
+        """What runs it, as the first instance that is up says."""
+        for place in self.places:
+            if place.process is not None and "provider" in place.process.facts:
+                return str(place.process.facts["provider"])
+        return ""
+
+    def create_rings(self) -> None:
+        """Create and reserve its segments. Raises ConfigError, with nothing left, when memory is short."""
+        for spec in (self.plan.rows, self.plan.outputs):
+            self.rings.append(Ring.create(spec))
+
+    def remove_rings(self) -> None:
+        """Remove its segments; nobody may use them any more."""
+        for ring in self.rings:
+            ring.close()
+            ring.unlink()
+        self.rings.clear()
+
+    def facts(self) -> dict[str, Any]:
+        """For the status."""
+        return {
+            "name": self.plan.name,
+            "version": self.plan.version,
+            "state": self.state.value,
+            "provider": self.provider,
+            "memory": self.plan.rows.size + self.plan.outputs.size,
+        }
+
+
+@dataclass
+class Probing:
+    """A model file that is being looked into."""
+
+    name: str
+    config: ModelConfig
+    process: Process
+    deadline: float
+    query: int | None
