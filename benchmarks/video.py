@@ -5,15 +5,20 @@
 First four 720p sources of 25 frames per second with the shipped detector, which may well be too slow for all: age of
 results, frames answered and dropped per source, and each source's part of a fair share. Then one 1080p source of 30
 frames per second with the shipped classifier: how many frames are lost. The sources are recordings made from the
-shipped pictures (moving crops) that play like cameras.
+shipped pictures (moving crops) that play like cameras. Last the same 1080p source beside another client that keeps 32
+pictures in flight through the detector: does a flood cost a live stream its frames?
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import multiprocessing
 import sys
 import tempfile
+from collections.abc import Iterator
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +28,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.machine import print_header
+from parallel_infer import Client
 from parallel_infer.local_server import local_server
 from parallel_infer.video import Change, Source, SourceKind, SourceState, Streams
 
@@ -71,8 +77,33 @@ def watch(paths: list[Path], model: str, address: str) -> dict[str, Any]:
     }
 
 
+def flood(address: str, running: Event, done: Event) -> None:
+    """Keep 32 pictures in flight through the detector until `done`."""
+    pictures = [cv2.imencode(".jpg", cv2.imread(str(path)))[1].tobytes() for path in sorted(PICTURES.glob("*.png"))]
+    with Client(address, timeout=60) as client:
+        while not done.is_set():
+            client.infer_many("detector", pictures * 32, in_flight=32, errors="return")
+            running.set()
+
+
+@contextlib.contextmanager
+def flooded(address: str) -> Iterator[None]:
+    """A flood, under way, from a process of its own."""
+    spawn = multiprocessing.get_context("spawn")
+    running, done = spawn.Event(), spawn.Event()
+    process = spawn.Process(target=flood, args=(address, running, done))
+    process.start()
+    try:
+        if not running.wait(60):
+            raise SystemExit("the flood did not begin within a minute")
+        yield
+    finally:
+        done.set()
+        process.join()
+
+
 def measure(seconds: float, options: list[str]) -> dict[str, Any]:
-    """Both figures, each with a server of its own."""
+    """All figures, each with a server of its own."""
     with tempfile.TemporaryDirectory(prefix="pi-bench-") as folder:
         many = [Path(folder) / f"camera-{number}.mp4" for number in range(SOURCES)]
         for number, path in enumerate(many):
@@ -83,6 +114,10 @@ def measure(seconds: float, options: list[str]) -> dict[str, Any]:
             figures = {"4 x 720p at 25 fps, detector": watch(many, "detector", server.address)}
         with local_server("--model", "classifier=zoo:classifier", *options) as server:
             figures["1 x 1080p at 30 fps, classifier"] = watch([one], "classifier", server.address)
+        both = ("--model", "classifier=zoo:classifier", "--model", "detector=zoo:detector")
+        with local_server(*both, *options) as server, flooded(server.address):
+            name = "1 x 1080p at 30 fps, classifier, beside 32 in flight through the detector"
+            figures[name] = watch([one], "classifier", server.address)
     return figures
 
 
