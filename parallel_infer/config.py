@@ -74,7 +74,7 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     queue_size: Count = 256  # jobs of one model that wait for decoding
     instances: Annotated[int, Meta(ge=0, le=64)] = 0  # infer workers per model; 0: chosen for the machine
     threads: Annotated[int, Meta(ge=0, le=256)] = 0  # of ONNX Runtime, per instance; 0: chosen for the machine
-    alone_threads: Annotated[int, Meta(ge=0, le=256)] = 0  # of a batch that has the machine to itself
+    alone_threads: Annotated[int, Meta(ge=0, le=256)] = 0  # of a picture that has the machine to itself
     decode: Literal["exact", "fast"] = "exact"
     uint8_rows: bool = True  # normalise inside the graph where it allows it: rows four times smaller
     max_output_mb: Annotated[float, Meta(gt=0, le=4096)] = 16.0

@@ -42,7 +42,7 @@ SERVER_MEANINGS: dict[str, str] = {
     "queue_size": "Most jobs of one model that wait for decoding; further ones are refused with RESOURCE_UNAVAILABLE.",
     "instances": "Infer workers per model: copies of the model that run side by side. 0: chosen for the machine.",
     "threads": "Threads of ONNX Runtime per instance. 0: chosen for the machine.",
-    "alone_threads": "Threads for a batch that has the machine to itself; more than `threads` takes a second session "
+    "alone_threads": "Threads for a picture that has the machine to itself; more than `threads` takes a second session "
     "per instance. 0: chosen for the machine, and as many as `threads` where those are given.",
     "decode": "exact decodes every picture in full; fast lets JPEG pictures be decoded at reduced size where the "
     "model's input is much smaller.",

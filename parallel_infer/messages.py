@@ -382,7 +382,7 @@ class InferLease(Struct, frozen=True, array_like=True, tag=41):
     lease: int
     rows: tuple[int, ...]
     slot: int
-    alone: bool  # nothing else is computed now, or will be soon
+    alone: bool  # one row, and nothing else is computed now or will be soon
 
 
 class PostJob(Struct, frozen=True, array_like=True):

@@ -55,13 +55,15 @@ class Infer:
         """Run batches of one and of the largest size; seconds by size. No slot is claimed by anybody yet."""
         seconds = {}
         largest = self._plan.max_batch
-        for size in (largest,) if self._plan.fixed_batch else sorted({1, largest}):
+        sizes = [largest] if self._plan.fixed_batch else sorted({1, largest})
+        for size in sizes:
             inputs = {name: array[:size] for name, array in self._gathered.items()}
             for _ in range(_WARM_UPS):
                 started = time.monotonic()
                 self.session.run(inputs)
                 seconds[size] = time.monotonic() - started
-                self._alone.run(inputs)
+        for _ in range(_WARM_UPS):  # never a larger batch: its memory would be kept twice
+            self._alone.run({name: array[: sizes[0]] for name, array in self._gathered.items()})
         return seconds
 
     def close(self) -> None:
@@ -72,7 +74,7 @@ class Infer:
     def run(self, rows: tuple[int, ...], slot: int, alone: bool = False) -> Ran:
         """Run the model on these rows into this output slot; a row that fails does not fail the others.
 
-        `alone`: nothing else needs the cores, so this run may have more of them.
+        `alone`: one row, and nothing else needs the cores, so that this run may have more of them.
         """
         session = self._alone if alone else self.session
         gathered, inputs = self._inputs(rows)

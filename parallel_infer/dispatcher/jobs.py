@@ -77,7 +77,7 @@ class Batch:
         self.size = len(jobs)
         self.slot = slot
         self.generation = generation
-        self.alone = False  # had the cores to itself
+        self.alone = False  # one job that had the cores to itself
         self.inferred = 0.0
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.leases = 0  # postprocess leases and queued shares that still need the slot

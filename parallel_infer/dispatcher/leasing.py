@@ -140,14 +140,14 @@ class Leasing:
         if slot is None:
             return
         batch = Batch(jobs, slot, served.outputs.generation(slot))
-        batch.alone = self._has_all_cores()
+        batch.alone = len(jobs) == 1 and self._has_all_cores()
         for job in jobs:
             job.state = JobState.INFERRING
         lease = self._lease(worker, served, jobs, batch, served.policy.expected(len(jobs)), now)
         self._ledger.send(worker.name, InferLease(lease.number, tuple(job.row for job in jobs), slot, batch.alone))
 
     def _has_all_cores(self) -> bool:
-        """Whether what is handed out now has the cores to itself: no model computes, and nothing is on its way."""
+        """Whether a job that is handed out now has the cores to itself: no model computes, nothing is on its way."""
         return not any(
             served.queued or served.decoding or served.ready or any(w.leases for w in served.instances.values())
             for served in self.models.values()
