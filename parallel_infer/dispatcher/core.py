@@ -96,6 +96,10 @@ class Core:
             served.counts["rejected"] += 1
             limit = f"({served.plan.queue_size} jobs; option queue_size)"
             return ResourceUnavailable.code, f"the queue of {served.name!r} is full {limit}; try again later"
+        if message.priority < OWN_PRIORITY and served.is_hopeless(message, now):
+            served.counts["rejected"] += 1
+            wait = f"{served.jobs} jobs, about {served.jobs * served.pace:.1f} s of work, come first"
+            return ResourceUnavailable.code, f"{wait}: the request would miss its deadline; try again later"
         return None
 
     def cancel(self, number: int) -> None:
@@ -149,7 +153,7 @@ class Core:
         if lease is None or lease.batch is None:
             return
         served, batch = lease.served, lease.batch
-        served.ran(batch, message.seconds, message.gathered)
+        served.ran(batch, message.seconds, message.gathered, now)
         batch.inferred = message.started + message.seconds
         batch.shapes = message.shapes
         failed = {row.index: row for row in message.failed}

@@ -9,10 +9,12 @@ from itertools import count
 from parallel_infer.dispatcher.jobs import Batch, Job, JobState
 from parallel_infer.dispatcher.policy import Policy
 from parallel_infer.dispatcher.workers import Worker
-from parallel_infer.messages import ModelPlan
+from parallel_infer.messages import Admit, ModelPlan
 from parallel_infer.ring import Slots
 
 _SLACK = 64  # answered jobs that may stand in a queue
+_LEARN = 0.2  # weight of a new measurement
+_MARGIN = 1.1  # how much longer jobs may take than lately, before one that seems to be in time is late
 _SUSPECT_BATCH = 1  # a job that may have killed a worker runs alone
 
 
@@ -35,20 +37,39 @@ class Served:
         self.jobs = 0  # in the house
         self.share = 0.0  # seconds of CPU stages used, divided by the weight: the fair order's clock
         self.decode_seconds = 0.002  # usual, learned
+        self.pace = 0.0  # seconds per job while others wait, learned; 0: not known
+        self._ran_at = 0.0  # when a batch was last done
+        self._backlog = False  # whether jobs waited then
         self.counts: Counter[str] = Counter()
         self.batch_sizes: Counter[int] = Counter()
         self._queue: list[tuple[int, float, int, Job]] = []
         self._sequence = count()
 
-    def ran(self, batch: Batch, seconds: float, gathered: int) -> None:
+    def ran(self, batch: Batch, seconds: float, gathered: int, now: float) -> None:
         """Count a batch and learn from it; not from one that had the cores to itself, which is another time."""
         size = batch.size
         if not batch.alone:
             self.policy.observe(size, seconds)
+        if self._ran_at and self._backlog:
+            pace = (now - self._ran_at) / size
+            self.pace += _LEARN * (pace - self.pace) if self.pace else pace
+        self._ran_at, self._backlog = now, bool(self.queued or self.ready)
         self.counts["batches"] += 1
         self.counts["rows"] += size
         self.counts["gathered"] += gathered
         self.batch_sizes[size] += 1
+
+    def is_hopeless(self, message: Admit, now: float) -> bool:
+        """Whether a new job would only wait for its deadline, as fast as jobs were done lately.
+
+        What is refused at once costs nobody anything. Let in, it would push others past their deadlines.
+        """
+        slack = (message.deadline - now) / _MARGIN
+        if not self.pace or self.queued <= self.plan.max_batch or self.jobs * self.pace <= slack:
+            return False
+        ours = -message.priority, message.deadline
+        before = sum(1 for entry in self._queue if entry[:2] <= ours and entry[3].state == JobState.QUEUED)
+        return (self.jobs - self.queued + before) * self.pace > slack
 
     def enqueue(self, job: Job) -> None:
         """Queue a job behind those of higher priority or earlier deadline."""

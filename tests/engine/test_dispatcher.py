@@ -529,3 +529,38 @@ def test_a_batch_is_not_alone_while_others_are_on_their_way():
     assert not lease.alone
     rig.run_dry()
     rig.check_drained()
+
+
+def backlogged(rig: Rig, seconds: float) -> FakeWorker:
+    """A model with twenty jobs in its queue that has taken so many seconds for each job lately."""
+    infer, decoder = crew(rig)
+    for _ in range(30):
+        rig.admit(timeout=1000.0)
+    for _ in range(8):
+        rig.pump()
+        while decoder.leases:
+            rig.finish(decoder)
+            rig.pump()
+        rig.pass_time(seconds * len(rig.jobs_of(infer)[0]))
+        rig.finish(infer)
+    while rig.core.models["m"].queued < 20:
+        rig.admit(timeout=1000.0)
+        rig.pump()
+    return infer
+
+
+def test_a_job_that_would_only_miss_its_deadline_is_refused_at_once():
+    rig = Rig(plan())
+    backlogged(rig, 0.1)
+    hopeless, patient, urgent = rig.admit(timeout=1.0), rig.admit(timeout=60.0), rig.admit(timeout=1.5, priority=5)
+    assert codes(rig) == {hopeless: "RESOURCE_UNAVAILABLE"}
+    assert "would miss its deadline" in rig.refused[hopeless].text
+    assert {patient, urgent} <= set(rig.core.jobs)
+
+
+def test_nothing_is_refused_for_its_deadline_while_the_queue_is_short():
+    rig = Rig(plan())
+    backlogged(rig, 0.1)
+    rig.run_dry()
+    job = rig.admit(timeout=0.05)
+    assert job not in rig.refused
