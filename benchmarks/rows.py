@@ -2,8 +2,8 @@
 
     python benchmarks/rows.py [--models detector,classifier,...] [--provider cpu] [--rounds 100]
 
-One thread, batches of one, a 1280x720 frame; both ways alternate. `row` is the time from frame to row, `run` that of the
-session; the shared memory of a row is what it takes four times less of.
+One thread, batches of one, a 1280x720 frame; both ways alternate. `row` is the time from frame to row, `run` that of
+the session, KB the shared memory of a row.
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ class Level(Struct, frozen=True, kw_only=True):
     errors: dict[str, int]  # by code
     latency_ms: dict[str, float]  # p50, p90, p99, mean, max, of the client; empty without answers
     batch: float  # mean rows per run of the model
+    gathered: float = 0.0  # share of rows that had to be copied together for their batch
     times_ms: dict[str, float]  # mean per stage and wait, and the rest
     stages: dict[str, float]  # utilisation of each stage's workers, 0 to 1
     processes: dict[str, float]  # cores that each process of the server used; empty where it is elsewhere
@@ -113,6 +114,7 @@ def level_of(order: Order, records: Sequence[Record], use: Use, cores: int, with
         errors=errors,
         latency_ms=latencies,
         batch=_mean_batch(table),
+        gathered=use.gathered,
         times_ms=_times(table),
         stages=use.stages,
         processes=use.processes,

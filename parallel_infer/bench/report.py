@@ -89,7 +89,7 @@ def _details(level: Level) -> Iterator[str]:
     if level.errors:
         yield f"errors: {_errors(level)}"
     if level.times_ms:
-        yield f"batches: {level.batch:.1f} on average"
+        yield f"batches: {level.batch:.1f} on average, {level.gathered:.1%} of the rows copied together"
         yield "mean times: " + ", ".join(f"{name.replace('_', ' ')} {ms:.2f} ms" for name, ms in level.times_ms.items())
     if level.stages:
         yield "workers busy: " + ", ".join(f"{name} {share:.0%}" for name, share in level.stages.items())

@@ -7,7 +7,7 @@ import os
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from parallel_infer.client import Client
 from parallel_infer.errors import InferError
@@ -23,6 +23,7 @@ class Busy(NamedTuple):
     moment: float
     stages: dict[str, tuple[float, int]]  # by stage: seconds its workers were busy since they started, and workers
     processes: dict[str, float]  # by name: seconds of processor time since it started
+    rows: tuple[int, int] = (0, 0)  # of the model: in all batches, and copied together for them
 
 
 class Use(NamedTuple):
@@ -30,14 +31,17 @@ class Use(NamedTuple):
 
     stages: dict[str, float]  # of the time of a stage's workers, 0 to 1
     processes: dict[str, float]  # of one core, so a process of several threads may be above 1
+    gathered: float = 0.0  # of the rows: those copied together for their batch
 
 
 def look(client: Client, model: str, processes: list[int]) -> Busy:
     """The server now. `processes` are its process ids where it runs on this machine, else empty."""
     stages: dict[str, tuple[float, int]] = {}
+    rows = 0, 0
     with contextlib.suppress(InferError, KeyError, TypeError):  # overloaded, or a server that says other things
-        stages = _stages(client.status()["workers"], model)
-    return Busy(time.monotonic(), stages, _processor_seconds(processes))
+        status = client.status()
+        stages, rows = _stages(status["workers"], model), _rows(status["models"], model)
+    return Busy(time.monotonic(), stages, _processor_seconds(processes), rows)
 
 
 def between(first: Busy, second: Busy) -> Use:
@@ -53,7 +57,13 @@ def between(first: Busy, second: Busy) -> Use:
         for name, spent in second.processes.items()
         if spent >= first.processes.get(name, float("inf"))
     }
-    return Use(stages, processes)
+    batched, gathered = (after - before for before, after in zip(first.rows, second.rows, strict=True))
+    return Use(stages, processes, gathered / batched if batched > 0 else 0.0)
+
+
+def _rows(models: dict[str, dict[str, Any]], model: str) -> tuple[int, int]:
+    versions = [facts for key, facts in models.items() if facts.get("name", key) == model]
+    return sum(facts["batched_rows"] for facts in versions), sum(facts["gathered_rows"] for facts in versions)
 
 
 def _stages(workers: dict[str, dict[str, object]], model: str) -> dict[str, tuple[float, int]]:
