@@ -29,7 +29,8 @@ GRACE = 0.25  # seconds the server's own DEADLINE_EXCEEDED has to arrive
 _COPY_BELOW = 65536  # bytes; sending without a copy costs a hand-over between threads
 # As plain numbers: zmq's flags are enums, and combining those takes longer than sending.
 _NOW, _MORE = int(zmq.DONTWAIT), int(zmq.DONTWAIT | zmq.SNDMORE)
-_EVENTS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+_STRANGE = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+_EVENTS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH | _STRANGE
 _ENCODE = msgspec.msgpack.Encoder().encode
 _DECODE = msgspec.msgpack.Decoder(Reply).decode
 
@@ -51,6 +52,7 @@ class Connection:
         self._patience = -1  # RCVTIMEO as it is set, in ms
         self._handshakes = 0
         self._refused: Unauthorized | None = None
+        self._strange = False  # somebody listens, but the handshake fails
         self._complaint = ""  # what the server said about a request that it could not attribute
         try:
             connect(self.socket, address)
@@ -253,6 +255,9 @@ class Connection:
             self._refused = Unauthorized(f"The server at {self.address.endpoint} does not know this key")
             self.fail_all(self._refused)
             return
+        self._strange = bool(event & _STRANGE)
+        if self._strange:
+            return
         self._refused = None
         self._handshakes += 1
         if self._handshakes > 1:
@@ -294,6 +299,11 @@ class Connection:
         said = f" It said: {self._complaint}." if self._complaint else ""
         if pending.sent:
             text = f"The server at {self.address.endpoint} has not answered within {pending.timeout:g} s."
+        elif self._strange:
+            text = (
+                f"Somebody listens at {self.address.endpoint}, but no handshake succeeds (tried for "
+                f"{pending.timeout:g} s). Does the server ask for a key (key=), or is its own key another one?"
+            )
         else:
             text = f"Nobody listens at {self.address.endpoint} (waited {pending.timeout:g} s). Is the server running?"
         return ServerUnavailable(f"{text}{said} A larger timeout= waits longer.")
