@@ -18,7 +18,7 @@ from parallel_infer.client.pending import Outcome, Pending
 from parallel_infer.client.requests import job_of
 from parallel_infer.errors import InferError, ResourceUnavailable
 
-_PAUSE = 0.002  # seconds before a closed loop sends again after a refusal: clients that hammer measure themselves
+_PAUSE = 0.02  # seconds before a closed loop sends again after a refusal: clients that hammer measure themselves
 _NAP = 0.0002  # seconds between looks at the socket when a job is nearly due
 _NEAR = 0.002  # seconds; the socket's own timeout counts in milliseconds
 _STRAGGLERS = 1.0  # seconds beyond its timeout that a job's outcome is waited for

@@ -107,12 +107,30 @@ class Leasing:
             spare = [w for w in workers if 0 < len(w.leases) < _CREDIT]
             if not idle and not spare:
                 return
+            self._drop_late(served, not idle, now)
+            if not served.ready:
+                return
             decision = served.policy.decide(self._situation(served, len(idle), len(spare), now))
             if isinstance(decision, Wait):
                 if decision.seconds != math.inf:
                     self.look_again[served.key] = now + decision.seconds
                 return
             self._start_batch(served, (idle or spare)[0], decision.size, now)
+
+    def _drop_late(self, served: Served, behind: bool, now: float) -> None:
+        """While others wait: answer ready jobs that would be late even in the next batch, so that it is not wasted.
+
+        `behind`: it comes behind a batch that is under way.
+        """
+        if len(served.ready) <= served.policy.target:
+            return
+        run = served.policy.expected(served.policy.target)
+        limit = now + (2 * run if behind else run)
+        for job in [job for job in served.ready.values() if job.admit.deadline < limit]:
+            del served.ready[job.row]
+            self._ledger.free_row(job)
+            job.state = JobState.GONE
+            self._ledger.expire(job, "the deadline would have passed before the answer was ready")
 
     def _situation(self, served: Served, idle: int, spare: int, now: float) -> Situation:
         oldest = next(iter(served.ready.values()))

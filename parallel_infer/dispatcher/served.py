@@ -64,8 +64,8 @@ class Served:
 
         What is refused at once costs nobody anything. Let in, it would push others past their deadlines.
         """
-        slack = (message.deadline - now) / _MARGIN
-        if not self.pace or self.queued <= self.plan.max_batch or self.jobs * self.pace <= slack:
+        slack = (message.deadline - now) / _MARGIN - self.policy.expected(1)
+        if not self.pace or self.jobs <= self.plan.instances * self.plan.max_batch or self.jobs * self.pace <= slack:
             return False
         ours = -message.priority, message.deadline
         before = sum(1 for entry in self._queue if entry[:2] <= ours and entry[3].state == JobState.QUEUED)

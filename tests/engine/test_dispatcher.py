@@ -531,28 +531,33 @@ def test_a_batch_is_not_alone_while_others_are_on_their_way():
     rig.check_drained()
 
 
-def backlogged(rig: Rig, seconds: float) -> FakeWorker:
-    """A model with twenty jobs in its queue that has taken so many seconds for each job lately."""
+def backlogged(rig: Rig, seconds: float) -> None:
+    """A model with twenty jobs of priority 1 in its queue that has taken so many seconds for each job lately."""
     infer, decoder = crew(rig)
-    for _ in range(30):
-        rig.admit(timeout=1000.0)
     for _ in range(8):
+        while rig.core.models["m"].queued < 20:
+            rig.admit(priority=1)
         rig.pump()
         while decoder.leases:
             rig.finish(decoder)
             rig.pump()
         rig.pass_time(seconds * len(rig.jobs_of(infer)[0]))
         rig.finish(infer)
-    while rig.core.models["m"].queued < 20:
-        rig.admit(timeout=1000.0)
         rig.pump()
-    return infer
+        for worker in rig.workers.values():
+            if worker.stage == "postprocess" and worker.leases:
+                rig.finish(worker)
+    while rig.core.models["m"].queued < 20:
+        rig.admit(priority=1)
 
 
 def test_a_job_that_would_only_miss_its_deadline_is_refused_at_once():
     rig = Rig(plan())
     backlogged(rig, 0.1)
-    hopeless, patient, urgent = rig.admit(timeout=1.0), rig.admit(timeout=60.0), rig.admit(timeout=1.5, priority=5)
+    served = rig.core.models["m"]
+    wait = served.jobs * served.pace
+    hopeless, patient = rig.admit(timeout=0.9 * wait), rig.admit(timeout=3 * wait)
+    urgent = rig.admit(timeout=0.9 * wait, priority=5)
     assert codes(rig) == {hopeless: "RESOURCE_UNAVAILABLE"}
     assert "would miss its deadline" in rig.refused[hopeless].text
     assert {patient, urgent} <= set(rig.core.jobs)
@@ -564,3 +569,34 @@ def test_nothing_is_refused_for_its_deadline_while_the_queue_is_short():
     rig.run_dry()
     job = rig.admit(timeout=0.05)
     assert job not in rig.refused
+
+
+def test_what_is_decoded_but_would_be_late_makes_room_for_what_is_not():
+    rig = Rig(plan(max_batch=2, rows=8, outputs=2))
+    infer, decoder = crew(rig)
+    for _ in range(4):  # a batch of two is known to take a second
+        rig.admit()
+        rig.admit()
+        rig.pump()
+        while decoder.leases:
+            rig.finish(decoder)
+            rig.pump()
+        rig.pass_time(1.0)
+        while infer.leases:
+            rig.finish(infer, 1.0)
+            rig.pump()
+    rig.run_dry()
+    first = [rig.admit() for _ in range(2)]
+    late = [rig.admit(timeout=1.5) for _ in range(2)]
+    fine = [rig.admit(timeout=30.0) for _ in range(4)]
+    for _ in range(20):
+        rig.pump()
+        if decoder.leases:
+            rig.finish(decoder)
+    rig.pass_time(1.0)
+    rig.finish(infer, 1.0)
+    rig.pump()
+    assert codes(rig) == {late[0]: "DEADLINE_EXCEEDED", late[1]: "RESOURCE_UNAVAILABLE"}
+    rig.run_dry()
+    assert {*first, *fine} <= set(rig.answered)
+    rig.check_drained()
