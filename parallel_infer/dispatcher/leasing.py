@@ -122,7 +122,7 @@ class Leasing:
 
         `behind`: it comes behind a batch that is under way.
         """
-        if len(served.ready) <= served.policy.target:
+        if len(served.ready) + served.queued + served.decoding <= served.policy.target:
             return
         run = served.policy.expected(served.policy.target)
         limit = now + (2 * run if behind else run)
