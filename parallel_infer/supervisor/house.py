@@ -265,7 +265,7 @@ class House:
             self._door_opened = True
             self._lineup.serve_all()
             self._open_door()
-        else:
+        elif self._door_opened:
             self._lineup.instance_up(place)
         self.report()
 

@@ -107,6 +107,7 @@ class Lineup:
         """Everything is up for the first time."""
         for lined in self._models.values():
             self._serve(lined)
+            self._log_served(lined)
 
     def introduce(self) -> None:
         """Tell a new dispatcher what is served."""
@@ -134,7 +135,7 @@ class Lineup:
         if not lined.serving and all(other.up for other in lined.places):
             self._serve(lined)
             self._gateway.send(ModelOpened(lined.plan, lined.provider))
-            log.info("model %s is served: version %d on %s", lined.plan.name, lined.plan.version, lined.provider)
+            self._log_served(lined)
             self._tell(lined.query, lined.facts())
 
     def instance_failed(self, place: Place, why: str) -> bool:
@@ -233,6 +234,10 @@ class Lineup:
                 older.closing = True
         lined.serving = True
         self._dispatcher.send(OpenModel(lined.plan))
+
+    @staticmethod
+    def _log_served(lined: Lined) -> None:
+        log.info("model %s is served: version %d on %s", lined.plan.name, lined.plan.version, lined.provider)
 
     def _load(self, name: str, config: ModelConfig, query: int | None) -> None:
         if any(p.name == name for p in self._probes) or any(

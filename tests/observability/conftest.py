@@ -20,6 +20,8 @@ decode_workers = 1
 postprocess_workers = 1
 shared_memory_mb = 64
 {more}
+instances = 1
+
 [models.pair]
 path = "{{models}}/pair.onnx"
 """

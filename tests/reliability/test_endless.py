@@ -10,13 +10,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from parallel_infer import Client
-from parallel_infer.errors import DeadlineExceeded, ModelRejected, Poison
+from parallel_infer.errors import DeadlineExceeded, Poison
 from parallel_infer.local_server import local_server
 from tests.engine.serving import eventually
 
 
-def endless(path: Path, *, always: bool) -> Path:
-    """y = x [batch, 1] doubled for as long as x is above 0, or `always`."""
+def endless(path: Path) -> Path:
+    """y = x [batch, 1], doubled for ever where x is a million."""
     body = helper.make_graph(
         [helper.make_node("Identity", ["going"], ["goes_on"]), helper.make_node("Add", ["v", "v"], ["v_next"])],
         "body",
@@ -36,7 +36,7 @@ def endless(path: Path, *, always: bool) -> Path:
         helper.make_node("Loop", ["turns", "going", "x"], ["y"], body=body),
     ]
     constants = [
-        numpy_helper.from_array(np.array(-1.0 if always else 0.0, np.float32), "bound"),
+        numpy_helper.from_array(np.array(999_999.0, np.float32), "bound"),
         numpy_helper.from_array(np.array(2**62, np.int64), "turns"),
     ]
     given = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 1])
@@ -50,20 +50,17 @@ def row(value: float) -> dict[str, np.ndarray]:
     return {"x": np.full((1, 1), value, np.float32)}
 
 
-def test_a_run_without_end_is_stopped_and_the_others_serve_on(tmp_path, zoo, pictures):
-    model = endless(tmp_path / "endless.onnx", always=False)
+def test_a_run_without_end_is_stopped_and_the_others_serve_on(tmp_path, pictures):
+    model = endless(tmp_path / "endless.onnx")
     options = ["--model", f"endless={model}", "--model", "classifier=zoo:classifier", "--provider", "cpu"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PARALLEL_INFER_STAGE_LIMIT_MS", "500")
         with local_server(*options) as server, Client(server.address, timeout=60) as client:
-            stuck = client.submit("endless", row(1.0))
-            late = client.submit("endless", row(2.0), timeout=0.3)
+            stuck = client.submit("endless", row(1e6))
+            late = client.submit("endless", row(2e6), timeout=0.3)
             for answer in client.infer_many("classifier", [pictures / "coffee.png"] * 8):
                 assert len(answer.names) > 0
             assert isinstance(late.exception(60), DeadlineExceeded)
             assert isinstance(stuck.exception(60), Poison)
             eventually(lambda: client.status()["processes"]["infer-endless-0"]["state"] == "up")
-            np.testing.assert_array_equal(client.infer("endless", row(-1.0)).tensors["y"], [[-1.0]])
-            with pytest.raises(ModelRejected, match="did not finish"):
-                client.load("always", endless(tmp_path / "always.onnx", always=True), timeout=60)
-            assert [found["name"] for found in client.models()] == ["endless", "classifier"]
+            np.testing.assert_array_equal(client.infer("endless", row(-1.0)).tensors["y"], [-1.0])
