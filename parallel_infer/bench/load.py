@@ -18,7 +18,7 @@ from parallel_infer.client.pending import Outcome, Pending
 from parallel_infer.client.requests import job_of
 from parallel_infer.errors import InferError, ResourceUnavailable
 
-_PAUSE = 0.02  # seconds before a closed loop sends again after a refusal: clients that hammer measure themselves
+_PATIENCE = 0.1  # seconds until a closed loop whose jobs were refused tries one more: hammering measures the client
 _NAP = 0.0002  # seconds between looks at the socket when a job is nearly due
 _NEAR = 0.002  # seconds; the socket's own timeout counts in milliseconds
 _STRAGGLERS = 1.0  # seconds beyond its timeout that a job's outcome is waited for
@@ -34,7 +34,8 @@ class Load:
         self._payloads = itertools.cycle(payloads)
         self._notes = Notes()
         self._in_flight = 0
-        self._resume = 0.0
+        self._window = order.in_flight  # closed loop: how many the server has room for, as far as is known
+        self._grow_at = 0.0
 
     def run(self) -> Record:
         """Sends from `begin` to `end`, then waits for what is still on its way."""
@@ -51,9 +52,11 @@ class Load:
 
     def _closed_loop(self) -> None:
         while (now := time.monotonic()) < self._order.end:
-            while self._in_flight < self._order.in_flight and now >= self._resume:
+            if self._window < self._order.in_flight and now >= self._grow_at:
+                self._window, self._grow_at = self._window + 1, now + _PATIENCE
+            while self._in_flight < self._window:
                 self._send(time.monotonic())
-            self._connection.receive(_PAUSE if now < self._resume else None)
+            self._connection.receive(_PATIENCE if self._window < self._order.in_flight else None)
 
     def _open_loop(self) -> None:
         for due in self._moments():
@@ -92,7 +95,7 @@ class Load:
         self._in_flight -= 1
         now, due = time.monotonic(), pending.deadline - pending.timeout
         if isinstance(outcome, ResourceUnavailable):
-            self._resume = now + _PAUSE
+            self._window, self._grow_at = max(1, self._in_flight), now + _PATIENCE
         if self._counts(now) and not isinstance(outcome, InferError):
             self._notes.arrival()
         if not self._counts(due if self._order.rate else now):
