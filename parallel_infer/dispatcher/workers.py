@@ -14,7 +14,7 @@ _AHEAD = 0.002  # seconds of work a worker may hold, so that it never waits for 
 _DEPTH = (2, 32)  # leases a worker may hold
 _GRACE = 0.4  # seconds after a job's deadline until its worker counts as hung
 _SLOW = 10.0  # times the usual work time that a lease may take before its worker counts as hung
-_SLOW_FLOOR = 1.0  # seconds
+_SLOW_FLOOR = 0.85  # seconds
 _PATIENCE = 5.0  # seconds after which the usual work time alone decides, however far off the deadline is
 
 
