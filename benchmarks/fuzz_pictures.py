@@ -10,6 +10,7 @@ server amid good ones. Good ones must be answered; gateway and dispatcher must n
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import sys
 import time
@@ -28,7 +29,7 @@ from parallel_infer.errors import InferError
 from parallel_infer.local_server import local_server
 
 PICTURE = Path(__file__).resolve().parents[1] / "parallel_infer" / "zoo" / "pictures" / "coffee.png"
-FORMATS = (".jpg", ".png", ".webp", ".bmp", ".tiff", ".gif")
+FORMATS = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "bmp": ".bmp", "tiff": ".tiff", "gif": ".gif"}
 MOST_PIXELS = "1000000"
 GOOD_EVERY = 50  # one good picture among so many
 CHUNK = 2000
@@ -37,7 +38,7 @@ CHUNK = 2000
 def samples() -> list[bytes]:
     """One small picture of each format, and a progressive JPEG."""
     small = cv2.resize(cv2.imread(str(PICTURE)), (48, 32), interpolation=cv2.INTER_AREA)
-    encoded = [cv2.imencode(suffix, small)[1].tobytes() for suffix in FORMATS]
+    encoded = [cv2.imencode(suffix, small)[1].tobytes() for suffix in FORMATS.values()]
     return [*encoded, cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()]
 
 
@@ -87,6 +88,7 @@ def main() -> int:
     arguments = parser.parse_args()
     print_header()
     options = ("--model", "classifier=zoo:classifier", "--max-pixels", MOST_PIXELS, "--log-level", "error")
+    os.environ["PARALLEL_INFER_FORMATS"] = ",".join(FORMATS)
     started = time.monotonic()
     with local_server(*options) as server:
         ends, failed = send(server.address, arguments.count, random.Random(arguments.seed))

@@ -37,6 +37,7 @@ class Job:
         "geometry",
         "infer_seconds",
         "infer_started",
+        "passed_over",
         "row",
         "served",
         "state",
@@ -48,6 +49,7 @@ class Job:
         self.state = JobState.QUEUED
         self.answered = False  # the client has its reply; only what the job holds is still to be freed
         self.deaths = 0  # workers that died while they held this job
+        self.passed_over = False  # a batch was started without it though it was the oldest
         self.row = -1
         self.generation = 0
         self.geometry: Geometry = ()

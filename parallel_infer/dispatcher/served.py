@@ -95,7 +95,8 @@ class Served:
     def next_batch(self, size: int) -> list[Job]:
         """The jobs of the next batch, in row order: the oldest ready ones, as neighbours where that costs nothing.
 
-        A job whose worker died runs alone, so that it cannot take others with it.
+        A job whose worker died runs alone, so that it cannot take others with it. The oldest lets a whole batch of
+        neighbours pass it once: the rows beside it are with another instance, and will be neighbours by then.
         """
         oldest = next(iter(self.ready.values()))
         if oldest.deaths:
@@ -107,7 +108,13 @@ class Served:
             first -= 1
         neighbours = last - first + 1
         at_the_end = first == 0 or last == self.rows.count - 1  # the next rows are neighbours again
-        if neighbours * 2 > size or neighbours == len(self.ready) or at_the_end:
+        elsewhere = None
+        if neighbours < size and not oldest.passed_over and not oldest.deaths:
+            elsewhere = self._neighbours(size)
+        if elsewhere is not None:
+            oldest.passed_over = True
+            chosen = [self.ready[row] for row in range(elsewhere, elsewhere + size)]
+        elif neighbours * 2 > size or neighbours == len(self.ready) or at_the_end:
             chosen = [self.ready[row] for row in range(first, last + 1)]
         else:
             chosen = [job for job in self.ready.values() if job is oldest or not job.deaths][:size]
@@ -115,6 +122,15 @@ class Served:
         for job in chosen:
             del self.ready[job.row]
         return chosen
+
+    def _neighbours(self, size: int) -> int | None:
+        """The first of `size` neighbouring rows that are ready, from the start of the ring; None: there are none."""
+        length = 0
+        for row in range(self.rows.count):
+            length = length + 1 if self._innocent(row) else 0
+            if length == size:
+                return row - size + 1
+        return None
 
     def _innocent(self, row: int) -> bool:
         job = self.ready.get(row)
