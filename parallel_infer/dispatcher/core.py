@@ -224,6 +224,8 @@ class Core:
         worker = self._remove_worker(name)
         if worker is None:
             return
+        for served in self.models.values():
+            served.interrupted()
         self._recovery.recover(worker)
 
     # --- models ------------------------------------------------------------------------------------------------------

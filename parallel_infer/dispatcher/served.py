@@ -59,6 +59,10 @@ class Served:
         self.counts["gathered"] += gathered
         self.batch_sizes[size] += 1
 
+    def interrupted(self) -> None:
+        """A worker has died: the time until the next batch is done says nothing about the usual pace."""
+        self._ran_at = 0.0
+
     def is_hopeless(self, message: Admit, now: float) -> bool:
         """Whether a new job would only wait for its deadline, as fast as jobs were done lately.
 

@@ -563,6 +563,20 @@ def test_a_job_that_would_only_miss_its_deadline_is_refused_at_once():
     assert {patient, urgent} <= set(rig.core.jobs)
 
 
+def test_an_outage_is_no_pace():
+    rig = Rig(plan())
+    backlogged(rig, 0.1)
+    before = rig.core.models["m"].pace
+    decoder = next(worker for worker in rig.workers.values() if worker.stage == "decode")
+    infer = next(worker for worker in rig.workers.values() if worker.stage == "infer")
+    rig.replace(decoder)
+    rig.pass_time(20.0)
+    while infer.leases:
+        rig.finish(infer)
+        rig.pump()
+    assert rig.core.models["m"].pace <= before * 1.01
+
+
 def test_nothing_is_refused_for_its_deadline_while_the_queue_is_short():
     rig = Rig(plan())
     backlogged(rig, 0.1)
