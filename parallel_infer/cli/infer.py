@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from parallel_infer.cli.answer_formats import FORMATS, Format
+from parallel_infer.cli.answer_options import answer_options
 from parallel_infer.cli.server_options import connected, server_options
 from parallel_infer.errors import InferError, ServerUnavailable, Unauthorized, UnknownModel
 
@@ -23,35 +22,13 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", "
 SAME_FOR_ALL = (ServerUnavailable, Unauthorized, UnknownModel)  # errors that the next picture would get too
 
 
-def read_options(_: click.Context, parameter: click.Parameter, values: Sequence[str]) -> dict[str, Any]:
-    """KEY=VALUE pairs as a map; a value is JSON where it can be, otherwise text."""
-    options: dict[str, Any] = {}
-    for text in values:
-        key, separator, value = text.partition("=")
-        if not separator or not key:
-            raise click.BadParameter(f"{text!r} is not KEY=VALUE", param=parameter)
-        options[key] = value
-        with contextlib.suppress(ValueError):
-            options[key] = json.loads(value)
-    return options
-
-
 @click.command("infer")
 @click.argument(
     "pictures", nargs=-1, required=True, metavar="PICTURE...", type=click.Path(exists=False, path_type=Path)
 )
 @server_options
 @click.option("--model", required=True, help="Name of the model; `parallel-infer models list` shows those served.")
-@click.option("--conf", type=click.FloatRange(0, 1), help="Least confidence of what is reported.")
-@click.option("--iou", type=click.FloatRange(0, 1), help="Overlap above which the weaker of two boxes is dropped.")
-@click.option(
-    "--option",
-    "options",
-    multiple=True,
-    metavar="KEY=VALUE",
-    callback=read_options,
-    help="Any other option of the model's task, for example max_detections=10 or class_filter='[\"person\"]'.",
-)
+@answer_options
 @click.option(
     "--timeout",
     type=click.FloatRange(0, 3600, min_open=True),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from parallel_infer.cli.infer import read_options
+from parallel_infer.cli.answer_options import answer_options
 from parallel_infer.cli.server_options import connected, server_options
 from parallel_infer.errors import ConfigError
 
@@ -47,16 +47,7 @@ _MS = 1000.0
     metavar="FILE",
     help="Write the annotated video; of several sources, one file each with the source's name behind FILE's.",
 )
-@click.option("--conf", type=click.FloatRange(0, 1), help="Least confidence of what is reported.")
-@click.option("--iou", type=click.FloatRange(0, 1), help="Overlap above which the weaker of two boxes is dropped.")
-@click.option(
-    "--option",
-    "options",
-    multiple=True,
-    metavar="KEY=VALUE",
-    callback=read_options,
-    help="Any other option of the model's task, for example max_detections=10.",
-)
+@answer_options
 @click.option(
     "--timeout",
     type=click.FloatRange(0, 3600, min_open=True),

@@ -1,0 +1,41 @@
+"""Options of commands that ask a model: what its answer holds."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def read_options(_: click.Context, parameter: click.Parameter, values: Sequence[str]) -> dict[str, Any]:
+    """KEY=VALUE pairs as a map; a value is JSON where it can be, otherwise text."""
+    options: dict[str, Any] = {}
+    for text in values:
+        key, separator, value = text.partition("=")
+        if not separator or not key:
+            raise click.BadParameter(f"{text!r} is not KEY=VALUE", param=parameter)
+        options[key] = value
+        with contextlib.suppress(ValueError):
+            options[key] = json.loads(value)
+    return options
+
+
+def answer_options(command: Command) -> Command:
+    """--conf, --iou and --option, as `conf`, `iou` and `options`."""
+    command = click.option(
+        "--option",
+        "options",
+        multiple=True,
+        metavar="KEY=VALUE",
+        callback=read_options,
+        help="Any other option of the model's task, for example max_detections=10 or class_filter='[\"person\"]'.",
+    )(command)
+    command = click.option(
+        "--iou", type=click.FloatRange(0, 1), help="Overlap above which the weaker of two boxes is dropped."
+    )(command)
+    return click.option("--conf", type=click.FloatRange(0, 1), help="Least confidence of what is reported.")(command)
