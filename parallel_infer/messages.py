@@ -268,6 +268,12 @@ class Released(Struct, frozen=True, array_like=True, tag=21):
     job: int
 
 
+class Doubtful(Struct, frozen=True, array_like=True, tag=33):
+    """From the dispatcher: the worker that answered these jobs has died, perhaps before its answers had left it."""
+
+    jobs: tuple[int, ...]
+
+
 class StatusReply(Struct, frozen=True, array_like=True, tag=22):
     """From the dispatcher or the supervisor: the answer to a StatusQuery."""
 
@@ -489,6 +495,7 @@ ToDispatcher = (
 ToGateway = (
     Refused
     | Released
+    | Doubtful
     | StatusReply
     | Traced
     | Answered

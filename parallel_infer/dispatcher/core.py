@@ -26,6 +26,7 @@ from parallel_infer.messages import (
     CloseModel,
     Decoded,
     DecodeFailed,
+    Doubtful,
     Inferred,
     KillWorker,
     ModelClosed,
@@ -185,6 +186,7 @@ class Core:
         for job in lease.jobs:
             if not job.answered:
                 lease.served.counts["answered"] += 1
+                lease.worker.answered.append(job.admit.job)
             self.ledger.forget(job)
         self.ledger.release_share(lease.served, lease.batch)
 
@@ -224,6 +226,8 @@ class Core:
         worker = self._remove_worker(name)
         if worker is None:
             return
+        if worker.answered:
+            self._send(self.gateway, Doubtful(tuple(worker.answered)))
         for served in self.models.values():
             served.interrupted()
         self._recovery.recover(worker)

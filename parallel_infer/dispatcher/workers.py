@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from parallel_infer.dispatcher.jobs import Batch, Job
@@ -13,6 +14,7 @@ _FINE = 0.0003  # seconds of work below which a wake-up costs more than the work
 _AHEAD = 0.002  # seconds of work a worker may hold, so that it never waits for its next lease
 _DEPTH = (2, 32)  # leases a worker may hold
 _GRACE = 0.4  # seconds after a job's deadline until its worker counts as hung
+_DOUBTFUL = 128  # answers that may still be under way in a worker that dies
 _SLOW = 10.0  # times the usual work time that a lease may take before its worker counts as hung
 _SLOW_FLOOR = 0.85  # seconds
 _PATIENCE = 5.0  # seconds after which the usual work time alone decides, however far off the deadline is
@@ -40,13 +42,14 @@ class Lease:
 class Worker:
     """One worker process."""
 
-    __slots__ = ("busy_seconds", "done", "doomed", "head_since", "leases", "model", "name", "stage")
+    __slots__ = ("answered", "busy_seconds", "done", "doomed", "head_since", "leases", "model", "name", "stage")
 
     def __init__(self, name: bytes, stage: str, model: str) -> None:
         self.name = name
         self.stage = stage
         self.model = model  # of an infer worker; others serve all models
         self.leases: dict[int, Lease] = {}  # in the order they were handed out
+        self.answered: deque[int] = deque(maxlen=_DOUBTFUL)  # the jobs it answered last
         self.head_since = 0.0  # since when the first of them is being worked on
         self.doomed = False  # to be killed: takes nothing more
         self.done = 0

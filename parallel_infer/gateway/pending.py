@@ -33,12 +33,13 @@ class Caller:
 class Owed:
     """One admitted job."""
 
-    __slots__ = ("admit", "caller", "share", "source")
+    __slots__ = ("admit", "again", "caller", "share", "source")
 
     def __init__(self, caller: Caller, admit: Admit, share: Share | None = None, source: str = "") -> None:
         self.caller = caller
         self.admit = admit
         self.share = share  # of the client; None for a job of our own
+        self.again = False  # admitted a second time
         self.source = source  # the live source whose frame it is, as the client calls it
 
 

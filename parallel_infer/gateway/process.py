@@ -36,6 +36,7 @@ from parallel_infer.messages import (
     Answered,
     CancelJob,
     CloseDoor,
+    Doubtful,
     GatewayUp,
     JobError,
     Manage,
@@ -99,6 +100,7 @@ class Gateway:
         self._take: dict[type, Callable[[Any], None]] = {
             Refused: self._on_refused,
             Released: lambda message: self._replies.release(self._replies.pending.held.pop(message.job, None)),
+            Doubtful: self._on_doubtful,
             StatusReply: self._on_status,
             Traced: self._on_traced,
             JobError: lambda message: self._replies.refused(message.job, message.code, message.text, SlotFate.FREE),
@@ -260,6 +262,16 @@ class Gateway:
 
     def _on_refused(self, message: Refused) -> None:
         self._replies.refused(message.job, message.code, message.text, message.slot)
+
+    def _on_doubtful(self, message: Doubtful) -> None:
+        """Answers may have died with their worker: what is still owed is admitted again."""
+        for job in message.jobs:
+            owed = self._replies.pending.jobs.get(job)
+            if owed is not None:
+                owed.again = True
+                self._link.send(owed.admit)
+            else:  # nobody inside works on it any more
+                self._replies.release(self._replies.pending.held.pop(job, None))
 
     def _on_status(self, message: StatusReply) -> None:
         check = self._checks.pop(message.query, None)

@@ -40,7 +40,11 @@ class Replies:
         if owed is None:  # answered before, or its client got an error in time
             self.release(self.pending.held.pop(message.job, None))
             return
-        self.release(owed.admit.ref)
+        if owed.again:  # an answer that was thought dead: a second run is under way, and may read the payload
+            self.pending.held[message.job] = owed.admit.ref
+            self._link.send(CancelJob(message.job))
+        else:
+            self.release(owed.admit.ref)
         times = dict(zip(TIMES, message.times, strict=True))
         times["total"] = total = time.monotonic() - owed.admit.received
         header = _encode(

@@ -16,6 +16,7 @@ from parallel_infer.messages import (
     Decoded,
     DecodeFailed,
     DecodeLease,
+    Doubtful,
     FailedRow,
     InferLease,
     Inferred,
@@ -99,6 +100,7 @@ class Rig:
         self.answered: Counter[int] = Counter()
         self.inferred: Counter[int] = Counter()
         self.held: set[int] = set()
+        self.doubtful: set[int] = set()
         self.kills: list[str] = []
         self.closed: list[str] = []
         self.decoded_order: list[int] = []
@@ -315,6 +317,9 @@ class Rig:
         elif isinstance(message, Released):
             assert message.job in self.held, "released without having been held"
             self.held.remove(message.job)
+        elif isinstance(message, Doubtful):
+            assert all(self.answered[job] for job in message.jobs), "in doubt about a job that was never done"
+            self.doubtful.update(message.jobs)
         elif isinstance(message, KillWorker):
             self.kills.append(message.worker)
         elif isinstance(message, ModelClosed):

@@ -615,3 +615,17 @@ def test_what_is_decoded_but_would_be_late_makes_room_for_what_is_not():
     rig.run_dry()
     assert {*first, *fine} <= set(rig.answered)
     rig.check_drained()
+
+
+def test_answers_of_a_postprocessor_that_died_are_doubtful_and_may_be_asked_for_again():
+    rig = Rig(plan())
+    crew(rig)
+    job = rig.admit()
+    rig.run_dry()
+    worker = next(worker for worker in rig.workers.values() if worker.stage == "postprocess")
+    rig.replace(worker)
+    assert rig.doubtful == {job}
+    rig.core.admit(rig.admitted[job], rig.now)
+    rig.run_dry()
+    assert rig.answered == {job: 2}
+    rig.check_drained()
