@@ -109,6 +109,7 @@ class CancelJob(Struct, frozen=True, array_like=True, tag=2):
     """From the gateway: the client does not want this job any more."""
 
     job: int
+    held: bool = False  # its payload is kept until it is sure that nobody reads it
 
 
 class Overdue(Struct, frozen=True, array_like=True, tag=19):

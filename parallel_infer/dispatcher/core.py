@@ -103,9 +103,11 @@ class Core:
             return ResourceUnavailable.code, f"{wait}: the request would miss its deadline; try again later"
         return None
 
-    def cancel(self, number: int) -> None:
-        """The client has lost interest."""
+    def cancel(self, number: int, held: bool = False) -> None:
+        """The client has lost interest. With `held` the gateway keeps the payload until it hears of it."""
         job = self.jobs.get(number)
+        if job is None and held:
+            self._send(self.gateway, Released(number))
         if job is not None and not job.answered:
             self.ledger.fail(job, Dropped.code, "cancelled by the client")
 

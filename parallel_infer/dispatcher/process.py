@@ -204,7 +204,7 @@ class DispatcherProcess:
 
     def _cancel(self, message: CancelJob, peer: bytes, now: float) -> None:
         if peer == self._core.gateway:
-            self._core.cancel(message.job)
+            self._core.cancel(message.job, message.held)
 
     def _overdue(self, message: Overdue, peer: bytes, now: float) -> None:
         if peer == self._core.gateway:

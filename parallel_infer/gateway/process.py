@@ -270,8 +270,6 @@ class Gateway:
             if owed is not None:
                 owed.again = True
                 self._link.send(owed.admit)
-            else:  # nobody inside works on it any more
-                self._replies.release(self._replies.pending.held.pop(job, None))
 
     def _on_status(self, message: StatusReply) -> None:
         check = self._checks.pop(message.query, None)

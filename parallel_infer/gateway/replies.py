@@ -42,7 +42,7 @@ class Replies:
             return
         if owed.again:  # an answer that was thought dead: a second run is under way, and may read the payload
             self.pending.held[message.job] = owed.admit.ref
-            self._link.send(CancelJob(message.job))
+            self._link.send(CancelJob(message.job, held=True))
         else:
             self.release(owed.admit.ref)
         times = dict(zip(TIMES, message.times, strict=True))
@@ -92,7 +92,7 @@ class Replies:
                 self.pending.pop(admit.job)
                 self.pending.held[admit.job] = admit.ref
                 self._fail(owed, Poison.code, KNOWN)
-                self._link.send(CancelJob(admit.job))
+                self._link.send(CancelJob(admit.job, held=True))
 
     def _fail(self, owed: Owed, code: str, text: str) -> None:
         """Give an admitted job its error."""
