@@ -118,6 +118,8 @@ def _levels(work: list[Work], begin: float) -> Iterator[Event]:
     for span in work:
         if span.stage == "postprocess":
             ended = span.started + span.seconds
+            if ended <= begin:  # it was on its way when the trace began
+                continue
             for received in span.received:
                 changes.setdefault(span.model, []).extend([(max(received, begin), 1), (ended, -1)])
     for model, steps in changes.items():
