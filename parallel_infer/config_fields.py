@@ -32,7 +32,7 @@ SERVER_MEANINGS: dict[str, str] = {
     "segmenter.",
     "bind": "Addresses to listen on: tcp://IP:PORT, or ipc://PATH for clients on this machine.",
     "provider": "What runs the models. auto: cuda where an NVIDIA GPU answers, else openvino on processors with "
-    "amx_bf16, else cpu. tensorrt must be asked for.",
+    "bfloat16, else cpu. tensorrt must be asked for.",
     "precision": "Arithmetic of the models. auto: bf16 with openvino on processors that have it, else fp32. fp16 needs "
     "tensorrt.",
     "max_batch_size": "Most pictures that one run of a model takes. A larger batch gives a GPU more throughput and "

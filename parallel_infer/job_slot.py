@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from parallel_infer.session import Binding, Session, Stop
+from parallel_infer.engines import Stop
+from parallel_infer.session import Binding, Session
 
 Shapes = dict[str, tuple[int, ...]]
 

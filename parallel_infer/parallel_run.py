@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from parallel_infer.engines import Stop
 from parallel_infer.errors import ConfigError, DeadlineExceeded, Dropped, InferError
-from parallel_infer.session import Session, Stop
+from parallel_infer.session import Session
 
 Outputs = dict[str, np.ndarray]
 

@@ -40,8 +40,9 @@ class OpenVino(Enum):
     """The state of OpenVINO on a machine."""
 
     ABSENT = "absent"  # the package is not installed
-    NO_DEVICE = "no device"  # installed, but its plugin takes Intel processors only
-    READY = "ready"
+    NO_DEVICE = "no device"  # only its plugin for ONNX Runtime is installed, which takes Intel processors alone
+    PLUGIN = "plugin"  # ONNX Runtime reaches it
+    RUNTIME = "runtime"  # its own runtime is installed, and has to be called directly
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,15 +61,22 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The provider taken, never "auto", and the precision it computes in."""
+    """The provider taken, never "auto", and the precision it computes in.
+
+    `direct`: OpenVINO's own runtime computes, not ONNX Runtime, whose plugin does not take this processor.
+    """
 
     provider: ProviderName
     precision: PrecisionName
     device: str
+    direct: bool = False
 
     def describe(self) -> str:
         """One line for start-up and status, such as "openvino bf16 (cpu)" or "cuda fp32 (gpu 0)"."""
         return f"{self.provider} {self.precision} ({self.device})"
+
+
+ON_CPU = Choice("cpu", "fp32", "cpu")
 
 
 def survey(config: SessionConfig) -> Machine:
@@ -76,8 +84,7 @@ def survey(config: SessionConfig) -> Machine:
     flags = _processor_flags()
     providers = frozenset(ort.get_available_providers())
     gpu_possible = config.provider in ("auto", "cuda", "tensorrt") and CUDA in providers
-    fits_openvino = "amx_bf16" in flags or config.precision == "bf16"
-    openvino_possible = config.provider == "openvino" or (config.provider == "auto" and fits_openvino)
+    openvino_possible = config.provider == "openvino" or (config.provider == "auto" and _BF16_FLAGS & flags)
     return Machine(
         flags=flags,
         providers=providers,
@@ -89,15 +96,16 @@ def survey(config: SessionConfig) -> Machine:
 def choose(config: SessionConfig, machine: Machine) -> Choice:
     """The provider and precision for `config`, or a `ConfigError` that says what is missing.
 
-    "auto" is the fastest that fits: CUDA where a device answers; else OpenVINO, which beats the default CPU provider
-    where the processor multiplies bfloat16 matrices (amx_bf16) and not elsewhere; else CPU.
+    "auto" is the fastest that fits: CUDA where a device answers; else OpenVINO, which takes half the time of the
+    default CPU provider where the processor computes in bfloat16 and is no faster in float32; else CPU.
     """
     candidates = _FASTEST_FIRST if config.provider == "auto" else (config.provider,)
     reasons = []
     for provider in candidates:
         reason = _obstacle(provider, config, machine)
         if reason is None:
-            return Choice(provider, _precision(provider, config, machine), _device(provider, config))
+            direct = provider == "openvino" and machine.openvino is OpenVino.RUNTIME
+            return Choice(provider, _precision(provider, config, machine), _device(provider, config), direct)
         reasons.append(reason)
     raise ConfigError("; ".join(reasons))
 
@@ -138,7 +146,12 @@ def provider_list(config: SessionConfig, choice: Choice) -> list[tuple[str, dict
 
 
 def openvino_options(config: SessionConfig, choice: Choice) -> dict[str, str]:
-    """Options of the OpenVINO plugin, which reads one JSON map per device and ignores the older flat names.
+    """Options of the OpenVINO plugin, which reads one JSON map per device and ignores the older flat names."""
+    return {"load_config": json.dumps({"CPU": openvino_device_options(config, choice)})}
+
+
+def openvino_device_options(config: SessionConfig, choice: Choice) -> dict[str, str]:
+    """What OpenVINO is told about the processor.
 
     The precision is always said: left alone, OpenVINO takes bfloat16 wherever the processor has it. Threads stay
     unpinned, because every process would pin its own to the same first cores.
@@ -151,7 +164,7 @@ def openvino_options(config: SessionConfig, choice: Choice) -> dict[str, str]:
     }
     if config.cache is not None:
         device["CACHE_DIR"] = _made(config.cache)
-    return {"load_config": json.dumps({"CPU": device})}
+    return device
 
 
 def cuda_options(config: SessionConfig) -> dict[str, str]:
@@ -199,16 +212,20 @@ def _obstacle(provider: ProviderName, config: SessionConfig, machine: Machine) -
 
 
 def _openvino_obstacle(config: SessionConfig, machine: Machine) -> str | None:
-    if config.provider == "auto" and config.precision != "bf16" and "amx_bf16" not in machine.flags:
-        return "provider = openvino is not faster than cpu on a processor without amx_bf16"
     if config.precision == "fp16":
         return "provider = openvino computes in fp32 or bf16; for precision = fp16 use provider = tensorrt"
     if config.precision == "bf16" and not machine.has_bf16:
         return "precision = bf16 needs a processor with amx_bf16 or avx512_bf16, and this one has neither; use fp32"
+    if config.provider == "auto" and not machine.has_bf16:
+        return "provider = openvino is not faster than cpu on a processor without bfloat16"
+    if config.provider == "auto" and config.precision == "fp32":
+        return "provider = openvino is not faster than cpu in fp32"
     if machine.openvino is OpenVino.ABSENT:
-        return "provider = openvino needs a package that is missing: pip install onnxruntime-ep-openvino"
+        return "provider = openvino needs a package that is missing: pip install openvino"
     if machine.openvino is OpenVino.NO_DEVICE:
-        return "provider = openvino: its plugin takes Intel processors only and offers none here; use provider = cpu"
+        return "provider = openvino: its plugin for ONNX Runtime takes Intel processors only: pip install openvino"
+    if machine.openvino is OpenVino.RUNTIME and config.profile is not None:
+        return "profile = ... is written by ONNX Runtime, which provider = openvino does not use on this processor"
     return None
 
 
@@ -242,18 +259,25 @@ def _made(directory: Path) -> str:
     return str(directory)
 
 
-@functools.cache
 def _processor_flags() -> frozenset[str]:
-    """Flags of the first processor in /proc/cpuinfo ("Features" on ARM); empty where there is no such file."""
+    """Flags of the processor ("Features" on ARM); empty where nothing tells."""
+    fields = _processor()
+    return frozenset((fields.get("flags") or fields.get("Features") or "").split())
+
+
+def _is_intel() -> bool:
+    return _processor().get("vendor_id") == "GenuineIntel"
+
+
+@functools.cache
+def _processor() -> dict[str, str]:
+    """What /proc/cpuinfo says of the first processor; empty where there is no such file."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
     except OSError:
-        return frozenset()
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name.strip() in ("flags", "Features"):
-            return frozenset(value.split())
-    return frozenset()
+        return {}
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 @functools.cache
@@ -271,9 +295,13 @@ def _count_gpus() -> int:
 
 @functools.cache
 def _find_openvino() -> OpenVino:
-    if importlib.util.find_spec(_OPENVINO_PACKAGE) is None:
-        return OpenVino.ABSENT
-    return OpenVino.READY if _openvino_devices() else OpenVino.NO_DEVICE
+    """The plugin where it offers this processor, else the runtime. Loads the plugin only where that may be so."""
+    has_runtime, has_plugin = (importlib.util.find_spec(name) is not None for name in ("openvino", _OPENVINO_PACKAGE))
+    if has_plugin and (_is_intel() or not has_runtime) and _openvino_devices():
+        return OpenVino.PLUGIN
+    if has_runtime:
+        return OpenVino.RUNTIME
+    return OpenVino.NO_DEVICE if has_plugin else OpenVino.ABSENT
 
 
 @functools.cache

@@ -19,12 +19,13 @@ from typing import Self
 
 import numpy as np
 
+from parallel_infer.engines import Stop
 from parallel_infer.errors import ConfigError, Dropped, InferError, ResourceUnavailable
 from parallel_infer.job_slot import JobSlot
 from parallel_infer.job_status import JobStatus
 from parallel_infer.models import TensorSpec
 from parallel_infer.parallel_run import ParallelRun, split_threads
-from parallel_infer.session import Session, Stop
+from parallel_infer.session import Session
 from parallel_infer.session_config import ProviderName, SessionConfig
 from parallel_infer.signature import Signature
 

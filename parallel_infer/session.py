@@ -6,44 +6,30 @@ already exists, such as rows and output slots in shared memory, and the run read
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from parallel_infer.errors import BadInput, ConfigError, Dropped, InferError, ModelRejected, ResourceUnavailable
+from parallel_infer.engines import Engine, Stop
+from parallel_infer.engines.onnx_runtime import OrtEngine
+from parallel_infer.errors import BadInput, Dropped, InferError, ModelRejected, ResourceUnavailable
 from parallel_infer.models import TensorSpec
-from parallel_infer.onnx_runtime import ort
-from parallel_infer.providers import ORT_NAMES, choose, provider_list, session_options, survey
+from parallel_infer.providers import ON_CPU, choose, survey
 from parallel_infer.session_config import SessionConfig
-from parallel_infer.signature import DeclaredTensor, Signature, declared
+from parallel_infer.signature import DeclaredTensor, Signature
+
+logger = logging.getLogger(__name__)
 
 _PREFIX = re.compile(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
 _SOURCE = re.compile(r"(?:\S*/)[\w.+-]+\.(?:cc|cpp|h|cu|hpp):\d+(?: [^\[\n]*?\)(?: const)?)?(?: |$)")
+_OPENVINO = re.compile(r"Exception from \S+:\d+:\s*|Caught exception:\s*|(?<=failed) at \S+:\d+")
 _PATH = re.compile(r"(?<![\w)])/(?:[\w.+-]+/)*[\w.+-]+")
 _LONGEST_REASON = 400  # characters
-
-
-class Stop:
-    """Ends one run from another thread. A run that was given a set `Stop` ends at its next operator, with `Dropped`."""
-
-    __slots__ = ("options",)
-
-    def __init__(self) -> None:
-        self.options = ort.RunOptions()
-        # Without this entry every bound run looks it up in vain, which costs ten times the run itself.
-        self.options.add_run_config_entry("gpu_graph_id", "-1")
-
-    def set(self) -> None:
-        self.options.terminate = True
-
-    @property
-    def is_set(self) -> bool:
-        return bool(self.options.terminate)
 
 
 class Session:
@@ -57,11 +43,14 @@ class Session:
         """Loads `model`, a file or its bytes. `ModelRejected` where it cannot, `ConfigError` for the provider."""
         self.config = config or SessionConfig()
         self.choice = choose(self.config, survey(self.config))
-        self._ort = self._load(model)
-        self.signature = Signature(_declared(self._ort.get_inputs()), _declared(self._ort.get_outputs()))
-        self._copies_inputs = self.choice.provider != "cpu"
+        self._engine = self._load(model)
         self._running: set[Stop] = set()
         self._running_lock = threading.Lock()
+
+    @property
+    def signature(self) -> Signature:
+        """All tensors with every dimension."""
+        return self._engine.signature
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -78,7 +67,7 @@ class Session:
     @property
     def metadata(self) -> dict[str, str]:
         """The custom metadata of the file."""
-        return dict(self._ort.get_modelmeta().custom_metadata_map)
+        return self._engine.metadata
 
     def describe(self) -> str:
         """Provider, precision and device in one line."""
@@ -87,8 +76,8 @@ class Session:
     def run(self, inputs: Mapping[str, np.ndarray], stop: Stop | None = None) -> dict[str, np.ndarray]:
         """Outputs by name, in arrays of their own. `BadInput`, `Dropped` after a stop, `InferError` where it fails."""
         self.signature.check(inputs)
-        with self._run(stop) as options:
-            outputs = self._ort.run(None, dict(inputs), options)
+        with self._run(stop) as running:
+            outputs = self._engine.run(inputs, running)
         return dict(zip((tensor.name for tensor in self.signature.outputs), outputs, strict=True))
 
     def bind(self, inputs: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray] | None = None) -> Binding:
@@ -108,32 +97,41 @@ class Session:
 
     def end_profile(self) -> str:
         """Writes the profile asked for by `SessionConfig.profile` and gives its file name."""
-        return str(self._ort.end_profiling())
+        return self._engine.end_profile()
 
-    def _load(self, model: str | Path | bytes) -> ort.InferenceSession:
+    def _load(self, model: str | Path | bytes) -> Engine:
         source = model if isinstance(model, bytes) else str(model)
         if isinstance(source, str) and not Path(source).is_file():
             raise ModelRejected("there is no model file of that name")
-        options, providers = session_options(self.config, self.choice), provider_list(self.config, self.choice)
         try:
-            # Without fallback: ONNX Runtime would print, and quietly take the CPU provider.
-            session = ort.InferenceSession(source, options, providers, enable_fallback=0)
-        except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
+            return self._loaded(source)
+        except ModelRejected as error:
+            if not (self.choice.direct and self.config.provider == "auto"):
+                raise
+            logger.warning("%s; it runs on the CPU provider instead", error)
+            self.choice = ON_CPU
+            return self._loaded(source)
+
+    def _loaded(self, source: str | bytes) -> Engine:
+        try:
+            if self.choice.direct:
+                from parallel_infer.engines.openvino import OpenVinoEngine  # here: not installed everywhere
+
+                return OpenVinoEngine(source, self.config, self.choice)
+            return OrtEngine(source, self.config, self.choice)
+        except InferError:
+            raise
+        except Exception as error:  # exceptions of the libraries share no base class of their own
             raise ModelRejected(f"the model cannot be loaded ({self.describe()}): {reason(error)}") from error
-        if ORT_NAMES[self.choice.provider] not in session.get_providers():
-            raise ConfigError(_not_loaded(self.choice.provider))
-        if isinstance(model, bytes):
-            session._model_bytes = None  # kept for a fallback only, and as large as the model
-        return session
 
     @contextmanager
-    def _run(self, stop: Stop | None) -> Iterator[ort.RunOptions]:
-        """Makes a run stoppable, and errors of ONNX Runtime ours."""
+    def _run(self, stop: Stop | None) -> Iterator[Stop]:
+        """Makes a run stoppable, and errors of the library ours."""
         stop = stop or Stop()
         with self._running_lock:
             self._running.add(stop)
         try:
-            yield stop.options
+            yield stop
         except InferError:
             raise
         except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
@@ -146,7 +144,7 @@ class Session:
 class Binding:
     """A run tied to memory; may run again and again, in one thread at a time. It keeps its arrays alive."""
 
-    __slots__ = ("_allocated", "_fixed", "_inputs", "_io", "_session", "_targets")
+    __slots__ = ("_fixed", "_fresh", "_inputs", "_session", "_targets", "_tied")
 
     def __init__(self, session: Session, inputs: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> None:
         sizes = session.signature.check(inputs)
@@ -154,49 +152,32 @@ class Binding:
         if unknown:
             raise BadInput(f"the model has no output {', '.join(sorted(unknown))}")
         self._session = session
-        self._io = session._ort.io_binding()
         self._inputs = {name: _contiguous(name, array) for name, array in inputs.items()}
         self._fixed: dict[str, np.ndarray] = {}
-        self._allocated: list[str] = []  # outputs that each run gets memory for
+        self._fresh: list[str] = []  # outputs that each run gets memory for
         self._targets: dict[str, np.ndarray] = {}  # where some of those are copied to
+        for tensor in session.signature.outputs:
+            self._place(tensor, outputs.get(tensor.name), sizes)
         with session._run(None):
-            self._bind_inputs()
-            for tensor in session.signature.outputs:
-                self._bind_output(tensor, outputs.get(tensor.name), sizes)
+            self._tied = session._engine.tie(self._inputs, self._fixed, self._fresh)
 
     def run(self, stop: Stop | None = None) -> dict[str, np.ndarray]:
         """Outputs by name: the bound arrays themselves, views into byte buffers, fresh arrays for what is not bound.
 
         `ResourceUnavailable` where an output does not fit its byte buffer, which then is unchanged; `Dropped` after a
-        stop; `InferError` where the run fails, after which bound outputs may hold anything.
+        stop; `InferError` where the run fails, after which bound outputs may hold anything. Without a `stop`,
+        `Session.terminate` may come too late for a run of OpenVINO's own runtime, which then ends as usual.
         """
-        with self._session._run(stop) as options:
-            if self._session._copies_inputs:  # other devices get their copy at binding, so new content is bound anew
-                self._bind_inputs()
-                self._io.synchronize_inputs()
-            for name in self._allocated:  # else the memory of the last run, and its shape, would be taken again
-                self._io.bind_output(name, "cpu")
-            self._session._ort.run_with_iobinding(self._io, options)
-            self._io.synchronize_outputs()
-            return self._outputs()
-
-    def _outputs(self) -> dict[str, np.ndarray]:
         outputs = dict(self._fixed)
-        if not self._allocated:
-            return outputs
-        # ONNX Runtime lists outputs in the order they were bound in: the fixed ones at the start, then these.
-        for name, value in zip(self._allocated, self._io.get_outputs()[len(self._fixed) :], strict=True):
-            array: np.ndarray = value.numpy()
-            outputs[name] = _copied(name, array, self._targets[name]) if name in self._targets else array
+        with self._session._run(stop) as running:
+            fresh = self._tied.run(running, prompt=stop is not None)
+            for name, array in zip(self._fresh, fresh, strict=True):
+                outputs[name] = _copied(name, array, self._targets[name]) if name in self._targets else array
         return outputs
 
-    def _bind_inputs(self) -> None:
-        for name, array in self._inputs.items():
-            self._io.bind_cpu_input(name, array)
-
-    def _bind_output(self, tensor: DeclaredTensor, array: np.ndarray | None, sizes: dict[str, int]) -> None:
+    def _place(self, tensor: DeclaredTensor, array: np.ndarray | None, sizes: dict[str, int]) -> None:
         if array is None:
-            self._allocated.append(tensor.name)
+            self._fresh.append(tensor.name)
             return
         _contiguous(tensor.name, array)
         if not array.flags.writeable:
@@ -205,39 +186,26 @@ class Binding:
         if not _is_bytes(array) and not tensor.can_receive(array, sizes):
             raise BadInput(f"the array for output {tensor} is {array.dtype} {list(array.shape)}")
         if tensor.fits(array) and tensor.can_receive(array, sizes) and not is_buffer:
-            pointer = array.__array_interface__["data"][0]
-            self._io.bind_output(tensor.name, "cpu", 0, tensor.dtype.type, array.shape, pointer)
             self._fixed[tensor.name] = array
         else:
-            self._allocated.append(tensor.name)
+            self._fresh.append(tensor.name)
             self._targets[tensor.name] = array
 
 
 def reason(error: Exception) -> str:
-    """What ONNX Runtime says, on one line, without source positions and paths."""
-    text = _PATH.sub("...", _SOURCE.sub("", _PREFIX.sub("", str(error))))
+    """What the library says, on one line, without source positions and paths."""
+    text = _PATH.sub("...", _SOURCE.sub("", _OPENVINO.sub("", _PREFIX.sub("", str(error)))))
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST_REASON else text[:_LONGEST_REASON] + "..."
 
 
 def _run_error(error: Exception, stop: Stop) -> InferError:
     text = reason(error)
-    if stop.is_set and "terminate" in text:
+    if stop.is_set and ("terminate" in text or "canceled" in text):
         return Dropped("the run was stopped before it finished")
     if "Failed to allocate memory" in text or isinstance(error, MemoryError):
         return ResourceUnavailable(f"not enough memory for this run; a smaller batch may fit: {text}")
     return InferError(f"the model failed: {text}")
-
-
-def _not_loaded(provider: str) -> str:
-    return (
-        f"provider = {provider} is installed, but its libraries do not load: for cuda, "
-        "pip install 'onnxruntime-gpu[cuda,cudnn]'; for tensorrt, the TensorRT libraries on the library path"
-    )
-
-
-def _declared(tensors: Any) -> tuple[DeclaredTensor, ...]:
-    return tuple(declared(tensor.name, tensor.type, tensor.shape) for tensor in tensors)
 
 
 def _contiguous(name: str, array: np.ndarray) -> np.ndarray:

@@ -34,11 +34,13 @@ class GraphOptimization(Enum):
 class SessionConfig:
     """Everything a `Session` is told. `ConfigError` where a value makes no sense on any machine.
 
-    `threads` compute one operator together, 0 stands for every core this process may use; `inter_threads` is the number
-    of operators of one run that go side by side. No session spins: its idle threads sleep. `streams` is the number of
-    runs that OpenVINO computes at once. `gpu_mem_limit` is in bytes and bounds the arena of one session. `cache` is a
-    directory for compiled models (OpenVINO) and engines (TensorRT); it is made where it is missing. `profile` is the
-    prefix of a profile that ONNX Runtime writes when the session closes.
+    `threads` compute one operator together, 0 stands for every core this process may use; `inter_threads` is the
+    number of operators of one run that go side by side. No session spins: its idle threads sleep. `streams` is the
+    number of runs that OpenVINO computes at once. `batches` are the batch sizes that runs are expected to have, all
+    they will ever have with `only_batches`; OpenVINO compiles a graph of an open batch for each by itself.
+    `gpu_mem_limit` is in bytes and bounds the arena of one session. `cache` is a directory for compiled models
+    (OpenVINO) and engines (TensorRT); it is made where it is missing. `profile` is the prefix of a profile that ONNX
+    Runtime writes when the session closes.
     """
 
     provider: ProviderName = "auto"
@@ -50,6 +52,8 @@ class SessionConfig:
     threads: int = 0
     inter_threads: int = 1
     streams: int = 1
+    batches: tuple[int, ...] = ()
+    only_batches: bool = False
     optimization: GraphOptimization = GraphOptimization.ALL
     cpu_arena: bool = True
     memory_pattern: bool = True

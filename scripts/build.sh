@@ -8,7 +8,8 @@ usage() {
 usage: scripts/build.sh [--gpu | --cpu] [--dev]
 
   --gpu   ONNX Runtime for NVIDIA GPUs, with the CUDA and cuDNN libraries (several GB)
-  --cpu   ONNX Runtime for CPUs, with OpenVINO on x86-64
+  --cpu   ONNX Runtime for CPUs, with OpenVINO on x86-64; where the processor has bfloat16 and is not Intel's, also
+          OpenVINO's own runtime, which ONNX Runtime does not reach there
           with neither: what was chosen last time; at first --gpu where nvidia-smi answers, else --cpu
   --dev   also what the tests and the checks need
 
@@ -96,6 +97,10 @@ choose_provider() { # sets provider and why
   fi
 }
 
+has_foreign_bf16() { # whether the processor computes bfloat16 and OpenVINO's plugin for ONNX Runtime does not take it
+  grep -qwE 'avx512_bf16|amx_bf16' /proc/cpuinfo 2>/dev/null && ! grep -q GenuineIntel /proc/cpuinfo
+}
+
 remove_other_runtime() { # both wheels own the folder onnxruntime/: with one of them gone the other is broken
   local extras=$1
   local other=onnxruntime
@@ -113,8 +118,7 @@ fail_to_install() {
 }
 
 install() {
-  local extras=$provider quiet=()
-  [ "$dev" = no ] || extras+=,dev
+  local extras=$1 quiet=()
   [ -t 2 ] || quiet=(--quiet)
   remove_other_runtime "$extras"
   rm -f "$stamp"
@@ -147,7 +151,10 @@ exec 9<"$root/pyproject.toml"
 make_venv
 choose_provider
 [ "$(stamped dev)" != yes ] || dev=yes # once there, the tools stay
-wanted=$(printf '%s\n' "root=$root" "python=$(version_of "$python")" "provider=$provider" "dev=$dev" \
+extras=$provider
+[ "$provider" = gpu ] || ! has_foreign_bf16 || extras+=,openvino
+[ "$dev" = no ] || extras+=,dev
+wanted=$(printf '%s\n' "root=$root" "python=$(version_of "$python")" "provider=$provider" "dev=$dev" "extras=$extras" \
   "pyproject=$(sha256sum <"$root/pyproject.toml" | cut -d' ' -f1)")
 
 summary="Python $(version_of "$python"), $provider ($why)"
@@ -156,6 +163,6 @@ if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
   say "up to date: $summary"
 else
   say "$summary"
-  install
+  install "$extras"
   say "done"
 fi

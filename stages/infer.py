@@ -44,7 +44,8 @@ class Infer:
         self._alone = self.session
         alone_threads = plan.run["alone_threads"]
         if self.session.choice.provider in _ON_PROCESSOR and alone_threads > config.threads:
-            self._alone = Session(model, replace(config, threads=alone_threads, profile=None))
+            alone = replace(config, threads=alone_threads, profile=None, batches=(1,), only_batches=True)
+            self._alone = Session(model, alone)
         self._unknown = [tensor.name for tensor in plan.spec.outputs if -1 in tensor.shape]
         # Where rows are no neighbours, or too few for a fixed batch, they are copied together here.
         self._gathered: Arrays = {
@@ -52,10 +53,10 @@ class Infer:
         }
 
     def warm_up(self) -> dict[int, float]:
-        """Run batches of one and of the largest size; seconds by size. No slot is claimed by anybody yet."""
+        """Run batches of one, two and the largest size; seconds by size. No slot is claimed by anybody yet."""
         seconds = {}
         largest = self._plan.max_batch
-        sizes = [largest] if self._plan.fixed_batch else sorted({1, largest})
+        sizes = [largest] if self._plan.fixed_batch else sorted({1, min(2, largest), largest})
         for size in sizes:
             inputs = {name: array[:size] for name, array in self._gathered.items()}
             for _ in range(_WARM_UPS):
@@ -128,6 +129,8 @@ def session_config(plan: ModelPlan) -> SessionConfig:
         threads=run["threads"],
         inter_threads=run["inter_threads"],
         streams=run["streams"],
+        batches=() if plan.fixed_batch else tuple(sorted({1, plan.max_batch})),
+        only_batches=plan.max_batch <= 2,
         optimization=GraphOptimization(run["optimization"]),
         cpu_arena=run["cpu_arena"],
         memory_pattern=run["memory_pattern"],

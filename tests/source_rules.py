@@ -35,11 +35,12 @@ HOMES = {
     "zmq": ZMQ_FILES,
     "multiprocessing.shared_memory": ("parallel_infer/ring.py", "parallel_infer/segment.py"),
     "onnxruntime": (
-        *("parallel_infer/onnx_runtime.py", "parallel_infer/session.py", "parallel_infer/providers.py"),
+        *("parallel_infer/onnx_runtime.py", "parallel_infer/engines/*", "parallel_infer/providers.py"),
         *("parallel_infer/cli/inspect.py", "parallel_infer/cli/doctor.py"),
         "stages/families/*",
         "parallel_infer/quantization.py",  # the quantizer is a part of ONNX Runtime and has no other door
     ),
+    "openvino": ("parallel_infer/engines/openvino.py",),
 }
 
 

@@ -8,6 +8,7 @@ import socket
 import sys
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from parallel_infer.machine_findings import (
 )
 from parallel_infer.memory_report import SharedMemory
 from parallel_infer.plan import RingPlan
+from parallel_infer.providers import CPU, Machine, OpenVino
 from parallel_infer.segment import FOLDER, PREFIX
 from parallel_infer.server_findings import address_findings, left_over_findings, memory_findings
 
@@ -233,3 +235,13 @@ def test_what_a_dead_run_left_is_told(dead_run: str) -> None:
     (finding,) = [finding for finding in left_over_findings() if dead_run in finding.text]
     assert finding.verdict is WARNING
     assert "16.0 KB" in finding.text
+
+
+def test_a_processor_with_bfloat16_that_nothing_uses_is_worth_a_warning(monkeypatch) -> None:
+    machine = Machine(flags=frozenset({"avx512_bf16"}), providers=frozenset({CPU}), gpus=0, openvino=OpenVino.ABSENT)
+    monkeypatch.setattr("parallel_infer.providers.survey", lambda config: machine)
+    found = {finding.subject: finding for finding in provider_findings(ServerConfig())}
+    assert (found["provider auto"].verdict, found["provider auto"].remedy) == (WARNING, "pip install openvino")
+    monkeypatch.setattr("parallel_infer.providers.survey", lambda config: replace(machine, openvino=OpenVino.RUNTIME))
+    found = {finding.subject: finding for finding in provider_findings(ServerConfig())}
+    assert (found["provider auto"].verdict, found["provider auto"].text) == (OK, "openvino bf16 (cpu)")

@@ -31,7 +31,7 @@ from parallel_infer.session_config import ArenaStrategy, SessionConfig
 from tests import session_models as models
 
 PLAIN = Machine(flags=frozenset({"avx2", "avx512f"}), providers=frozenset({CPU}), gpus=0, openvino=OpenVino.NO_DEVICE)
-BF16 = replace(PLAIN, flags=PLAIN.flags | {"avx512_bf16"}, openvino=OpenVino.READY)
+BF16 = replace(PLAIN, flags=PLAIN.flags | {"avx512_bf16"}, openvino=OpenVino.PLUGIN)
 AMX = replace(BF16, flags=BF16.flags | {"amx_bf16"})
 GPU = replace(AMX, providers=frozenset({CPU, CUDA, TENSORRT}), gpus=2)
 
@@ -40,8 +40,10 @@ GPU = replace(AMX, providers=frozenset({CPU, CUDA, TENSORRT}), gpus=2)
     ("machine", "values", "taken"),
     [
         (PLAIN, {}, "cpu fp32 (cpu)"),
-        (replace(PLAIN, openvino=OpenVino.READY), {}, "cpu fp32 (cpu)"),  # float32 is no faster with OpenVINO
-        (BF16, {}, "cpu fp32 (cpu)"),
+        (replace(PLAIN, openvino=OpenVino.PLUGIN), {}, "cpu fp32 (cpu)"),  # float32 is no faster with OpenVINO
+        (BF16, {}, "openvino bf16 (cpu)"),
+        (replace(BF16, openvino=OpenVino.RUNTIME), {}, "openvino bf16 (cpu)"),
+        (replace(BF16, openvino=OpenVino.RUNTIME), {"profile": "p"}, "cpu fp32 (cpu)"),  # ONNX Runtime writes it
         (AMX, {}, "openvino bf16 (cpu)"),
         (replace(AMX, openvino=OpenVino.ABSENT), {}, "cpu fp32 (cpu)"),
         (GPU, {}, "cuda fp32 (gpu 0)"),
@@ -51,11 +53,11 @@ GPU = replace(AMX, providers=frozenset({CPU, CUDA, TENSORRT}), gpus=2)
         (GPU, {"provider": "openvino"}, "openvino bf16 (cpu)"),
         (GPU, {"provider": "openvino", "precision": "fp32"}, "openvino fp32 (cpu)"),
         (GPU, {"provider": "tensorrt", "precision": "fp16"}, "tensorrt fp16 (gpu 0)"),
-        (AMX, {"precision": "fp32"}, "openvino fp32 (cpu)"),
+        (AMX, {"precision": "fp32"}, "cpu fp32 (cpu)"),
         (GPU, {"precision": "bf16"}, "openvino bf16 (cpu)"),  # the fastest that has the precision asked for
         (BF16, {"precision": "bf16"}, "openvino bf16 (cpu)"),
         (BF16, {"provider": "openvino"}, "openvino bf16 (cpu)"),
-        (replace(PLAIN, openvino=OpenVino.READY), {"provider": "openvino"}, "openvino fp32 (cpu)"),
+        (replace(PLAIN, openvino=OpenVino.PLUGIN), {"provider": "openvino"}, "openvino fp32 (cpu)"),
     ],
 )
 def test_the_fastest_that_fits_is_taken(machine: Machine, values, taken):
@@ -65,8 +67,9 @@ def test_the_fastest_that_fits_is_taken(machine: Machine, values, taken):
 @pytest.mark.parametrize(
     ("machine", "values", "text"),
     [
-        (PLAIN, {"provider": "openvino"}, "Intel processors only"),
-        (replace(PLAIN, openvino=OpenVino.ABSENT), {"provider": "openvino"}, "pip install onnxruntime-ep-openvino"),
+        (PLAIN, {"provider": "openvino"}, "Intel processors only: pip install openvino"),
+        (replace(PLAIN, openvino=OpenVino.ABSENT), {"provider": "openvino"}, "is missing: pip install openvino"),
+        (replace(BF16, openvino=OpenVino.RUNTIME), {"provider": "openvino", "profile": "p"}, "ONNX Runtime"),
         (PLAIN, {"provider": "cuda"}, r"pip install 'parallel-infer\[gpu\]'"),
         (replace(GPU, providers=frozenset({CPU, CUDA})), {"provider": "tensorrt"}, "another build"),
         (replace(GPU, gpus=0), {"provider": "cuda"}, "nvidia-smi"),
@@ -75,7 +78,7 @@ def test_the_fastest_that_fits_is_taken(machine: Machine, values, taken):
         (GPU, {"provider": "cpu", "precision": "bf16"}, "provider = openvino"),
         (GPU, {"provider": "cpu", "precision": "fp16"}, "provider = tensorrt"),
         (GPU, {"provider": "openvino", "precision": "fp16"}, "fp32 or bf16"),
-        (replace(PLAIN, openvino=OpenVino.READY), {"provider": "openvino", "precision": "bf16"}, "amx_bf16"),
+        (replace(PLAIN, openvino=OpenVino.PLUGIN), {"provider": "openvino", "precision": "bf16"}, "amx_bf16"),
         (PLAIN, {"precision": "bf16"}, "bf16 needs a processor .*; provider = cpu computes in fp32"),
     ],
 )

@@ -11,9 +11,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from parallel_infer.engines import Stop
 from parallel_infer.errors import BadInput, ConfigError, Dropped, InferError, ModelRejected, ResourceUnavailable
 from parallel_infer.models import TensorSpec
-from parallel_infer.session import Session, Stop
+from parallel_infer.session import Session
 from parallel_infer.session_config import GraphOptimization, SessionConfig
 from tests import session_models as models
 
@@ -182,7 +183,7 @@ def test_threads_run_side_by_side_without_mixing_their_data():
 
 def test_no_session_spins_and_threads_are_explicit():
     config = SessionConfig(provider="cpu", threads=3, inter_threads=2, cpu_arena=False, memory_pattern=False)
-    options = Session(models.identity(), config)._ort.get_session_options()
+    options = Session(models.identity(), config)._engine.session.get_session_options()
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (3, 2)
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
     assert options.get_session_config_entry("session.inter_op.allow_spinning") == "0"

@@ -90,7 +90,7 @@ def test_the_arena_keeps_memory_and_no_arena_gives_it_back(wide: Path):
 def test_memory_patterns_can_be_turned_off(chain: Path):
     for wanted in (True, False):
         session = Session(chain, SessionConfig(provider="cpu", threads=1, memory_pattern=wanted))
-        assert session._ort.get_session_options().enable_mem_pattern is wanted
+        assert session._engine.session.get_session_options().enable_mem_pattern is wanted
 
 
 def test_what_a_server_is_told_reaches_its_sessions(tmp_path: Path):
@@ -117,6 +117,7 @@ def test_what_a_server_is_told_reaches_its_sessions(tmp_path: Path):
         threads=3,
         inter_threads=2,
         streams=4,
+        batches=(1, 8),
         optimization=GraphOptimization.EXTENDED,
         cpu_arena=False,
         memory_pattern=False,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import threading
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -110,7 +111,7 @@ class Work:
 
     def __init__(self, setup: Setup) -> None:
         cv2.setNumThreads(1)  # the peers' workers are what runs in parallel
-        self._session = _session(setup)
+        self._session = _session(setup)  # that of ONNX Runtime, or what stands in for it
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.preparation = Preparation(metadata, setup.decoder)
         self._input = self._session.get_inputs()[0].name
@@ -155,7 +156,7 @@ def _simplejpeg(payload: bytes) -> Array:
     return frame
 
 
-def _session(setup: Setup) -> ort.InferenceSession:
+def _session(setup: Setup) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = setup.threads
     if not setup.spins:
@@ -164,26 +165,67 @@ def _session(setup: Setup) -> ort.InferenceSession:
         return ort.InferenceSession(setup.model, options, providers=["CPUExecutionProvider"])
     if setup.provider != "openvino":
         raise ValueError(f"unknown provider {setup.provider}")
-    _add_openvino(options, setup)
+    if not _add_openvino(options, setup):
+        return _OpenVinoSession(setup)
     return ort.InferenceSession(setup.model, options)
 
 
-def _add_openvino(options: ort.SessionOptions, setup: Setup) -> None:
-    """The plugin and its options exactly as our server sets them."""
+def _openvino_hints(setup: Setup) -> dict[str, str]:
+    """Options of OpenVINO, exactly as our server sets them."""
+    return {
+        "INFERENCE_PRECISION_HINT": "bf16" if setup.precision == "bf16" else "f32",
+        "INFERENCE_NUM_THREADS": str(setup.threads or len(os.sched_getaffinity(0))),
+        "NUM_STREAMS": "1",
+        "ENABLE_CPU_PINNING": "NO",
+    }
+
+
+class _OpenVinoSession:
+    """OpenVINO's own runtime where its plugin takes no processor of this maker, compiled by size as our server does."""
+
+    def __init__(self, setup: Setup) -> None:
+        import openvino
+
+        plain = ort.SessionOptions()
+        plain.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        read = ort.InferenceSession(setup.model, plain, providers=["CPUExecutionProvider"])
+        self._inputs, self._meta = read.get_inputs(), read.get_modelmeta()
+        core = openvino.Core()
+        graph, hints = core.read_model(setup.model), _openvino_hints(setup)
+        self._requests = {0: core.compile_model(graph, "CPU", hints).create_infer_request()}
+        for size in {1, setup.batch}:
+            sized = graph.clone()
+            sized.reshape({0: [size, *self._inputs[0].shape[1:]]})
+            self._requests[size] = core.compile_model(sized, "CPU", hints).create_infer_request()
+        self._lock = threading.Lock()  # a request runs once at a time
+
+    def get_inputs(self) -> Any:
+        return self._inputs
+
+    def get_modelmeta(self) -> Any:
+        return self._meta
+
+    def run(self, _names: None, inputs: dict[str, Array]) -> list[Array]:
+        (batch,) = inputs.values()
+        with self._lock:
+            request = self._requests.get(len(batch), self._requests[0])
+            request.infer([batch], share_inputs=True)
+            return [np.array(tensor.data) for tensor in request.output_tensors]
+
+
+def _add_openvino(options: ort.SessionOptions, setup: Setup) -> bool:
+    """The plugin, where it offers this processor."""
     import onnxruntime_ep_openvino as plugin  # it is there on x86-64 only
 
     name = "OpenVINOExecutionProvider"
     ort.register_execution_provider_library(name, plugin.get_library_path())
     devices = [device for device in ort.get_ep_devices() if device.ep_name == name]
     devices = [device for device in devices if device.ep_metadata.get("ov_device") == "CPU"]
-    hints = {
-        "INFERENCE_PRECISION_HINT": "bf16" if setup.precision == "bf16" else "f32",
-        "INFERENCE_NUM_THREADS": str(setup.threads or len(os.sched_getaffinity(0))),
-        "NUM_STREAMS": "1",
-        "ENABLE_CPU_PINNING": "NO",
-    }
+    if not devices:
+        return False
     options.intra_op_num_threads = 1
-    options.add_provider_for_devices(devices[:1], {"load_config": json.dumps({"CPU": hints})})
+    options.add_provider_for_devices(devices[:1], {"load_config": json.dumps({"CPU": _openvino_hints(setup)})})
+    return True
 
 
 def _top(scores: Array) -> dict[str, Any]:

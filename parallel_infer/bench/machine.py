@@ -13,7 +13,7 @@ from parallel_infer.cores import usable_cores
 
 PACKAGES = (
     *("parallel-infer", "numpy", "pyzmq", "msgspec", "opencv-python-headless", "simplejpeg"),
-    *("onnxruntime", "onnxruntime-gpu", "onnxruntime-ep-openvino"),
+    *("onnxruntime", "onnxruntime-gpu", "onnxruntime-ep-openvino", "openvino"),
 )
 _GPUS = Path("/proc/driver/nvidia/gpus")
 

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from parallel_infer.engines import Stop
 from parallel_infer.errors import InferError, ModelRejected
-from parallel_infer.session import Session, Stop
+from parallel_infer.session import Session
 from parallel_infer.session_config import GraphOptimization, SessionConfig
 from parallel_infer.signature import DeclaredTensor
 

@@ -14,5 +14,6 @@ MODELS = ("detector", "classifier", "segmenter", "pose")
 @pytest.fixture(scope="package")
 def server() -> Iterator[LocalServer]:
     options = [word for model in MODELS for word in ("--model", f"{model}=zoo:{model}")]
+    options += ["--precision", "fp32"]  # the figures in the documents are of float32
     with local_server(*options) as started:
         yield started

@@ -43,7 +43,12 @@ class Server:
                 [sys.executable, "-m", "parallel_infer", "serve", "--json", *arguments],
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env={**os.environ, "XDG_RUNTIME_DIR": str(folder), **(environment or {})},
+                env={
+                    **os.environ,
+                    "PARALLEL_INFER_PROVIDER": "cpu",
+                    "XDG_RUNTIME_DIR": str(folder),
+                    **(environment or {}),
+                },
             )
         self.supervisor = psutil.Process(self.process.pid)
 
