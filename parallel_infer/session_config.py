@@ -36,11 +36,11 @@ class SessionConfig:
 
     `threads` compute one operator together, 0 stands for every core this process may use; `inter_threads` is the
     number of operators of one run that go side by side. No session spins: its idle threads sleep. `streams` is the
-    number of runs that OpenVINO computes at once. `batches` are the batch sizes that runs are expected to have, all
-    they will ever have with `only_batches`; OpenVINO compiles a graph of an open batch for each by itself.
-    `gpu_mem_limit` is in bytes and bounds the arena of one session. `cache` is a directory for compiled models
-    (OpenVINO) and engines (TensorRT); it is made where it is missing. `profile` is the prefix of a profile that ONNX
-    Runtime writes when the session closes.
+    number of runs that OpenVINO computes at once. `batches` says that rows of a batch are independent, and which
+    sizes are worth a graph of their own to OpenVINO, which computes other sizes as their sum. `gpu_mem_limit` is in
+    bytes and bounds the arena of one session. `cache` is a directory for compiled models (OpenVINO) and engines
+    (TensorRT); it is made where it is missing. `profile` is the prefix of a profile that ONNX Runtime writes when the
+    session closes.
     """
 
     provider: ProviderName = "auto"
@@ -53,7 +53,6 @@ class SessionConfig:
     inter_threads: int = 1
     streams: int = 1
     batches: tuple[int, ...] = ()
-    only_batches: bool = False
     optimization: GraphOptimization = GraphOptimization.ALL
     cpu_arena: bool = True
     memory_pattern: bool = True

@@ -55,7 +55,7 @@ class AutoBatch:
         self.fixed = fixed
         self.max_delay = max_delay
         self.times = BatchTimes()
-        self._sizes = _sizes(self.max_batch)
+        self._sizes = power_sizes(self.max_batch)
         self.target = fixed or self.preferred or self.max_batch
 
     def learn(self, times: Mapping[int, float]) -> None:
@@ -104,6 +104,6 @@ class AutoBatch:
         return saved > now.next_row or not self.times.seconds
 
 
-def _sizes(largest: int) -> list[int]:
+def power_sizes(largest: int) -> list[int]:
     """Batch sizes worth considering, in rising order: powers of two and the largest."""
     return sorted({1 << power for power in range(largest.bit_length()) if 1 << power <= largest} | {largest})

@@ -16,6 +16,7 @@ from parallel_infer.messages import FailedRow, ModelPlan
 from parallel_infer.ring import Ring, batch_view, gather_into
 from parallel_infer.session import Session
 from parallel_infer.session_config import ArenaStrategy, GraphOptimization, SessionConfig
+from stages.batch import power_sizes
 from stages.graph import Rewritten, with_uint8_input
 from stages.preprocess import Preprocess
 
@@ -44,7 +45,7 @@ class Infer:
         self._alone = self.session
         alone_threads = plan.run["alone_threads"]
         if self.session.choice.provider in _ON_PROCESSOR and alone_threads > config.threads:
-            alone = replace(config, threads=alone_threads, profile=None, batches=(1,), only_batches=True)
+            alone = replace(config, threads=alone_threads, profile=None, batches=(1,))
             self._alone = Session(model, alone)
         self._unknown = [tensor.name for tensor in plan.spec.outputs if -1 in tensor.shape]
         # Where rows are no neighbours, or too few for a fixed batch, they are copied together here.
@@ -53,10 +54,10 @@ class Infer:
         }
 
     def warm_up(self) -> dict[int, float]:
-        """Run batches of one, two and the largest size; seconds by size. No slot is claimed by anybody yet."""
+        """Run batches of one and of the largest size; seconds by size. No slot is claimed by anybody yet."""
         seconds = {}
         largest = self._plan.max_batch
-        sizes = [largest] if self._plan.fixed_batch else sorted({1, min(2, largest), largest})
+        sizes = [largest] if self._plan.fixed_batch else sorted({1, largest})
         for size in sizes:
             inputs = {name: array[:size] for name, array in self._gathered.items()}
             for _ in range(_WARM_UPS):
@@ -129,8 +130,7 @@ def session_config(plan: ModelPlan) -> SessionConfig:
         threads=run["threads"],
         inter_threads=run["inter_threads"],
         streams=run["streams"],
-        batches=() if plan.fixed_batch else tuple(sorted({1, plan.max_batch})),
-        only_batches=plan.max_batch <= 2,
+        batches=() if plan.fixed_batch else tuple(power_sizes(plan.max_batch)),
         optimization=GraphOptimization(run["optimization"]),
         cpu_arena=run["cpu_arena"],
         memory_pattern=run["memory_pattern"],

@@ -117,7 +117,7 @@ def test_what_a_server_is_told_reaches_its_sessions(tmp_path: Path):
         threads=3,
         inter_threads=2,
         streams=4,
-        batches=(1, 8),
+        batches=(1, 2, 4, 8),
         optimization=GraphOptimization.EXTENDED,
         cpu_arena=False,
         memory_pattern=False,
