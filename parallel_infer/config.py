@@ -87,6 +87,8 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     device: Annotated[int, Meta(ge=0, le=255)] = 0  # cuda, tensorrt
     gpu_mem_limit_mb: Annotated[int, Meta(ge=0, le=1_048_576)] = 0  # cuda, tensorrt; 0: no limit
     arena_strategy: Literal["power-of-two", "as-requested"] = "power-of-two"  # cuda, tensorrt
+    page_locked: bool = True  # cuda
+    cuda_graphs: bool = False  # cuda
     cache: str | None = None  # folder for compiled models (openvino) and engines (tensorrt)
     profile: str | None = None  # folder for ONNX Runtime's profiles
     # processes

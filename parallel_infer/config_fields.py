@@ -57,6 +57,9 @@ SERVER_MEANINGS: dict[str, str] = {
     "device": "Number of the GPU, for cuda and tensorrt.",
     "gpu_mem_limit_mb": "Most megabytes of GPU memory per instance, for cuda and tensorrt. 0: no limit.",
     "arena_strategy": "How GPU memory grows: to the next power of two, or by what is requested.",
+    "page_locked": "Page-lock the rows and outputs of models on cuda, so that the GPU reads and writes them by itself.",
+    "cuda_graphs": "Record a run of each batch size as a CUDA graph and repeat it, which saves small models time. For "
+    "cuda, and for models that run on the GPU throughout.",
     "cache": "Folder for compiled models (openvino) and engines (tensorrt), so that the next start is quick.",
     "profile": "Folder to write ONNX Runtime's profile of every instance to, when it stops.",
     "decode_workers": "Processes that decode and resize pictures. 0: chosen for the machine.",

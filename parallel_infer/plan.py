@@ -26,7 +26,7 @@ PROBE = "stages.pipeline:probe"
 _MEBI = 1 << 20
 _SESSION = (  # what a session is told beyond provider, precision and threads
     *("inter_threads", "streams", "optimization", "cpu_arena", "memory_pattern", "device", "gpu_mem_limit_mb"),
-    *("arena_strategy", "cache", "profile"),
+    *("arena_strategy", "page_locked", "cuda_graphs", "cache", "profile"),
 )
 _SMALL_ROWS = _MEBI  # bytes of rows that a model of small inputs gets at least
 _MOST_ROWS = 256

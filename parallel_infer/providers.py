@@ -131,7 +131,9 @@ def session_options(config: SessionConfig, choice: Choice) -> ort.SessionOptions
     return options
 
 
-def provider_list(config: SessionConfig, choice: Choice) -> list[tuple[str, dict[str, str]]] | None:
+def provider_list(
+    config: SessionConfig, choice: Choice, cuda_stream: int | None = None
+) -> list[tuple[str, dict[str, str]]] | None:
     """What `InferenceSession(providers=)` wants; None where the session options name the provider already."""
     if choice.provider == "openvino":
         return None
@@ -139,7 +141,7 @@ def provider_list(config: SessionConfig, choice: Choice) -> list[tuple[str, dict
     if choice.provider in ("cuda", "tensorrt"):
         if hasattr(ort, "preload_dlls"):
             ort.preload_dlls()  # finds CUDA and cuDNN where pip put them
-        chain.insert(0, (CUDA, cuda_options(config)))
+        chain.insert(0, (CUDA, cuda_options(config, cuda_stream)))
     if choice.provider == "tensorrt":
         chain.insert(0, (TENSORRT, tensorrt_options(config, choice)))
     return chain
@@ -167,9 +169,10 @@ def openvino_device_options(config: SessionConfig, choice: Choice) -> dict[str, 
     return device
 
 
-def cuda_options(config: SessionConfig) -> dict[str, str]:
+def cuda_options(config: SessionConfig, stream: int | None = None) -> dict[str, str]:
     """Options of the CUDA provider. Precision "auto" lets float32 multiply as TensorFloat-32, "fp32" does not.
 
+    `stream` is where the provider is to put all its work, for those who put work of their own around it.
     The algorithm of a convolution is picked by rule, not by trying all: every new batch size would be tried again.
     """
     options = {
@@ -178,6 +181,10 @@ def cuda_options(config: SessionConfig) -> dict[str, str]:
         "cudnn_conv_algo_search": "HEURISTIC",
         "use_tf32": "0" if config.precision == "fp32" else "1",
     }
+    if stream is not None:
+        options["user_compute_stream"] = str(stream)
+    if config.cuda_graphs:
+        options["enable_cuda_graph"] = "1"
     if config.gpu_mem_limit is not None:
         options["gpu_mem_limit"] = str(config.gpu_mem_limit)
     return options
@@ -201,6 +208,8 @@ def tensorrt_options(config: SessionConfig, choice: Choice) -> dict[str, str]:
 
 def _obstacle(provider: ProviderName, config: SessionConfig, machine: Machine) -> str | None:
     """Why `provider` cannot be had, in words that say what to do; None where it can."""
+    if config.cuda_graphs and provider != "cuda":
+        return f"provider = {provider} has no CUDA graphs; set cuda_graphs = false, or provider = cuda"
     if provider == "openvino":
         return _openvino_obstacle(config, machine)
     if provider in ("cuda", "tensorrt"):

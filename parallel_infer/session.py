@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from parallel_infer.engines import Engine, Stop
+from parallel_infer.engines.cuda import CudaEngine
 from parallel_infer.engines.onnx_runtime import OrtEngine
 from parallel_infer.errors import BadInput, Dropped, InferError, ModelRejected, ResourceUnavailable
 from parallel_infer.models import TensorSpec
@@ -95,6 +96,15 @@ class Session:
             for stop in self._running:
                 stop.set()
 
+    def lock_pages(self, arrays: Iterable[np.ndarray]) -> None:
+        """Page-lock memory that bindings will use, where the device reads it by itself (CUDA). `close` undoes it."""
+        if self.config.page_locked:
+            self._engine.lock_pages(arrays)
+
+    def close(self) -> None:
+        """Let go of memory that was bound or page-locked. No run may go on, and none may follow."""
+        self._engine.close()
+
     def end_profile(self) -> str:
         """Writes the profile asked for by `SessionConfig.profile` and gives its file name."""
         return self._engine.end_profile()
@@ -118,6 +128,8 @@ class Session:
                 from parallel_infer.engines.openvino import OpenVinoEngine  # here: not installed everywhere
 
                 return OpenVinoEngine(source, self.config, self.choice)
+            if self.choice.provider == "cuda":
+                return CudaEngine(source, self.config, self.choice)
             return OrtEngine(source, self.config, self.choice)
         except InferError:
             raise

@@ -38,9 +38,10 @@ class SessionConfig:
     number of operators of one run that go side by side. No session spins: its idle threads sleep. `streams` is the
     number of runs that OpenVINO computes at once. `batches` says that rows of a batch are independent, and which
     sizes are worth a graph of their own to OpenVINO, which computes other sizes as their sum. `gpu_mem_limit` is in
-    bytes and bounds the arena of one session. `cache` is a directory for compiled models (OpenVINO) and engines
-    (TensorRT); it is made where it is missing. `profile` is the prefix of a profile that ONNX Runtime writes when the
-    session closes.
+    bytes and bounds the arena of one session. `page_locked` lets a GPU read and write the memory of bindings by
+    itself, and `cuda_graphs` has it repeat a recorded run of each batch size instead of being told every operator
+    (CUDA). `cache` is a directory for compiled models (OpenVINO) and engines (TensorRT); it is made where it is
+    missing. `profile` is the prefix of a profile that ONNX Runtime writes when the session closes.
     """
 
     provider: ProviderName = "auto"
@@ -48,6 +49,8 @@ class SessionConfig:
     device: int = 0
     gpu_mem_limit: int | None = None
     arena_strategy: ArenaStrategy = ArenaStrategy.NEXT_POWER_OF_TWO
+    page_locked: bool = True
+    cuda_graphs: bool = False
     cache: Path | None = None
     threads: int = 0
     inter_threads: int = 1

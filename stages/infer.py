@@ -53,6 +53,9 @@ class Infer:
             tensor.name: np.zeros((plan.max_batch, *tensor.shape), tensor.dtype) for tensor in plan.spec.inputs
         }
 
+        for session in {self.session, self._alone}:
+            session.lock_pages([*self._rows.values(), *self._outputs.values(), *self._gathered.values()])
+
     def warm_up(self) -> dict[int, float]:
         """Run batches of one and of the largest size; seconds by size. No slot is claimed by anybody yet."""
         seconds = {}
@@ -69,9 +72,11 @@ class Infer:
         return seconds
 
     def close(self) -> None:
-        """Write the profile, where one was asked for."""
+        """Write the profile, where one was asked for, and let go of the rings."""
         if self.session.config.profile is not None:
             self.session.end_profile()
+        for session in {self.session, self._alone}:
+            session.close()
 
     def run(self, rows: tuple[int, ...], slot: int, alone: bool = False) -> Ran:
         """Run the model on these rows into this output slot; a row that fails does not fail the others.
@@ -136,6 +141,8 @@ def session_config(plan: ModelPlan) -> SessionConfig:
         memory_pattern=run["memory_pattern"],
         device=run["device"],
         gpu_mem_limit=limit << 20 if limit else None,
+        page_locked=run["page_locked"],
+        cuda_graphs=run["cuda_graphs"],
         arena_strategy=_ARENA[run["arena_strategy"]],
         cache=Path(run["cache"]) if run["cache"] else None,
         profile=str(Path(profile) / plan.key.replace("/", "_")) if profile is not None else None,

@@ -37,6 +37,8 @@ OTHER_VALUES: dict[str, tuple[Any, str]] = {
     "device": (1, "1"),
     "gpu_mem_limit_mb": (512, "512"),
     "arena_strategy": ("as-requested", "as-requested"),
+    "page_locked": (False, "no"),
+    "cuda_graphs": (True, "yes"),
     "cache": ("/tmp/cache", "/tmp/cache"),
     "profile": ("/tmp/profile", "/tmp/profile"),
     "decode_workers": (3, "3"),

@@ -107,6 +107,8 @@ def test_what_a_server_is_told_reaches_its_sessions(tmp_path: Path):
         "device": 1,
         "gpu_mem_limit_mb": 512,
         "arena_strategy": "as-requested",
+        "page_locked": False,
+        "cuda_graphs": True,
         "cache": str(tmp_path / "cache"),
         "profile": str(tmp_path / "profile"),
     }
@@ -124,6 +126,8 @@ def test_what_a_server_is_told_reaches_its_sessions(tmp_path: Path):
         device=1,
         gpu_mem_limit=512 << 20,
         arena_strategy=ArenaStrategy.SAME_AS_REQUESTED,
+        page_locked=False,
+        cuda_graphs=True,
         cache=tmp_path / "cache",
         profile=str(tmp_path / "profile" / plan.key.replace("/", "_")),
     )

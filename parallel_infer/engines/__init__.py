@@ -6,7 +6,7 @@ the errors of a library ours.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy.typing as npt
@@ -46,6 +46,14 @@ class Engine(Protocol):
 
     def tie(self, inputs: Mapping[str, Array], fixed: Mapping[str, Array], fresh: Sequence[str]) -> Tied:
         """A run that reads `inputs` and writes outputs to `fixed` where they lie; outputs in `fresh` get memory."""
+        ...
+
+    def lock_pages(self, arrays: Iterable[Array]) -> None:
+        """Make ready memory that runs will read and write for as long as this engine is open."""
+        ...
+
+    def close(self) -> None:
+        """Let go of memory of the caller."""
         ...
 
     def end_profile(self) -> str:

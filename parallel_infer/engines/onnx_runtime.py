@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from parallel_infer.engines import Array, Stop, address_of
+from parallel_infer.engines import Array, Stop, Tied, address_of
 from parallel_infer.errors import ConfigError
 from parallel_infer.onnx_runtime import ort
 from parallel_infer.providers import ORT_NAMES, Choice, provider_list, session_options
@@ -16,8 +16,10 @@ from parallel_infer.signature import DeclaredTensor, Signature, declared
 class OrtEngine:
     """A session of ONNX Runtime. Raises its exceptions; `ConfigError` where the provider's libraries do not load."""
 
-    def __init__(self, model: str | bytes, config: SessionConfig, choice: Choice) -> None:
-        options, providers = session_options(config, choice), provider_list(config, choice)
+    def __init__(
+        self, model: str | bytes, config: SessionConfig, choice: Choice, cuda_stream: int | None = None
+    ) -> None:
+        options, providers = session_options(config, choice), provider_list(config, choice, cuda_stream)
         # Without fallback: ONNX Runtime would print, and quietly take the CPU provider.
         self.session = ort.InferenceSession(model, options, providers, enable_fallback=0)
         if ORT_NAMES[choice.provider] not in self.session.get_providers():
@@ -35,8 +37,14 @@ class OrtEngine:
         outputs: list[Array] = self.session.run(None, dict(inputs), stop.options)
         return outputs
 
-    def tie(self, inputs: Mapping[str, Array], fixed: Mapping[str, Array], fresh: Sequence[str]) -> OrtTied:
+    def tie(self, inputs: Mapping[str, Array], fixed: Mapping[str, Array], fresh: Sequence[str]) -> Tied:
         return OrtTied(self, inputs, fixed, fresh)
+
+    def lock_pages(self, arrays: Iterable[Array]) -> None:
+        """Nothing: other devices than CUDA's read memory where it lies, or copy it themselves."""
+
+    def close(self) -> None:
+        """Nothing is held beyond the session."""
 
     def end_profile(self) -> str:
         return str(self.session.end_profiling())

@@ -8,7 +8,7 @@ outputs written where they lie, as with ONNX Runtime.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import EllipsisType
 from typing import Any, NamedTuple
@@ -53,6 +53,13 @@ class OpenVinoEngine:
 
     def tie(self, inputs: Mapping[str, Array], fixed: Mapping[str, Array], fresh: Sequence[str]) -> OpenVinoTied:
         return OpenVinoTied(self, inputs, fixed, fresh)
+
+    def lock_pages(self, arrays: Iterable[Array]) -> None:
+        """Nothing: the processor reads memory where it lies."""
+
+    def close(self) -> None:
+        """Forget the requests, which keep the memory they last used."""
+        self._idle.clear()
 
     def end_profile(self) -> str:
         raise InferError("OpenVINO's own runtime writes no profile")

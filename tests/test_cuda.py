@@ -1,0 +1,186 @@
+"""Copies and graphs on CUDA. Here the host plays the GPU: what is tested is what is copied when, and what is done about
+a GPU that answers wrongly. The last test asks a real one."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from parallel_infer.engines import Stop, address_of
+from parallel_infer.engines.cuda import CudaEngine, CudaTied
+from parallel_infer.engines.cuda_runtime import CudaRuntime
+from parallel_infer.engines.onnx_runtime import OrtTied
+from parallel_infer.errors import ConfigError, Dropped, InferError
+from parallel_infer.providers import ON_CPU, choose, survey
+from parallel_infer.session import Session
+from parallel_infer.session_config import SessionConfig
+from tests import session_models as models
+
+STREAM = 4711
+
+
+class HostRuntime(CudaRuntime):
+    """Memory of the host as memory of a GPU. Copies back happen when they are waited for, as late as may be."""
+
+    kind = "cpu"
+
+    def __init__(self, *, refuses_to_lock: bool = False, spoils: bool = False) -> None:
+        self.calls: list[str] = []
+        self.locked: dict[int, int] = {}
+        self._late: list[tuple[int, int, int]] = []
+        self._refuses_to_lock = refuses_to_lock
+        self._spoils = spoils
+
+    def stream(self) -> int:
+        return STREAM
+
+    def copy_to_device(self, target: int, source: int, size: int, stream: int) -> None:
+        assert stream == STREAM
+        self.calls.append("to device")
+        ctypes.memmove(target, source, size)
+
+    def copy_to_host(self, target: int, source: int, size: int, stream: int) -> None:
+        assert stream == STREAM
+        self.calls.append("to host")
+        self._late.append((target, source, size))
+
+    def wait(self, stream: int) -> None:
+        assert stream == STREAM
+        self.calls.append("wait")
+        for target, source, size in self._late:
+            ctypes.memmove(target, source, size)
+            if self._spoils:
+                ctypes.memset(target, 0x41, size)
+        self._late.clear()
+
+    def lock_pages(self, address: int, size: int) -> None:
+        if self._refuses_to_lock:
+            raise InferError("CUDA: operation not supported")
+        assert address not in self.locked
+        self.locked[address] = size
+
+    def unlock_pages(self, address: int) -> None:
+        del self.locked[address]
+
+
+def engine(model: bytes, runtime: HostRuntime) -> CudaEngine:
+    return CudaEngine(model, SessionConfig(provider="cpu", threads=1), ON_CPU, runtime)
+
+
+def floats(*shape: int, start: int = 0) -> np.ndarray:
+    return np.arange(start, start + np.prod(shape), dtype=np.float32).reshape(shape)
+
+
+def test_a_run_copies_in_runs_copies_out_and_waits_once():
+    runtime = HostRuntime()
+    made = engine(models.identity(), runtime)
+    x, y = floats(2, 8), np.zeros((2, 8), np.float32)
+    tied = made.tie({"x": x}, {"y": y}, ())
+    assert isinstance(tied, CudaTied)
+    for start in (5, 9):
+        x[:] = floats(2, 8, start=start)
+        runtime.calls.clear()
+        assert tied.run(Stop(), prompt=False) == []
+        np.testing.assert_array_equal(y, x)
+        assert runtime.calls == ["to device", "to host", "wait"]
+
+
+def test_memory_on_the_gpu_stays_where_it_is_for_each_batch_size():
+    made = engine(models.addition(), HostRuntime())
+    ring, slot = floats(8, 3), np.zeros((8, 3), np.float32)
+    for first, count in ((0, 2), (3, 2), (1, 3), (6, 2)):
+        rows = slice(first, first + count)
+        slot[:] = -1
+        made.tie({"a": ring[rows], "b": ring[rows]}, {"y": slot[rows]}, ()).run(Stop(), prompt=False)
+        np.testing.assert_array_equal(slot[rows], ring[rows] * 2)
+        assert (np.delete(slot, range(first, first + count), 0) == -1).all()
+    assert len(made._buffers) == 2
+    entries = [buffers.options.get_run_config_entry("gpu_graph_id") for buffers in made._buffers.values()]
+    assert entries == ["0", "1"]  # a graph of its own for each size
+
+
+def test_outputs_of_unknown_size_go_the_plain_way():
+    made = engine(models.three_kinds_of_output(), HostRuntime())
+    x, negative = np.array([[0, 1, 0, 1]], np.float32), np.zeros((1, 4), np.float32)
+    tied = made.tie({"x": x}, {"negative": negative}, ("found", "shape"))
+    assert isinstance(tied, OrtTied)
+    found, shape = tied.run(Stop(), prompt=False)
+    assert shape.tolist() == [1, 4]
+    np.testing.assert_array_equal(found, np.nonzero(x))
+    np.testing.assert_array_equal(negative, -x)
+
+
+def test_a_gpu_that_answers_wrongly_is_left_to_onnx_runtime(caplog):
+    made = engine(models.addition(), HostRuntime(spoils=True))
+    x, y = floats(2, 3), np.zeros((2, 3), np.float32)
+    for _ in range(2):
+        tied = made.tie({"a": x, "b": x}, {"y": y}, ())
+        assert isinstance(tied, OrtTied)
+        tied.run(Stop(), prompt=False)
+        np.testing.assert_array_equal(y, x * 2)
+    assert caplog.text.count("its answers differ from those of a plain run") == 1
+
+
+def test_pages_are_locked_and_let_go_of():
+    runtime = HostRuntime()
+    made = engine(models.identity(), runtime)
+    rows, outputs = floats(16, 8), floats(4, 4, 8)
+    made.lock_pages([rows, outputs])
+    assert runtime.locked == {address_of(rows): rows.nbytes, address_of(outputs): outputs.nbytes}
+    made.close()
+    assert runtime.locked == {}
+
+
+def test_pages_that_cannot_be_locked_are_a_warning(caplog):
+    made = engine(models.identity(), HostRuntime(refuses_to_lock=True))
+    made.lock_pages([floats(16, 8), floats(4, 8)])
+    assert caplog.text.count("operation not supported") == 1
+    made.close()
+
+
+def test_a_stop_that_is_set_prevents_the_run_and_later_ones_go_on():
+    made, stop = engine(models.identity(), HostRuntime()), Stop()
+    x, y = floats(1, 8), np.zeros((1, 8), np.float32)
+    tied = made.tie({"x": x}, {"y": y}, ())
+    stop.set()
+    with pytest.raises(Dropped):
+        tied.run(stop, prompt=True)
+    tied.run(Stop(), prompt=True)
+    np.testing.assert_array_equal(y, x)
+
+
+def test_page_locking_is_asked_for_by_the_configuration(monkeypatch):
+    locked: list[int] = []
+    session = Session(models.identity(), SessionConfig(provider="cpu", threads=1, page_locked=False))
+    monkeypatch.setattr(session._engine, "lock_pages", lambda arrays: locked.append(1))
+    session.lock_pages([floats(1, 8)])
+    assert not locked
+
+
+@contextmanager
+def real_gpu(config: SessionConfig) -> Iterator[Session]:
+    try:
+        choose(config, survey(config))
+    except ConfigError as error:
+        pytest.skip(str(error))
+    session = Session(models.addition(), config)
+    yield session
+    session.close()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("graphs", [False, True])
+def test_a_real_gpu_reads_and_writes_page_locked_memory_by_itself(graphs: bool, caplog):
+    with real_gpu(SessionConfig(provider="cuda", cuda_graphs=graphs)) as session:
+        ring, slot = floats(8, 3), np.zeros((8, 3), np.float32)
+        session.lock_pages([ring, slot])
+        for start in range(6):  # a graph is recorded in the third run and repeated from then on
+            ring += start
+            session.bind({"a": ring[2:5], "b": ring[2:5]}, {"y": slot[2:5]}).run()
+            np.testing.assert_array_equal(slot[2:5], ring[2:5] * 2)
+        assert (slot[:2] == 0).all()
+        assert not caplog.text
