@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Literal, get_args
@@ -37,11 +38,12 @@ class SessionConfig:
     `threads` compute one operator together, 0 stands for every core this process may use; `inter_threads` is the
     number of operators of one run that go side by side. No session spins: its idle threads sleep. `streams` is the
     number of runs that OpenVINO computes at once. `batches` says that rows of a batch are independent, and which
-    sizes are worth a graph of their own to OpenVINO, which computes other sizes as their sum. `gpu_mem_limit` is in
-    bytes and bounds the arena of one session. `page_locked` lets a GPU read and write the memory of bindings by
-    itself, and `cuda_graphs` has it repeat a recorded run of each batch size instead of being told every operator
-    (CUDA). `cache` is a directory for compiled models (OpenVINO) and engines (TensorRT); it is made where it is
-    missing. `profile` is the prefix of a profile that ONNX Runtime writes when the session closes.
+    sizes are worth a graph of their own to OpenVINO, which computes other sizes as their sum; `rows` are the shapes
+    of one row by input, for graphs that leave more open than the batch size. `gpu_mem_limit` is in bytes and bounds
+    the arena of one session. `page_locked` lets a GPU read and write the memory of bindings by itself, and
+    `cuda_graphs` has it repeat a recorded run of each batch size instead of being told every operator (CUDA). `cache`
+    is a directory for compiled models (OpenVINO) and engines (TensorRT); it is made where it is missing. `profile` is
+    the prefix of a profile that ONNX Runtime writes when the session closes.
     """
 
     provider: ProviderName = "auto"
@@ -56,6 +58,7 @@ class SessionConfig:
     inter_threads: int = 1
     streams: int = 1
     batches: tuple[int, ...] = ()
+    rows: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     optimization: GraphOptimization = GraphOptimization.ALL
     cpu_arena: bool = True
     memory_pattern: bool = True

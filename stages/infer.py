@@ -136,6 +136,7 @@ def session_config(plan: ModelPlan) -> SessionConfig:
         inter_threads=run["inter_threads"],
         streams=run["streams"],
         batches=() if plan.fixed_batch else tuple(power_sizes(plan.max_batch)),
+        rows={tensor.name: tensor.shape for tensor in plan.spec.inputs},
         optimization=GraphOptimization(run["optimization"]),
         cpu_arena=run["cpu_arena"],
         memory_pattern=run["memory_pattern"],

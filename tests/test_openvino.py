@@ -72,6 +72,13 @@ def test_the_shipped_classifier_answers_as_on_the_cpu_provider_whatever_the_batc
         np.testing.assert_array_equal(sized.run({"images": images[:count]})["probs"], slot[:count])
 
 
+def test_a_graph_that_leaves_more_open_is_compiled_for_the_rows_it_gets():
+    config = SessionConfig(provider="openvino", threads=1, batches=(1, 4), rows={"x": (3,)})
+    session, x = Session(models.identity(("batch", "width")), config), np.ones((6, 3), np.float32)
+    assert set(engine_of(session)._models) == {1, 4}
+    np.testing.assert_array_equal(session.run({"x": x})["y"], x)
+
+
 def test_a_session_for_single_pictures_compiles_nothing_else(zoo: Path):
     config = SessionConfig(provider="openvino", batches=(1,))
     assert set(engine_of(Session(zoo / "classifier.onnx", config))._models) == {1}

@@ -120,6 +120,7 @@ def test_what_a_server_is_told_reaches_its_sessions(tmp_path: Path):
         inter_threads=2,
         streams=4,
         batches=(1, 2, 4, 8),
+        rows={"images": (416, 416, 3)},
         optimization=GraphOptimization.EXTENDED,
         cpu_arena=False,
         memory_pattern=False,

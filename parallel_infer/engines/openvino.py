@@ -104,23 +104,24 @@ class OpenVinoEngine:
         """
         core = self._openvino.Core()
         graph, options = core.read_model(model), openvino_device_options(config, choice)
-        if not (config.batches and self._has_rows()):
+        rows = [config.rows.get(tensor.name, tensor.dimensions[1:]) for tensor in self.signature.inputs]
+        if not (
+            config.batches
+            and self._has_batches()
+            and all(isinstance(size, int) and size > 0 for row in rows for size in row)
+        ):
             return {None: core.compile_model(graph, "CPU", options)}
         models: dict[int | None, Any] = {}
         for size in {1, *config.batches}:
             sized = graph.clone()
-            rows = [tensor.dimensions[1:] for tensor in self.signature.inputs]
             sized.reshape({place: [size, *row] for place, row in enumerate(rows)})
             models[size] = core.compile_model(sized, "CPU", options)
         return models
 
-    def _has_rows(self) -> bool:
-        """Whether all inputs and outputs have one open batch size and nothing else is open in the inputs."""
-        inputs, outputs = self.signature.inputs, self.signature.outputs
-        batches = {tensor.dimensions[:1] for tensor in (*inputs, *outputs)}
-        rows = [size for tensor in inputs for size in tensor.dimensions[1:]]
-        has_one = len(batches) == 1 and all(isinstance(size, str) for size in batches.pop())
-        return has_one and bool(inputs[0].dimensions) and all(isinstance(size, int) for size in rows)
+    def _has_batches(self) -> bool:
+        """Whether all inputs and outputs have the same open batch size."""
+        first = {tensor.dimensions[:1] for tensor in (*self.signature.inputs, *self.signature.outputs)}
+        return len(first) == 1 and [isinstance(size, str) for size in first.pop()] == [True]
 
 
 class OpenVinoTied:
