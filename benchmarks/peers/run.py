@@ -128,8 +128,10 @@ def main() -> None:
     print(f"command: {_command()}\n")
     our_options = shlex.split(arguments.ours)
     peers, lengths = chosen_peers(arguments.peers), durations(arguments)
+    precision = providers("ours", our_options)[0].precision
     pairs = [
-        Pair(model, model_path(model), peer, provider)
+        # Random weights are sure of nothing: in another precision they may find other things.
+        Pair(model, model_path(model), peer, provider, model not in MAKERS or provider.precision == precision)
         for model in arguments.models.split(",")
         for peer in peers
         for provider in providers(arguments.providers, our_options)
