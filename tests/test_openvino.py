@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -172,6 +175,20 @@ def test_compiled_models_are_kept_in_the_cache(zoo: Path, tmp_path: Path):
     assert kept
     Session(zoo / "classifier.onnx", config)
     assert list((tmp_path / "cache").glob("*.blob")) == kept
+
+
+def test_nothing_is_reported_to_anybody(tmp_path: Path):
+    program = (
+        "import sys; told = []\n"
+        "sys.addaudithook(lambda event, _: told.append(event) if event.startswith(('socket.', 'urllib.')) else None)\n"
+        "from tests import session_models; from parallel_infer.session import Session\n"
+        "from parallel_infer.session_config import SessionConfig\n"
+        "Session(session_models.identity(), SessionConfig(provider='openvino'))\n"
+        "assert 'openvino' in sys.modules and not [name for name in told if name != 'socket.gethostname'], told\n"
+    )
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+    assert not (tmp_path / "intel").exists()  # where it would count its uses
 
 
 def test_a_profile_is_refused():

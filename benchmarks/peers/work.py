@@ -184,7 +184,7 @@ class _OpenVinoSession:
     """OpenVINO's own runtime where its plugin takes no processor of this maker, compiled by size as our server does."""
 
     def __init__(self, setup: Setup) -> None:
-        import openvino
+        import openvino  # without its telemetry, which is not installed
 
         plain = ort.SessionOptions()
         plain.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL

@@ -8,6 +8,7 @@ outputs written where they lie, as with ONNX Runtime.
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import EllipsisType
@@ -37,7 +38,7 @@ class OpenVinoEngine:
         self.signature = reader.signature
         self._metadata = reader.metadata
         del reader
-        self._openvino = importlib.import_module("openvino")
+        self._openvino = _imported()
         self._models = self._compiled(model, config, choice)  # by batch size, or one alone under None that takes any
         self._inputs = {tensor.name: place for place, tensor in enumerate(self.signature.inputs)}
         self._outputs = {tensor.name: place for place, tensor in enumerate(self.signature.outputs)}
@@ -122,6 +123,12 @@ class OpenVinoEngine:
         """Whether all inputs and outputs have the same open batch size."""
         first = {tensor.dimensions[:1] for tensor in (*self.signature.inputs, *self.signature.outputs)}
         return len(first) == 1 and [isinstance(size, str) for size in first.pop()] == [True]
+
+
+def _imported() -> Any:
+    """The package without its telemetry, which would report every import to Google Analytics, unasked."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # cannot be imported: a stub is taken
+    return importlib.import_module("openvino")
 
 
 class OpenVinoTied:
