@@ -5,6 +5,7 @@ The names are imported at first use, so that a server process pays for neither t
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
     from parallel_infer.runner import Runner
 
 __all__ = ["Answer", "AsyncClient", "Client", "JobStatus", "Runner"]
+
+# Official builds of ONNX Runtime report their use to Microsoft and leave files in the home directory. They read this
+# when they load, by one name or the other, so it is said before anything can import them.
+for _name in ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED"):
+    os.environ.setdefault(_name, "1")
 
 _HOMES = {
     "Answer": "parallel_infer.answer",

@@ -189,6 +189,7 @@ def test_nothing_is_reported_to_anybody(tmp_path: Path):
     environment = {**os.environ, "HOME": str(tmp_path)}
     subprocess.run([sys.executable, "-c", program], env=environment, check=True)
     assert not (tmp_path / "intel").exists()  # where it would count its uses
+    assert not list(tmp_path.rglob("deviceid"))  # ONNX Runtime's
 
 
 def test_a_profile_is_refused():
