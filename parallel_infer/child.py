@@ -14,6 +14,7 @@ import msgspec
 from setproctitle import setproctitle
 
 from parallel_infer.confinement import confine_decoder
+from parallel_infer.group_signals import leave_signals_to_parent
 from parallel_infer.logs import start_logging
 from parallel_infer.messages import Alive, Started, StartFailed
 
@@ -57,9 +58,7 @@ def _confine(options: dict[str, Any]) -> None:
 def run(name: str, entry: str, arguments: bytes, connection: Connection, parent: int) -> None:
     """First thing in every child. `entry` is "module:function", called with a Child and its arguments."""
     setproctitle(f"parallel-infer: {name.split('.')[0]}")
-    # Only the parent decides about the end; a Ctrl-C in the terminal reaches every process of the group.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    leave_signals_to_parent()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)  # the parent died before the line above

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -42,15 +43,35 @@ def local_server(*options: str, stderr: IO[str] | None = None) -> Iterator[Local
 
     Stopped with SIGTERM at the end. Raises ServerUnavailable where it does not start; it says why on stderr.
     """
-    with tempfile.TemporaryDirectory(prefix="parallel-infer-") as folder:
+    with _ended_by_signals(), tempfile.TemporaryDirectory(prefix="parallel-infer-") as folder:
         bind = () if "--bind" in options else ("--bind", f"ipc://{folder}/server")
         command = [sys.executable, "-m", "parallel_infer", "serve", *bind, "--json", *options]
         started = time.monotonic()
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True
+        )  # in a session of its own: a Ctrl-C reaches us, and we stop it when we have seen its last answers
         try:
             yield _ready(process, started)
         finally:
             _stop(process)
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Have SIGTERM and SIGHUP end this program as Ctrl-C does, with what has to be stopped."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _ready(process: subprocess.Popen[str], started: float) -> LocalServer:

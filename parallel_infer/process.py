@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from parallel_infer import child
+from parallel_infer.group_signals import start_resource_tracker, starting_child
 from parallel_infer.messages import Alive, Started, StartFailed
 
 _spawn = multiprocessing.get_context("spawn")
@@ -33,7 +34,9 @@ class Process:
 
     def start(self) -> None:
         """Start the process."""
-        self._process.start()
+        start_resource_tracker()
+        with starting_child():
+            self._process.start()
         self._theirs.close()  # so that the end of the child is the end of the pipe
 
     @property

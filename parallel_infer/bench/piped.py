@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
-import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection as Pipe
 
 from parallel_infer.errors import InferError
+from parallel_infer.group_signals import leave_signals_to_parent, start_resource_tracker, starting_child
 
 _spawn = multiprocessing.get_context("spawn")
 _STOP_TIMEOUT = 5.0  # seconds
@@ -22,7 +22,9 @@ class Piped:
         self.name = name
         self._pipe, theirs = _spawn.Pipe()
         self._process = _spawn.Process(target=_run, args=(entry, options, theirs), name=name, daemon=True)
-        self._process.start()
+        start_resource_tracker()
+        with starting_child():
+            self._process.start()
         theirs.close()  # so that the end of the process is the end of the pipe
 
     def tell(self, order: bytes) -> None:
@@ -67,5 +69,5 @@ def orders(pipe: Pipe) -> Callable[[], bytes | None]:
 
 
 def _run(entry: Entry, options: bytes, pipe: Pipe) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the parent's to act upon
+    leave_signals_to_parent()
     entry(options, pipe)

@@ -13,6 +13,7 @@ from parallel_infer.cli.tables import print_table
 from parallel_infer.config import ServerConfig
 from parallel_infer.config_sources import check_addresses
 from parallel_infer.config_text import to_toml
+from parallel_infer.group_signals import hold_hangups
 from parallel_infer.memory_report import as_dict, check_memory, ring_rows, shared_memory, size_text
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def command(as_json: bool, dry_run: bool, print_config: bool, **options: Any) ->
     parallel-infer serve --model street=yolov8n.onnx          a model of your own
     parallel-infer serve --config server.toml --dry-run       what a configuration needs
     """  # noqa: D301  # click looks for the character itself
+    hold_hangups()
     found = configuration(options)
     if print_config:
         click.echo(to_toml(found), nl=False)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from parallel_infer.video.recorder import Recorder
 
 _MS = 1000.0
+_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 @click.command("stream")
@@ -87,7 +88,11 @@ def command(
         client.models()  # a server that is away, or does not let us in, is told of once and at once
     with Streams(_sources(sources, given), given["model"], server, key, _settings(given)) as streams:
         shown = display_for(streams, form)
-        with _recorders(streams, given["save"]) as recorders, Statistics(shown, streams) if stats else shown as display:
+        with (
+            _signals_end(streams),  # outermost: a second signal must not cut off a file that is being finished
+            _recorders(streams, given["save"]) as recorders,
+            Statistics(shown, streams) if stats else shown as display,
+        ):
             _follow(streams, display, recorders)
     failed = any(tally.failed for tally in streams.tallies.values())
     if failed or any(streams.feed(name).state.value == "failed" for name in streams.tallies) or _troubles(recorders):
@@ -117,16 +122,15 @@ def _settings(given: dict[str, Any]) -> StreamSettings:
 
 
 def _follow(streams: Streams, display: Display, recorders: dict[str, Recorder]) -> None:
-    """Show everything until all sources have ended, or until Ctrl-C or SIGTERM."""
+    """Show everything until all sources have ended, or until a signal asks for the end."""
     from parallel_infer.video import Change
 
-    with _signals_end(streams):
-        for event in streams:
-            if isinstance(event, Change):
-                display.change(event)
-            else:
-                display.result(event)
-                _record(streams, event, recorders)
+    for event in streams:
+        if isinstance(event, Change):
+            display.change(event)
+        else:
+            _record(streams, event, recorders)  # first: what shows it may be gone
+            display.result(event)
 
 
 def _record(streams: Streams, result: Result, recorders: dict[str, Recorder]) -> None:
@@ -155,8 +159,10 @@ def _recorders(streams: Streams, target: Path | None) -> Iterator[dict[str, Reco
     finally:
         for recorder in recorders.values():
             recorder.close()
-            for path in recorder.written:
-                click.echo(f"written: {path}", err=True)
+        with contextlib.suppress(OSError):  # a terminal that is gone hears no more, and that is no fault of the files
+            for recorder in recorders.values():
+                for path in recorder.written:
+                    click.echo(f"written: {path}", err=True)
 
 
 def _troubles(recorders: dict[str, Recorder]) -> bool:
@@ -169,8 +175,8 @@ def _troubles(recorders: dict[str, Recorder]) -> bool:
 
 @contextlib.contextmanager
 def _signals_end(streams: Streams) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the streams in good order; a second Ctrl-C ends the program at once."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    """Ctrl-C, SIGTERM and a terminal that goes away end the streams in good order; a second Ctrl-C ends at once."""
+    before = {number: signal.getsignal(number) for number in _ENDINGS}
 
     def end(number: int, frame: object) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)

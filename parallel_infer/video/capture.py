@@ -15,6 +15,7 @@ from collections import deque
 
 import numpy as np
 
+from parallel_infer.group_signals import leave_signals_to_parent
 from parallel_infer.ring import Ring, byte_ring
 from parallel_infer.video.pacing import ByNumber, ByTime, Clock, Thinning
 from parallel_infer.video.pipe import Captured, Ended, Needs, Opened, Order, Pipe, Place, Spoiled, Told
@@ -176,8 +177,7 @@ def capture(order: Order, pipe: Pipe[Told]) -> None:
 def main() -> None:
     """`python -m parallel_infer.video.capture DESCRIPTOR PARENT`."""
     descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C reaches the whole group; the parent decides
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    leave_signals_to_parent()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)  # the parent died before the line above

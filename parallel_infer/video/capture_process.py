@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from parallel_infer.group_signals import starting_child
 from parallel_infer.video.pipe import Order, Pipe, Place, Word, socket_pair
 
 _ROOT = Path(__file__).resolve().parents[2]  # so that a checkout that is not installed works too
@@ -26,14 +27,15 @@ class CaptureProcess:
         command = [sys.executable, "-m", "parallel_infer.video.capture", str(theirs), str(os.getpid())]
         paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         try:
-            self.process = subprocess.Popen(
-                command,
-                pass_fds=(theirs,),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,  # FFmpeg writes addresses there, with their passwords
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-            )
+            with starting_child():
+                self.process = subprocess.Popen(
+                    command,
+                    pass_fds=(theirs,),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,  # FFmpeg writes addresses there, with their passwords
+                    env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                )
         finally:
             os.close(theirs)
         self.pipe: Pipe[Word] = Pipe(ours, Word)  # type: ignore[arg-type]

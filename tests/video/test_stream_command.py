@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import signal
 import subprocess
 import sys
 
 import cv2
+import psutil
+import pytest
 from click.testing import CliRunner
 
 from parallel_infer.cli import main
@@ -78,7 +82,8 @@ def test_bad_usage(server, video, tmp_path):
     assert stream(server).exit_code == 2
 
 
-def test_sigterm_finishes_everything_and_no_password_is_seen(server, play_camera, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT], ids=lambda number: number.name)
+def test_a_signal_finishes_everything_and_no_password_is_seen(server, play_camera, tmp_path, number):
     def play(viewer):
         viewer.begin()
         while True:
@@ -93,7 +98,9 @@ def test_sigterm_finishes_everything_and_no_password_is_seen(server, play_camera
         try:
             assert process.stdout is not None
             said = [process.stdout.readline() for _ in range(4)]
-            process.send_signal(signal.SIGTERM)
+            for child in psutil.Process(process.pid).children():
+                child.send_signal(number)  # as to a whole group: capturing ends when its parent says so
+            process.send_signal(number)
             rest, errors = process.communicate(timeout=60)
         finally:
             process.kill()
@@ -103,3 +110,36 @@ def test_sigterm_finishes_everything_and_no_password_is_seen(server, play_camera
     assert (last["state"], last["message"]) == ("ended", "stopped")
     assert "hunter2" not in output + errors
     assert length(target) > 0
+
+
+_IN_A_TERMINAL = """
+import fcntl, os, sys, termios
+os.setsid()
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, "-m", "parallel_infer", *sys.argv[1:]])
+"""
+
+
+def test_a_terminal_that_goes_away_leaves_a_finished_file(server, play_camera, tmp_path):
+    def play(viewer):
+        viewer.begin()
+        while True:
+            viewer.send(jpeg(240, 320, 3))
+
+    target = tmp_path / "seen.mp4"
+    arguments = ["stream", play_camera(play).url, "--server", server.address, "--model", "detector"]
+    command = [sys.executable, "-c", _IN_A_TERMINAL, *arguments, "--save", str(target)]
+    terminal, theirs = pty.openpty()
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    try:
+        seen = b""
+        while b"dropped" not in seen or not target.exists():  # a row of what was answered
+            seen += os.read(terminal, 4096)
+        os.close(terminal)  # the kernel sends SIGHUP, and every write fails from now on
+        process.wait(60)
+    finally:
+        process.kill()
+        process.wait()
+    assert length(target) > 0
+    assert cv2.VideoCapture(str(target)).read()[0]
