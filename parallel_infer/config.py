@@ -51,7 +51,7 @@ class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     max_output_mb: Annotated[float, Meta(gt=0, le=4096)] | None = None  # per job, where the graph does not say
 
     def overrides(self) -> dict[str, Any]:
-        """The part that `stages.families.describe` understands, without what is not set."""
+        """The part that `stages.recognise.describe` understands, without what is not set."""
         return {key: value for key in _OVERRIDES if (value := getattr(self, key)) is not None}
 
 

@@ -128,7 +128,7 @@ def quantize(
     be quantized, ConfigError where no picture can be read or `output` cannot be written.
     """
     place = _folder_of(output)
-    describe = Child.load("stages.families:describe")
+    describe = Child.load("stages.recognise:describe")
     spec: ModelSpec = describe(path.stem, path)
     feed = Feed(spec, payloads)
     size = _size_on_disk(path)

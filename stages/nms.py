@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stages.layouts import Candidates, Floats, Ints, Layout, Outputs, require_finite
+from stages.candidates import Candidates, Floats, Ints, Layout, Outputs, require_finite
 from stages.opencv import cv2
 from stages.tasks.options import DetectOptions
 
@@ -90,7 +90,7 @@ def suppress(boxes: Floats, iou: float) -> Ints:
     """Places of the boxes that stay, ascending. `boxes` [n, 4] xyxy, best first.
 
     A box without area overlaps nothing. OpenCV does the comparing, in float64; the scores it is given only keep the
-    order. Its threshold is a float32, rounded up here, so that an overlap equal to the threshold is still allowed.
+    order. Its overlaps are rounded to float32, and so is the threshold, the same way: an equal one is allowed.
     """
     places = np.arange(len(boxes))
     if len(boxes) < 2:
@@ -110,7 +110,7 @@ def _suppress_solid(rectangles: Doubles, iou: float) -> Ints:
     ranks = np.arange(len(rectangles), 0, -1, dtype=np.float32)
     boxes: Any = rectangles  # OpenCV takes arrays too, and faster, but its stubs ask for sequences
     weights: Any = ranks
-    return np.asarray(cv2.dnn.NMSBoxes(boxes, weights, 0.0, _float32_above(iou)), np.int64)
+    return np.asarray(cv2.dnn.NMSBoxes(boxes, weights, 0.0, _as_opencv_rounds(iou)), np.int64)
 
 
 def suppress_rotated(boxes: Floats, iou: float) -> Ints:
@@ -164,7 +164,6 @@ def _covariance(boxes: Doubles) -> tuple[Doubles, Doubles, Doubles]:
     return width * cos**2 + height * sin**2, width * sin**2 + height * cos**2, (width - height) * cos * sin
 
 
-def _float32_above(number: float) -> float:
-    """The smallest float32 that is not below `number`."""
-    nearest = np.float32(number)
-    return float(nearest if float(nearest) >= number else np.nextafter(nearest, np.float32(2.0)))
+def _as_opencv_rounds(overlap: float) -> float:
+    """The overlap as `rectOverlap` of OpenCV gives it: 1 minus the float32 of 1 minus the overlap."""
+    return float(np.float32(1.0) - np.float32(1.0 - overlap))

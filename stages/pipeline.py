@@ -57,9 +57,9 @@ def batching(plan: ModelPlan) -> AutoBatch:
 def probe(child: Child, arguments: dict[str, Any]) -> None:
     """Entry point of a throwaway process that finds out what a model file is."""
     limit_probe(Path(arguments["path"]), arguments["start_timeout"])
-    from stages.families import describe
     from stages.graph import Rewritten, with_uint8_input
     from stages.preprocess import Preprocess
+    from stages.recognise import describe
 
     spec = describe(arguments["name"], arguments["path"], arguments["overrides"])
     if arguments["uint8_rows"] and spec.preprocess:

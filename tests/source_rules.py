@@ -37,7 +37,7 @@ HOMES = {
     "onnxruntime": (
         *("parallel_infer/onnx_runtime.py", "parallel_infer/engines/*", "parallel_infer/providers.py"),
         *("parallel_infer/cli/inspect.py", "parallel_infer/cli/doctor.py"),
-        "stages/families/*",
+        "stages/recognise/*",
         "parallel_infer/quantization.py",  # the quantizer is a part of ONNX Runtime and has no other door
     ),
     "openvino": ("parallel_infer/engines/openvino.py",),

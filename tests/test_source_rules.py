@@ -85,7 +85,7 @@ GOOD = [
     (foreign_things_have_a_home, "parallel_infer/channel.py", "import zmq"),
     (foreign_things_have_a_home, "parallel_infer/client/connection.py", "import zmq.asyncio"),
     (foreign_things_have_a_home, "parallel_infer/segment.py", "from multiprocessing.shared_memory import SharedMemory"),
-    (foreign_things_have_a_home, "stages/families/trial.py", "import onnxruntime"),
+    (foreign_things_have_a_home, "stages/recognise/trial.py", "import onnxruntime"),
     (foreign_things_have_a_home, ENGINE, "import onnxruntime_ep_openvino"),
 ]
 

@@ -82,7 +82,7 @@ def command(model: Path, as_json: bool, shapes: dict[str, list[int]], **override
     The options say what the file does not; they have the names of the configuration file. Exit codes: 0 the model can
     be served, 1 it is rejected, 2 an option is wrong.
     """
-    describe = Child.load("stages.families:describe")  # not at the top: --help need not wait for ONNX Runtime
+    describe = Child.load("stages.recognise:describe")  # not at the top: --help need not wait for ONNX Runtime
     given = {key: value for key, value in overrides.items() if value is not None}
     try:
         spec: ModelSpec = describe(model.stem, model, {**given, "shapes": shapes})

@@ -1,6 +1,68 @@
-"""Families: which kind of model an ONNX file holds, how its pictures are prepared and how its outputs are read."""
+"""Families: how the outputs of a kind of model are laid out, and how its pictures are prepared.
 
-from stages.families.catalogue import FAMILIES, export_command
-from stages.families.description import describe
+To add one, write a file in `stages/families/known` and name it here. Of claims of one strength the first in this
+order wins.
+"""
 
-__all__ = ["FAMILIES", "describe", "export_command"]
+from __future__ import annotations
+
+from parallel_infer.errors import ModelRejected
+from parallel_infer.models import ModelSpec
+from stages.candidates import Layout
+from stages.families.family import Family
+from stages.families.known import (
+    classifier,
+    detr,
+    end2end,
+    own,
+    rfdetr,
+    rtdetr,
+    rtdetr_ultralytics,
+    rtdetr_ultralytics_end2end,
+    tensor,
+    yolov5,
+    yolov8,
+    yolox,
+    yolox_decoded,
+)
+
+__all__ = ["FAMILIES", "Family", "export_command", "layout_for"]
+
+KNOWN = (
+    own,
+    rtdetr,
+    rfdetr,
+    detr,
+    rtdetr_ultralytics,
+    rtdetr_ultralytics_end2end,
+    end2end,
+    yolov8,
+    yolov5,
+    yolox,
+    yolox_decoded,
+    classifier,
+    tensor,
+)
+
+FAMILIES: dict[str, Family] = {module.FAMILY.name: module.FAMILY for module in KNOWN if module.FAMILY.readers}
+
+
+def export_command(family: str) -> str:
+    """The command or call that exports a model of this family with a dynamic batch."""
+    return FAMILIES[family].export
+
+
+def layout_for(spec: ModelSpec, extra: int = 0) -> Layout:
+    """What reads the outputs of this model, with `extra` numbers per object.
+
+    Raises ModelRejected where its family is unknown or does not do its task.
+    """
+    family = FAMILIES.get(spec.family)
+    reader = family.readers.get(spec.task) if family is not None else None
+    if reader is None:
+        known = sorted(name for name, family in FAMILIES.items() if family.readers.get(spec.task))
+        raise ModelRejected(
+            f"model {spec.name!r}: family {spec.family!r} is unknown for the task {spec.task}; "
+            f"known are {', '.join(known)}"
+        )
+    return reader(spec, extra)

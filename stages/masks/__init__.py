@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from stages.candidates import Floats
 from stages.geometry import Geometry
-from stages.layouts import Floats
 
 
 class Plane(NamedTuple):

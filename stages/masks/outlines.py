@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from stages.candidates import Floats, Ints
 from stages.geometry import Geometry
-from stages.layouts import Floats, Ints
 from stages.masks import Masks, Plane, inside
 from stages.opencv import cv2
 from stages.tasks import Arrays

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from parallel_infer.errors import InferError
-from stages.layouts import Candidates, Floats, require_finite
+from stages.candidates import Candidates, Floats, require_finite
 from stages.masks import Masks, Plane
 from stages.opencv import cv2
 from stages.tasks.options import SegmentOptions

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from stages.candidates import Ints
 from stages.geometry import Geometry
-from stages.layouts import Ints
 from stages.masks import Masks, Plane, inside
 from stages.tasks import Arrays
 

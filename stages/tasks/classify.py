@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from parallel_infer.errors import InferError
 from parallel_infer.models import ModelSpec
+from stages.candidates import Floats, Ints, Outputs, as_float32, require_finite
 from stages.geometry import Geometry
-from stages.layouts import Floats, Ints, Outputs, as_float32, require_finite
-from stages.layouts.queries import sigmoid, softmax
+from stages.scores import sigmoid, softmax
 from stages.tasks import Arrays
 from stages.tasks.options import ClassifyOptions, OptionsReader
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from parallel_infer.models import ModelSpec
+from stages.families import layout_for
 from stages.geometry import Geometry
-from stages.layouts.known import UPRIGHT, layout_for
 from stages.nms import find
 from stages.tasks import Arrays
 from stages.tasks.options import DetectOptions, OptionsReader
@@ -22,7 +22,7 @@ class Detect:
     name: ClassVar[str] = "detect"
 
     def __init__(self, spec: ModelSpec) -> None:
-        self._layout = layout_for(spec, UPRIGHT)
+        self._layout = layout_for(spec)
         self._options = OptionsReader(DetectOptions, spec)
 
     def options(self, encoded: bytes) -> DetectOptions:

@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from parallel_infer.errors import ModelRejected
 from parallel_infer.models import ModelSpec
+from stages.candidates import Floats, require_finite
+from stages.families import layout_for
 from stages.geometry import Geometry
-from stages.layouts import Floats, require_finite
-from stages.layouts.known import EXTRA, layout_for
 from stages.nms import find
 from stages.tasks import Arrays
 from stages.tasks.options import DetectOptions, OptionsReader
@@ -29,7 +29,7 @@ class Keypoints:
 
     def __init__(self, spec: ModelSpec) -> None:
         self._shape = _keypoint_shape(spec)
-        self._layout = layout_for(spec, EXTRA, self._shape[0] * self._shape[1])
+        self._layout = layout_for(spec, self._shape[0] * self._shape[1])
         self._options = OptionsReader(DetectOptions, spec)
 
     def options(self, encoded: bytes) -> DetectOptions:

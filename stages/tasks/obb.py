@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from parallel_infer.models import ModelSpec
+from stages.candidates import Floats, corners
+from stages.families import layout_for
 from stages.geometry import Geometry
-from stages.layouts import Floats, corners
-from stages.layouts.known import ROTATED, layout_for
 from stages.nms import find_rotated
 from stages.tasks import Arrays
 from stages.tasks.options import DetectOptions, OptionsReader
@@ -30,7 +30,7 @@ class OrientedBoxes:
     name: ClassVar[str] = "obb"
 
     def __init__(self, spec: ModelSpec) -> None:
-        self._layout = layout_for(spec, ROTATED, 1)
+        self._layout = layout_for(spec, 1)
         self._options = OptionsReader(DetectOptions, spec)
 
     def options(self, encoded: bytes) -> DetectOptions:

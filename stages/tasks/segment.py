@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from parallel_infer.errors import ModelRejected
 from parallel_infer.models import ModelSpec
+from stages.candidates import Candidates, Outputs, as_float32, only_output
+from stages.families import FAMILIES, layout_for
 from stages.geometry import Geometry
-from stages.layouts import Candidates, Outputs, as_float32, only_output
-from stages.layouts.known import MASKS, layout_for
 from stages.masks import Masks
 from stages.masks.outlines import polygons
 from stages.masks.prototypes import decode, enlarge_masks
@@ -28,8 +28,8 @@ class Segment:
     name: ClassVar[str] = "segment"
 
     def __init__(self, spec: ModelSpec) -> None:
-        self._ready_masks = spec.family == "rfdetr"
-        self._layout = layout_for(spec, MASKS, 0 if self._ready_masks else _coefficients(spec))
+        self._ready_masks = spec.family in FAMILIES and FAMILIES[spec.family].ready_masks
+        self._layout = layout_for(spec, 0 if self._ready_masks else _coefficients(spec))
         self._row: tuple[int, int] = (spec.preprocess["width"], spec.preprocess["height"])
         self._options = OptionsReader(SegmentOptions, spec)
 

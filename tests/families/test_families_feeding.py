@@ -12,8 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from parallel_infer.errors import ConfigError, ModelRejected
 from parallel_infer.models import ModelSpec
-from stages.families import FAMILIES, describe
+from stages.families import FAMILIES
 from stages.preprocess import Preprocess
+from stages.recognise import describe
 from tests.families.tiny_graphs import CELLS, Array, Dims, boxes_up_to, finished, names, saved, tiny, zeros
 
 V8: dict[str, Array] = {"output0": zeros(84, CELLS)}

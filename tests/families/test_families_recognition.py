@@ -12,10 +12,11 @@ import pytest
 
 from parallel_infer.errors import ModelRejected
 from parallel_infer.models import ModelSpec
-from stages.families import FAMILIES, describe
+from stages.families import FAMILIES
 from stages.geometry import Geometry
 from stages.pipeline import task_for
 from stages.preprocess import Preprocess, Preprocessor, constants
+from stages.recognise import describe
 from tests.families.tiny_graphs import CELLS, Array, boxes_up_to, names, saved, tiny, zeros
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)

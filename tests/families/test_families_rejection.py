@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from parallel_infer.errors import ConfigError, ModelRejected
-from stages.families import describe
-from stages.families.trial import Trial, TrialFailed
+from stages.recognise import describe
+from stages.recognise.trial import Trial, TrialFailed
 from tests.families.tiny_graphs import CELLS, finished, one_node, saved, tiny, zeros
 
 VALID = tiny({"output0": zeros(6, CELLS)}, metadata={"task": "detect", "names": "['a', 'b']"}).SerializeToString()

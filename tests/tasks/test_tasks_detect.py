@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parallel_infer.errors import InferError, ModelRejected
+from stages.families import FAMILIES
 from stages.geometry import Geometry
-from stages.layouts.known import UPRIGHT
 from stages.tasks import Arrays
 from stages.tasks.detect import Detect
 from tests.tasks import samples
@@ -34,6 +34,7 @@ READERS = {
     "rfdetr": slow.rfdetr,
     "detr": slow.detr,
 }
+DETECTORS = [name for name, family in FAMILIES.items() if family.readers.get("detect") is not None]
 SUPPRESSED = ("yolov8", "yolov5", "yolox", "yolox-decoded")
 OPTIONS: list[dict[str, Any]] = [
     {},
@@ -94,7 +95,7 @@ def eval_names(session: onnxruntime.InferenceSession) -> list[str]:
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize("family", UPRIGHT)
+@pytest.mark.parametrize("family", DETECTORS)
 def test_same_detections_as_read_slowly(family: str, options: dict[str, Any]) -> None:
     for seed in range(4):
         outputs = samples.random_outputs(family, seed)
@@ -103,7 +104,7 @@ def test_same_detections_as_read_slowly(family: str, options: dict[str, Any]) ->
         assert_same(answer_of(task, outputs, **options), expected)
 
 
-@pytest.mark.parametrize("family", UPRIGHT)
+@pytest.mark.parametrize("family", DETECTORS)
 def test_every_family_has_a_slow_reading_that_finds_something(family: str) -> None:
     outputs = samples.random_outputs(family, 0)
     task = Detect(samples.spec("detect", family, outputs))
@@ -151,7 +152,7 @@ def test_thousands_of_overlapping_boxes_are_the_same_as_read_slowly(agnostic: bo
     assert_same(answer_of(task, outputs, **options), expected)
 
 
-@pytest.mark.parametrize("family", UPRIGHT)
+@pytest.mark.parametrize("family", DETECTORS)
 def test_nothing_found_gives_empty_arrays_of_the_right_kind(family: str) -> None:
     outputs = samples.random_outputs(family, 1)
     answer = answer_of(Detect(samples.spec("detect", family, outputs)), outputs, confidence=1.0)
@@ -167,7 +168,7 @@ SCORES: dict[str, tuple[str, int | tuple[int, int]]] = {  # a score of each fami
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize("family", UPRIGHT)
+@pytest.mark.parametrize("family", DETECTORS)
 def test_a_score_that_is_not_finite_is_an_error(family: str, value: float) -> None:
     outputs = samples.random_outputs(family, 2)
     name, place = SCORES.get(family, ("output0", (0, 4)))
@@ -183,7 +184,7 @@ def test_a_class_score_that_is_not_finite_is_an_error_where_the_objectness_is_hi
         answer_of(Detect(samples.spec("detect", "yolov5")), outputs)
 
 
-@pytest.mark.parametrize("family", UPRIGHT)
+@pytest.mark.parametrize("family", DETECTORS)
 def test_a_box_in_use_that_is_not_finite_is_an_error(family: str) -> None:
     outputs = samples.random_outputs(family, 2)
     boxes = outputs[{"rtdetr": "boxes", "rfdetr": "dets", "detr": "pred_boxes"}.get(family, "output0")]
@@ -269,7 +270,7 @@ def test_suppression_is_left_out_where_the_model_has_done_it() -> None:
     assert_same(answer_of(task, outputs), slow.cut(slow.yolov8(outputs, samples.SIZE), options))
 
 
-@pytest.mark.parametrize("family", UPRIGHT)
+@pytest.mark.parametrize("family", DETECTORS)
 def test_the_answer_does_not_live_in_the_outputs(family: str) -> None:
     outputs = samples.random_outputs(family, 10)
     answer = answer_of(Detect(samples.spec("detect", family, outputs)), outputs)
@@ -291,7 +292,7 @@ def test_boxes_go_back_the_way_the_frame_came(scale: tuple[float, float], offset
     np.testing.assert_allclose(in_frame * np.tile(scale, 2) + np.tile(offset, 2), in_row, atol=0.01)
 
 
-@pytest.mark.parametrize("family", UPRIGHT)
+@pytest.mark.parametrize("family", DETECTORS)
 def test_outputs_of_another_shape_are_an_error(family: str) -> None:
     task = Detect(samples.spec("detect", family))
     for outputs in ({"output0": np.zeros((4, 4), np.float32)}, {}, {"output0": np.zeros((1, 4, 4), np.float32)}):
@@ -307,5 +308,5 @@ def test_a_class_number_that_cannot_be_is_an_error(number: float) -> None:
 
 
 def test_an_unknown_family_is_rejected_with_the_known_ones() -> None:
-    with pytest.raises(ModelRejected, match="yolov8, yolov5"):
+    with pytest.raises(ModelRejected, match="yolov5, yolov8"):
         Detect(samples.spec("detect", "yolov99"))

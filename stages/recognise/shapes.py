@@ -8,11 +8,11 @@ import numpy as np
 from msgspec import Struct
 
 from parallel_infer.errors import ConfigError, ModelRejected
-from stages.families.graph import Graph
-from stages.families.metadata import Metadata
-from stages.families.overrides import Overrides
-from stages.families.picture import Picture
-from stages.families.trial import NAMELESS, Port
+from stages.families.facts import Metadata
+from stages.recognise.graph import Graph
+from stages.recognise.overrides import Overrides
+from stages.recognise.picture import Picture
+from stages.recognise.trial import NAMELESS, Port
 
 DEFAULT_SIDE = 640
 MOST_BYTES = 1 << 30  # of all inputs of one job

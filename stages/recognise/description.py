@@ -10,18 +10,19 @@ import numpy as np
 
 from parallel_infer.errors import ModelRejected
 from parallel_infer.models import ModelSpec, TensorSpec
-from stages.families.batching import Tried, output_specs, try_batches
-from stages.families.catalogue import export_command
-from stages.families.decision import Verdict, decide
-from stages.families.effects import without_effect
-from stages.families.graph import read_graph
-from stages.families.layouts import Facts, Fit
-from stages.families.metadata import Metadata, parse_metadata
-from stages.families.overrides import Overrides, parse_overrides
-from stages.families.parameters import task_parameters
-from stages.families.picture import Picture, find_picture, preprocess_map, recipe_of
-from stages.families.shapes import PIXEL_MASK, TARGET_SIZES, Row, Shapes, row_of
-from stages.families.trial import Trial
+from stages.families import export_command
+from stages.families.facts import Facts, Metadata
+from stages.families.family import Fit
+from stages.recognise.batching import Tried, output_specs, try_batches
+from stages.recognise.decision import Verdict, decide
+from stages.recognise.effects import without_effect
+from stages.recognise.graph import read_graph
+from stages.recognise.metadata import parse_metadata
+from stages.recognise.overrides import Overrides, parse_overrides
+from stages.recognise.parameters import task_parameters
+from stages.recognise.picture import Picture, find_picture, preprocess_map
+from stages.recognise.shapes import PIXEL_MASK, TARGET_SIZES, Row, Shapes, row_of
+from stages.recognise.trial import Trial
 
 _TENSOR = Verdict("tensor", "tensor", Fit(0, ""), (), ())
 
@@ -41,13 +42,12 @@ def describe(name: str, path: str | Path, overrides: Mapping[str, Any] = {}) -> 
     constants = _constants(row.shapes, picture)
     tried = try_batches(graph, trial, row.shapes, constants)
     facts = _facts(row, picture, tried, metadata, options)
-    verdict = decide(facts, metadata, options) if picture is not None else _TENSOR
+    verdict = decide(facts, options) if picture is not None else _TENSOR
     _check_guess(verdict, row, picture)
     names = () if verdict.task == "tensor" else options.names or metadata.names
     preprocess: dict[str, Any] = {}
     if picture is not None and verdict.task != "tensor":
-        recipe = recipe_of(verdict.family, metadata)
-        preprocess = preprocess_map(picture, facts.size, recipe, metadata, options, constants)
+        preprocess = preprocess_map(picture, facts.size, verdict.recipe, metadata, options, constants)
     return ModelSpec(
         name=name,
         path=str(file),
@@ -112,6 +112,10 @@ def _facts(row: Row, picture: Picture | None, tried: Tried, metadata: Metadata, 
         size=_size(row.shapes, picture) if picture is not None else (0, 0),
         nc=len(names) or None,
         kpt_shape=options.kpt_shape or metadata.kpt_shape,
+        background=options.background,
+        metadata=metadata,
+        task=options.task or metadata.task,
+        task_by="metadata" if options.task is None else "the user",
     )
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from stages.families.decision import Verdict
-from stages.families.overrides import Overrides
-from stages.families.picture import Picture
+from stages.families import FAMILIES
+from stages.recognise.decision import Verdict
+from stages.recognise.overrides import Overrides
+from stages.recognise.picture import Picture
 
+_OF_FAMILIES = ("background",)  # options that only some families use
 _ALWAYS = ("family", "task", "shapes", "imgsz")  # imgsz is an error where it cannot be had
 
 
@@ -37,16 +39,11 @@ def _idle(verdict: Verdict, picture: Picture | None, preprocess: dict[str, Any])
         yield "crop_fraction", f"resize is {preprocess['resize']}"
     if picture is not None and picture.port.dtype == "uint8":
         yield from ((key, "the input takes uint8 pixels as they are") for key in ("mean", "std"))
-    if verdict.family != "rfdetr":
-        yield "background", f"the family is {verdict.family}"
+    family = FAMILIES[verdict.family]
+    yield from ((key, f"the family is {family.name}") for key in _OF_FAMILIES if key not in family.options)
     if verdict.task != "keypoints":
         yield "kpt_shape", f"the task is {verdict.task}"
     if verdict.task != "classify":
         yield "multi_label", f"the task is {verdict.task}"
-    if not needs_suppression(verdict.family):
+    if not family.needs_nms:
         yield "iou", f"objects of {verdict.family} do not overlap"
-
-
-def needs_suppression(family: str) -> bool:
-    """Whether the family gives several boxes for one object."""
-    return family in ("yolov8", "yolov5", "yolox", "yolox-decoded")

@@ -10,39 +10,12 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from msgspec import Struct
-
-from stages.families.classes import names_from
+from stages.families.facts import Metadata, Triple
+from stages.recognise.classes import names_from
 
 MOST_TEXT = 1_000_000  # characters of one value; 1000 class names take about 20,000
 _TASKS = {"pose": "keypoints"}
 _RESIZES = ("stretch", "letterbox", "letterbox-corner", "crop")
-
-Triple = tuple[float, float, float]
-
-
-class Metadata(Struct, frozen=True, kw_only=True):
-    """The facts of the metadata. None and empty: not given."""
-
-    task: str | None = None  # in our words: "keypoints" for "pose"
-    names: tuple[str, ...] = ()
-    imgsz: tuple[int, int] | None = None  # height, width
-    kpt_shape: tuple[int, int] | None = None
-    end2end: bool | None = None
-    nms: bool = False  # exported with nms=True
-    head: str = ""  # class of the last layer
-    description: str = ""
-    resize: str | None = None
-    crop_fraction: float | None = None
-    mean: Triple | None = None  # of pixels 0..255
-    std: Triple | None = None
-    unreadable: tuple[str, ...] = ()  # keys whose values made no sense
-
-    @property
-    def is_rtdetr(self) -> bool:
-        """Ultralytics' RT-DETR: newer exports name the head, older ones only the model in the description."""
-        text = self.description.lower().replace("-", "")
-        return self.head == "RTDETRDecoder" or "rtdetr" in text
 
 
 def parse_metadata(properties: Mapping[str, str]) -> Metadata:

@@ -7,17 +7,14 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from stages.families.metadata import Metadata
-from stages.families.overrides import Overrides
-from stages.families.trial import Port
+from stages.families.facts import Metadata
+from stages.families.family import PIXELS, Recipe
 from stages.preprocess import Preprocess
+from stages.recognise.overrides import Overrides
+from stages.recognise.trial import Port
 
 _USUAL_NAMES = ("images", "image", "input", "pixel_values", "data", "x")
 _PIXEL_DTYPES = ("float32", "float16", "uint8")
-_PIXELS = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)  # mean and std that leave 0..255 as it is
-_UNIT = (0.0, 0.0, 0.0), (255.0, 255.0, 255.0)
-# torchvision's ImageNet statistics, times 255
-_IMAGENET = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 class Picture(NamedTuple):
@@ -59,37 +56,6 @@ def _as_picture(port: Port) -> Picture | None:
     return None
 
 
-class Recipe(NamedTuple):
-    """How the family of a model wants its pictures, before metadata and overrides are heard."""
-
-    resize: str
-    statistics: tuple[tuple[float, float, float], tuple[float, float, float]] = _UNIT
-    color: str = "rgb"
-    crop_fraction: float = 1.0
-
-
-_LETTERBOX = Recipe("letterbox")
-_YOLOX = Recipe("letterbox-corner", _PIXELS, "bgr")
-_RECIPES = {
-    "yolox": _YOLOX,
-    "yolox-decoded": _YOLOX,
-    "rtdetr-ultralytics": Recipe("stretch"),
-    "rtdetr-ultralytics-end2end": Recipe("stretch"),
-    "rtdetr": Recipe("stretch"),
-    "rfdetr": Recipe("stretch", _IMAGENET),
-    "detr": Recipe("stretch", _IMAGENET),
-}
-_ULTRALYTICS_CLASSIFIER = Recipe("crop")
-_USUAL_CLASSIFIER = Recipe("crop", _IMAGENET, crop_fraction=0.875)
-
-
-def recipe_of(family: str, metadata: Metadata) -> Recipe:
-    """The family's recipe. Classifiers that say their task are Ultralytics' (0..1), others the usual ImageNet ones."""
-    if family == "classifier":
-        return _ULTRALYTICS_CLASSIFIER if metadata.task == "classify" else _USUAL_CLASSIFIER
-    return _RECIPES.get(family, _LETTERBOX)
-
-
 def preprocess_map(
     picture: Picture,
     size: tuple[int, int],
@@ -112,7 +78,7 @@ def preprocess_map(
         "std": _first(overrides.std, metadata.std, std),
     }
     if picture.port.dtype == "uint8":
-        wishes["mean"], wishes["std"] = _PIXELS
+        wishes["mean"], wishes["std"] = PIXELS
     fixed = {"input": picture.port.name, "height": size[0], "width": size[1], "layout": picture.layout}
     preprocess = msgspec.convert({**fixed, **wishes, "constants": dict(constants)}, Preprocess)
     built: dict[str, Any] = msgspec.to_builtins(preprocess)

@@ -12,9 +12,9 @@ from msgspec import Struct
 
 from parallel_infer.errors import ModelRejected
 from parallel_infer.models import TensorSpec
-from stages.families.graph import Graph
-from stages.families.shapes import Shapes
-from stages.families.trial import Port, Trial, TrialFailed, sample
+from stages.recognise.graph import Graph
+from stages.recognise.shapes import Shapes
+from stages.recognise.trial import Port, Trial, TrialFailed, sample
 
 _MOST_BYTES = 4 << 30  # of the inputs of a trial run
 _ENOUGH = 2  # jobs that tell a batch dimension that works from one that does not

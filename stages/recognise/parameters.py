@@ -6,56 +6,42 @@ from typing import Any
 
 import numpy as np
 
-from parallel_infer.errors import ConfigError
-from stages.families.catalogue import OWN
-from stages.families.decision import Verdict
-from stages.families.effects import needs_suppression
-from stages.families.layouts import Facts, extra_columns
-from stages.families.overrides import Overrides
+from stages.families import FAMILIES
+from stages.families.evidence import extra_columns
+from stages.families.facts import Facts
+from stages.recognise.decision import Verdict
+from stages.recognise.overrides import Overrides
 
 CONFIDENCE = 0.25
 IOU = 0.45
 MAX_DETECTIONS = 300
-_NORMALISED = ("rtdetr-ultralytics", "rtdetr-ultralytics-end2end", "rfdetr", "detr")
 
 
 def task_parameters(verdict: Verdict, facts: Facts, overrides: Overrides) -> dict[str, Any]:
     """`ModelSpec.parameters`: empty for tensors; see docs/models.md for the keys."""
-    if verdict.task == "tensor" or verdict.family == OWN:
-        return {}
-    parameters = {"classes": verdict.fit.nc, **verdict.fit.parameters}
     if verdict.task == "classify":
-        return {**parameters, **_of_classes(facts, overrides)}
-    return {**parameters, **_of_objects(verdict, facts, overrides)}
+        return {"classes": verdict.fit.nc, **verdict.fit.parameters, **_of_classes(facts, overrides)}
+    if FAMILIES[verdict.family].readers[verdict.task] is None:
+        return {}
+    return {"classes": verdict.fit.nc, **_of_objects(verdict, facts, overrides), **verdict.fit.parameters}
 
 
 def _of_objects(verdict: Verdict, facts: Facts, overrides: Overrides) -> dict[str, Any]:
+    family = FAMILIES[verdict.family]
     found: dict[str, Any] = {
         "confidence": CONFIDENCE if overrides.conf is None else overrides.conf,
         "iou": IOU if overrides.iou is None else overrides.iou,
         "max_detections": MAX_DETECTIONS,
-        "nms": not needs_suppression(verdict.family),  # already applied, or none needed
-        "normalised": verdict.family in _NORMALISED,
-        "softmax": verdict.family == "detr",
-        "background": _background(verdict, facts, overrides),
+        "nms": not family.needs_nms,  # already applied, or none needed
+        "normalised": False,
+        "softmax": False,
+        "background": None,
     }
     if verdict.task == "keypoints":
         found["kpt_shape"] = list(facts.kpt_shape or (17, 3))
-    if verdict.task == "segment" and verdict.family != "rfdetr":
+    if verdict.task == "segment" and not family.ready_masks:
         found["coefficients"] = extra_columns(facts, "segment")
     return found
-
-
-def _background(verdict: Verdict, facts: Facts, overrides: Overrides) -> int | None:
-    """The class slot that means "nothing": the last of DETR; of RF-DETR it depends on the checkpoint."""
-    if verdict.family == "detr":
-        return verdict.fit.nc
-    if overrides.background is None or verdict.family != "rfdetr":
-        return None
-    slots = facts.outputs["labels"][1]
-    if not -slots <= overrides.background < slots:
-        raise ConfigError(f"background {overrides.background} is out of range: the model has {slots} class slots")
-    return overrides.background % slots
 
 
 def _of_classes(facts: Facts, overrides: Overrides) -> dict[str, Any]:

@@ -11,8 +11,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 from parallel_infer.errors import ConfigError
-from stages.families.catalogue import FAMILIES, OWN_TASKS, TASKS
-from stages.families.classes import names_from
+from stages.families import FAMILIES
+from stages.pipeline import TASKS
+from stages.recognise.classes import names_from
 
 RESIZES = ("stretch", "letterbox", "letterbox-corner", "crop")
 COLORS = ("rgb", "bgr")
@@ -57,7 +58,7 @@ def parse_overrides(values: Mapping[str, Any]) -> Overrides:
     except msgspec.ValidationError as error:
         raise ConfigError(_explained(error)) from error
     _check_choice("family", overrides.family, FAMILIES)
-    _check_choice("task", overrides.task, (*TASKS, *OWN_TASKS))
+    _check_choice("task", overrides.task, TASKS)
     _check_choice("resize", overrides.resize, RESIZES)
     _check_choice("color", overrides.color, COLORS)
     _check_agreement(overrides)
@@ -101,10 +102,10 @@ def _check_agreement(overrides: Overrides) -> None:
             f"model option std = {list(overrides.std)} looks like units of 0..1; "
             "mean and std are those of pixels 0..255: multiply both by 255"
         )
-    if overrides.family is not None and overrides.task is not None and overrides.task not in FAMILIES[overrides.family]:
+    tasks = FAMILIES[overrides.family].tasks if overrides.family is not None else tuple(TASKS)
+    if overrides.task is not None and overrides.task not in tasks:
         raise ConfigError(
-            f"family {overrides.family} does not do the task {overrides.task}; "
-            f"it does {', '.join(FAMILIES[overrides.family])}"
+            f"family {overrides.family} does not do the task {overrides.task}; it does {', '.join(tasks)}"
         )
 
 

@@ -1,6 +1,6 @@
-"""Layouts: where a family of models puts boxes, scores and classes in its outputs. One class per family.
+"""Objects of one picture as every family gives them, and what its readers share.
 
-Whatever the layout, its `candidates` come out alike: only those above the confidence, best first, boxes in row pixels.
+Whatever the family, `candidates` come out alike: only those above the confidence, best first, boxes in row pixels.
 The cut comes before anything is transposed or copied, because of thousands of boxes a few survive it.
 """
 

@@ -1,0 +1,72 @@
+"""All that a family may look at to tell whether a model is its own. Shapes are those of one job, without the batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy.typing as npt
+from msgspec import Struct
+
+Triple = tuple[float, float, float]
+
+
+class Metadata(Struct, frozen=True, kw_only=True):
+    """What the exporter wrote into the file. None and empty: not given."""
+
+    task: str | None = None  # in our words: "keypoints" for "pose"
+    names: tuple[str, ...] = ()
+    imgsz: tuple[int, int] | None = None  # height, width
+    kpt_shape: tuple[int, int] | None = None
+    end2end: bool | None = None
+    nms: bool = False  # exported with nms=True
+    head: str = ""  # class of the last layer
+    description: str = ""
+    resize: str | None = None
+    crop_fraction: float | None = None
+    mean: Triple | None = None  # of pixels 0..255
+    std: Triple | None = None
+    unreadable: tuple[str, ...] = ()  # keys whose values made no sense
+
+
+class Facts(Struct, frozen=True, kw_only=True):
+    """What is known of a model before its family is."""
+
+    outputs: Mapping[str, tuple[int, ...]]  # shapes of one job, in the graph's order
+    arrays: Mapping[str, npt.NDArray[Any]]  # what a noise picture gave: the first job's outputs
+    inputs: tuple[str, ...]
+    size: tuple[int, int]  # height, width of a row
+    nc: int | None = None  # number of classes, where it is known
+    kpt_shape: tuple[int, int] | None = None
+    background: int | None = None  # the user's option: the class slot that means "nothing"
+    metadata: Metadata = Metadata()
+    task: str | None = None  # the user's, else the metadata's
+    task_by: str = "metadata"  # who names it
+
+    @property
+    def because(self) -> str:
+        """Who names the task, as evidence."""
+        return f"{self.task_by} names the task: {self.task}"
+
+    def only_of_rank(self, rank: int) -> tuple[str, tuple[int, ...]] | None:
+        """Name and shape of the one output with so many dimensions (without the batch); None unless there is one."""
+        found = [(name, shape) for name, shape in self.outputs.items() if len(shape) == rank]
+        return found[0] if len(found) == 1 else None
+
+    @property
+    def class_scores(self) -> tuple[str, int] | None:
+        """The one output that is a plain row of numbers, [nc] or [nc, 1, 1], and its length."""
+        rows = [(name, max(shape)) for name, shape in self.outputs.items() if shape and math.prod(shape) == max(shape)]
+        rows = [row for row in rows if self.nc in (None, row[1])] if len(rows) > 1 else rows
+        return rows[0] if len(rows) == 1 else None
+
+    def cells(self, strides: tuple[int, ...]) -> int:
+        """Number of grid cells of a row, over all these strides."""
+        height, width = self.size
+        return sum((height // stride) * (width // stride) for stride in strides)
+
+    @property
+    def shown(self) -> str:
+        """The outputs, for people."""
+        return ", ".join(f"{name} {list(shape)}" for name, shape in self.outputs.items())

@@ -1,0 +1,57 @@
+"""DETR of Hugging Face: one object per query, whose last class means that there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from parallel_infer.models import ModelSpec
+from stages.candidates import Candidates, Outputs, corners, require_finite
+from stages.families.evidence import queries
+from stages.families.facts import Facts
+from stages.families.family import IMAGENET, Claim, Family, Fit, Misfit, Recipe, Strength
+from stages.families.queries import boxes_and_logits, row_size, select
+from stages.scores import softmax
+from stages.tasks.options import DetectOptions
+
+
+class Detr:
+    """`logits` [q, classes + 1], `pred_boxes` [q, 4] cxcywh normalised: softmax, the last slot means no object."""
+
+    overlapping = False
+
+    def __init__(self, spec: ModelSpec, extra: int) -> None:
+        self._size = row_size(spec)
+
+    def candidates(self, outputs: Outputs, options: DetectOptions) -> Candidates:
+        predicted, logits = boxes_and_logits(outputs, ("pred_boxes", "logits"))
+        require_finite(logits)
+        scores = softmax(logits)[:, :-1]
+        best, classes = scores.max(axis=1), scores.argmax(axis=1)
+        index = select(best, classes, options)
+        boxes = corners(predicted[index] * self._size)
+        require_finite(boxes)
+        return Candidates(boxes, best[index], classes[index], predicted[index, :0], index)
+
+
+def fits(facts: Facts, task: str) -> Fit | Misfit:
+    if not queries(facts, "pred_boxes", "logits"):
+        return Misfit(f"found outputs {facts.shown}; expected logits and pred_boxes [queries, 4]")
+    nc = facts.outputs["logits"][1] - 1
+    parameters = {"normalised": True, "softmax": True, "background": nc}
+    return Fit(nc, "outputs logits and pred_boxes: DETR", parameters)
+
+
+def claims(facts: Facts) -> Iterator[Claim]:
+    if {"logits", "pred_boxes"} <= set(facts.outputs):
+        masks = "the masks of this DETR are not decoded, only its boxes"
+        yield Claim(Strength.NAMES, "detect", (), (masks,) if "pred_masks" in facts.outputs else ())
+
+
+FAMILY = Family(
+    name="detr",
+    readers={"detect": Detr},
+    fits=fits,
+    claims=claims,
+    recipe=Recipe("stretch", IMAGENET),
+    export="optimum-cli export onnx --model MODEL --task object-detection FOLDER  (dynamic by default)",
+)

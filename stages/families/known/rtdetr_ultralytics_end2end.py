@@ -1,0 +1,52 @@
+"""Newer RT-DETR exports of Ultralytics: a box as fractions, score and class for each query."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from parallel_infer.models import ModelSpec
+from stages.candidates import Floats, corners
+from stages.families.evidence import FRACTIONS, reach, ready_objects, ready_task
+from stages.families.facts import Facts
+from stages.families.family import Claim, Family, Fit, Misfit, Recipe, Strength
+from stages.families.known.end2end import HINT, EndToEnd
+from stages.families.known.rtdetr_ultralytics import is_rtdetr
+from stages.families.known.yolov8 import ULTRALYTICS
+from stages.families.queries import row_size
+
+
+class RtDetrUltralyticsEndToEnd(EndToEnd):
+    """[q, 6]: cxcywh normalised to the row, score, class."""
+
+    def __init__(self, spec: ModelSpec, extra: int) -> None:
+        super().__init__(spec, extra)
+        self._size = row_size(spec)
+
+    def _boxes(self, boxes: Floats) -> Floats:
+        return corners(boxes * self._size)
+
+
+def fits(facts: Facts, task: str) -> Fit | Misfit:
+    fit = ready_objects(facts, task)
+    return Fit(fit.nc, fit.because, {"normalised": True}) if isinstance(fit, Fit) else fit
+
+
+def claims(facts: Facts) -> Iterator[Claim]:
+    if facts.task == "detect" and is_rtdetr(facts.metadata):
+        yield Claim(Strength.SAID, "detect", (facts.because, "metadata names an RT-DETR"))
+    far = reach(facts)
+    if "detect" in (facts.task, ready_task(facts) if facts.task is None else None) and 0.0 < far <= FRACTIONS:
+        why = f"a trial picture gave boxes up to {far:.2f}: fractions of the picture, cxcywh"
+        evidence = (why,) if facts.task is None else (facts.because, why)
+        strength = Strength.SHAPE if facts.task is None else Strength.GUESS
+        yield Claim(strength, "detect", evidence, (f"boxes are taken as 0..1, cxcywh; {HINT}",))
+
+
+FAMILY = Family(
+    name="rtdetr-ultralytics-end2end",
+    readers={"detect": RtDetrUltralyticsEndToEnd},
+    fits=fits,
+    claims=claims,
+    recipe=Recipe("stretch"),
+    export=ULTRALYTICS,
+)

@@ -1,0 +1,81 @@
+"""The YOLOv5 repository, YOLOv6 and YOLOv7: boxes, an objectness, and the classes of each anchor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from parallel_infer.errors import InferError
+from parallel_infer.models import ModelSpec
+from stages.candidates import (
+    Candidates,
+    Floats,
+    Ints,
+    Outputs,
+    as_float32,
+    corners,
+    only_output,
+    require_finite,
+    strongest,
+    wanted,
+)
+from stages.families.evidence import NO_METADATA, objectness_rows, rows_of
+from stages.families.facts import Facts
+from stages.families.family import Claim, Family, Strength
+from stages.tasks.options import DetectOptions
+
+
+class YoloV5:
+    """[anchors, 5 + classes + extra]: cxcywh in row pixels, objectness, scores; score = objectness x class score."""
+
+    def __init__(self, spec: ModelSpec, extra: int) -> None:
+        self._extra = extra
+        self.overlapping = not spec.parameters.get("nms", False)
+
+    def candidates(self, outputs: Outputs, options: DetectOptions) -> Candidates:
+        predictions = as_float32(only_output(outputs, 2))
+        end = predictions.shape[1] - self._extra
+        if end <= 5:
+            raise InferError(f"expected more than {5 + self._extra} channels, the model gave {predictions.shape[1]}")
+        confidence = np.float32(options.confidence)
+        objectness = predictions[:, 4]
+        require_finite(objectness)
+        # class scores are at most 1, so whatever falls here would fall after the product
+        index = np.flatnonzero(objectness > confidence)
+        rows = predictions[index]
+        scores = rows[:, 5:end] * rows[:, 4:5]
+        best = scores.max(axis=1)
+        require_finite(best)
+        classes = scores.argmax(axis=1)
+        chosen = best > confidence
+        if options.class_filter is not None:
+            chosen &= wanted(classes, options)
+        order = strongest(best, np.flatnonzero(chosen), options.max_candidates)
+        boxes = self._boxes(rows[order, :4], index[order], len(predictions))
+        require_finite(boxes)
+        return Candidates(boxes, best[order], classes[order], rows[order, end:], index[order])
+
+    def _boxes(self, boxes: Floats, index: Ints, anchors: int) -> Floats:
+        """Corners in row pixels of `boxes` [n, 4], whose places among all `anchors` are `index`."""
+        return corners(boxes)
+
+
+def claims(facts: Facts) -> Iterator[Claim]:
+    if facts.task is not None:
+        yield Claim(Strength.TASK, facts.task, (facts.because,))
+    elif rows_of(facts, "yolov5"):
+        evidence = (NO_METADATA, "the number of rows is that of its anchors at this size")
+        if facts.only_of_rank(3) is not None:
+            yield Claim(Strength.SHAPE, "segment", evidence)
+        yield Claim(Strength.SHAPE, "detect", evidence)
+
+
+FAMILY = Family(
+    name="yolov5",
+    readers={"detect": YoloV5, "segment": YoloV5},
+    fits=objectness_rows,
+    claims=claims,
+    needs_nms=True,
+    export="python export.py --weights MODEL.pt --include onnx --dynamic",
+)

@@ -1,0 +1,45 @@
+"""Reading outputs of one row per object: of models exported end to end, and of transformers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from parallel_infer.errors import InferError
+from parallel_infer.models import ModelSpec
+from stages.candidates import Floats, Ints, Outputs, as_float32, require_finite, strongest, wanted
+from stages.tasks.options import DetectOptions
+
+
+def row_size(spec: ModelSpec) -> Floats:
+    """Factors from normalised coordinates to row pixels, for boxes [n, 4]."""
+    width, height = spec.preprocess["width"], spec.preprocess["height"]
+    return np.array([width, height, width, height], np.float32)
+
+
+def select(scores: Floats, classes: Ints, options: DetectOptions) -> Ints:
+    """Places of the scores above the confidence and of wanted classes, best first."""
+    require_finite(scores)
+    chosen = scores > np.float32(options.confidence)
+    if options.class_filter is not None:
+        chosen &= wanted(classes, options)
+    return strongest(scores, np.flatnonzero(chosen), options.max_candidates)
+
+
+def require_classes(classes: Ints) -> None:
+    """Raise InferError where a class number that the model itself gave cannot be one."""
+    if ((classes < 0) | (classes >= 2**31)).any():
+        raise InferError(f"the model gave the class number {classes.min()} or {classes.max()}")
+
+
+def boxes_and_logits(outputs: Outputs, names: tuple[str, str]) -> tuple[Floats, Floats]:
+    """The two 2-D outputs, by their usual names or else by the 4 columns that boxes have."""
+    if all(name in outputs for name in names):
+        boxes, logits = (outputs[name] for name in names)
+    else:
+        flat = [array for array in outputs.values() if array.ndim == 2]
+        if len(flat) != 2 or sum(array.shape[1] == 4 for array in flat) != 1:
+            raise InferError(f"expected the outputs {names[0]} [q, 4] and {names[1]} [q, c]")
+        boxes, logits = sorted(flat, key=lambda array: array.shape[1] != 4)
+    if boxes.shape != (len(logits), 4) or logits.ndim != 2:
+        raise InferError(f"expected the outputs {names[0]} [q, 4] and {names[1]} [q, c]")
+    return as_float32(boxes), as_float32(logits)

@@ -1,0 +1,41 @@
+"""A copy of the packages to add something to, and a server run from it: what the walked documents need."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def blocks(heading: str) -> list[str]:
+    """The Python that a section of docs/models.md tells the reader to write."""
+    section = (ROOT / "docs" / "models.md").read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
+    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+
+
+def copy_packages(folder: Path) -> None:
+    """Copy both packages into `folder`, without the shipped models."""
+    for package in ("parallel_infer", "stages"):
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("*.onnx", "__pycache__"))
+
+
+def run_client(folder: Path, client: str, config: str) -> list[str]:
+    """Run the client's code with the packages of `folder` and that configuration; the words it printed."""
+    (folder / "server.toml").write_text(config)
+    (folder / "client.py").write_text(client)
+    ran = subprocess.run(
+        [sys.executable, "client.py", "server.toml"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout.split()
