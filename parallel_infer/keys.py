@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from parallel_infer.errors import ConfigError
+from parallel_infer.outputs import write_new
 
 SERVER_FILE = "server.key"
 CLIENTS = "clients"
@@ -142,13 +143,11 @@ def _make(folder: Path) -> None:
 def _write(file: Path, text: str) -> Path:
     """A new file that nobody else can read, complete or not at all on a name that was free."""
     try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        write_new(file, text.encode("ascii"), 0o600)
     except FileExistsError:
         raise ConfigError(f"{file} is there already; remove it first if its key is to be replaced") from None
     except OSError as error:
         raise ConfigError(f"cannot write {file}: {error.strerror}") from None
-    with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-        stream.write(text)
     return file
 
 

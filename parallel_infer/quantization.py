@@ -7,6 +7,7 @@ ranges that the calibration pictures gave. What no 8 bits can hold stays in floa
 from __future__ import annotations
 
 import contextlib
+import os
 import statistics
 import sys
 import tempfile
@@ -29,6 +30,7 @@ from parallel_infer.agreement import Agreement, agreement
 from parallel_infer.child import Child
 from parallel_infer.errors import BadInput, ConfigError, ModelRejected
 from parallel_infer.models import ModelSpec
+from parallel_infer.outputs import Inputs, check_target, draft_beside
 from parallel_infer.quantizable import check_graph, check_scales, kept_in_float, opset_of
 from parallel_infer.session import Session, reason
 from parallel_infer.session_config import SessionConfig
@@ -127,7 +129,8 @@ def quantize(
     `payloads` are encoded pictures; those that cannot be read are skipped. Raises ModelRejected where the model cannot
     be quantized, ConfigError where no picture can be read or `output` cannot be written.
     """
-    place = _folder_of(output)
+    check_target(output, Inputs([path, *_weights(path)]), "the output")
+    place = Path(os.path.realpath(output)).parent
     describe = Child.load("stages.recognise:describe")
     spec: ModelSpec = describe(path.stem, path)
     feed = Feed(spec, payloads)
@@ -149,7 +152,11 @@ def quantize(
             speed=_speed(sessions, feed),
             agreement=_agreement(spec, sessions, feed),
         )
-        draft.replace(output)
+        try:
+            with draft_beside(output) as finished:
+                draft.replace(finished)
+        except OSError as error:
+            raise ConfigError(f"{output} cannot be written: {error.strerror}") from error
     return report
 
 
@@ -161,27 +168,23 @@ def _check(spec: ModelSpec) -> None:
         raise ModelRejected(f"the model's picture input is {picture.dtype}; only float32 models can be quantized here")
 
 
-def _folder_of(output: Path) -> Path:
-    """Where drafts may lie, so that the last step is a rename. Raises ConfigError where nothing can be written."""
-    folder = output.absolute().parent
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError as error:
-        raise ConfigError(f"nothing can be written to {folder}: {error.strerror}") from error
-
-
 def _size_on_disk(path: Path) -> int:
     """Bytes of the model and of weights beside it. Raises ModelRejected where one ONNX file cannot hold them."""
-    model = onnx.load(path, load_external_data=False)
-    check_graph(model)
-    names = {
-        entry.value for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location"
-    }
-    size: int = path.stat().st_size + sum((path.parent / name).stat().st_size for name in names)
+    check_graph(onnx.load(path, load_external_data=False))
+    size: int = path.stat().st_size + sum(file.stat().st_size for file in _weights(path))
     if size > _LARGEST:
         raise ModelRejected("the model with its weights is larger than 2 GiB, more than can be quantized here")
     return size
+
+
+def _weights(path: Path) -> list[Path]:
+    """The files beside the model that hold weights; none where the file is no model, which is said elsewhere."""
+    try:
+        tensors = onnx.load(path, load_external_data=False).graph.initializer
+    except Exception:  # Protobuf's, which are of many kinds
+        return []
+    names = {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
+    return [path.parent / name for name in sorted(names)]
 
 
 def _prepare(path: Path, prepared: Path) -> None:

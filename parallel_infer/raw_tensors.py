@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from parallel_infer.errors import BadInput, ConfigError
+from parallel_infer.outputs import Inputs, make_folder, write_whole
 from parallel_infer.signature import DeclaredTensor, Signature
 
 Shapes = dict[str, tuple[int, ...]]
@@ -54,21 +56,25 @@ def random_tensors(signature: Signature, shapes: Shapes) -> dict[str, np.ndarray
     }
 
 
-def write_tensors(tensors: Mapping[str, np.ndarray], directory: Path) -> dict[str, Path]:
-    """Writes each to NAME_SHAPE.bin, such as probs_1x1000.bin, and gives the files. `ConfigError` where it cannot."""
+def write_tensors(tensors: Mapping[str, np.ndarray], directory: Path, inputs: Inputs | None = None) -> dict[str, Path]:
+    """Writes each to NAME_SHAPE.bin, such as probs_1x1000.bin, and gives the files. `ConfigError` where it cannot.
+
+    A name gets a number where it is that of one of `inputs`, or of another tensor.
+    """
     files: dict[str, Path] = {}
     for name, array in tensors.items():
         stem = f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}_{'x'.join(map(str, array.shape)) or 'scalar'}"
-        file = directory / f"{stem}.bin"
-        if file in files.values():  # two names that differ in odd characters alone
-            file = directory / f"{stem}_{len(files)}.bin"
-        files[name] = file
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        for name, file in files.items():
-            tensors[name].tofile(file)
-    except OSError as error:
-        raise ConfigError(f"the outputs cannot be written to {directory}: {error.strerror}") from error
+        # another tensor's where two names differ in odd characters or capitals alone
+        taken = {file.name.casefold() for file in files.values()}
+        names = itertools.chain([f"{stem}.bin"], (f"{stem}_{number}.bin" for number in itertools.count(1)))
+        files[name] = next(
+            directory / name
+            for name in names
+            if name.casefold() not in taken and (inputs is None or inputs.at(directory / name) is None)
+        )
+    make_folder(directory, "--output-dir")
+    for name, file in files.items():
+        write_whole(file, np.ascontiguousarray(tensors[name]).tobytes())
     return files
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
 
 from parallel_infer.bench.figures import Run
 from parallel_infer.errors import ConfigError
+from parallel_infer.outputs import write_whole
 
 
 def read_run(path: Path) -> Run:
@@ -29,15 +29,3 @@ def as_json(run: Run) -> bytes:
 def save_run(path: Path, run: Run) -> None:
     """Write a run. Raises ConfigError where that cannot be done."""
     write_whole(path, as_json(run) + b"\n")
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: beside its place first. Raises ConfigError where that cannot be done."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_bytes(content)
-        draft.replace(path)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
-    finally:
-        draft.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import click
 from parallel_infer.cli.config_options import configuration
 from parallel_infer.cli.serve import command as serve
 from parallel_infer.errors import ConfigError
+from parallel_infer.outputs import Inputs, check_target, write_whole
 
 if TYPE_CHECKING:
     from parallel_infer.bench.figures import Comparison, Level, Run
@@ -80,6 +82,18 @@ class Wish:
             raise click.UsageError("--server names a server that runs; --model and options after -- start another one")
         if self.server is not None and self.compare is not None:
             raise click.UsageError("--compare runs the model in this process as well, so it needs --model NAME=PATH")
+
+    def check_outputs(self, outputs: dict[str, Path | None], baseline: Path | None) -> None:
+        """Refuse to write over anything that is read, or one output over the other. Raises ConfigError."""
+        from parallel_infer.bench.payloads import picture_files
+
+        words = [word.rpartition("=")[2] for word in (*self.models, *self.serve_options)]  # most of them are no files
+        inputs = Inputs([baseline, self.key, *words, *(picture_files(self.pictures) if self.pictures else ())])
+        given = {place: path for place, path in outputs.items() if path is not None}
+        for place, path in given.items():
+            check_target(path, inputs, place)
+        if len({os.path.realpath(path) for path in given.values()}) < len(given):
+            raise click.UsageError(f"{' and '.join(given)} name the same file")
 
 
 @click.command("bench", context_settings={"ignore_unknown_options": False})
@@ -151,6 +165,7 @@ def command(as_json: bool, save: Path | None, baseline: Path | None, plot: Path 
     wish.check()
     from parallel_infer.bench import files, report
 
+    wish.check_outputs({"--save": save, "--plot": plot}, baseline)
     saved = None if baseline is None else files.read_run(baseline)
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         run = _measure(wish)
@@ -161,7 +176,7 @@ def command(as_json: bool, save: Path | None, baseline: Path | None, plot: Path 
     if plot is not None:
         from parallel_infer.bench.plot import draw_run
 
-        files.write_whole(plot, draw_run(run))
+        write_whole(plot, draw_run(run))
     if as_json:
         click.echo(files.as_json(run))
     if not any(level.answers for level in run.levels):

@@ -36,7 +36,9 @@ def command(output: Path, seconds: float) -> None:
     """
     from parallel_infer import Client
     from parallel_infer.local_server import local_server
+    from parallel_infer.outputs import make_folder
 
+    make_folder(output, "--output")
     options = [word for model in MODELS for word in ("--model", f"{model}=zoo:{model}")]
     options += ["--log-level", "error"]
     click.echo(f"starting a server with {', '.join(MODELS)} ...")
@@ -56,14 +58,16 @@ def _show_answers(client: Client, output: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    output.mkdir(parents=True, exist_ok=True)
+    from parallel_infer.outputs import write_whole
+
     table = Table("picture", "model", "answer", "ms", title="Answers")
     for path in sorted(PICTURES.glob("*.png")):
         picture = cv2.imread(str(path))
         for model in MODELS:
             answer = client.infer(model, path)
             table.add_row(path.name, model, _summary(answer), f"{answer.timing['total'] * 1000:.1f}")
-            cv2.imwrite(str(output / f"{path.stem}-{model}.jpg"), answer.draw(picture))  # type: ignore[arg-type]  # a shipped picture can be read
+            _, encoded = cv2.imencode(".jpg", answer.draw(picture))  # type: ignore[arg-type]  # a shipped picture can be read
+            write_whole(output / f"{path.stem}-{model}.jpg", encoded.tobytes())
     Console().print(table)
 
 

@@ -11,6 +11,7 @@ import click
 
 from parallel_infer.cli.answer_formats import FORMATS, Format
 from parallel_infer.cli.answer_options import answer_options
+from parallel_infer.cli.saved_pictures import SavedPictures
 from parallel_infer.cli.server_options import connected, server_options
 from parallel_infer.errors import InferError, ServerUnavailable, Unauthorized, UnknownModel
 
@@ -64,14 +65,20 @@ def command(
     options = {name: value for name, value in given.items() if value is not None} | options
     shown = FORMATS[form or "table"]()
     files = _files(pictures)
+    folder = SavedPictures(save, files, key) if save else None
     with connected(server, key, timeout) as client, shown:
-        failed = _infer_all(client, model, files, options, shown, _Folder(save) if save else None)
+        failed = _infer_all(client, model, files, options, shown, folder)
     if failed:
         raise click.exceptions.Exit(1)
 
 
 def _infer_all(
-    client: Client, model: str, files: Iterable[Path], options: dict[str, Any], shown: Format, folder: _Folder | None
+    client: Client,
+    model: str,
+    files: Iterable[Path],
+    options: dict[str, Any],
+    shown: Format,
+    folder: SavedPictures | None,
 ) -> int:
     """Report every file; the number of those that failed."""
     failed = 0
@@ -83,10 +90,10 @@ def _infer_all(
             shown.error(file, answer)
             continue
         shown.answer(file, answer)
-        if folder is not None and (trouble := folder.save(file, answer)):
+        if folder is not None and (trouble := folder.save(number, answer)):
             failed += 1
             click.echo(f"{file}: {trouble}", err=True)
-    return failed
+    return failed + (folder.unsaved if folder is not None else 0)
 
 
 def _answers(
@@ -116,31 +123,3 @@ def _files(pictures: Iterable[Path]) -> list[Path]:
             raise click.UsageError(f"the folder {path} holds no pictures")
         files += found
     return files
-
-
-class _Folder:
-    """Where drawn pictures go; two of the same name get different ones."""
-
-    def __init__(self, path: Path) -> None:
-        path.mkdir(parents=True, exist_ok=True)
-        self._path = path
-        self._taken: set[str] = set()
-
-    def save(self, file: Path, answer: Answer) -> str | None:
-        """Draw and write one picture; says what went wrong, if anything."""
-        import cv2  # first used here: most calls draw nothing
-
-        frame = cv2.imread(str(file), cv2.IMREAD_COLOR)
-        if frame is None:
-            return "not drawn: OpenCV cannot read it"
-        target = self._path / self._name(file)
-        if not cv2.imwrite(str(target), answer.draw(frame)):  # type: ignore[arg-type]
-            return f"not written to {target}"
-        return None
-
-    def _name(self, file: Path) -> str:
-        suffix = file.suffix.lower() if file.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp") else ".png"
-        names = itertools.chain([file.stem], (f"{file.stem}-{number}" for number in itertools.count(2)))
-        name = next(name for name in names if f"{name}{suffix}" not in self._taken)
-        self._taken.add(f"{name}{suffix}")
-        return f"{name}{suffix}"

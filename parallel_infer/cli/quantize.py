@@ -74,15 +74,16 @@ def command(
 
     from parallel_infer.bench.payloads import picture_files
     from parallel_infer.model_files import find_model
+    from parallel_infer.outputs import Inputs, check_target
     from parallel_infer.quantization import Calibration, quantize
     from parallel_infer.session_config import SessionConfig
 
     path = Path(find_model(model, Path.cwd()))
     target = output or Path(f"{path.stem}.int8.onnx")
-    if target.absolute() == path.absolute():
-        raise click.UsageError("--output is the model itself; the copy needs a name of its own")
+    files = picture_files(folder)
+    check_target(target, Inputs([path, *files]), "--output")
     config = SessionConfig(provider=provider, threads=threads or 0)  # type: ignore[arg-type]  # one of the choices
-    payloads = [file.read_bytes() for file in spread(picture_files(folder), most)]
+    payloads = [file.read_bytes() for file in spread(files, most)]
     if not payloads:
         raise click.UsageError(f"{folder} holds no pictures")
     try:

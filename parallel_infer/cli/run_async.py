@@ -89,8 +89,12 @@ def command(
     if dry_run == bool(files):
         raise click.UsageError("give either --input-binary, or --dry-run for random input")
     from parallel_infer.async_pass import AsyncPass, compare  # not at the top: --help need not wait for ONNX Runtime
+    from parallel_infer.outputs import Inputs, make_folder
     from parallel_infer.raw_tensors import input_shapes, write_tensors
 
+    read = Inputs([model_path, *(file.rpartition("=")[2] for file in files), *files])
+    if not dry_run:
+        make_folder(output_dir, "--output-dir")
     with _runner(model_path, jobs, options) as runner:
         inputs = _inputs(runner.signature, files, input_shapes(runner.signature, batch, shapes))
         run, total, comparison = AsyncPass(runner, inputs, timeout), batches * jobs, None
@@ -102,7 +106,7 @@ def command(
         except InferError:
             click.echo(f"Batches completed: {run.completed} / {total}", err=as_json)
             raise
-        written = {} if dry_run else write_tensors(run.outputs, output_dir)
+        written = {} if dry_run else write_tensors(run.outputs, output_dir, read)
         frames = total * (runner.batch or next((len(array) for array in inputs.values() if array.ndim), 1))
         report = _report(run, total, frames, comparison, written)
     click.echo(json.dumps(report) if as_json else _text(report))

@@ -32,9 +32,10 @@ def command(server: str, key: str | None, seconds: float, output: Path, as_json:
 
     One track per process, with every job and batch it worked on. The server notes nothing unless it is asked.
     """
-    from parallel_infer.bench.files import write_whole
+    from parallel_infer.outputs import Inputs, check_target, write_whole
     from parallel_infer.trace import Work, chrome_trace
 
+    check_target(output, Inputs([key]), "--output")
     with connected(server, key) as client:
         recorded = client.trace(seconds)
     write_whole(output, json.dumps(chrome_trace(recorded), separators=(",", ":")).encode())

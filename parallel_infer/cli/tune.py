@@ -65,10 +65,14 @@ def command(model: str, output: Path | None, as_json: bool, **wishes: Any) -> No
     parallel-infer tune yolov8n.onnx --p99-ms 50
     parallel-infer serve --config tuned.toml
     """  # noqa: D301  # click looks for the character itself
-    from parallel_infer.bench.files import write_whole
+    from parallel_infer.bench.payloads import picture_files
     from parallel_infer.model_files import find_model, zoo_name
+    from parallel_infer.outputs import Inputs, check_target, write_whole
 
     path = find_model(model, Path.cwd())
+    if output is not None:
+        pictures = picture_files(wishes["pictures"]) if wishes["pictures"] else []
+        check_target(output, Inputs([path, *pictures]), "--output")
     with _subject(path, wishes) as subject:
         trials, chosen = _tune(subject, wishes)
     goal = _goal(wishes["p99_ms"])

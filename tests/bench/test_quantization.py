@@ -177,8 +177,8 @@ def test_command_refuses(tmp_path: Path, pictures: Path) -> None:
     for words, code, said in (
         ([str(path), "--calibrate", str(pictures)], 1, "not quantized"),
         ([str(path), "--calibrate", str(empty)], 2, "no pictures"),
-        ([str(path), "--calibrate", str(pictures), "--output", str(path)], 2, "the model itself"),
-        ([str(path), "--calibrate", str(pictures), "--output", str(tmp_path / "no" / "o.onnx")], 2, "written"),
+        ([str(path), "--calibrate", str(pictures), "--output", str(path)], 2, "would write over"),
+        ([str(path), "--calibrate", str(pictures), "--output", str(tmp_path / "no" / "o.onnx")], 2, "there is no folder"),
         ([str(tmp_path / "none.onnx"), "--calibrate", str(pictures)], 2, "no file"),
     ):
         result = invoke("quantize", *words)

@@ -1,0 +1,85 @@
+"""Where `infer --save` puts drawn pictures."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from parallel_infer.errors import ConfigError
+from parallel_infer.outputs import Inputs, check_target, make_folder, write_whole
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from parallel_infer import Answer
+
+_WRITTEN = (".jpg", ".jpeg", ".png", ".webp")  # kept; a picture of any other kind is written as PNG
+_PLACE = "--save"
+
+
+class SavedPictures:
+    """A folder of drawn pictures, named after those they were drawn on; two of the same name get different ones."""
+
+    def __init__(self, folder: Path, files: Sequence[Path], key: str | None = None) -> None:
+        """Make the folder. Raises ConfigError where nothing can be written to it, or one of `files` would be lost."""
+        self._files = files
+        self._targets = [folder / name for name in names_for(files)]
+        self._full = False
+        self.unsaved = 0  # pictures that were not written because the disk had failed before
+        inputs = Inputs([*files, key])
+        for target in self._targets:
+            if inputs.at(target) is not None:
+                check_target(target, inputs, _PLACE)
+        make_folder(folder, _PLACE)
+        for target in self._targets:
+            if target.is_dir():
+                check_target(target, inputs, _PLACE)
+
+    def save(self, number: int, answer: Answer) -> str | None:
+        """Draw and write one picture; says what went wrong, if anything. A disk that fails is told of once."""
+        import cv2  # first used here: most calls draw nothing
+
+        if self._full:
+            self.unsaved += 1
+            return None
+        frame = _read(self._files[number])
+        if frame is None:
+            return "not drawn: OpenCV cannot read it"
+        target = self._targets[number]
+        try:
+            good, encoded = cv2.imencode(target.suffix, answer.draw(frame))
+            if not good:
+                return f"not written to {target}: OpenCV cannot encode it"
+            write_whole(target, encoded.tobytes())
+        except cv2.error as error:
+            return f"not written to {target}: {error.err}"
+        except ConfigError as error:
+            self._full = True
+            return f"{error}; no further pictures are saved"
+        return None
+
+
+def names_for(files: Iterable[Path]) -> Iterator[str]:
+    """A name of its own for each, also where the file system takes capitals and small letters for the same."""
+    taken: set[str] = set()
+    for file in files:
+        suffix = file.suffix.lower() if file.suffix.lower() in _WRITTEN else ".png"
+        stems = itertools.chain([file.stem], (f"{file.stem}-{number}" for number in itertools.count(2)))
+        name = next(name for stem in stems if (name := f"{stem}{suffix}").casefold() not in taken)
+        taken.add(name.casefold())
+        yield name
+
+
+def _read(file: Path) -> npt.NDArray[np.uint8] | None:
+    """The picture as uint8 [h, w, 3] BGR. Through bytes, because OpenCV takes no file name that is not UTF-8."""
+    import cv2
+    import numpy as np
+
+    try:
+        encoded = np.fromfile(file, np.uint8)
+        return cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None  # type: ignore[return-value]
+    except (OSError, cv2.error):
+        return None
