@@ -178,7 +178,7 @@ def test_command_refuses(tmp_path: Path, pictures: Path) -> None:
         ([str(path), "--calibrate", str(pictures)], 1, "not quantized"),
         ([str(path), "--calibrate", str(empty)], 2, "no pictures"),
         ([str(path), "--calibrate", str(pictures), "--output", str(path)], 2, "would write over"),
-        ([str(path), "--calibrate", str(pictures), "--output", str(tmp_path / "no" / "o.onnx")], 2, "there is no folder"),
+        ([str(path), "--calibrate", str(pictures), "--output", str(tmp_path / "no" / "o.onnx")], 2, "no folder"),
         ([str(tmp_path / "none.onnx"), "--calibrate", str(pictures)], 2, "no file"),
     ):
         result = invoke("quantize", *words)
