@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import NamedTuple
+
+from parallel_infer.cgroups import limits
 
 _MOST_ALONE = 8  # threads beyond which one picture gains little
 _NVIDIA = Path("/proc/driver/nvidia/version")
 
 
 def usable_cores() -> int:
-    """Cores by affinity and by the container's quota, whichever is less; at least one."""
+    """Cores by affinity, which cpusets are part of, and by the quotas of control groups; whichever is least."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
-            cores = min(cores, max(1, round(int(quota) / int(period))))
-    except (OSError, ValueError):
-        pass
-    return cores
+    return whole_cores(cores, limits().cores)
+
+
+def whole_cores(cores: int, quota: float | None) -> int:
+    """`cores`, or as many as a quota comes nearest to, half a core upwards; at least one."""
+    return cores if quota is None else max(1, min(cores, math.floor(quota + 0.5)))
 
 
 class Split(NamedTuple):

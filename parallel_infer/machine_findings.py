@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 
+from parallel_infer.cgroups import limits
 from parallel_infer.config import ServerConfig
 from parallel_infer.cores import usable_cores
 from parallel_infer.errors import ConfigError
@@ -35,7 +36,6 @@ PROVIDERS = ("cpu", "openvino", "cuda", "tensorrt")
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimd", "bf16", "i8mm", "sve")
 OLDEST_KERNEL = (5, 14)  # the first with MADV_POPULATE_WRITE
 FILES_PER_SERVER = 512  # descriptors besides one per client
-_CGROUPS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 _NVIDIA = Path("/proc/driver/nvidia/version")
 
 
@@ -49,7 +49,7 @@ def machine_findings(config: ServerConfig) -> Iterator[Finding]:
     yield from nvidia_findings()
     yield processor_finding()
     yield cores_finding(os.cpu_count() or 1, usable_cores())
-    yield memory_finding(_total_memory(), memory_limit())
+    yield memory_finding(_total_memory(), limits().memory)
     yield files_finding(resource.getrlimit(resource.RLIMIT_NOFILE)[0], config.max_clients)
     yield locked_finding(resource.getrlimit(resource.RLIMIT_MEMLOCK)[0])
 
@@ -190,19 +190,6 @@ def files_finding(limit: int, clients: int) -> Finding:
 def locked_finding(limit: int) -> Finding:
     text = "unlimited" if limit == resource.RLIM_INFINITY else size_text(limit)
     return Finding.ok("locked memory", f"{text}; shared memory of the server is not locked and needs none")
-
-
-def memory_limit(files: Iterable[Path] = _CGROUPS) -> int | None:
-    """Bytes the container may use, or None."""
-    for file in files:
-        try:
-            text = file.read_text().strip()
-        except OSError:
-            continue
-        # version 1 of control groups says "no limit" as a number near 2**63
-        if text.isdecimal() and int(text) < 1 << 60:
-            return int(text)
-    return None
 
 
 def _limit_text(limit: int) -> str:

@@ -6,11 +6,11 @@ import errno
 import socket
 from collections.abc import Iterator
 
+from parallel_infer.cgroups import limits
 from parallel_infer.config import ServerConfig
 from parallel_infer.config_sources import check_addresses
 from parallel_infer.errors import ConfigError, ModelRejected
 from parallel_infer.findings import Finding
-from parallel_infer.machine_findings import memory_limit
 from parallel_infer.memory_report import FOLDER, Plan, SharedMemory, check_memory, how_to_give, shared_memory, size_text
 
 _MEBI = 1 << 20
@@ -91,7 +91,7 @@ def _model_findings(config: ServerConfig) -> Iterator[Finding]:
     except ConfigError as error:
         yield Finding.problem("shared memory", str(error), f"mount a tmpfs at {FOLDER}")
         return
-    yield from memory_findings(config, plan, memory, memory_limit())
+    yield from memory_findings(config, plan, memory, limits().memory)
 
 
 def _bind_error(address: str) -> OSError | None:

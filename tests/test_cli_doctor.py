@@ -24,7 +24,6 @@ from parallel_infer.machine_findings import (
     files_finding,
     kernel_finding,
     memory_finding,
-    memory_limit,
     nvidia_findings,
     package_findings,
     processor_finding,
@@ -169,19 +168,6 @@ def test_limits() -> None:
     assert files_finding(1536, 1024).verdict is OK
     assert files_finding(resource.RLIM_INFINITY, 1024).text == "unlimited"
     assert "ulimit -n 1536" in files_finding(1024, 1024).remedy
-
-
-def test_limits_of_a_container(tmp_path: Path) -> None:
-    new, old = tmp_path / "memory.max", tmp_path / "limit_in_bytes"
-    assert memory_limit([new, old]) is None
-    old.write_text(f"{2**63 - 4096}\n")
-    assert memory_limit([new, old]) is None
-    old.write_text("1000\n")
-    assert memory_limit([new, old]) == 1000
-    new.write_text("2000\n")
-    assert memory_limit([new, old]) == 2000
-    new.write_text("max\n")
-    assert memory_limit([new]) is None
 
 
 class _Plan:
