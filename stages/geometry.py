@@ -30,6 +30,11 @@ class Geometry(NamedTuple):
         offset = np.array([self.offset_x, self.offset_y, self.offset_x, self.offset_y], np.float32)
         return (boxes - offset) / scale
 
+    def clip(self, points: Floats) -> Floats:
+        """The points, float32 [..., 2] in frame pixels, moved into the frame in place: 0 to its width or height."""
+        np.maximum(points, np.float32(0), out=points)
+        return np.minimum(points, np.array([self.width, self.height], np.float32), out=points)
+
     def points_to_frame(self, points: Floats) -> Floats:
         """Map points, float32 [..., 2] in row pixels, to frame pixels."""
         scale = np.array([self.scale_x, self.scale_y], np.float32)

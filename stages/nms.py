@@ -1,6 +1,7 @@
-"""Non-maximum suppression: of boxes that overlap, the best stays. Greedy, exact, and within each class.
+"""Non-maximum suppression: of boxes that overlap, the best stays. Exact, and within each class.
 
-Boxes come best first. A box stays unless a box that stayed before it overlaps it by more than the threshold.
+Boxes come best first. A box stays unless a box that stayed before it overlaps it by more than the threshold; of
+rotated boxes, unless any box before it does (`suppress_rotated`).
 """
 
 from __future__ import annotations
@@ -114,13 +115,32 @@ def _suppress_solid(rectangles: Doubles, iou: float) -> Ints:
 
 
 def suppress_rotated(boxes: Floats, iou: float) -> Ints:
-    """Places of the boxes that stay, ascending. `boxes` [n, 5]: centre, width, height, angle; best first."""
+    """Places of the boxes that stay, ascending. `boxes` [n, 5]: centre, width, height, angle; best first.
+
+    As Ultralytics does for rotated boxes ("fast NMS", Bolya et al., "YOLACT", arXiv:1904.02689, section 4): a box stays
+    unless any better one overlaps it by the threshold or more, be that one suppressed itself or not.
+    """
     precise = boxes.astype(np.float64)
+    # What greedy suppression removes falls here too, so only the few that it leaves meet the many it removed.
+    stays = np.zeros(len(boxes), np.bool_)
+    stays[_suppress_greedily(precise, iou)] = True
+    gone, kept = np.flatnonzero(~stays), np.flatnonzero(stays)
+    for start in range(0, len(gone), _BLOCK):
+        block = gone[start : start + _BLOCK]
+        worse = kept[kept > block[0]]
+        overlaps = probabilistic_iou(precise[block], precise[worse]) >= iou
+        stays[worse[(overlaps & (block[:, None] < worse)).any(axis=0)]] = False
+        kept = np.flatnonzero(stays)
+    return kept
+
+
+def _suppress_greedily(boxes: Doubles, iou: float) -> Ints:
+    """The same where only boxes that stay suppress others."""
     kept = np.empty(0, np.int64)
     for start in range(0, len(boxes), _BLOCK):
         block = np.arange(start, min(start + _BLOCK, len(boxes)))
-        block = block[~(probabilistic_iou(precise[kept], precise[block]) > iou).any(axis=0)]
-        better, worse = np.nonzero(np.triu(probabilistic_iou(precise[block], precise[block]) > iou, 1))
+        block = block[~(probabilistic_iou(boxes[kept], boxes[block]) >= iou).any(axis=0)]
+        better, worse = np.nonzero(np.triu(probabilistic_iou(boxes[block], boxes[block]) >= iou, 1))
         kept = np.concatenate((kept, block[_greedy(better, worse, len(block))]))
     return kept
 

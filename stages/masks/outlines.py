@@ -64,19 +64,22 @@ class Rings(NamedTuple):
 _PASSED, _DIRECTIONS = _sides()
 
 
-def polygons(masks: Masks, geometry: Geometry) -> Arrays:
+def polygons(masks: Masks, geometry: Geometry) -> tuple[Arrays, Ints]:
     """`mask_points`, `mask_rings` and `mask_objects` of the masks, in frame pixels; see `stages.tasks.Task`.
 
     The rings of an object are in order of area, largest first. Seen on the screen, outer rings run counter-clockwise
-    (their shoelace sum, y downwards, is negative) and holes clockwise. An object with an empty mask has no ring.
+    (their shoelace sum, y downwards, is negative) and holes clockwise. Empty masks are left out; the second value says
+    which ones are not, ascending.
     """
     grid = masks.grid_geometry(geometry)
     rings = _ordered(_simplified(_rings([_beyond_box(_cut(plane, grid)) for plane in masks.planes])))
-    return {
+    drawn, counts = np.unique(rings.objects, return_counts=True)
+    arrays = {
         "mask_points": grid.points_to_frame(rings.points),
         "mask_rings": rings.sizes.astype(np.int32),
-        "mask_objects": np.bincount(rings.objects, minlength=len(masks.planes)).astype(np.int32),
+        "mask_objects": counts.astype(np.int32),
     }
+    return arrays, drawn
 
 
 def _cut(plane: Plane, grid: Geometry) -> Plane:

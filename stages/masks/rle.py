@@ -21,14 +21,17 @@ Bytes = npt.NDArray[np.uint8]
 _MOST_GROUPS = 8  # of five bits: enough for the sign and 39 bits, more pixels than any picture has
 
 
-def run_lengths(masks: Masks, geometry: Geometry) -> Arrays:
+def run_lengths(masks: Masks, geometry: Geometry) -> tuple[Arrays, Ints]:
     """`mask_rle` and `mask_rle_sizes` of the masks; see `stages.tasks.Task`.
 
-    A pixel belongs to an object if its centre lies in one of the object's cells and within its box.
+    A pixel belongs to an object if its centre lies in one of the object's cells and within its box. Masks without a
+    pixel are left out; the second value says which ones are not, ascending.
     """
     grid = masks.grid_geometry(geometry)
-    text, sizes = compress([_counts(plane, grid) for plane in masks.planes])
-    return {"mask_rle": text, "mask_rle_sizes": sizes}
+    counts = [_counts(plane, grid) for plane in masks.planes]
+    drawn = [number for number, own in enumerate(counts) if len(own) > 1]
+    text, sizes = compress([counts[number] for number in drawn])
+    return {"mask_rle": text, "mask_rle_sizes": sizes}, np.array(drawn, np.int64)
 
 
 def _counts(plane: Plane, grid: Geometry) -> Ints:

@@ -13,11 +13,12 @@ from stages.families import layout_for
 from stages.geometry import Geometry
 from stages.nms import find
 from stages.tasks import Arrays
+from stages.tasks.boxes import boxes_in_frame
 from stages.tasks.options import DetectOptions, OptionsReader
 
 
 class Detect:
-    """Boxes, scores and classes, best first. Boxes are not clipped to the picture."""
+    """Boxes, scores and classes, best first; boxes as `boxes_in_frame` gives them."""
 
     name: ClassVar[str] = "detect"
 
@@ -29,9 +30,9 @@ class Detect:
         return self._options.read(encoded)
 
     def answer(self, outputs: Mapping[str, npt.NDArray[Any]], geometry: Geometry, options: DetectOptions) -> Arrays:
-        found = find(self._layout, outputs, options)
+        found, boxes = boxes_in_frame(find(self._layout, outputs, options), geometry)
         return {
-            "boxes": geometry.boxes_to_frame(found.boxes),
+            "boxes": boxes,
             "scores": np.array(found.scores),
             "classes": found.classes,
         }

@@ -15,11 +15,12 @@ from stages.families import layout_for
 from stages.geometry import Geometry
 from stages.nms import find
 from stages.tasks import Arrays
+from stages.tasks.boxes import boxes_in_frame
 from stages.tasks.options import DetectOptions, OptionsReader
 
 
 class Keypoints:
-    """Boxes, scores and classes as detection gives them, and the keypoints of each object.
+    """Boxes, scores and classes as detection gives them, and the keypoints of each object, none beyond the picture.
 
     `kpt_shape` of the model's parameters is (keypoints, numbers each): x, y in row pixels and, with three numbers, a
     confidence. With two the confidence is 1.
@@ -36,10 +37,10 @@ class Keypoints:
         return self._options.read(encoded)
 
     def answer(self, outputs: Mapping[str, npt.NDArray[Any]], geometry: Geometry, options: DetectOptions) -> Arrays:
-        found = find(self._layout, outputs, options)
+        found, boxes = boxes_in_frame(find(self._layout, outputs, options), geometry)
         require_finite(found.extra)
         return {
-            "boxes": geometry.boxes_to_frame(found.boxes),
+            "boxes": boxes,
             "scores": np.array(found.scores),
             "classes": found.classes,
             "keypoints": self._keypoints(found.extra, geometry),
@@ -48,7 +49,7 @@ class Keypoints:
     def _keypoints(self, extra: Floats, geometry: Geometry) -> Floats:
         read = extra.reshape(len(extra), *self._shape)
         keypoints = np.ones((len(extra), self._shape[0], 3), np.float32)
-        keypoints[:, :, :2] = geometry.points_to_frame(read[:, :, :2])
+        keypoints[:, :, :2] = geometry.clip(geometry.points_to_frame(read[:, :, :2]))
         if self._shape[1] == 3:
             keypoints[:, :, 2] = read[:, :, 2]
         return keypoints

@@ -19,11 +19,16 @@ from stages.masks.prototypes import decode, enlarge_masks
 from stages.masks.rle import run_lengths
 from stages.nms import find
 from stages.tasks import Arrays
+from stages.tasks.boxes import boxes_in_frame
 from stages.tasks.options import OptionsReader, SegmentOptions
 
 
 class Segment:
-    """Boxes, scores and classes as detection gives them, and a mask for each: polygons or run lengths."""
+    """Boxes, scores and classes as detection gives them, and a mask for each: polygons or run lengths.
+
+    An object whose mask is empty is left out, as Ultralytics does: `supervision` drops the masks of all objects where
+    one has none.
+    """
 
     name: ClassVar[str] = "segment"
 
@@ -37,15 +42,12 @@ class Segment:
         return self._options.read(encoded)
 
     def answer(self, outputs: Mapping[str, npt.NDArray[Any]], geometry: Geometry, options: SegmentOptions) -> Arrays:
-        found = find(self._layout, outputs, options)
-        arrays: Arrays = {
-            "boxes": geometry.boxes_to_frame(found.boxes),
-            "scores": np.array(found.scores),
-            "classes": found.classes,
-        }
-        masks = self._masks(outputs, found, options)
+        found, boxes = boxes_in_frame(find(self._layout, outputs, options), geometry)
         draw = polygons if options.mask_format == "polygon" else run_lengths
-        return {**arrays, **draw(masks, geometry)}
+        masks, drawn = draw(self._masks(outputs, found, options), geometry)
+        if len(drawn) < len(boxes):
+            found, boxes = found.take(drawn), boxes[drawn]
+        return {"boxes": boxes, "scores": np.array(found.scores), "classes": found.classes, **masks}
 
     def _masks(self, outputs: Outputs, found: Candidates, options: SegmentOptions) -> Masks:
         planes = as_float32(only_output(outputs, 3))

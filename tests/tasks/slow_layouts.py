@@ -126,6 +126,21 @@ def cut(detections: Iterator[Detection], options: Any) -> list[Detection]:
     return sorted(found, key=lambda detection: -detection.score)[: options.max_candidates]
 
 
+def in_picture(found: list[Detection], size: tuple[float, float]) -> list[Detection]:
+    """Boxes cut off at a picture of that size (width, height); those beside it are left out."""
+    inside = []
+    for detection in found:
+        left, top, right, bottom = detection.box
+        if right > 0 and bottom > 0 and left < size[0] and top < size[1]:
+            box = (clip(left, size[0]), clip(top, size[1]), clip(right, size[0]), clip(bottom, size[1]))
+            inside.append(detection._replace(box=box))
+    return inside
+
+
+def clip(value: float, most: float) -> float:
+    return min(max(value, 0.0), most)
+
+
 def suppressed(found: list[Detection], options: Any, overlap: Overlap = box_overlap) -> list[Detection]:
     kept: list[Detection] = []
     for detection in found:
@@ -133,3 +148,16 @@ def suppressed(found: list[Detection], options: Any, overlap: Overlap = box_over
         if all(overlap(other, detection) <= options.iou for other in rivals):
             kept.append(detection)
     return kept
+
+
+def suppressed_at_once(found: list[Detection], options: Any, overlap: Overlap) -> list[Detection]:
+    """Every better box suppresses, also one that is suppressed itself."""
+    return [
+        detection
+        for place, detection in enumerate(found)
+        if not any(
+            overlap(other, detection) >= options.iou
+            for other in found[:place]
+            if options.class_agnostic or other.number == detection.number
+        )
+    ]

@@ -50,7 +50,8 @@ OPTIONS: list[dict[str, Any]] = [
 def read_slowly(family: str, outputs: Arrays, options: Any) -> list[slow.Detection]:
     detections: Iterator[slow.Detection] = READERS[family](outputs, samples.SIZE)
     found = slow.cut(detections, options)
-    return (slow.suppressed(found, options) if family in SUPPRESSED else found)[: options.max_detections]
+    found = (slow.suppressed(found, options) if family in SUPPRESSED else found)[: options.max_detections]
+    return slow.in_picture(found, samples.SIZE)
 
 
 def assert_same(answer: Arrays, expected: list[slow.Detection]) -> None:
@@ -86,7 +87,8 @@ def test_shipped_detector_finds_what_is_known_to_be_there(
     wanted = expected[name]["detect"]
     assert [names[number] for number in answer["classes"]] == [detection["name"] for detection in wanted]
     np.testing.assert_allclose(answer["scores"], [detection["score"] for detection in wanted], atol=1e-3)
-    np.testing.assert_allclose(answer["boxes"], [detection["xyxy"] for detection in wanted], atol=0.1)
+    boxes = np.array([detection["xyxy"] for detection in wanted])
+    np.testing.assert_allclose(answer["boxes"], boxes.clip(0, [width, height] * 2), atol=0.1)
 
 
 def eval_names(session: onnxruntime.InferenceSession) -> list[str]:
@@ -137,8 +139,10 @@ def test_thousands_of_equal_scores_keep_their_order() -> None:
     output[1:4] = 5
     output[4] = 0.5
     task = Detect(samples.spec("detect", "yolov8"))
-    answer = answer_of(task, {"output0": output}, max_detections=5000, max_candidates=4000)
-    np.testing.assert_array_equal(answer["boxes"][:, 0], np.arange(4000) * 10 - 2.5)
+    options = task.options(samples.encode(max_detections=5000, max_candidates=4000))
+    answer = task.answer({"output0": output}, Geometry(90_000, 10, 1.0, 1.0, 0.0, 0.0), options)
+    np.testing.assert_array_equal(answer["boxes"][1:, 0], np.arange(1, 4000) * 10 - 2.5)
+    assert answer["boxes"][0].tolist() == [0.0, 2.5, 2.5, 7.5]
 
 
 @pytest.mark.parametrize("agnostic", [True, False])
@@ -211,6 +215,19 @@ def test_a_size_that_overflows_is_an_error() -> None:
         answer_of(Detect(samples.spec("detect", "yolox")), outputs)
 
 
+def test_boxes_end_with_the_picture_and_not_with_the_padding_of_its_row() -> None:
+    """Whoever crops with them gets a crop: those beside the picture are no answers."""
+    rows = [[10, 5, 90, 60], [-5, 20, 30, 40], [0, 0, 96, 7.9], [20, 57, 40, 64], [-9, 20, 0, 40], [40, 20, 40, 40]]
+    scores = np.linspace(0.9, 0.5, len(rows))
+    output = np.array([[*box, score, 1] for box, score in zip(rows, scores, strict=True)], np.float32)
+    task = Detect(samples.spec("detect", "end2end"))
+    letterbox = Geometry(192, 96, 0.5, 0.5, 0.0, 8.0)  # 8 rows of padding above and below
+    answer = task.answer({"output0": output}, letterbox, task.options(b""))
+    assert answer["boxes"].tolist() == [[20, 0, 180, 96], [0, 24, 60, 64], [80, 24, 80, 64]]
+    np.testing.assert_allclose(answer["scores"], scores[[0, 1, 5]], rtol=1e-6)
+    assert len(answer["classes"]) == 3
+
+
 def test_very_large_boxes_of_two_classes_do_not_disturb_each_other() -> None:
     huge, small = [0.0, 0.0, 1e30, 1e30], [20.0, 20.0, 10.0, 10.0]
     output = np.array([[*huge, 0.9, 0, 0], [*small, 0, 0.8, 0], [*small, 0, 0, 0.7], [*small, 0, 0, 0.6]], np.float32).T
@@ -237,7 +254,7 @@ def test_rfdetr_leaves_its_background_out() -> None:
     task = Detect(samples.spec("detect", "rfdetr", parameters={"background": 2}))
     options = task.options(b"")
     expected = slow.cut(slow.rfdetr(outputs, samples.SIZE, background=2), options)[: options.max_detections]
-    assert_same(answer_of(task, outputs), expected)
+    assert_same(answer_of(task, outputs), slow.in_picture(expected, samples.SIZE))
 
 
 @pytest.mark.parametrize("family", ["rfdetr", "detr"])
@@ -267,7 +284,8 @@ def test_suppression_is_left_out_where_the_model_has_done_it() -> None:
     outputs = samples.random_outputs("yolov8", 9)
     task = Detect(samples.spec("detect", "yolov8", parameters={"nms": True}))
     options = task.options(b"")
-    assert_same(answer_of(task, outputs), slow.cut(slow.yolov8(outputs, samples.SIZE), options))
+    expected = slow.in_picture(slow.cut(slow.yolov8(outputs, samples.SIZE), options), samples.SIZE)
+    assert_same(answer_of(task, outputs), expected)
 
 
 @pytest.mark.parametrize("family", DETECTORS)
@@ -287,9 +305,14 @@ def test_boxes_go_back_the_way_the_frame_came(scale: tuple[float, float], offset
     outputs = samples.random_outputs("end2end", 11)
     task = Detect(samples.spec("detect", "end2end"))
     options = task.options(b"")
-    in_row = task.answer(outputs, samples.IDENTITY, options)["boxes"].astype(np.float64)
-    in_frame = task.answer(outputs, Geometry(50, 50, *scale, *offset), options)["boxes"].astype(np.float64)
-    np.testing.assert_allclose(in_frame * np.tile(scale, 2) + np.tile(offset, 2), in_row, atol=0.01)
+    for size in ((50, 40), (1e6, 1e6)):
+        in_frame = task.answer(outputs, Geometry(*size, *scale, *offset), options)["boxes"].astype(np.float64)
+        way_back = [
+            detection._replace(box=tuple((np.array(detection.box) - np.tile(offset, 2)) / np.tile(scale, 2)))
+            for detection in slow.cut(slow.end2end(outputs, samples.SIZE), options)
+        ]
+        expected = [detection.box for detection in slow.in_picture(way_back, size)]
+        np.testing.assert_allclose(in_frame, np.reshape(expected, (-1, 4)), atol=0.01 / min(scale))
 
 
 @pytest.mark.parametrize("family", DETECTORS)

@@ -93,7 +93,7 @@ def test_same_boxes_as_read_slowly(seed: int, options: dict[str, Any]) -> None:
     task = OrientedBoxes(samples.spec("obb", "yolov8"))
     chosen = task.options(samples.encode(**options))
     found = slow.cut(slow.yolov8(outputs, samples.SIZE, extra=1, rotated=True), chosen)
-    kept = slow.suppressed(found, chosen, lambda a, b: slow_overlap((*a.box, *a.extra), (*b.box, *b.extra)))  # type: ignore[arg-type]
+    kept = slow.suppressed_at_once(found, chosen, lambda a, b: slow_overlap((*a.box, *a.extra), (*b.box, *b.extra)))  # type: ignore[arg-type]
     kept = kept[: chosen.max_detections]
     answer = task.answer(outputs, samples.IDENTITY, chosen)
     assert 5 < len(kept) < len(found)
@@ -102,6 +102,25 @@ def test_same_boxes_as_read_slowly(seed: int, options: dict[str, Any]) -> None:
     for place, detection in enumerate(kept):
         expected = corner_points((*detection.box, *detection.extra))  # type: ignore[arg-type]
         assert same_corners(corner_points(answered(answer, place)), expected, 0.01)
+
+
+def test_a_suppressed_box_suppresses_too() -> None:
+    """A row of boxes, each overlapping the next alone: Ultralytics keeps the first, and none of the rest."""
+    row = [[10.0 + 4 * place, 30.0, 12.0, 12.0, 0.9 - place / 10, 0.0] for place in range(4)]
+    output = np.array(row, np.float32).T
+    task = OrientedBoxes(samples.spec("obb", "yolov8", names=("ship",)))
+    answer = task.answer({"output0": np.ascontiguousarray(output)}, samples.IDENTITY, task.options(b""))
+    first, second, third = ((x, y, width, height, angle) for x, y, width, height, _, angle in row[:3])
+    assert slow_overlap(first, third) < 0.45 < slow_overlap(first, second)
+    np.testing.assert_allclose(answer["scores"], [0.9])
+
+
+def test_rotated_boxes_may_reach_beyond_the_picture() -> None:
+    """As in Ultralytics: cut off they would be no rectangles any more."""
+    outputs = {"output0": np.array([[2, 3, 20, 10, 0.9, 0, 0.3]], np.float32)}
+    task = OrientedBoxes(samples.spec("obb", "end2end"))
+    box = answered(task.answer(outputs, samples.IDENTITY, task.options(b"")), 0)
+    assert box == pytest.approx((2, 3, 20, 10, 0.3), abs=1e-4)
 
 
 @given(BOX)

@@ -10,10 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import pytest
+import supervision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from parallel_infer.answer import result_dict
 from parallel_infer.errors import InferError, ModelRejected
 from stages.geometry import Geometry
 from stages.tasks import Arrays
@@ -199,17 +201,19 @@ def drawn(cells: npt.NDArray[np.bool_], box: tuple[float, ...] | None = None, **
 @settings(max_examples=200, deadline=None)
 def test_any_pattern_of_cells_is_outlined_exactly(cells: npt.NDArray[np.bool_]) -> None:
     size = (cells.shape[1], cells.shape[0])
-    (rings,) = slow.rings_of(drawn(cells))
-    np.testing.assert_array_equal(slow.filled(rings, size), cells)
-    assert bool(rings) == bool(cells.any())
+    found = slow.rings_of(drawn(cells))
+    assert len(found) == int(cells.any()), "an empty mask is no object"
+    for rings in found:
+        np.testing.assert_array_equal(slow.filled(rings, size), cells)
 
 
 @given(arrays(np.bool_, st.tuples(st.integers(1, 9), st.integers(1, 9))))
 @settings(max_examples=200, deadline=None)
 def test_any_pattern_of_cells_has_the_run_lengths_of_coco(cells: npt.NDArray[np.bool_]) -> None:
-    (text,) = slow.texts_of(drawn(cells, mask_format="rle"))
-    assert text == slow.coco_text(cells)
-    np.testing.assert_array_equal(slow.bits_of(text, (cells.shape[1], cells.shape[0])), cells)
+    found = slow.texts_of(drawn(cells, mask_format="rle"))
+    assert found == [slow.coco_text(cells)][: int(cells.any())], "an empty mask is no object"
+    for text in found:
+        np.testing.assert_array_equal(slow.bits_of(text, (cells.shape[1], cells.shape[0])), cells)
 
 
 def test_a_single_cell_is_a_ring_around_its_centre() -> None:
@@ -275,18 +279,16 @@ def test_tiny_objects_are_as_large_as_their_boxes(box: tuple[float, ...], mode: 
 @pytest.mark.parametrize("mask_format", ["polygon", "rle"])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("box", [(200, 200, 300, 300), (-90, 10, -40, 60), (50, 50, 50, 50), (60, 60, 20, 20)])
-def test_an_object_outside_the_picture_keeps_its_box_and_has_no_mask(
+def test_an_object_without_a_pixel_in_the_picture_is_left_out(
     box: tuple[float, ...], mode: str, mask_format: str
 ) -> None:
     outputs = scene(14, [[10, 10, 90, 90], box])
     outputs["output1"] = np.ones_like(outputs["output1"])
     outputs["output0"][-COUNT:] = 1.0
     answer = segment(outputs, mask_decode_mode=mode, mask_format=mask_format)
-    np.testing.assert_allclose(answer["boxes"][1], box)
-    if mask_format == "polygon":
-        assert answer["mask_objects"].tolist() == [1, 0]
-    else:
-        assert slow.texts_of(answer)[1] == slow.coco_text(np.zeros((SIZE[1], SIZE[0]), np.bool_))
+    np.testing.assert_allclose(answer["boxes"], [[10, 10, 90, 90]])
+    np.testing.assert_allclose(answer["scores"], [0.9])
+    assert len(answer["classes"]) == len(slow.rings_of(answer) if mask_format == "polygon" else slow.texts_of(answer))
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -301,13 +303,30 @@ def test_a_mask_ends_with_the_picture_and_not_with_the_padding(mode: str) -> Non
     np.testing.assert_array_equal(slow.bits_of(text, (320, 192)), slow.filled([ring], (320, 192)))
 
 
-def test_an_empty_mask_keeps_its_box() -> None:
-    outputs = scene(15, [[10, 10, 90, 90], [20, 20, 60, 60]])
+@pytest.mark.parametrize("mask_format", ["polygon", "rle"])
+@pytest.mark.parametrize("mode", MODES)
+def test_an_object_with_an_empty_mask_is_left_out(mode: str, mask_format: str) -> None:
+    """As Ultralytics does; one object without a mask would make supervision drop the masks of all."""
+    outputs = scene(15, [[10, 10, 90, 90], [20, 20, 60, 60], [70, 70, 90, 90]])
     outputs["output1"] = np.ones_like(outputs["output1"])
-    outputs["output0"][-COUNT:] = np.array([-1.0, 1.0])
-    answer = segment(outputs)
-    assert answer["mask_objects"].tolist() == [0, 1]
-    assert len(answer["boxes"]) == 2
+    outputs["output0"][-COUNT:] = np.array([-1.0, 1.0, -1.0])
+    answer = segment(outputs, mask_decode_mode=mode, mask_format=mask_format)
+    np.testing.assert_allclose(answer["boxes"], [[20, 20, 60, 60]])
+    np.testing.assert_allclose(answer["scores"], [0.7])
+    result = result_dict("segment", answer, {}, width=SIZE[0], height=SIZE[1])
+    found = supervision.Detections.from_inference(result)
+    assert found.mask is not None
+    assert len(found) == len(found.mask) == 1
+
+
+def test_all_masks_empty_is_an_answer_without_objects() -> None:
+    outputs = scene(15, [[10, 10, 90, 90]])
+    outputs["output1"] = -np.ones_like(outputs["output1"])
+    outputs["output0"][-COUNT:] = 1.0
+    for mask_format in ("polygon", "rle"):
+        answer = segment(outputs, mask_format=mask_format)
+        assert all(len(array) == 0 for array in answer.values())
+        assert answer["boxes"].shape == (0, 4)
 
 
 @pytest.mark.parametrize("mask_format", ["polygon", "rle"])
