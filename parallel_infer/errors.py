@@ -69,6 +69,15 @@ class ServerUnavailable(InferError):
     code = "SERVER_UNAVAILABLE"
 
 
+class ServerStopping(ServerUnavailable):
+    """The server is stopping and did not take the request: it was not worked on, and another server may take it.
+
+    Any other ServerUnavailable leaves open what became of it.
+    """
+
+    reason: ClassVar[str] = "stopping"
+
+
 class ModelRejected(InferError):
     """A model file that cannot be served: not ONNX, truncated, an unknown operator, shapes that do not fit."""
 
@@ -79,8 +88,10 @@ class ConfigError(Exception):
     """A configuration that cannot be used: an unknown key, a value out of range, too little shared memory."""
 
 
-def error_for(code: str, text: str) -> InferError:
+def error_for(code: str, text: str, reason: str = "") -> InferError:
     """The exception that stands for `code`; an unknown code (a newer server) becomes a plain `InferError`."""
+    if reason == ServerStopping.reason:
+        return ServerStopping(text)
     return _BY_CODE.get(code, InferError)(text)
 
 

@@ -77,6 +77,10 @@ class GiveBack(_Request, frozen=True, kw_only=True, tag="give_back"):
     ring: RequestId
 
 
+class Hello(_Request, frozen=True, kw_only=True, tag="hello"):
+    """What this server takes. Who has said it is told when the server begins to stop: an Error of id 0 says so."""
+
+
 class Models(_Request, frozen=True, kw_only=True, tag="models"):
     """What is served."""
 
@@ -113,7 +117,7 @@ class Stop(_Request, frozen=True, kw_only=True, tag="stop"):
     """Drain and stop the server."""
 
 
-Request = Infer | Cancel | Lend | GiveBack | Models | Status | Ready | Trace | Load | Unload | Stop
+Request = Infer | Cancel | Lend | GiveBack | Hello | Models | Status | Ready | Trace | Load | Unload | Stop
 
 
 class RequestIdOnly(Struct, frozen=True):
@@ -150,10 +154,14 @@ class Answer(_Reply, frozen=True, kw_only=True, tag="answer"):
 
 
 class Error(_Reply, frozen=True, kw_only=True, tag="error"):
-    """Why there is no answer: a code of parallel_infer.errors and a text for people. `id` is 0 where unreadable."""
+    """Why there is no answer: a code of parallel_infer.errors and a text for people. `id` is 0 where unreadable.
+
+    `reason` tells errors of one code apart, where a program may want to: "stopping" for a request that was not taken.
+    """
 
     code: str
     message: str
+    reason: str = ""
 
 
 class Result(_Reply, frozen=True, kw_only=True, tag="result"):

@@ -49,7 +49,8 @@ class Recorder:
         while ending not in dict(poller.poll()):
             client, header, *_ = self._router.recv_multipart()
             request = decoder.decode(header)
-            self.requests.append(request)
+            if not isinstance(request, protocol.Hello):  # the client says it by itself
+                self.requests.append(request)
             self._router.send_multipart([client, msgspec.msgpack.encode(self._reply(request.id))])
         ending.close(0)
         self._router.close(0)

@@ -21,6 +21,8 @@ class Driver:
         self._loop = asyncio.get_running_loop()
         self._descriptor = self.connection.socket.fileno()
         self._loop.add_reader(self._descriptor, self._look)
+        self._news = self.connection.monitor.fileno()  # somebody listens now, or no more
+        self._loop.add_reader(self._news, self._hear)
         self._stirred = False
         self._timer: asyncio.TimerHandle | None = None
 
@@ -65,6 +67,7 @@ class Driver:
         if self.connection.socket.closed:
             return
         self._loop.remove_reader(self._descriptor)
+        self._loop.remove_reader(self._news)
         if self._timer is not None:
             self._timer.cancel()
         self.connection.close()
@@ -77,8 +80,14 @@ class Driver:
             self.connection.flush()
         self.connection.drain()
 
+    def _hear(self) -> None:
+        if not self.connection.socket.closed:
+            self.connection.upkeep()
+            self.connection.drain()
+
     def _tick(self) -> None:
         self._timer = None
+        self.connection.drain()  # first what has arrived, then the clock
         self.connection.upkeep()
         self.connection.drain()
         if not self.connection.idle:

@@ -1,8 +1,9 @@
 """One connection to a server: requests go out, replies are matched, and what a restart lost is sent again.
 
-A connection is used by one thread at a time. The DEALER socket has `IMMEDIATE` set, so that nothing is queued while
-nobody listens: what could not be sent, or was sent over a connection that has since been replaced, waits in `_unsent`
-and goes out with the time it has left. A request that has expired meanwhile is never sent.
+A connection is used by one thread at a time. Nothing is handed to the socket while nobody listens: what could not be
+sent, or was sent over a connection that has since been replaced, waits in `_unsent` and goes out with the time it has
+left. A request that has expired meanwhile is never sent. The monitor tells whether somebody listens; ZeroMQ's option
+`IMMEDIATE`, which would do the same, drops at a disconnection what had been received and not yet read.
 """
 
 from __future__ import annotations
@@ -16,21 +17,20 @@ import msgspec
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from parallel_infer.answer import Answer
 from parallel_infer.client.endpoint import Address, connect, open_socket
 from parallel_infer.client.lent import LentRings, Slot, is_unknown_ring
-from parallel_infer.client.pending import Outcome, Pending
-from parallel_infer.errors import InferError, ServerUnavailable, Unauthorized, error_for
-from parallel_infer.protocol import Answer as WireAnswer
-from parallel_infer.protocol import Cancel, Error, Reply
+from parallel_infer.client.pending import Outcome, Pending, outcome_of
+from parallel_infer.errors import InferError, ServerStopping, ServerUnavailable, Unauthorized
+from parallel_infer.protocol import Cancel, Error, Hello, Reply
 
 SLICE = 0.05  # seconds between looks at the state of the connection while waiting
 GRACE = 0.25  # seconds the server's own DEADLINE_EXCEEDED has to arrive
 _COPY_BELOW = 65536  # bytes; sending without a copy costs a hand-over between threads
 # As plain numbers: zmq's flags are enums, and combining those takes longer than sending.
 _NOW, _MORE = int(zmq.DONTWAIT), int(zmq.DONTWAIT | zmq.SNDMORE)
+_READABLE = int(zmq.POLLIN)
 _STRANGE = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-_EVENTS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH | _STRANGE
+_EVENTS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH | _STRANGE
 _ENCODE = msgspec.msgpack.Encoder().encode
 _DECODE = msgspec.msgpack.Decoder(Reply).decode
 
@@ -50,6 +50,9 @@ class Connection:
         self._earliest = float("inf")  # no pending request expires before
         self._checked = 0.0
         self._patience = -1  # RCVTIMEO as it is set, in ms
+        self._poller = zmq.Poller()
+        self._connected = False  # as the monitor told last
+        self._stopping = False  # the server has said that it leaves
         self._handshakes = 0
         self._refused: Unauthorized | None = None
         self._strange = False  # somebody listens, but the handshake fails
@@ -72,12 +75,14 @@ class Connection:
     @property
     def stuck(self) -> bool:
         """Whether requests wait for the socket to become writable."""
-        return bool(self._unsent)
+        return bool(self._unsent) and self._connected
 
     def post(self, pending: Pending) -> None:
         """Send a request now, or as soon as somebody listens."""
         if self._refused is not None:
             self._try_again()
+        if not self._pending:  # nobody has looked for a while
+            self._look_at_monitor()
         self._pending[pending.request.id] = pending
         self._earliest = min(self._earliest, pending.deadline)
         if self._unsent or not self._transmit(pending):
@@ -102,7 +107,9 @@ class Connection:
         """Wait for one reply and settle its request; returns without one after `patience` seconds or `SLICE`."""
         patience = SLICE if patience is None else max(0.001, min(patience, SLICE))
         if self._unsent:
-            self.socket.poll(round(patience * 1000), zmq.POLLIN | zmq.POLLOUT)
+            self._poller.register(self.monitor, zmq.POLLIN)
+            self._poller.register(self.socket, zmq.POLLIN | (zmq.POLLOUT if self._connected else 0))
+            self._poller.poll(round(patience * 1000))
             self.upkeep()
             self.drain()
             return
@@ -135,12 +142,15 @@ class Connection:
     def upkeep(self) -> None:
         """Notice a new connection or a refusal, send what is left to send, expire what is late."""
         self._checked = time.monotonic()
-        while self.monitor.poll(0):
-            self._observe(recv_monitor_message(self.monitor)["event"])
+        self._look_at_monitor()
         self.flush()
         # A request that was sent gets some grace, therefore what is due is looked at again in `_expire`.
         if self._checked >= self._earliest:
             self._expire(self._checked)
+
+    def _look_at_monitor(self) -> None:
+        while int(self.monitor.getsockopt(zmq.EVENTS)) & _READABLE:
+            self._observe(recv_monitor_message(self.monitor)["event"])
 
     def flush(self) -> None:
         """Send what could not be sent before."""
@@ -186,6 +196,8 @@ class Connection:
         self.fail_all(ServerUnavailable("The client was closed before the answer came"))
 
     def _transmit(self, pending: Pending) -> bool:
+        if not self._connected:
+            return False
         header = _ENCODE(pending.request)
         data = pending.payload
         try:
@@ -225,7 +237,7 @@ class Connection:
                 self._send_plain(pending, slot)
                 return
             slot.release()
-        pending.settle(_outcome(reply, payload))
+        pending.settle(outcome_of(reply, payload))
 
     def _late(self, reply: Reply) -> None:
         """A second answer, or one that nobody waits for any more: it only frees its slot."""
@@ -233,7 +245,10 @@ class Connection:
         if slot is not None:
             slot.release()
         elif reply.id == 0 and isinstance(reply, Error):
-            self._complaint = f"{reply.code}: {reply.message}"
+            if reply.reason == ServerStopping.reason:
+                self._stopping = True
+            else:
+                self._complaint = f"{reply.code}: {reply.message}"
 
     def _send_plain(self, pending: Pending, slot: Slot) -> None:
         """The server does not know the ring any more: send the pixels themselves, straight from the slot."""
@@ -255,13 +270,35 @@ class Connection:
             self._refused = Unauthorized(f"The server at {self.address.endpoint} does not know this key")
             self.fail_all(self._refused)
             return
+        if event == zmq.EVENT_DISCONNECTED:
+            self._on_disconnected()
+            return
         self._strange = bool(event & _STRANGE)
         if self._strange:
             return
         self._refused = None
+        self._connected = True
+        self._stopping = False
+        self._transmit(Pending(Hello(id=self.number()), 0))
         self._handshakes += 1
         if self._handshakes > 1:
             self._send_again()
+
+    def _on_disconnected(self) -> None:
+        """What has arrived counts.
+
+        A server that said that it stops answers all it took before it goes: the rest it did not take. What is missing
+        from any other is sent again.
+        """
+        self._connected = False
+        self.drain()
+        if self._stopping:
+            self._stopping = False
+            error = ServerStopping(f"The server at {self.address.endpoint} stopped before it took this request")
+            for pending in [pending for pending in self._pending.values() if pending.sent]:
+                del self._pending[pending.request.id]
+                self._fence(pending)
+                pending.settle(error)
 
     def _send_again(self) -> None:
         """The connection was replaced: whatever had been sent may be lost, and the rings of the old one are void."""
@@ -307,14 +344,3 @@ class Connection:
         else:
             text = f"Nobody listens at {self.address.endpoint} (waited {pending.timeout:g} s). Is the server running?"
         return ServerUnavailable(f"{text}{said} A larger timeout= waits longer.")
-
-
-def _outcome(reply: Reply, payload: bytes | memoryview) -> Outcome:
-    if isinstance(reply, WireAnswer):
-        try:
-            return Answer.from_wire(reply, payload)
-        except InferError as error:
-            return error
-    if isinstance(reply, Error):
-        return error_for(reply.code, reply.message)
-    return reply.result

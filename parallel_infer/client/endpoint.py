@@ -37,7 +37,6 @@ def open_socket(address: Address) -> zmq.Socket[bytes]:
         zmq.LINGER: _LINGER,
         zmq.SNDHWM: _SEND_LIMIT,
         zmq.RCVHWM: _RECEIVE_LIMIT,
-        zmq.IMMEDIATE: 1,
         zmq.RECONNECT_IVL: _RECONNECT,
         zmq.RECONNECT_IVL_MAX: _RECONNECT_MAX,
     }

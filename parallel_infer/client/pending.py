@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from parallel_infer.answer import Answer
-from parallel_infer.errors import InferError
-from parallel_infer.protocol import Infer, Request
+from parallel_infer.errors import InferError, error_for
+from parallel_infer.protocol import Answer as WireAnswer
+from parallel_infer.protocol import Error, Infer, Reply, Request
 
 if TYPE_CHECKING:
     from parallel_infer.client.lent import Slot
@@ -80,3 +81,15 @@ class Pending:
             self.slot = slot
             self.payload = None
             self.request = msgspec.structs.replace(self.request, slot=slot.reference)
+
+
+def outcome_of(reply: Reply, payload: bytes | memoryview) -> Outcome:
+    """What a reply says."""
+    if isinstance(reply, WireAnswer):
+        try:
+            return Answer.from_wire(reply, payload)
+        except InferError as error:
+            return error
+    if isinstance(reply, Error):
+        return error_for(reply.code, reply.message, reply.reason)
+    return reply.result

@@ -117,6 +117,7 @@ class Gateway:
             protocol.Cancel: self._cancel,
             protocol.Lend: self._lend,
             protocol.GiveBack: self._give_back,
+            protocol.Hello: self._hello,
             protocol.Models: lambda request, caller, payload: self._replies.result(caller, self._model_list()),
             protocol.Status: self._status,
             protocol.Ready: self._ready,
@@ -224,6 +225,10 @@ class Gateway:
     def _give_back(self, request: protocol.GiveBack, caller: Caller, payload: Any) -> None:
         self._lending.give_back(caller.client, request.ring)
         self._replies.result(caller, {})
+
+    def _hello(self, request: protocol.Hello, caller: Caller, payload: Any) -> None:
+        limits = {name: int(self._options[name]) for name in ("max_payload", "max_message")}
+        self._replies.result(caller, limits)
 
     def _status(self, request: protocol.Status, caller: Caller, payload: Any) -> None:
         number = self._query(caller)

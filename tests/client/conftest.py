@@ -61,6 +61,15 @@ class FakeServer:
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
 
+    def leave(self) -> None:
+        """As after a stop: what was sent arrives, what had been received has no reply."""
+        self.call(lambda: self._socket.setsockopt(zmq.LINGER, 10_000))
+        self.stop()
+
+    def say_that_it_stops(self, client: bytes) -> None:
+        reply = Error(id=0, code="SERVER_UNAVAILABLE", message="the server is stopping", reason="stopping")
+        self.call(lambda: self.reply(client, reply))
+
     def stop(self) -> None:
         self._running = False
         self._thread.join()
