@@ -42,6 +42,11 @@ def is_local(address: str) -> bool:
     return address.startswith("ipc://") or _is_loopback(_split_tcp(address)[0])
 
 
+def tcp_address(host: str, port: str) -> str:
+    """tcp://HOST:PORT, an IPv6 address in brackets."""
+    return f"tcp://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{port}"
+
+
 def check_forms(addresses: list[str], bind: str) -> None:
     """Refuse what cannot be listened on. `bind` names the setting and its source. Raises ConfigError."""
     if not addresses:
@@ -71,7 +76,7 @@ def _check_form(address: str, bind: str) -> None:
     host, port = _split_tcp(address, bind)
     if not (port == "*" or (port.isdecimal() and int(port) <= 65535)):
         raise ConfigError(f"{bind} is {show(address)}: {port!r} is no port; expected 0 to 65535, 0 for any free one")
-    if not _is_local_name(host):
+    if not is_local_name(host):
         raise ConfigError(
             f"{bind} is {show(address)}: {host!r} is neither an IP address nor a network interface of this machine; "
             "expected for example tcp://127.0.0.1:5555, or tcp://0.0.0.0:5555 for all interfaces"
@@ -94,7 +99,8 @@ def _split_tcp(address: str, bind: str = "bind") -> tuple[str, str]:
     return match["v6"] or match["host"], match["port"]
 
 
-def _is_local_name(host: str) -> bool:
+def is_local_name(host: str) -> bool:
+    """Whether a host can be listened on here: an IP address, an interface, localhost or all of them."""
     return host in ("*", "localhost") or _ip(host) is not None or host in _interfaces()
 
 

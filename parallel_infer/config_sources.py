@@ -1,5 +1,7 @@
 """Where a server's configuration comes from: command line, environment, file, default, in this order of precedence.
 
+HOST, PORT and MAX_BATCH_SIZE, which may be meant for other programs, stand between the file and the default.
+
 What is None in a `ModelConfig` afterwards comes from the server's defaults or from the ONNX file; `stages.families`
 reads the latter. Nothing in here opens a socket, a segment or a model.
 """
@@ -7,7 +9,6 @@ reads the latter. Nothing in here opens a socket, a segment or a model.
 from __future__ import annotations
 
 import os
-import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,17 +17,16 @@ from typing import Any
 
 from parallel_infer.addresses import absolute_address, check_addresses, check_forms
 from parallel_infer.config import ModelConfig, ServerConfig
-from parallel_infer.config_fields import MODEL_FIELDS, PREFIX, SERVER_FIELDS, Field, nearest, show
+from parallel_infer.config_environment import VARIABLES, familiar, our_variables
+from parallel_infer.config_fields import MODEL_FIELDS, SERVER_FIELDS, Field, nearest, show
 from parallel_infer.errors import ConfigError
 from parallel_infer.model_files import default_models, find_model, split_model
+from parallel_infer.text_files import read_text
 
 __all__ = ["Configuration", "check_addresses", "load_config", "provenance", "read_config", "zoo_models"]
 
 COMMAND_LINE = "command line"
 DEFAULT = "default"
-# variables of ours that are not fields: the configuration file, what client commands need, what the build needs
-OTHER_VARIABLES = {PREFIX + name for name in ("CONFIG", "SERVER", "KEY", "PYTHON")}
-FAMILIAR = {"MAX_BATCH_SIZE": "max_batch_size"}  # names without our prefix, as users of other servers know them
 LONGEST_MODEL_NAME = 128
 
 
@@ -36,6 +36,7 @@ class Configuration:
 
     config: ServerConfig
     origins: Mapping[str, str]
+    warnings: tuple[str, ...] = ()  # about variables of the environment
 
 
 def load_config(arguments: Mapping[str, Any], file: Path | None, environment: Mapping[str, str]) -> ServerConfig:
@@ -59,6 +60,7 @@ def read_config(arguments: Mapping[str, Any], file: Path | None, environment: Ma
         _read_file(file, draft)
     _read_environment(environment, draft)
     _read_arguments(arguments, draft)
+    _read_familiar(environment, draft)
     return draft.finish()
 
 
@@ -74,6 +76,7 @@ class _Draft:
     values: dict[str, Any] = field(default_factory=dict)
     models: dict[str, dict[str, Any]] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     def set(self, name: str, value: Any, origin: str) -> None:
         self.values[name] = value
@@ -92,7 +95,7 @@ class _Draft:
         config = ServerConfig(models=models, **self.values)
         _check(config, f"bind ({self.origins.get('bind', DEFAULT)})")
         origins = {name: self.origins.get(name, DEFAULT) for name in SERVER_FIELDS if name != "models"}
-        return Configuration(config, self.origins | origins)
+        return Configuration(config, self.origins | origins, tuple(self.warnings))
 
 
 def _read_file(file: Path, draft: _Draft) -> None:
@@ -109,10 +112,10 @@ def _read_file(file: Path, draft: _Draft) -> None:
 
 def _parse_file(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(read_text(file))
     except OSError as error:
         raise ConfigError(f"cannot read the configuration file {file}: {error.strerror}") from error
-    except ValueError as error:  # not TOML, or not UTF-8
+    except ValueError as error:  # not TOML, or no text
         raise ConfigError(f"{file} is not a TOML file: {error}") from error
 
 
@@ -146,26 +149,18 @@ def _check_key(
 
 
 def _read_environment(environment: Mapping[str, str], draft: _Draft) -> None:
-    # first the names of others, then ours, because ours are the plainer word
-    given = {name: text for name, text in environment.items() if text.strip()}
-    for name in FAMILIAR.keys() & given.keys():
-        place = SERVER_FIELDS[FAMILIAR[name]]
-        draft.set(place.name, place.parse(given[name], f"the environment variable {name}"), f"environment {name}")
-    if given.keys() & {"HOST", "PORT"}:
-        names = " and ".join(sorted(given.keys() & {"HOST", "PORT"}))
-        draft.set("bind", [_familiar_address(given)], f"environment {names}")
-    variables = {field.variable: field for field in SERVER_FIELDS.values()}
-    for name in sorted(name for name in given if name.startswith(PREFIX) and name not in OTHER_VARIABLES):
-        if name not in variables:
-            known = [*variables, *sorted(OTHER_VARIABLES)]
-            raise ConfigError(f"unknown environment variable {name}{_nearest_variable(name, known)}")
-        _read_variable(variables[name], given[name], draft)
+    ours, warnings = our_variables(environment)
+    draft.warnings += warnings
+    for name, text in ours.items():
+        _read_variable(VARIABLES[name], text, draft)
 
 
-def _nearest_variable(name: str, known: Iterable[str]) -> str:
-    """As `nearest`, over the part behind the prefix, which would make all of them look alike."""
-    hint = nearest(name.removeprefix(PREFIX), [other.removeprefix(PREFIX).lower() for other in known])
-    return re.sub(r"'(.*)'", lambda match: PREFIX + match[1].upper(), hint)
+def _read_familiar(environment: Mapping[str, str], draft: _Draft) -> None:
+    """Last, because only what no other place says is taken from variables that may be meant for others."""
+    found = familiar(environment, draft.values, draft.models.values())
+    draft.warnings += found.warnings
+    for name, (value, variables) in found.values.items():
+        draft.set(name, value, f"environment {variables}")
 
 
 def _read_variable(variable: Field, text: str, draft: _Draft) -> None:
@@ -174,11 +169,6 @@ def _read_variable(variable: Field, text: str, draft: _Draft) -> None:
         _read_models([part.strip() for part in text.split(",") if part.strip()], place, origin, draft)
     else:
         draft.set(variable.name, _absolute(variable.name, variable.parse(text, place), Path.cwd()), origin)
-
-
-def _familiar_address(given: Mapping[str, str]) -> str:
-    host, port = given.get("HOST", "127.0.0.1").strip(), given.get("PORT", "5555").strip()
-    return f"tcp://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{port}"
 
 
 def _read_arguments(arguments: Mapping[str, Any], draft: _Draft) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from parallel_infer.errors import ConfigError
 from parallel_infer.outputs import write_new
+from parallel_infer.text_files import read_text
 
 SERVER_FILE = "server.key"
 CLIENTS = "clients"
@@ -177,9 +178,9 @@ def _read_client(file: Path) -> KnownClient:
 
 def _read(file: Path, names: set[str]) -> dict[str, str]:
     try:
-        text = file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        text = read_text(file)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"cannot read {file}: {reason}") from None
     values = {}
     for line in text.splitlines():

@@ -115,9 +115,14 @@ def test_command_line_beats_environment_beats_file_beats_default(write: Callable
     ]
 
 
-def test_familiar_variables_count_and_ours_win() -> None:
-    config = load_config({}, None, {"MAX_BATCH_SIZE": "5", "HOST": "0.0.0.0", "PORT": "9001"})
+def test_familiar_variables_count_where_nothing_else_does(write: Callable[[str], Path]) -> None:
+    environment = {"MAX_BATCH_SIZE": "5", "HOST": "0.0.0.0", "PORT": "9001"}
+    config = load_config({"insecure": True}, None, environment)
     assert (config.max_batch_size, config.bind) == (5, ["tcp://0.0.0.0:9001"])
+    file = write('max_batch_size = 3\nbind = ["tcp://127.0.0.1:1"]')
+    found = read_config({}, file, environment)
+    assert (found.config.max_batch_size, found.config.bind) == (3, ["tcp://127.0.0.1:1"])
+    assert found.warnings == ()
     assert load_config({}, None, {"PORT": "9001"}).bind == ["tcp://127.0.0.1:9001"]
     assert load_config({}, None, {"HOST": "::1"}).bind == ["tcp://[::1]:5555"]
     ours = {"MAX_BATCH_SIZE": "5", "PARALLEL_INFER_MAX_BATCH_SIZE": "6", "PORT": "1"}

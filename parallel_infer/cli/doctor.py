@@ -41,12 +41,15 @@ def command(as_json: bool, **options: Any) -> None:
 def examine(options: dict[str, Any]) -> Iterator[Finding]:
     """All findings; a configuration that cannot be read is one, and the machine is looked at nevertheless."""
     try:
-        config = configuration(options).config
+        found = configuration(options)
     except ConfigError as error:
         yield from machine_findings(ServerConfig())
         yield Finding.problem("configuration", str(error), "correct it and ask again")
         yield from left_over_findings()
         return
+    config = found.config
+    for warning in found.warnings:
+        yield Finding.warning("environment", warning, "unset it, or set what is meant")
     yield from machine_findings(config)
     try:
         yield from server_findings(config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +12,15 @@ import click
 from parallel_infer.cli.config_options import FURTHER_FIELDS, config_options, configuration
 from parallel_infer.cli.tables import print_table
 from parallel_infer.config import ServerConfig
-from parallel_infer.config_sources import check_addresses
+from parallel_infer.config_sources import Configuration, check_addresses
 from parallel_infer.config_text import to_toml
 from parallel_infer.group_signals import hold_hangups
 from parallel_infer.memory_report import as_dict, check_memory, ring_rows, shared_memory, size_text
 
 if TYPE_CHECKING:
     from parallel_infer.plan import Plan
+
+log = logging.getLogger(__name__)
 
 
 @click.command("serve", epilog=FURTHER_FIELDS)
@@ -41,6 +44,9 @@ def command(as_json: bool, dry_run: bool, print_config: bool, **options: Any) ->
     """  # noqa: D301  # click looks for the character itself
     hold_hangups()
     found = configuration(options)
+    if print_config or dry_run:
+        for warning in found.warnings:
+            click.echo(f"warning: {warning}", err=True)
     if print_config:
         click.echo(to_toml(found), nl=False)
         return
@@ -48,12 +54,17 @@ def command(as_json: bool, dry_run: bool, print_config: bool, **options: Any) ->
     if dry_run:
         _rehearse(found.config, as_json)
         return
-    raise click.exceptions.Exit(_serve(found.config, as_json, lambda: configuration(options).config))
+    raise click.exceptions.Exit(_serve(found, as_json, lambda: configuration(options).config))
 
 
-def _serve(config: ServerConfig, as_json: bool, reread: Callable[[], ServerConfig]) -> int:
-    from parallel_infer.supervisor import Announce, serve  # first used here: --help needs none of it
+def _serve(found: Configuration, as_json: bool, reread: Callable[[], ServerConfig]) -> int:
+    from parallel_infer.logs import start_logging  # first used here: --help needs none of it
+    from parallel_infer.supervisor import Announce, serve
 
+    config = found.config
+    start_logging(config.log_format, config.log_level, "supervisor")
+    for warning in found.warnings:
+        log.warning("%s", warning)
     return serve(config, Announce.JSON if as_json else Announce.TEXT, reread)
 
 

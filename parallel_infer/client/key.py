@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from parallel_infer.text_files import read_text
+
 _Z85_LENGTH = 40
 _NAMES = ("public", "secret", "server")
 
@@ -40,9 +42,10 @@ class Key:
         if not isinstance(key, (str, os.PathLike)):
             return cls(_checked("public", key.public), _checked("secret", key.secret), _checked("server", key.server))
         try:
-            text = Path(key).read_text("utf-8")
-        except OSError as error:
-            raise ValueError(f"The key file {os.fspath(key)!r} cannot be read: {error.strerror or error}") from error
+            text = read_text(Path(key))
+        except (OSError, ValueError) as error:
+            reason = (error.strerror if isinstance(error, OSError) else None) or error
+            raise ValueError(f"The key file {os.fspath(key)!r} cannot be read: {reason}") from error
         values = _parse(text, os.fspath(key))
         return cls(*(_checked(name, values[name]) for name in _NAMES))
 

@@ -93,7 +93,7 @@ def folder(tmp_path):
         (lambda folder: (folder / "server.key").unlink(), "cannot read .*server.key: No such file"),
         (lambda folder: (folder / "server.key").write_text("public = x\n"), "needs exactly the lines public, secret"),
         (lambda folder: (folder / "server.key").write_text("public = x\nsecret = hush\n"), "public is no key"),
-        (lambda folder: (folder / "server.key").write_bytes(b"\xff\xfe"), "it is not text"),
+        (lambda folder: (folder / "server.key").write_bytes(b"\xff\xff"), "it is not text"),
     ],
 )
 def test_a_damaged_folder_is_refused(folder, damage, text):
