@@ -118,3 +118,36 @@ def _frame_header(payload: bytes) -> int:
     while payload[position + 1] not in (0xC0, 0xC1, 0xC2):
         position += 2 + int.from_bytes(payload[position + 2 : position + 4], "big")
     return position
+
+
+def tiff_of(
+    pixels: npt.NDArray[np.generic], photometric: int, order: str = "<", **tags: int | tuple[int, ...]
+) -> bytes:
+    """An uncompressed TIFF of uint8 or uint16 [h, w, samples]; `tags` as t338=2, all of them SHORT."""
+    height, width, samples = pixels.shape
+    data = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
+    known: dict[int, tuple[int, ...]] = {256: (width,), 257: (height,), 258: (pixels.dtype.itemsize * 8,) * samples}
+    known |= {259: (1,), 262: (photometric,), 277: (samples,), 278: (height,), 284: (1,)}
+    known |= {int(tag[1:]): value if isinstance(value, tuple) else (value,) for tag, value in tags.items()}
+    known |= {273: (0,), 279: (len(data),)}
+    start = 8 + 2 + 12 * len(known) + 4
+    outside, entries = b"", b""
+    for tag in sorted(known):
+        form = f"{order}{len(known[tag])}{'I' if tag in (273, 279) else 'H'}"
+        values = struct.pack(form, *known[tag])
+        if len(values) > 4:
+            values, outside = struct.pack(order + "I", start + len(outside)), outside + values
+        entries += struct.pack(order + "HHI", tag, 4 if tag in (273, 279) else 3, len(known[tag])) + values.ljust(
+            4, b"\0"
+        )
+    place = struct.pack(order + "HHII", 273, 4, 1, 0), struct.pack(order + "HHII", 273, 4, 1, start + len(outside))
+    head = struct.pack(order + "2sHIH", b"II" if order == "<" else b"MM", 42, 8, len(known))
+    return head + entries.replace(*place) + bytes(4) + outside + data
+
+
+def bmp_of(lines: bytes, size: tuple[int, int], bits: int, compression: int, header: int, *masks: int) -> bytes:
+    """A BMP of stored lines, `size` being width and height, negative from the top down, with masks at their place."""
+    info = struct.pack("<IiiHHIIiiII", header, *size, 1, bits, compression, len(lines), 0, 0, 0, 0)
+    info = (info + struct.pack(f"<{len(masks)}I", *masks)).ljust(header, b"\0")
+    start = 14 + len(info)
+    return b"BM" + struct.pack("<IHHI", start + len(lines), 0, 0, start) + info + lines

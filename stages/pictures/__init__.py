@@ -1,8 +1,9 @@
 """Payload to frame: JPEG, PNG, WebP and, where allowed, other formats become uint8 BGR pixels.
 
-The contract, format by format, is what `cv2.imdecode(payload, cv2.IMREAD_COLOR)` gives: 8 bits, three channels
-(gray and palettes expanded, alpha dropped), EXIF orientation applied; of an animation the first frame. What it cannot
-read is `BadInput`, and so is a header that asks for more pixels than allowed, before anything is decoded.
+The contract is what each format says: 8 bits, three channels (gray and palettes expanded, alpha dropped without
+multiplying by it), turned and mirrored as the picture says; of an animation or of several pages the first. OpenCV and
+libjpeg-turbo decode, and are corrected where they do something else. What cannot be read is `BadInput`, and so is a
+header that asks for more pixels than allowed, before anything is decoded.
 """
 
 from __future__ import annotations
@@ -12,14 +13,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
-import numpy as np
 import simplejpeg
 
 from parallel_infer.errors import BadInput, ConfigError
 from stages.frame import Frame, Scratch
 from stages.geometry import Geometry
 from stages.opencv import MAX_PIXELS, cv2
-from stages.pictures import headers, jpeg, orientation
+from stages.pictures import decoding, headers, jpeg, jpeg_ends, orientation
 from stages.pictures.headers import Format
 
 __all__ = ["Decoder", "Format", "LeastScale", "Picture", "PictureLimits"]
@@ -64,12 +64,12 @@ class Decoder:
         With `least_scale`, a JPEG is decoded at 1/2, 1/4 or 1/8 where that is still enough: faster, with pixels
         that differ from those of a full decode. Raises BadInput for whatever is not an accepted, sound picture.
         """
-        view = memoryview(payload).cast("B")
+        view = jpeg.start(memoryview(payload).cast("B"))
         found = headers.format_of(view, self._limits.formats)
         self._check(found, headers.size_of(view, found))
         if found == "jpeg":
             return self._jpeg(view, least_scale)
-        return _whole(_imdecode(view, headers.KINDS[found].title))
+        return _whole(decoding.read(found, view))
 
     def _check(self, found: Format, size: headers.Size) -> None:
         pixels, limit = size.width * size.height, self._limits.max_pixels
@@ -84,9 +84,26 @@ class Decoder:
         eighths = 8 if least_scale is None else _eighths(head, least_scale)
         try:
             frame = self._turbo(payload, head, eighths)
-        except ValueError:
-            # What libjpeg-turbo warns about, OpenCV may still read; a truncated payload it refuses too.
-            return _whole(_imdecode(payload, "JPEG"))
+        except ValueError as error:
+            # What libjpeg-turbo warns about, another way may still read; a truncated payload none does.
+            return self._oddly(payload, head, eighths, str(error))
+        return self._upright(frame, head, eighths)
+
+    def _oddly(self, payload: memoryview, head: jpeg.Headline, eighths: int, complaint: str) -> Picture:
+        """A JPEG that libjpeg-turbo does not decode without a word: what it lacks is put right, or OpenCV reads it."""
+        if head.unsupported:
+            raise decoding.unsupported(head.unsupported)
+        ended = jpeg_ends.ended(payload, head)
+        if ended is None:
+            raise decoding.broken("JPEG")
+        if ended is not payload and head.components != 4:
+            return self._upright(self._turbo(ended, head, eighths), head, eighths)
+        if head.components == 1 and "color conversion" in complaint:  # lossless JPEG knows its own colours only
+            gray = simplejpeg.decode_jpeg(ended, "GRAY", strict=False)
+            return self._upright(cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR), head, 8)
+        return self._upright(decoding.imdecode(ended, "JPEG"), head, 8)
+
+    def _upright(self, frame: Frame, head: jpeg.Headline, eighths: int) -> Picture:
         if head.orientation == 1:
             return Picture(frame, _scaled(head, frame, eighths))
         height, width = frame.shape[:2]
@@ -110,8 +127,8 @@ def _headline(payload: memoryview) -> jpeg.Headline:
     try:
         head = jpeg.headline(payload)
     except (struct.error, IndexError, ValueError):
-        raise BadInput("the JPEG picture is truncated or corrupted") from None
-    if head.many_scans and jpeg.has_more_scans(payload, _MOST_SCANS):
+        raise decoding.broken("JPEG") from None
+    if head.many_scans and jpeg.scans(payload, head, _MOST_SCANS).number > _MOST_SCANS:
         raise BadInput(f"the JPEG picture has more than {_MOST_SCANS} scans")
     return head
 
@@ -137,13 +154,3 @@ def _scaled(head: jpeg.Headline, frame: Frame, eighths: int) -> Geometry:
 
 def _whole(frame: Frame) -> Picture:
     return Picture(frame, Geometry(frame.shape[1], frame.shape[0], 1.0, 1.0, 0.0, 0.0))
-
-
-def _imdecode(payload: memoryview, title: str) -> Frame:
-    try:
-        frame = cv2.imdecode(np.frombuffer(payload, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:
-        frame = None
-    if frame is None:
-        raise BadInput(f"the {title} picture is truncated or corrupted")
-    return frame  # type: ignore[return-value]  # OpenCV's stubs leave the dtype open; IMREAD_COLOR is uint8

@@ -1,18 +1,27 @@
-"""Sizes out of the formats that are boxes in boxes: TIFF directories, AVIF and JPEG 2000. All walks are bounded."""
+"""The formats that are boxes in boxes: TIFF directories, and JPEG 2000 and AVIF's boxes. All walks are bounded."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
 from itertools import islice
+from typing import NamedTuple
 
 _MOST_ENTRIES = 1024
+_MOST_VALUES = 8  # of one entry that are read
 _MOST_BOXES = 256
 _TIFF_VALUES = {1: "B", 3: "H", 4: "I", 16: "Q"}  # BYTE, SHORT, LONG and BigTIFF's LONG8
 
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-AVIF = (b"ftypavif", b"ftypavis")  # from the fifth byte
 JP2 = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")  # in boxes, bare
+
+
+class Entry(NamedTuple):
+    """A tag of a TIFF directory: its first values, and where and how they are stored."""
+
+    values: tuple[int, ...]
+    position: int
+    form: str  # for `struct`, of one value
 
 
 def tiff_size(payload: memoryview) -> tuple[int, int]:
@@ -25,51 +34,67 @@ def tiff_size(payload: memoryview) -> tuple[int, int]:
 
 def tiff_tags(payload: memoryview, wanted: frozenset[int]) -> dict[int, int]:
     """The first value of each wanted tag in the first directory of a TIFF or BigTIFF structure."""
+    return {tag: entry.values[0] for tag, entry in tiff_entries(payload, wanted).items() if entry.values}
+
+
+def tiff_entries(payload: memoryview, wanted: frozenset[int]) -> dict[int, Entry]:
+    """Each wanted tag in the first directory of a TIFF or BigTIFF structure; without values where they are no integers.
+
+    Raises struct.error where something lies outside, ValueError where it is not TIFF.
+    """
     if bytes(payload[:4]) not in TIFF:
         raise ValueError("not TIFF")
     order = "<" if payload[0] == 0x49 else ">"
     big = 43 in bytes(payload[2:4])
-    (start,) = struct.unpack_from(order + ("Q" if big else "I"), payload, 8 if big else 4)
+    offset = order + ("Q" if big else "I")
+    (start,) = struct.unpack_from(offset, payload, 8 if big else 4)
     if start > len(payload):
         raise ValueError("the directory lies outside")
     (count,) = struct.unpack_from(order + ("Q" if big else "H"), payload, start)
     first, step, inline = (start + 8, 20, 12) if big else (start + 2, 12, 8)
-    found: dict[int, int] = {}
+    found: dict[int, Entry] = {}
     for entry in islice(range(first, first + step * count, step), _MOST_ENTRIES):
         tag, kind = struct.unpack_from(order + "HH", payload, entry)
-        if tag in wanted and tag not in found and kind in _TIFF_VALUES:
-            (found[tag],) = struct.unpack_from(order + _TIFF_VALUES[kind], payload, entry + inline)
+        if tag not in wanted or tag in found:
+            continue
+        (number,) = struct.unpack_from(offset, payload, entry + 4)
+        form = _TIFF_VALUES.get(kind, "B")
+        position = entry + inline
+        if number * struct.calcsize("=" + form) > step - inline:
+            (position,) = struct.unpack_from(offset, payload, position)
+        values = f"{order}{min(number, _MOST_VALUES) if kind in _TIFF_VALUES else 0}{form}"
+        found[tag] = Entry(_unpacked(values, payload, position), position, order + form)
     return found
 
 
-def avif_size(payload: memoryview) -> tuple[int, int]:
-    """The largest `ispe` (image spatial extents, ISO/IEC 23008-12) of any item."""
-    if bytes(payload[8:12]) == b"avis":
-        raise ValueError("an AVIF sequence declares its size per sample")
-    properties = _inside(_inside(_inside(payload, b"meta", 4), b"iprp", 0), b"ipco", 0)
-    sizes = [struct.unpack_from(">II", box, 4) for kind, box in _boxes(properties) if kind == b"ispe"]
-    return max(width for width, _ in sizes), max(height for _, height in sizes)
+def _unpacked(form: str, payload: memoryview, position: int) -> tuple[int, ...]:
+    if position > len(payload):
+        raise ValueError("values lie outside")
+    return struct.unpack_from(form, payload, position)
 
 
 def jp2_size(payload: memoryview) -> tuple[int, int]:
     """Extent of the reference grid in the SIZ segment (ITU-T T.800, A.5.1): what the decoder allocates from."""
     boxed, bare = JP2
-    stream = _inside(payload, b"jp2c", 0) if bytes(payload[:12]) == boxed else payload
+    stream = inside(payload, b"jp2c") if bytes(payload[:12]) == boxed else payload
     if bytes(stream[:4]) != bare:
         raise ValueError("no code stream")
     right, bottom, left, top = struct.unpack_from(">IIII", stream, 8)
     return right - left, bottom - top
 
 
-def _inside(payload: memoryview, wanted: bytes, skip: int) -> memoryview:
-    """The contents of the first box of that kind, less `skip` bytes of version and flags."""
-    for kind, box in _boxes(payload):
-        if kind == wanted:
-            return box[skip:]
-    raise ValueError("a box is missing")
+def inside(payload: memoryview, *path: bytes) -> memoryview:
+    """The contents of the first box of each kind of the path within the one before. Raises ValueError."""
+    for wanted in path:
+        payload = next((contents for kind, contents in boxes(payload) if kind == wanted), memoryview(b""))
+        if not payload:
+            raise ValueError("a box is missing")
+        if wanted == b"meta":
+            payload = payload[4:]  # version and flags
+    return payload
 
 
-def _boxes(payload: memoryview) -> Iterator[tuple[bytes, memoryview]]:
+def boxes(payload: memoryview) -> Iterator[tuple[bytes, memoryview]]:
     """Boxes of the ISO base media file format: 32-bit length, kind, contents; length 1: 64-bit, 0: to the end."""
     position = 0
     for _ in range(_MOST_BOXES):

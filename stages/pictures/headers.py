@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 from parallel_infer.errors import BadInput
-from stages.pictures import containers, jpeg
+from stages.pictures import avif, containers, foreign, gif, jpeg
 
 _MOST_CHUNKS = 100_000
+_START = 512  # bytes that tell a format
 
 Format = Literal["jpeg", "png", "webp", "bmp", "tiff", "gif", "avif", "jp2"]
 
@@ -27,7 +28,7 @@ class Size(NamedTuple):
 class Kind(NamedTuple):
     """A format: its name in a text, whether a payload that starts so is of it, and where its size stands.
 
-    `matches` sees the first 12 bytes. `size` returns width and height from the whole payload;
+    `matches` sees the first 512 bytes. `size` returns width and height from the whole payload;
     struct.error, IndexError or ValueError mean that the header is broken.
     """
 
@@ -38,7 +39,7 @@ class Kind(NamedTuple):
 
 def format_of(payload: memoryview, accepted: Sequence[Format]) -> Format:
     """The format by magic bytes. Raises BadInput for anything that is not one of the `accepted`."""
-    start = bytes(payload[:12])
+    start = bytes(payload[:_START])
     found = next((name for name, kind in KINDS.items() if kind.matches(start)), None)
     if found is not None and found in accepted:
         return found
@@ -47,7 +48,7 @@ def format_of(payload: memoryview, accepted: Sequence[Format]) -> Format:
         raise BadInput(f"{KINDS[found].title} pictures are not accepted; {expected} (option formats)")
     if not start:
         raise BadInput(f"the payload is empty (0 bytes); {expected}")
-    raise BadInput(f"not a picture: starts with {start!r}; {expected}")
+    raise BadInput(f"{foreign.explain(start)}; {expected}")
 
 
 def size_of(payload: memoryview, found: Format) -> Size:
@@ -70,22 +71,25 @@ def _png(payload: memoryview) -> tuple[int, int]:
     if bytes(payload[12:16]) != b"IHDR":
         raise ValueError("no IHDR")
     width, height = struct.unpack_from(">II", payload, 16)
-    _check_chunks(payload)
+    png_end(payload)
     return width, height
 
 
-def _check_chunks(payload: memoryview) -> None:
-    """Every chunk must lie within the payload: OpenCV allocates what a chunk says it holds, up to 2 GiB."""
+def png_end(payload: memoryview) -> int | None:
+    """Where a PNG's IEND ought to begin if it is missing, else None.
+
+    Every other chunk must lie within the payload: OpenCV allocates what a chunk says it holds, up to 2 GiB.
+    """
     position = 8
     for _ in range(_MOST_CHUNKS):
         if position + 8 > len(payload):
-            return
+            return position
         length, kind = struct.unpack_from(">I4s", payload, position)
+        if kind == b"IEND":
+            return position if position + 12 > len(payload) else None
         position += 12 + length
         if position > len(payload):
             raise ValueError("a chunk reaches beyond the payload")
-        if kind == b"IEND":
-            return
     raise ValueError("too many chunks")
 
 
@@ -110,18 +114,13 @@ def _bmp(payload: memoryview) -> tuple[int, int]:
     return width, abs(height)  # negative: stored from the top down
 
 
-def _gif(payload: memoryview) -> tuple[int, int]:
-    width, height = struct.unpack_from("<HH", payload, 6)
-    return width, height
-
-
 KINDS: dict[Format, Kind] = {
     "jpeg": Kind("JPEG", lambda start: start.startswith(b"\xff\xd8\xff"), jpeg.size),
     "png": Kind("PNG", lambda start: start.startswith(b"\x89PNG\r\n\x1a\n"), _png),
-    "webp": Kind("WebP", lambda start: start[:4] + start[8:] == b"RIFFWEBP", _webp),
+    "webp": Kind("WebP", lambda start: start[:4] + start[8:12] == b"RIFFWEBP", _webp),
     "bmp": Kind("BMP", lambda start: start.startswith(b"BM"), _bmp),
     "tiff": Kind("TIFF", lambda start: start.startswith(containers.TIFF), containers.tiff_size),
-    "gif": Kind("GIF", lambda start: start.startswith((b"GIF87a", b"GIF89a")), _gif),
-    "avif": Kind("AVIF", lambda start: start[4:] in containers.AVIF, containers.avif_size),
+    "gif": Kind("GIF", lambda start: start.startswith((b"GIF87a", b"GIF89a")), gif.size),
+    "avif": Kind("AVIF", avif.is_avif, avif.size),
     "jp2": Kind("JPEG 2000", lambda start: start.startswith(containers.JP2), containers.jp2_size),
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from stages.frame import Frame
 from stages.opencv import cv2
 
@@ -24,3 +26,13 @@ def turn(frame: Frame, orientation: int, turned: Frame) -> None:
         cv2.transpose(frame, dst=turned)
         if orientation == 7:
             cv2.flip(turned, -1, dst=turned)
+
+
+def turned(frame: Frame, orientation: int) -> Frame:
+    """`frame` itself where it is the right way up, else a turned copy."""
+    if orientation == 1:
+        return frame
+    height, width = frame.shape[:2]
+    copy: Frame = np.empty((width, height, 3) if orientation in TRANSPOSED else frame.shape, np.uint8)
+    turn(frame, orientation, copy)
+    return copy

@@ -39,14 +39,13 @@ def decoder() -> Decoder:
     ("payload", "text"),
     [
         (b"", r"^the payload is empty \(0 bytes\); expected JPEG, PNG or WebP$"),
-        (b"<html>not found</html>", r"^not a picture: starts with b'<html>not fo'; expected JPEG, PNG or WebP$"),
+        (b"\1\2\3text\xfe", r"^not a picture: starts with b'\\x01\\x02\\x03text\\xfe'; expected JPEG, PNG or WebP$"),
         (b"\xff", r"^not a picture: starts with b'\\xff'; expected"),
         (b"\xff\xd8\xff", "the JPEG picture is truncated"),
         (b"\x89PNG\r\n\x1a\n", "the PNG picture is truncated"),
         (b"RIFF\x04\0\0\0WEBP", "the WebP picture is truncated"),
         (b"\xff\xd8\xff\xd9", "the JPEG picture is truncated"),
         (b"\xff\xd8\xff\xe0\x00\x00" * 100, "the JPEG picture is truncated"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0", "not a picture"),
     ],
 )
 def test_what_is_no_picture(decoder, payload, text):
@@ -73,11 +72,6 @@ def test_truncated(suffix, kept):
     payload = encoded(suffix, photo())
     with pytest.raises(BadInput, match="truncated or corrupted"):
         Decoder(PictureLimits(formats=ALL)).decode(payload[: 12 + int(kept * (len(payload) - 12))])
-
-
-def test_a_jpeg_without_its_end_is_truncated(decoder):
-    with pytest.raises(BadInput, match=r"^the JPEG picture is truncated or corrupted$"):
-        decoder.decode(encoded(".jpg", photo())[:-2])
 
 
 def test_corrupted_jpeg_data_still_gives_a_picture(decoder):
@@ -158,11 +152,6 @@ def test_animations_count_by_their_canvas():
     payload = animated(".webp", photo(), 255 - photo())
     with pytest.raises(BadInput, match="too large: 96x64"):
         Decoder(PictureLimits(max_pixels=96 * 64 - 1)).decode(payload)
-
-
-def test_avif_sequences_are_refused():
-    with pytest.raises(BadInput, match="AVIF"):
-        Decoder(PictureLimits(formats=ALL)).decode(animated(".avif", photo(), 255 - photo()))
 
 
 def test_endless_scans_are_refused(decoder):

@@ -1,0 +1,125 @@
+"""AVIF: its size, and how its picture is to be cropped, turned and mirrored, which OpenCV leaves to others.
+
+ISO/IEC 23008-12, 6.5, and ISO/IEC 23000-22 (MIAF), 7.3.6.7: `clap`, `irot` and `imir` change the picture, in the order
+in which they are associated with it, and must be applied; its EXIF orientation is for information only.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+import numpy as np
+
+from stages.frame import Frame
+from stages.opencv import cv2
+from stages.pictures.containers import boxes, inside
+
+_STRUCTURES = (b"mif1", b"msf1")  # major brands that say no more than "HEIF"; the compatible ones say which codec
+_BRANDS = (b"avif", b"avis")
+_ENTRY = 78  # bytes of a VisualSampleEntry before its boxes
+_MOST_ASSOCIATIONS = 4096
+_TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
+_FLIPS = {0: 0, 1: 1}  # axis of `imir`: 0 exchanges top and bottom, 1 left and right; as cv2.flip counts
+
+
+def is_avif(start: bytes) -> bool:
+    """Whether the brands of a `ftyp` box name AVIF: the major one, or a compatible one of a general HEIF file."""
+    if start[4:8] != b"ftyp":
+        return False
+    major, compatible = start[8:12], start[16 : int.from_bytes(start[:4], "big")]
+    listed = {compatible[at : at + 4] for at in range(0, len(compatible), 4)}
+    return major in _BRANDS or (major in _STRUCTURES and not listed.isdisjoint(_BRANDS))
+
+
+def size(payload: memoryview) -> tuple[int, int]:
+    """The largest size that any item (`ispe`) or any track of a sequence declares, before it is cropped or turned."""
+    sizes = [*_item_sizes(payload), *(struct.unpack_from(">HH", entry, 24) for entry in _entries(payload))]
+    if not sizes:
+        raise ValueError("no size")
+    return max(width for width, _ in sizes), max(height for _, height in sizes)
+
+
+def transformed(payload: memoryview, frame: Frame) -> Frame:
+    """`frame`, uint8 [h, w, 3], as its file wants it cropped, turned and mirrored. Raises ValueError, struct.error."""
+    for kind, contents in _properties(payload):
+        if kind == b"clap":
+            frame = _cropped(frame, contents)
+        elif kind == b"irot" and contents[0] & 3:
+            frame = cv2.rotate(frame, _TURNS[contents[0] & 3])  # type: ignore[assignment]  # the stubs forget dtypes
+        elif kind == b"imir":
+            frame = cv2.flip(frame, _FLIPS[contents[0] & 1])  # type: ignore[assignment]
+    return frame
+
+
+def _cropped(frame: Frame, contents: memoryview) -> Frame:
+    """Width, height and the offset of the centre, four fractions (ISO/IEC 14496-12, 12.1.4), to whole pixels."""
+    wide, wide_by, high, high_by, across, across_by, down, down_by = struct.unpack_from(">4IiIiI", contents)
+    if 0 in (wide_by, high_by, across_by, down_by):
+        raise ValueError("a fraction over nothing")
+    width, height = wide / wide_by, high / high_by
+    left = round((frame.shape[1] - width) / 2 + across / across_by)
+    top = round((frame.shape[0] - height) / 2 + down / down_by)
+    right, bottom = left + round(width), top + round(height)
+    if not (0 <= left < right <= frame.shape[1] and 0 <= top < bottom <= frame.shape[0]):
+        raise ValueError("a clean aperture outside the picture")
+    return np.ascontiguousarray(frame[top:bottom, left:right])
+
+
+def _properties(payload: memoryview) -> Iterator[tuple[bytes, memoryview]]:
+    """The properties of the picture that OpenCV decodes: of the first track of a sequence, else of the primary item."""
+    entries = list(_entries(payload)) if bytes(payload[8:12]) == b"avis" else []
+    if entries:
+        yield from boxes(entries[0][_ENTRY:])
+        return
+    meta = inside(payload, b"meta")
+    properties = list(boxes(inside(meta, b"iprp", b"ipco")))
+    for index in _associations(meta, _primary(meta)):
+        if not 0 < index <= len(properties):
+            raise ValueError("a property that is not there")
+        yield properties[index - 1]
+
+
+def _primary(meta: memoryview) -> int:
+    """Number of the primary item."""
+    box = inside(meta, b"pitm")
+    return int(struct.unpack_from(">H" if box[0] == 0 else ">I", box, 4)[0])
+
+
+def _associations(meta: memoryview, item: int) -> Iterator[int]:
+    """Indices, from 1, of an item's properties, in their order (`ipma`)."""
+    for kind, box in boxes(inside(meta, b"iprp")):
+        if kind != b"ipma":
+            continue
+        wide, long = box[3] & 1, box[0] >= 1
+        (count,) = struct.unpack_from(">I", box, 4)
+        position = 8
+        for _ in range(min(count, _MOST_ASSOCIATIONS)):
+            (number,) = struct.unpack_from(">I" if long else ">H", box, position)
+            position += 4 if long else 2
+            several = box[position]
+            if number == item:
+                indices = struct.unpack_from(f">{several}{'H' if wide else 'B'}", box, position + 1)
+                yield from (index & (0x7FFF if wide else 0x7F) for index in indices)
+                return
+            position += 1 + several * (2 if wide else 1)
+
+
+def _item_sizes(payload: memoryview) -> list[tuple[int, ...]]:
+    try:
+        properties = inside(payload, b"meta", b"iprp", b"ipco")
+    except ValueError:
+        return []  # a sequence may have tracks only
+    return [struct.unpack_from(">II", box, 4) for kind, box in boxes(properties) if kind == b"ispe"]
+
+
+def _entries(payload: memoryview) -> Iterator[memoryview]:
+    """Sample descriptions of AV1 in all tracks."""
+    try:
+        movie = inside(payload, b"moov")
+    except ValueError:
+        return
+    for kind, track in boxes(movie):
+        if kind == b"trak":
+            table = inside(track, b"mdia", b"minf", b"stbl", b"stsd")
+            yield from (entry for name, entry in boxes(table[8:]) if name == b"av01")
