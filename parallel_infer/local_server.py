@@ -7,7 +7,6 @@ import json
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from parallel_infer.errors import ServerUnavailable
+from parallel_infer.rundir import socket_directory
 
 _STOP_TIMEOUT = 30.0  # seconds
 
@@ -43,7 +43,7 @@ def local_server(*options: str, stderr: IO[str] | None = None) -> Iterator[Local
 
     Stopped with SIGTERM at the end. Raises ServerUnavailable where it does not start; it says why on stderr.
     """
-    with _ended_by_signals(), tempfile.TemporaryDirectory(prefix="parallel-infer-") as folder:
+    with _ended_by_signals(), socket_directory() as folder:
         bind = () if "--bind" in options else ("--bind", f"ipc://{folder}/server")
         command = [sys.executable, "-m", "parallel_infer", "serve", *bind, "--json", *options]
         started = time.monotonic()

@@ -6,12 +6,15 @@ Runtime. A command is the click command named `command` of parallel_infer/cli/NA
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import click
 
+from parallel_infer.cli.surroundings import surroundings
 from parallel_infer.errors import ConfigError, InferError
 
 __all__ = ["COMMANDS", "main"]
@@ -69,6 +72,11 @@ class LazyGroup(click.Group):
         if rows:
             with formatter.section("Commands"):
                 formatter.write_dl(rows)
+
+    def main(self, args: Sequence[str] | None = None, *more: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """As click has it; and what the surroundings stand in the way of is one line as well."""
+        with surroundings(args) if standalone_mode else contextlib.nullcontext():
+            return super().main(args, *more, standalone_mode=standalone_mode, **extra)  # type: ignore[call-overload]
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import shutil
-import sys
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
@@ -19,8 +17,9 @@ from parallel_infer.errors import ConfigError, ModelRejected
 from parallel_infer.logs import start_logging
 from parallel_infer.memory_report import check_memory, shared_memory
 from parallel_infer.plan import make_plan
-from parallel_infer.rundir import make_run_directory, sweep_directories
+from parallel_infer.rundir import make_run_directory, remove_directory, sweep_directories
 from parallel_infer.segment import RunMark, sweep
+from parallel_infer.standard_streams import silence_stdout
 from parallel_infer.supervisor.crew import inside_door
 from parallel_infer.supervisor.exporter import metrics_page
 from parallel_infer.supervisor.house import House, State
@@ -69,7 +68,7 @@ def _with_run(config: ServerConfig, announce: Announce, reread: Reread | None, s
         return 0
     finally:
         if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_directory(folder)
         mark.remove()
 
 
@@ -138,4 +137,8 @@ def _say_ready(house: House, announce: Announce) -> None:
         line = json.dumps({"ready": True, "addresses": house.addresses, "models": names})
     else:
         line = f"ready: {' '.join(house.addresses)} ({', '.join(names)})"
-    print(line, file=sys.stdout, flush=True)
+    try:
+        print(line, flush=True)
+    except (OSError, ValueError) as error:  # a full disk, a pipe that nobody reads, a closed descriptor
+        log.warning("the line that says ready cannot be written to standard output: %s", error)
+        silence_stdout()

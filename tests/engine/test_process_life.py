@@ -22,7 +22,7 @@ import pytest
 import zmq
 
 from parallel_infer.errors import DeadlineExceeded, InferError, ServerUnavailable
-from parallel_infer.segment import alive, sweep
+from parallel_infer.segment import sweep
 from tests.engine.graphs import job
 from tests.engine.serving import Server, StartRefused, eventually
 
@@ -337,15 +337,6 @@ def test_too_little_shared_memory_is_said(short_folder, tensor_models):
 
 
 @pytest.mark.usefixtures("swept")
-def test_a_run_directory_of_somebody_else_is_said(short_folder, tensor_models):
-    (short_folder / f"parallel-infer-{os.getuid()}").mkdir(mode=0o755)
-    marks = set(Path("/dev/shm").glob("pinfer-????????"))
-    said = refused(short_folder, SOLO.format(bind=f"ipc://{short_folder}/door").format(models=tensor_models))
-    assert "XDG_RUNTIME_DIR" in str(said)
-    left = {path.name.removeprefix("pinfer-") for path in set(Path("/dev/shm").glob("pinfer-????????")) - marks}
-    assert not [run for run in left if not alive(run)]
-
-
 def test_a_server_does_nothing_while_nobody_asks(shared_solo):
     processes = [shared_solo.supervisor, *shared_solo.children().values()]
     before = sum(sum(process.cpu_times()[:2]) for process in processes)
