@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Iterator
-from multiprocessing import resource_tracker
 
 # What people, terminals and service managers send. Not SIGABRT and the like, which tell of a fault of the process.
 GROUP_SIGNALS = frozenset(
@@ -43,6 +42,8 @@ def starting_child() -> Iterator[None]:
 
 def start_resource_tracker() -> None:
     """Start what `multiprocessing` starts with the first child or segment anyway, deaf to signals of the group."""
+    from multiprocessing import resource_tracker  # here: --help needs none of it
+
     with starting_child():
         resource_tracker.ensure_running()
 
