@@ -4,18 +4,25 @@
 
 Payloads are JPEGs of 1280x720 and 1920x1080 made from the sample pictures. "exact" decodes every pixel, "fast" decodes
 no more than a 640x640 letterbox needs. The obvious way is cv2.imdecode, and for rows plain NumPy as a
-preprocessing function is commonly written. Figures are the median and the best of all rounds, in milliseconds.
+preprocessing function is commonly written. Filters are compared with OpenCV's linear, which looks at four pixels, and
+with Pillow, where it is installed. Figures are the median and the best of all rounds, in milliseconds.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as in a server's processes; read while NumPy is imported
+
 import click
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
@@ -27,11 +34,14 @@ from stages.frame import Frame
 from stages.opencv import cv2
 from stages.pictures import Decoder, PictureLimits
 from stages.preprocess import Preprocess, Preprocessor
+from stages.resize import place
 
 PICTURES = ("astronaut.png", "chelsea.png", "coffee.png")
 SIZES = ((1280, 720), (1920, 1080))
 QUALITY = 90
 ROW = Preprocess(input="images", width=640, height=640, resize="letterbox")
+CLASSIFIER = Preprocess(input="images", width=224, height=224, resize="crop", crop_fraction=0.875)
+QUERIES = Preprocess(input="images", width=640, height=640, resize="stretch")
 
 Step = Callable[[int], Any]
 """One measured step; its argument is the number of the picture."""
@@ -49,6 +59,9 @@ def main(rounds: int) -> None:
         kilobytes = sum(map(len, payloads)) // len(payloads) // 1000
         _show(f"decode {width}x{height}, {kilobytes} kB on average", _decoders(payloads), rounds)
         _show(f"frame of {width}x{height} to a 640x640 letterbox row", dict(_preprocessors(frames)), rounds)
+        for wish in (CLASSIFIER, QUERIES):
+            title = f"frame of {width}x{height} to a {wish.width}x{wish.height} row, {wish.resize}"
+            _show(title, dict(_filters(frames, wish)), rounds)
 
 
 def _payload(name: str, width: int, height: int) -> bytes:
@@ -80,6 +93,30 @@ def _preprocessors(frames: list[Frame]) -> Iterator[tuple[str, Step]]:
         preprocessor = Preprocessor(ROW, dtype, layout)  # type: ignore[arg-type]  # literals in a tuple become str
         row = np.zeros(preprocessor.shape, dtype)
         yield f"ours, {dtype} {layout.upper()}", _writer(preprocessor, frames, row)
+
+
+def _filters(frames: list[Frame], wish: Preprocess) -> Iterator[tuple[str, Step]]:
+    """The same row by every filter; Pillow's own time is that of resizing alone, without its copy of the frame."""
+    for name in ("linear", "bilinear", "bicubic"):
+        preprocessor = Preprocessor(msgspec.structs.replace(wish, filter=name), "uint8", "nhwc")  # type: ignore[arg-type]
+        yield f"ours, {name}", _writer(preprocessor, frames, np.zeros(preprocessor.shape, np.uint8))
+    with contextlib.suppress(ImportError):
+        from PIL import Image
+
+        pictures = [Image.fromarray(frame) for frame in frames]
+        size = (wish.width, wish.height)
+        for method in (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC):
+            boxes = [_source(frame, wish) for frame in frames]
+            yield f"Pillow, {method.name.lower()}", partial(_pillow, pictures, size, method, boxes)
+
+
+def _pillow(pictures: list[Any], size: tuple[int, int], method: Any, boxes: list[Any], number: int) -> Any:
+    return pictures[number].resize(size, method, boxes[number])
+
+
+def _source(frame: Frame, wish: Preprocess) -> tuple[float, float, float, float]:
+    across, down = place(msgspec.structs.replace(wish, filter="bilinear"), frame.shape[1], frame.shape[0]).spans
+    return across.start, down.start, across.start + across.length, down.start + down.length
 
 
 def _writer(preprocessor: Preprocessor, frames: list[Frame], row: npt.NDArray[Any]) -> Step:

@@ -32,6 +32,7 @@ class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     color: str | None = None
     pad: int | None = None
     crop_fraction: float | None = None
+    filter: str | None = None
     kpt_shape: list[int] | None = None
     background: int | None = None
     multi_label: bool | None = None
@@ -57,7 +58,7 @@ class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 _OVERRIDES = (
     *("family", "task", "names", "resize", "imgsz", "conf", "iou", "mean", "std", "color", "pad"),
-    *("crop_fraction", "kpt_shape", "background", "multi_label", "shapes"),
+    *("crop_fraction", "filter", "kpt_shape", "background", "multi_label", "shapes"),
 )
 
 

@@ -110,6 +110,8 @@ MODEL_MEANINGS: dict[str, str] = {
     "background": "Number of the class that means nothing is there, for families that have one.",
     "multi_label": "A classifier of which several classes may be true at once.",
     "crop_fraction": "How much of the picture's shorter side `resize = crop` keeps, above 0 and at most 1.",
+    "filter": "How pixels are made when a picture is resized: linear (OpenCV's, without antialiasing), bilinear or "
+    "bicubic (Pillow's and torchvision's, with antialiasing).",
     "kpt_shape": "Keypoints per object and numbers per keypoint, for example [17, 3].",
     "shapes": "Sizes of inputs that the graph leaves open, without the batch dimension.",
     "max_batch_size": "As above, for this model.",

@@ -35,6 +35,8 @@ class Process:
     def start(self) -> None:
         """Start the process."""
         start_resource_tracker()
+        # NumPy's products start a thread per core otherwise; here the processes are the parallelism.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         with starting_child():
             self._process.start()
         self._theirs.close()  # so that the end of the child is the end of the pipe

@@ -15,8 +15,10 @@ from stages import resize
 from stages.frame import Frame, checked
 from stages.geometry import Floats, Geometry
 from stages.opencv import cv2
+from stages.resample import Resampler
 
 Resize = Literal["stretch", "letterbox", "letterbox-corner", "crop"]
+Filter = Literal["linear", "bilinear", "bicubic"]
 Layout = Literal["nchw", "nhwc"]
 Row = npt.NDArray[Any]
 
@@ -27,6 +29,9 @@ class Preprocess(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     A row is `(pixel - mean) / std` with pixels 0..255, channels in `color` order. `letterbox` keeps the aspect ratio
     and centres the picture, `letterbox-corner` puts it top left; both fill with `pad`. `crop` takes the centre square
     (for non-square inputs: the centre of the input's aspect ratio) of `crop_fraction` and resizes it.
+
+    `filter` says how pixels are made: `linear` is OpenCV's, of the four nearest pixels; `bilinear` and `bicubic` are
+    those of Pillow and torchvision, with antialiasing.
     """
 
     input: str  # name of the picture input
@@ -34,6 +39,7 @@ class Preprocess(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     height: int
     resize: Resize = "letterbox"
     crop_fraction: float = 1.0
+    filter: Filter = "linear"
     pad: int = 114
     color: Literal["rgb", "bgr"] = "rgb"
     layout: Layout = "nchw"
@@ -57,6 +63,7 @@ class Preprocessor:
         height, width = preprocess.height, preprocess.width
         self.shape = (3, height, width) if layout == "nchw" else (height, width, 3)
         self.dtype = np.dtype(dtype)
+        self._resampler = None if preprocess.filter == "linear" else Resampler(preprocess.filter)
         self._canvas: Frame = np.empty((height, width, 3), np.uint8)
         self._pixels: Frame = np.empty(self.shape, np.uint8)
         # NumPy is slow over a last axis of three, so NHWC is normalised line by line.
@@ -80,7 +87,7 @@ class Preprocessor:
         frame = checked(frame)
         height, width = frame.shape[:2]
         placement = resize.place(self._preprocess, width, height)
-        resize.draw(frame, placement, self._canvas, self._preprocess.pad)
+        resize.draw(frame, placement, self._canvas, self._preprocess.pad, self._resampler)
         self._fill(row)
         placed = placement.geometry(width, height)
         return placed if geometry is None else _chained(geometry, placed)

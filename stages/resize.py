@@ -1,7 +1,8 @@
-"""Where a frame lands in a row: the integers of the four ways to resize, and the resizing itself."""
+"""Where a frame lands in a row: the numbers of the four ways to resize, and the resizing itself."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from stages.frame import Frame
 from stages.geometry import Geometry
 from stages.opencv import cv2
+from stages.resample import Resampler, Span
 
 if TYPE_CHECKING:
     from stages.preprocess import Preprocess
@@ -30,15 +32,24 @@ class Box(NamedTuple):
 class Placement(NamedTuple):
     """Which part of the frame fills which part of the row."""
 
-    source: Box
+    source: Box | tuple[Span, Span]  # whole pixels, or across and down where a filter takes them in part
     target: Box
 
+    @property
+    def spans(self) -> tuple[Span, Span]:
+        """The part of the frame, across and down."""
+        source = self.source
+        if isinstance(source, Box):
+            return Span(source.x, source.width), Span(source.y, source.height)
+        return source
+
     def geometry(self, width: int, height: int) -> Geometry:
-        """The map that these integers, rather than the ratio they were rounded from, stand for."""
-        scale_x = self.target.width / self.source.width
-        scale_y = self.target.height / self.source.height
-        offset_x = self.target.x - self.source.x * scale_x
-        offset_y = self.target.y - self.source.y * scale_y
+        """The map that these numbers, rather than the ratio they were rounded from, stand for."""
+        across, down = self.spans
+        scale_x = self.target.width / across.length
+        scale_y = self.target.height / down.length
+        offset_x = self.target.x - across.start * scale_x
+        offset_y = self.target.y - down.start * scale_y
         return Geometry(width, height, scale_x, scale_y, offset_x, offset_y)
 
 
@@ -48,8 +59,10 @@ def place(preprocess: Preprocess, width: int, height: int) -> Placement:
     match preprocess.resize:
         case "stretch":
             return Placement(frame, row)
-        case "crop":
+        case "crop" if preprocess.filter == "linear":
             return Placement(_centre(frame, row, preprocess.crop_fraction), row)
+        case "crop":
+            return Placement(_cropped_after(frame, row, preprocess.crop_fraction), row)
         case "letterbox":
             inner = _shrunk(frame, row)
             # Ultralytics' LetterBox: an odd pixel of padding goes to the right and to the bottom.
@@ -60,8 +73,12 @@ def place(preprocess: Preprocess, width: int, height: int) -> Placement:
 
 
 def least_scale(preprocess: Preprocess, width: int, height: int) -> float:
-    """The smallest scale at which a picture of that size still has a pixel for every pixel of the row."""
-    ratios = preprocess.width / width, preprocess.height / height
+    """The smallest scale at which a picture of that size still has a pixel for every pixel of the row.
+
+    A filter gets two and more per pixel, or there is nothing left for it to do (Pillow's `reducing_gap` of 2).
+    """
+    pixels = 1 if preprocess.filter == "linear" else 2
+    ratios = pixels * preprocess.width / width, pixels * preprocess.height / height
     match preprocess.resize:
         case "stretch":
             return max(ratios)
@@ -71,9 +88,24 @@ def least_scale(preprocess: Preprocess, width: int, height: int) -> float:
             return min(ratios)
 
 
-def draw(frame: Frame, placement: Placement, canvas: Frame, pad: int) -> None:
-    """Fill `canvas`, uint8 [H, W, 3]: the placed frame, bilinear, and `pad` around it. A gray frame is made BGR."""
-    source, target = placement.source.of(frame), placement.target.of(canvas)
+def draw(frame: Frame, placement: Placement, canvas: Frame, pad: int, resampler: Resampler | None) -> None:
+    """Fill `canvas`, uint8 [H, W, 3]: the placed frame, and `pad` around it. A gray frame is made BGR.
+
+    The frame is resized by `resampler`; without one as OpenCV does it, bilinear and without antialiasing.
+    """
+    target = placement.target.of(canvas)
+    if resampler is not None:
+        resampler.resize(frame, *placement.spans, target if frame.ndim == 3 else target[..., 0])
+        if frame.ndim == 2:
+            target[..., 1:] = target[..., :1]
+    else:
+        _draw_linear(frame, placement, target)
+    _surround(canvas, placement.target, pad)
+
+
+def _draw_linear(frame: Frame, placement: Placement, target: Frame) -> None:
+    assert isinstance(placement.source, Box)
+    source = placement.source.of(frame)
     size = (placement.target.width, placement.target.height)
     if frame.ndim == 2:
         gray = cv2.resize(source, size, interpolation=cv2.INTER_LINEAR)
@@ -82,7 +114,6 @@ def draw(frame: Frame, placement: Placement, canvas: Frame, pad: int) -> None:
         np.copyto(target, source)
     else:
         cv2.resize(source, size, dst=target, interpolation=cv2.INTER_LINEAR)
-    _surround(canvas, placement.target, pad)
 
 
 def _shrunk(frame: Box, row: Box) -> Box:
@@ -96,6 +127,22 @@ def _centre(frame: Box, row: Box, fraction: float) -> Box:
     ratio = min(frame.width / row.width, frame.height / row.height) * fraction
     width, height = max(1, round(row.width * ratio)), max(1, round(row.height * ratio))
     return Box((frame.width - width) // 2, (frame.height - height) // 2, width, height)
+
+
+def _cropped_after(frame: Box, row: Box, fraction: float) -> tuple[Span, Span]:
+    """The part that is left where the whole frame is resized first and cropped to the row then, as torchvision does.
+
+    The shorter side becomes 1 / `fraction` of the row's (`Resize`), the longer one follows, both rounded down; the crop
+    begins at half of what is too much, rounded (`CenterCrop`).
+    """
+    sides = ((frame.width, row.width), (frame.height, row.height))
+    short, goal = max(sides, key=lambda side: side[1] / side[0])
+    resized = math.floor(goal / fraction + 1e-6)
+    spans = []
+    for length, kept in sides:
+        whole = resized if length == short else resized * length // short
+        spans.append(Span(round((whole - kept) / 2) * length / whole, kept * length / whole))
+    return spans[0], spans[1]
 
 
 def _surround(canvas: Frame, inner: Box, pad: int) -> None:

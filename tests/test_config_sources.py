@@ -222,7 +222,7 @@ def test_the_default_configuration_prints_and_reads(write: Callable[[str], Path]
 
 def test_every_model_field_is_read_from_the_file(write: Callable[[str], Path]) -> None:
     values = {
-        **dict.fromkeys(("family", "task", "resize", "color"), "x"),
+        **dict.fromkeys(("family", "task", "resize", "filter", "color"), "x"),
         **dict.fromkeys(("imgsz", "pad", "background", "max_batch_size", "preferred_batch_size", "queue_size"), 2),
         **dict.fromkeys(("instances", "threads"), 2),
         **dict.fromkeys(("conf", "iou", "max_queue_delay_ms", "weight", "max_output_mb", "crop_fraction"), 0.5),

@@ -215,15 +215,31 @@ def test_least_scale_gives_every_pixel_of_the_row():
             row = np.empty(preprocessor.shape, np.uint8)
             geometry = preprocessor.write(np.zeros((height, width), np.uint8), row)
             assert scale == pytest.approx(max(geometry.scale_x, geometry.scale_y), rel=0.02)
+            filtered = Preprocessor(wish(224, 160, resize, crop_fraction=0.875, filter="bilinear"), "uint8", "nhwc")
+            assert filtered.least_scale(width, height) == 2 * scale
 
 
+def test_a_reduced_decode_leaves_the_filter_enough_to_do():
+    """What `decode = fast` gives a classifier is what it gets from the whole picture, within a grey level or two."""
+    payload = encoded(".jpg", photo(1280, 720), cv2.IMWRITE_JPEG_QUALITY, 95)
+    rows = []
+    for reduced in (False, True):
+        preprocessor = Preprocessor(wish(144, 144, "crop", crop_fraction=0.875, filter="bicubic"), "uint8", "nhwc")
+        frame, geometry = Decoder(PictureLimits()).decode(payload, preprocessor.least_scale if reduced else None)
+        assert (frame.shape[0] == 360) == reduced
+        rows.append(np.zeros(preprocessor.shape, np.uint8))
+        preprocessor.write(frame, rows[-1], geometry)
+    assert np.abs(rows[0].astype(int) - rows[1]).mean() <= 1.5
+
+
+@pytest.mark.parametrize("kind", ["linear", "bilinear", "bicubic"])
 @pytest.mark.parametrize("dtype", ["uint8", "float16", "float32"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_no_memory_is_taken_per_picture(dtype, layout):
+def test_no_memory_is_taken_per_picture(dtype, layout, kind):
     """From JPEG payload to row, after the first picture: a few kilobytes, where the frame alone has 2.7 MB."""
     payload = encoded(".jpg", photo(1280, 720))
     decoder = Decoder(PictureLimits())
-    preprocessor = Preprocessor(wish(640, 640, "letterbox", **IMAGENET), dtype, layout)
+    preprocessor = Preprocessor(wish(640, 640, "letterbox", filter=kind, **IMAGENET), dtype, layout)
     row = np.empty(preprocessor.shape, dtype)
 
     def once() -> None:

@@ -150,8 +150,9 @@ def _preprocessing(preprocess: dict[str, Any]) -> list[str]:
         return ["none: tensors come ready"]
     crop = f" of {preprocess['crop_fraction']:g}" if preprocess["resize"] == "crop" else ""
     pad = f", filled with {preprocess['pad']}" if preprocess["resize"].startswith("letterbox") else ""
+    size = f"{preprocess['width']} x {preprocess['height']} (width x height)"
     return [
-        f"{preprocess['resize']}{crop} to {preprocess['width']} x {preprocess['height']} (width x height){pad}",
+        f"{preprocess['resize']}{crop} to {size}{pad}, {preprocess['filter']}",
         f"{preprocess['color']}, {preprocess['layout']}, into {preprocess['input']}",
         f"(pixel - mean) / std with mean {_triple(preprocess['mean'])}, std {_triple(preprocess['std'])}",
         *(f"{name} = {_shortened(values)}" for name, values in preprocess["constants"].items()),

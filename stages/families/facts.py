@@ -25,6 +25,7 @@ class Metadata(Struct, frozen=True, kw_only=True):
     description: str = ""
     resize: str | None = None
     crop_fraction: float | None = None
+    filter: str | None = None
     mean: Triple | None = None  # of pixels 0..255
     std: Triple | None = None
     unreadable: tuple[str, ...] = ()  # keys whose values made no sense

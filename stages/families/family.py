@@ -38,6 +38,7 @@ class Recipe(NamedTuple):
     statistics: tuple[Triple, Triple] = UNIT  # mean and std of pixels 0..255
     color: str = "rgb"
     crop_fraction: float = 1.0
+    filter: str = "linear"
 
 
 _LETTERBOX = Recipe()

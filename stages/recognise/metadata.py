@@ -16,6 +16,7 @@ from stages.recognise.classes import names_from
 MOST_TEXT = 1_000_000  # characters of one value; 1000 class names take about 20,000
 _TASKS = {"pose": "keypoints"}
 _RESIZES = ("stretch", "letterbox", "letterbox-corner", "crop")
+_FILTERS = ("linear", "bilinear", "bicubic")
 
 
 def parse_metadata(properties: Mapping[str, str]) -> Metadata:
@@ -84,6 +85,12 @@ def _resize(text: str) -> str:
     return text.strip()
 
 
+def _filter(text: str) -> str:
+    if text.strip() not in _FILTERS:
+        raise ValueError("unknown filter")
+    return text.strip()
+
+
 def _fraction(text: str) -> float:
     value = float(_literal(text))
     if not 0.0 < value <= 1.0:
@@ -116,6 +123,7 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "description": str.strip,
     "resize": _resize,
     "crop_fraction": _fraction,
+    "filter": _filter,
     "mean": _triple,
     "std": _positive,
 }

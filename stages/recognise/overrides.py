@@ -16,6 +16,7 @@ from stages.pipeline import TASKS
 from stages.recognise.classes import names_from
 
 RESIZES = ("stretch", "letterbox", "letterbox-corner", "crop")
+FILTERS = ("linear", "bilinear", "bicubic")
 COLORS = ("rgb", "bgr")
 
 Unit = Annotated[float, Meta(ge=0.0, le=1.0)]
@@ -32,6 +33,7 @@ class Overrides(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     resize: str | None = None
     imgsz: tuple[Side, Side] | None = None  # height, width
     crop_fraction: Annotated[float, Meta(gt=0.0, le=1.0)] | None = None
+    filter: str | None = None
     conf: Unit | None = None
     iou: Unit | None = None
     mean: tuple[float, float, float] | None = None  # of pixels 0..255, in `color` order
@@ -60,6 +62,7 @@ def parse_overrides(values: Mapping[str, Any]) -> Overrides:
     _check_choice("family", overrides.family, FAMILIES)
     _check_choice("task", overrides.task, TASKS)
     _check_choice("resize", overrides.resize, RESIZES)
+    _check_choice("filter", overrides.filter, FILTERS)
     _check_choice("color", overrides.color, COLORS)
     _check_agreement(overrides)
     return overrides

@@ -77,6 +77,25 @@ def test_pictures_are_prepared_as_the_family_wants(
     assert tuple(preprocess[key] for key in ("resize", "color", "pad", "mean", "std")) == expected
 
 
+FILTERS: list[tuple[dict[str, Array], dict[str, str], str]] = [
+    (V8, DETECT, "linear"),  # Ultralytics' detectors use OpenCV
+    ({"o": zeros(300, 84)}, DETECT, "linear"),
+    ({"o": zeros(10)}, CLASSIFY, "bilinear"),  # but its classifiers use torchvision
+    ({"o": zeros(10)}, {}, "bilinear"),
+    ({"o": zeros(10)}, {**CLASSIFY, "crop_fraction": "0.9"}, "bicubic"),  # timm's
+    ({"o": zeros(10)}, {**CLASSIFY, "filter": "linear"}, "linear"),
+    ({"logits": zeros(20, 81), "pred_boxes": zeros(20, 4)}, {}, "bilinear"),
+    ({"dets": zeros(20, 4), "labels": zeros(20, 80)}, {}, "bilinear"),
+]
+
+
+@pytest.mark.parametrize(("outputs", "metadata", "expected"), FILTERS)
+def test_the_filter_is_part_of_the_recipe(
+    tmp_path: Path, outputs: dict[str, Array], metadata: dict[str, str], expected: str
+) -> None:
+    assert describe("m", saved(tiny(outputs, metadata=metadata), tmp_path)).preprocess["filter"] == expected
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 def test_dtypes_and_layouts_of_the_picture(tmp_path: Path, dtype: str, layout: str) -> None:
@@ -123,6 +142,7 @@ OVERRIDES: list[tuple[dict[str, Any], str, Any]] = [
     ({"mean": [1, 2, 3]}, "mean", (1.0, 2.0, 3.0)),
     ({"mean": 7, "std": 2.5}, "std", (2.5, 2.5, 2.5)),
     ({"crop_fraction": 0.5, "resize": "crop"}, "crop_fraction", 0.5),
+    ({"filter": "bicubic"}, "filter", "bicubic"),
 ]
 
 

@@ -8,8 +8,9 @@ from stages.families.evidence import NO_METADATA
 from stages.families.facts import Facts
 from stages.families.family import IMAGENET, Claim, Family, Fit, Misfit, Recipe, Strength
 
-_ULTRALYTICS = Recipe("crop")
-_USUAL = Recipe("crop", IMAGENET, crop_fraction=0.875)
+_ULTRALYTICS = Recipe("crop", filter="bilinear")
+_TIMM = Recipe("crop", filter="bicubic")  # timm's default, and the one of EfficientNet-Lite
+_USUAL = Recipe("crop", IMAGENET, crop_fraction=0.875, filter="bilinear")
 
 
 def fits(facts: Facts, task: str) -> Fit | Misfit:
@@ -20,7 +21,9 @@ def fits(facts: Facts, task: str) -> Fit | Misfit:
     if facts.nc is not None and facts.nc != nc:
         return Misfit(f"found {name} [{nc}]; expected {facts.nc} class scores, one per name")
     # Classifiers whose metadata names the task are Ultralytics', others the usual ImageNet ones.
-    recipe = _ULTRALYTICS if facts.metadata.task == "classify" else _USUAL
+    recipe = _USUAL
+    if facts.metadata.task == "classify":
+        recipe = _ULTRALYTICS if facts.metadata.crop_fraction is None else _TIMM
     return Fit(nc, f"{name} [{nc}] is one score per class", recipe=recipe)
 
 

@@ -52,6 +52,6 @@ FAMILY = Family(
     readers={"detect": Detr},
     fits=fits,
     claims=claims,
-    recipe=Recipe("stretch", IMAGENET),
+    recipe=Recipe("stretch", IMAGENET, filter="bilinear"),
     export="optimum-cli export onnx --model MODEL --task object-detection FOLDER  (dynamic by default)",
 )

@@ -80,7 +80,7 @@ FAMILY = Family(
     readers={"detect": RfDetr, "segment": RfDetr},
     fits=fits,
     claims=claims,
-    recipe=Recipe("stretch", IMAGENET),
+    recipe=Recipe("stretch", IMAGENET, filter="bilinear"),
     ready_masks=True,
     options=("background",),
     export="model.export(dynamic_batch=True)",

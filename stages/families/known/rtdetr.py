@@ -54,6 +54,6 @@ FAMILY = Family(
     readers={"detect": RtDetr},
     fits=fits,
     claims=claims,
-    recipe=Recipe("stretch"),
+    recipe=Recipe("stretch", filter="bilinear"),
     export="python tools/export_onnx.py -c CONFIG.yml -r MODEL.pth  (dynamic by default)",
 )
