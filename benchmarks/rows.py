@@ -49,7 +49,7 @@ class Way:
     def once(self, frame: np.ndarray) -> None:
         """Take one frame through, and the time."""
         tensors = (Tensor("", "uint8", frame.shape),)
-        row = {name: array[0] for name, array in self._rows.items()}
+        row = {name: array[0, ...] for name, array in self._rows.items()}
         started = time.perf_counter()
         self._decode.decode(self.plan.key, PayloadKind.FRAME, tensors, memoryview(frame).cast("B"), b"\x80", row)
         written = time.perf_counter()

@@ -13,15 +13,17 @@ import msgspec
 import numpy as np
 
 
-class TensorSpec(msgspec.Struct, frozen=True):
+class TensorSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """One input or output of a model. `shape` is that of one job: the batch dimension is left out.
 
-    A dimension of -1 in an output is known only after a run (an exported NMS, for example).
+    A dimension of -1 in an output is known only after a run (an exported NMS, for example). `axis` is where the graph
+    has the batch: 0 almost always. Where it stands elsewhere, or where the tensor has none (None), jobs run one by one.
     """
 
     name: str
     dtype: str  # NumPy's name: "float32", "uint8", "int64", "float16", "bool" ...
     shape: tuple[int, ...]
+    axis: int | None = 0
 
     @property
     def size(self) -> int:
@@ -42,6 +44,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     batch: int | None = None  # the batch size the graph demands; None where any size will do
+    largest_batch: int | None = None  # the largest batch that gives right answers, where that is known
     preprocess: dict[str, Any] = {}  # stages.preprocess.Preprocess, as a map
     parameters: dict[str, Any] = {}  # of the task: confidence, iou, kpt_shape ...
 

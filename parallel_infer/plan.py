@@ -143,6 +143,7 @@ def plan_model(
 ) -> ModelPlan:
     """Sizes of one model's rings, and how it runs."""
     max_batch = spec.batch or model.max_batch_size or config.max_batch_size
+    max_batch = min(max_batch, spec.largest_batch or max_batch)
     provider = model.provider or config.provider
     instances, threads, alone_threads = split_cores(
         usable_cores(),

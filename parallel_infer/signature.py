@@ -25,6 +25,10 @@ _DTYPES = {
 }
 
 
+# Exporters write these for "not known". As symbols they would be one size wherever they stand, which they are not.
+_NAMELESS = (None, "", "?", "-1", "*", "None", "none", "null")
+
+
 @dataclass(frozen=True, slots=True)
 class DeclaredTensor:
     """One input or output as the graph declares it, batch dimension included."""
@@ -113,8 +117,12 @@ def declared(name: str, onnx_type: str, shape: list[int | str | None]) -> Declar
     element = onnx_type.removeprefix("tensor(").removesuffix(")")
     if element not in _DTYPES:
         raise ModelRejected(f"{name} is a {onnx_type}; only tensors of numbers and booleans can be served")
-    dimensions = tuple(size if size is None or isinstance(size, str) or size >= 0 else None for size in shape)
+    dimensions = tuple(None if size in _NAMELESS or _is_negative(size) else size for size in shape)
     return DeclaredTensor(name, np.dtype(_DTYPES[element]), dimensions)
+
+
+def _is_negative(size: Dimension) -> bool:
+    return isinstance(size, int) and size < 0
 
 
 def _agree(dimensions: tuple[Dimension, ...], shape: tuple[int, ...]) -> bool:

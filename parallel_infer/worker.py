@@ -144,7 +144,7 @@ class DecodeWorker(_Worker):
     def _decode(self, lease: DecodeLease) -> None:
         started = time.monotonic()
         rows = self._rings[lease.model].arrays
-        row = {name: array[lease.row] for name, array in rows.items()}
+        row = {name: array[lease.row, ...] for name, array in rows.items()}
         try:
             payload = self._payloads.read(lease.ref)
             geometry = self._stage.decode(lease.model, lease.kind, lease.tensors, payload, lease.options, row)
@@ -228,7 +228,7 @@ class PostprocessWorker(_Worker):
         begun = time.monotonic()
         outputs = self._views(lease)
         for job in lease.jobs:
-            self._answer(lease, job, {name: array[job.index] for name, array in outputs.items()})
+            self._answer(lease, job, {name: array[job.index, ...] for name, array in outputs.items()})
         self._link.send(Postprocessed(lease.lease, time.monotonic() - begun, begun))
 
     def _views(self, lease: PostLease) -> dict[str, np.ndarray]:

@@ -114,7 +114,9 @@ def _copy_tensors(model: _Model, tensors: tuple[Tensor, ...], payload: memoryvie
 
 
 def _copy_tensor(expected: TensorSpec, given: Tensor, payload: memoryview, at: int, row: npt.NDArray[Any]) -> int:
-    shape = given.shape[1:] if given.shape[:1] == (1,) and len(given.shape) == len(expected.shape) + 1 else given.shape
+    shape, axis = given.shape, expected.axis
+    if len(shape) == len(expected.shape) + 1 and axis is not None and shape[axis] == 1:
+        shape = (*shape[:axis], *shape[axis + 1 :])  # a batch of one
     if given.dtype != expected.dtype or tuple(shape) != expected.shape:
         raise BadInput(
             f"input {expected.name!r} is {expected.dtype} {list(expected.shape)}; "

@@ -47,6 +47,8 @@ class Infer:
         if self.session.choice.provider in _ON_PROCESSOR and alone_threads > config.threads:
             alone = replace(config, threads=alone_threads, profile=None, batches=(1,))
             self._alone = Session(model, alone)
+        self._input_axes = {tensor.name: tensor.axis for tensor in plan.spec.inputs}
+        self._output_axes = {tensor.name: tensor.axis for tensor in plan.spec.outputs}
         self._unknown = [tensor.name for tensor in plan.spec.outputs if -1 in tensor.shape]
         # Where rows are no neighbours, or too few for a fixed batch, they are copied together here.
         self._gathered: Arrays = {
@@ -65,10 +67,10 @@ class Infer:
             inputs = {name: array[:size] for name, array in self._gathered.items()}
             for _ in range(_WARM_UPS):
                 started = time.monotonic()
-                self.session.run(inputs)
+                self.session.run(self._fed(inputs))
                 seconds[size] = time.monotonic() - started
         for _ in range(_WARM_UPS):  # never a larger batch: its memory would be kept twice
-            self._alone.run({name: array[: sizes[0]] for name, array in self._gathered.items()})
+            self._alone.run(self._fed({name: array[: sizes[0]] for name, array in self._gathered.items()}))
         return seconds
 
     def close(self) -> None:
@@ -115,11 +117,30 @@ class Infer:
         """Run with outputs bound to places `first` and on of the slot; shapes of what could not be bound."""
         size = self._plan.fixed_batch or count
         outputs = {
-            name: array[slot] if name in self._unknown else array[slot, first : first + size]
+            name: array[slot]
+            if name in self._unknown
+            else _as_graph(array[slot, first : first + size], self._output_axes[name])
             for name, array in self._outputs.items()
         }
-        results = session.bind(inputs, outputs).run()
-        return {name: results[name].shape for name in self._unknown}
+        results = session.bind(self._fed(inputs), outputs).run()
+        return {name: _as_rows(results[name].shape, self._output_axes[name]) for name in self._unknown}
+
+    def _fed(self, inputs: Arrays) -> Arrays:
+        """The same memory in the graph's own dimensions."""
+        return {name: _as_graph(array, self._input_axes[name]) for name, array in inputs.items()}
+
+
+def _as_graph(rows: npt.NDArray[Any], axis: int | None) -> npt.NDArray[Any]:
+    """A batch [n, ...] with the batch at `axis`; a batch of one where that is not in front. A view."""
+    if axis == 0:
+        return rows
+    shape = rows.shape[1:]
+    return rows.reshape(shape if axis is None else (*shape[:axis], 1, *shape[axis:]))
+
+
+def _as_rows(shape: tuple[int, ...], axis: int | None) -> tuple[int, ...]:
+    """The shape that the graph gave, with the batch in front."""
+    return (1, *shape) if axis is None else (shape[axis], *shape[:axis], *shape[axis + 1 :])
 
 
 def session_config(plan: ModelPlan) -> SessionConfig:

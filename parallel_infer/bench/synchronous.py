@@ -101,7 +101,7 @@ class Loop:
     def decode(self, row: int) -> tuple[float, ...]:
         """The next picture into a row; its geometry."""
         payload: Payload = next(self._payloads)
-        rows = {name: array[row] for name, array in self._rows.arrays.items()}
+        rows = {name: array[row, ...] for name, array in self._rows.arrays.items()}
         kind, data = _KINDS[payload.kind], memoryview(payload.data)
         return tuple(self._decode.decode(self._plan.name, kind, payload.tensors, data, _NO_OPTIONS, rows))
 
@@ -115,7 +115,7 @@ class Loop:
     def postprocess(self, outputs: dict[str, Any], index: int, geometry: tuple[float, ...]) -> Any:
         """The answer of one picture, encoded as it would travel."""
         job = PostJob(0, index, geometry, _NO_OPTIONS, AnswerFormat.ARRAYS, ())
-        return self._postprocess.answer(self._plan.name, {name: array[index] for name, array in outputs.items()}, job)
+        return self._postprocess.answer(self._plan.name, {name: array[index, ...] for name, array in outputs.items()}, job)
 
     def _output(self, tensor: Any, shape: tuple[int, ...] | None) -> Any:
         array = self._outputs.arrays[tensor.name][0]

@@ -20,6 +20,7 @@ class Metadata(Struct, frozen=True, kw_only=True):
     imgsz: tuple[int, int] | None = None  # height, width
     kpt_shape: tuple[int, int] | None = None
     end2end: bool | None = None
+    batch: int | None = None  # that the exporter ran the model with
     nms: bool = False  # exported with nms=True
     head: str = ""  # class of the last layer
     description: str = ""

@@ -1,104 +1,225 @@
-"""Which batch sizes a model really takes: what the graph declares, and what a run with two jobs shows."""
+"""Which batch sizes a model really takes. Batch is proven, never believed: two different jobs, alone and together."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from msgspec import Struct
 
 from parallel_infer.errors import ModelRejected
 from parallel_infer.models import TensorSpec
+from stages.recognise.axes import Declared
 from stages.recognise.graph import Graph
-from stages.recognise.shapes import Shapes
-from stages.recognise.trial import Port, Trial, TrialFailed, sample
+from stages.recognise.proof import Array, Arrays, Bench, Constants, Unproven, alike, check_rows
+from stages.recognise.trial import NAMELESS, Port, Trial, TrialFailed
 
-_MOST_BYTES = 4 << 30  # of the inputs of a trial run
-_ENOUGH = 2  # jobs that tell a batch dimension that works from one that does not
+Shapes = Mapping[str, tuple[int, ...]]
 
-Constants = Mapping[str, list[float]]
-
-
-class Tried(Struct, frozen=True):
-    """A run that worked: the demanded batch size (None: any), the reason, and all outputs of the run."""
-
-    batch: int | None
-    reason: str
-    outputs: dict[str, npt.NDArray[Any]]
+_UNROLLED = "the export's suppression is unrolled for a batch of"
+_PROVEN = 4  # jobs together that are tried where the graph has loops or the like, and may count them
+_MOST_PROVEN = 8
+_FIRST_ORDER = [0, 1, 1]  # again and again: neighbours on either side are of either kind
 
 
-def try_batches(graph: Graph, trial: Trial, shapes: Shapes, constants: Constants) -> Tried:
-    """Run the model once with the batch it declares: two jobs where it says any number, one more run where two fail.
+class Tried(Struct, frozen=True, kw_only=True):
+    """What trial runs showed."""
 
-    Raises ModelRejected where it cannot run, or where an output cannot be told apart by job.
+    batch: int | None  # the size the model demands; None: any
+    most: int | None = None  # the largest size that is known to be right, where not all are
+    reason: str = ""  # why not any size
+    one_by_one: bool = False  # together, jobs would not give what they give alone
+    outputs: Arrays  # of the first job
+    specs: tuple[TensorSpec, ...]
+
+
+class NoBatch(Exception):
+    """What looked like a fixed batch is none; the text says how that showed."""
+
+
+def try_batches(
+    graph: Graph, trial: Trial, declared: Declared, shapes: Shapes, constants: Constants, cap: int | None, padded: bool
+) -> Tried:
+    """Run the model with one job and, where it takes more, with several in both orders, and compare.
+
+    `cap` is the largest batch that the exporter made the graph for, where it says so. `padded` says that outputs
+    always have the sizes of the trial. Raises ModelRejected where the model cannot run, NoBatch where a fixed batch of
+    several jobs turns out to be none.
     """
-    declared, reason = _declared(trial.inputs, trial.outputs)
-    if declared is not None:
-        return Tried(declared, reason, _attempt(graph, trial, shapes, constants, declared))
+    bench = Bench(trial, declared.axes, shapes, constants)
+    look = _Look(graph, trial.outputs, declared, padded)
+    if declared.size is not None and declared.size > 1:
+        return _fixed(graph, bench, look, declared, shapes)
+    alone = _attempt(graph, bench, declared, shapes, 0)
+    other = _attempt(graph, bench, declared, shapes, 1) if look.any_variable else alone
+    if not declared.leads:
+        odd = next(name for name, axis in declared.axes.items() if axis != 0)
+        reason = f"{odd} has no batch as its first dimension"
+        return look.one_by_one(alone, other, declared.because or reason)
+    fixed = _fixed_output(trial.outputs)
+    if declared.size == 1 or fixed is not None:
+        return look.one_at_a_time(alone, other, declared.because or f"{fixed} has a fixed batch of 1")
+    if cap == 1:
+        return look.one_by_one(alone, other, f"{_UNROLLED} 1, so that a second job would find nothing")
     try:
-        return Tried(None, "", _run(trial, shapes, constants, _ENOUGH))
-    except TrialFailed as failure:
-        reason = f"the graph declares a batch of any size, but a run with {_ENOUGH} failed ({failure})"
-    return Tried(1, reason, _attempt(graph, trial, shapes, constants, 1))
+        most, reason = _prove(graph, bench, alone, cap)
+    except _NotTogether as failure:
+        return look.one_by_one(alone, other, f"the graph declares a batch of any size, but {failure}")
+    return look.tried(alone, other, dict.fromkeys(alone, 0), batch=None, most=most, reason=reason)
 
 
-def _declared(inputs: tuple[Port, ...], outputs: tuple[Port, ...]) -> tuple[int | None, str]:
-    """The batch size that the graph fixes and the tensor that fixes it; None where all is open."""
-    fixed = {port.name: port.dims[0] for port in inputs if isinstance(port.dims[0], int)}
-    if len(set(fixed.values())) > 1:
-        found = ", ".join(f"{name}: {size}" for name, size in fixed.items())
-        raise ModelRejected(f"inputs differ in their first dimension ({found}); expected the same batch in all")
-    fixed |= {port.name: port.dims[0] for port in outputs if port.dims and isinstance(port.dims[0], int)}
-    for name, size in fixed.items():
-        if int(size) < 1:
-            raise ModelRejected(f"{name!r} has a batch of {size}; expected 1 or more, or any")
-        return int(size), f"{name} has a fixed batch of {size}"
-    return None, ""
-
-
-def _attempt(graph: Graph, trial: Trial, shapes: Shapes, constants: Constants, batch: int) -> dict[str, Any]:
+def _attempt(graph: Graph, bench: Bench, declared: Declared, shapes: Shapes, *jobs: int) -> Arrays:
     try:
-        return _run(trial, shapes, constants, batch)
+        return bench.settle() if jobs == (0,) else bench.run(*jobs)
     except TrialFailed as failure:
-        tried = ", ".join(f"{name} {[batch, *shape]}" for name, shape in shapes.items())
-        raise ModelRejected(
-            f"{graph.file} failed a trial run with {tried}: {failure}. "
-            "If the shape is wrong, give another with imgsz or shapes"
-        ) from failure
+        raise _unfit(graph, declared, shapes, len(jobs), failure) from failure
 
 
-def _run(trial: Trial, shapes: Shapes, constants: Constants, batch: int) -> dict[str, npt.NDArray[Any]]:
-    size = batch * sum(math.prod(shapes[port.name]) * np.dtype(port.dtype).itemsize for port in trial.inputs)
-    if size > _MOST_BYTES:
-        raise TrialFailed(f"the inputs of a batch of {batch} take {size >> 20} MiB, above {_MOST_BYTES >> 20} MiB")
-    inputs = {port.name: _filled(port, shapes[port.name], constants, batch) for port in trial.inputs}
-    outputs = trial.run(inputs)
-    for name, array in outputs.items():
-        if array.ndim == 0 or array.shape[0] != batch:
-            raise TrialFailed(
-                f"output {name!r} has the shape {list(array.shape)} for a batch of {batch}, "
-                "so its first dimension is not the batch"
-            )
+def _unfit(graph: Graph, declared: Declared, shapes: Shapes, count: int, failure: TrialFailed) -> ModelRejected:
+    tried = []
+    for name, shape in shapes.items():
+        axis = declared.axes[name]
+        tried.append(f"{name} {list(shape) if axis is None else [*shape[:axis], count, *shape[axis:]]}")
+    return ModelRejected(
+        f"{graph.file} failed a trial run with {', '.join(tried)}: {failure}. "
+        "If the shape is wrong, give another with imgsz or shapes"
+    )
+
+
+def _fixed_output(outputs: tuple[Port, ...]) -> str | None:
+    """The output that fixes the batch to 1 where no input does."""
+    return next((port.name for port in outputs if port.dims and port.dims[0] == 1), None)
+
+
+class _NotTogether(Exception):
+    """Jobs that run together do not give what each gives alone."""
+
+
+def _prove(graph: Graph, bench: Bench, alone: Arrays, cap: int | None) -> tuple[int | None, str]:
+    """Run two jobs together, and more of them in the other order; the largest size that is known to be right, and why.
+
+    That is any size (None), unless the graph has loops or suppression, which exporters unroll for the batch they had.
+    Raises _NotTogether where not even two jobs come out right.
+    """
+    two = _together(bench, alone, (0, 1))
+    if graph.value_shaped and all(alike(array[0], array[1]) for array in two.values()):
+        raise _NotTogether("its trial pictures show nothing that a run with 2 could get wrong, and it may well do so")
+    count = min(cap or _PROVEN, _MOST_PROVEN) if graph.value_shaped or cap is not None else 3
+    if count > 2:
+        try:
+            _together(bench, {name: array[:1] for name, array in two.items()}, (1, 0, 1, 0, 1, 0, 1, 0)[:count], two)
+        except _NotTogether as failure:
+            _together(bench, alone, (1, 0), two)
+            return 2, str(failure)
+    else:
+        _together(bench, alone, (1, 0), two)
+    if not graph.value_shaped and cap is None:
+        return None, ""
+    return count, f"no more than {count} jobs together were tried, and the graph may count them"
+
+
+def _together(bench: Bench, alone: Arrays, jobs: tuple[int, ...], known: Arrays | None = None) -> Arrays:
+    """Run these jobs together. `alone` has the outputs of the first kind of job, `known` those of both, in order."""
+    try:
+        outputs = bench.run(*jobs)
+        for name, array in outputs.items():
+            if array.ndim == 0 or array.shape[0] != len(jobs) or alone[name].shape[:1] != (1,):
+                raise Unproven(
+                    f"output {name!r} has the shape {list(array.shape)}, so its first dimension is not the batch"
+                )
+        check_rows(outputs, alone if known is None else known, _places(jobs, known))
+    except (TrialFailed, Unproven) as failure:
+        raise _NotTogether(f"a run with {len(jobs)} failed ({failure})") from failure
     return outputs
 
 
-def _filled(port: Port, shape: tuple[int, ...], constants: Constants, batch: int) -> npt.NDArray[Any]:
-    if port.name in constants:
-        row = np.array(constants[port.name], port.dtype).reshape(shape)
-        return np.repeat(row[None], batch, axis=0)
-    return sample(port.dtype, (batch, *shape))
+def _places(jobs: tuple[int, ...], known: Arrays | None) -> dict[int, int]:
+    """Each job's place, and that of the same job in what is known."""
+    return {place: job for place, job in enumerate(jobs) if known is not None or job == 0}
 
 
-def output_specs(graph: Graph, outputs: tuple[Port, ...], tried: Tried, padded: bool) -> tuple[TensorSpec, ...]:
-    """The outputs of one job. An open dimension that may follow from the picture is -1, unless all is `padded`."""
-    unknown = graph.value_shaped and not padded
-    specs = []
-    for port in outputs:
-        found = tried.outputs[port.name].shape[1:]
-        dims = port.dims[1:] if len(port.dims) == len(found) + 1 else ("?",) * len(found)
-        shape = tuple(-1 if unknown and isinstance(dim, str) else size for dim, size in zip(dims, found, strict=True))
-        specs.append(TensorSpec(port.name, port.dtype, shape))
-    return tuple(specs)
+def _fixed(graph: Graph, bench: Bench, look: _Look, declared: Declared, shapes: Shapes) -> Tried:
+    """A batch of several jobs that the file demands: each row has to follow from its own job alone."""
+    size = declared.size or 1
+    try:
+        bench.check_size(size)
+    except TrialFailed as failure:
+        raise _unfit(graph, declared, shapes, size, failure) from failure
+    orders = [[0, 1], [1, 0], [0, 0]] if size == 2 else [_FIRST_ORDER * size, [1, *[0] * size]]
+    runs = [_attempt(graph, bench, declared, shapes, *order[:size]) for order in orders]
+    if any(array.ndim == 0 or array.shape[0] != size for run in runs for array in run.values()):
+        raise NoBatch(f"not every output has {size} rows")
+    try:
+        for order, run in zip(orders, runs, strict=True):
+            check_rows(run, runs[0], dict(enumerate(order[:size])))
+    except Unproven as failure:
+        raise NoBatch(str(failure)) from failure
+    alone, other = ({name: array[place : place + 1] for name, array in runs[0].items()} for place in (0, 1))
+    return look.tried(alone, other, dict.fromkeys(alone, 0), batch=size, reason=declared.because)
+
+
+class _Look:
+    """How outputs of one job look: without the batch, and with what only a run tells left open."""
+
+    def __init__(self, graph: Graph, outputs: tuple[Port, ...], declared: Declared, padded: bool) -> None:
+        self._ports = {port.name: port for port in outputs}
+        self._declared = declared
+        self._variable: frozenset[str] = frozenset() if padded else graph.variable
+        self._symbols = {declared.symbol} - {None, NAMELESS}
+
+    @property
+    def any_variable(self) -> bool:
+        """Whether a second picture may have outputs of other shapes."""
+        return bool(self._variable)
+
+    def one_at_a_time(self, alone: Arrays, other: Arrays, reason: str) -> Tried:
+        """The file says so."""
+        return self.tried(alone, other, self._single(alone), batch=1, reason=reason)
+
+    def one_by_one(self, alone: Arrays, other: Arrays, reason: str) -> Tried:
+        """Only one job alone is sure to be right."""
+        return self.tried(alone, other, self._single(alone), batch=1, reason=reason, one_by_one=True)
+
+    def _single(self, alone: Arrays) -> dict[str, int | None]:
+        """Where the batch stands in outputs of a run with one job: by its name, else in front where that is 1."""
+        return {name: self._axis(self._ports[name], array.shape) for name, array in alone.items()}
+
+    def _axis(self, port: Port, shape: tuple[int, ...]) -> int | None:
+        dims = port.dims
+        if len(dims) != len(shape) or not shape:
+            return None
+        named = [axis for axis, dim in enumerate(dims) if dim in self._symbols and shape[axis] == 1]
+        if named:
+            return named[0]
+        if shape[0] != 1 or not any(axis is not None for axis in self._declared.axes.values()):
+            return None
+        counts_objects = isinstance(dims[0], str) and dims[0] != NAMELESS and port.name in self._variable
+        return None if counts_objects else 0
+
+    def tried(
+        self,
+        alone: Arrays,
+        other: Arrays,
+        axes: Mapping[str, int | None],
+        *,
+        batch: int | None,
+        most: int | None = None,
+        reason: str = "",
+        one_by_one: bool = False,
+    ) -> Tried:
+        """The outcome, from outputs of one job that still have their batch of one."""
+        outputs, specs = {}, []
+        for name, array in alone.items():
+            axis = axes[name]
+            outputs[name] = array if axis is None else array.take(0, axis)
+            specs.append(TensorSpec(name, self._ports[name].dtype, self._shape(name, array, other[name], axis), axis))
+        return Tried(batch=batch, most=most, reason=reason, one_by_one=one_by_one, outputs=outputs, specs=tuple(specs))
+
+    def _shape(self, name: str, alone: Array, other: Array, axis: int | None) -> tuple[int, ...]:
+        """The sizes of one job; -1 where the picture may decide them, or where what the file declares is wrong."""
+        dims = self._ports[name].dims
+        sizes = [-1] * alone.ndim
+        if len(dims) == alone.ndim == other.ndim:
+            for place, (dim, size) in enumerate(zip(dims, alone.shape, strict=True)):
+                is_open = isinstance(dim, str) and name in self._variable
+                sizes[place] = -1 if is_open or other.shape[place] != size else size
+        return tuple(sizes if axis is None else [*sizes[:axis], *sizes[axis + 1 :]])

@@ -6,23 +6,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
+from msgspec import Struct
 
 from parallel_infer.errors import ModelRejected
 from parallel_infer.models import ModelSpec, TensorSpec
 from stages.families import export_command
 from stages.families.facts import Facts, Metadata
 from stages.families.family import Fit
-from stages.recognise.batching import Tried, output_specs, try_batches
+from stages.recognise.axes import Declared, declared_batch, whole, without
+from stages.recognise.batching import NoBatch, Tried, try_batches
 from stages.recognise.decision import Verdict, decide
 from stages.recognise.effects import without_effect
-from stages.recognise.graph import read_graph
+from stages.recognise.graph import Graph, read_graph
 from stages.recognise.metadata import parse_metadata
 from stages.recognise.overrides import Overrides, parse_overrides
 from stages.recognise.parameters import task_parameters
 from stages.recognise.picture import Picture, find_picture, preprocess_map
-from stages.recognise.shapes import PIXEL_MASK, TARGET_SIZES, Row, Shapes, row_of
-from stages.recognise.trial import Trial
+from stages.recognise.shapes import PIXEL_MASK, TARGET_SIZES, Row, Shapes, check_inputs, row_of
+from stages.recognise.trial import Port, Trial
 
 _TENSOR = Verdict("tensor", "tensor", Fit(0, ""), (), ())
 
@@ -30,24 +33,55 @@ _TENSOR = Verdict("tensor", "tensor", Fit(0, ""), (), ())
 def describe(name: str, path: str | Path, overrides: Mapping[str, Any] = {}) -> ModelSpec:
     """What the ONNX model at `path` is, and how it is fed and read. `overrides` are the user's options of a model.
 
-    Loads the model on one CPU thread and runs it once or twice. Raises ModelRejected where it cannot be served, with
+    Loads the model on one CPU thread and runs it a few times. Raises ModelRejected where it cannot be served, with
     what was found and what was expected, and ConfigError for an override that is unknown or does not fit.
     """
     options, file = parse_overrides(overrides), Path(path)
     graph = read_graph(file)
     metadata = parse_metadata(graph.properties)
     trial = Trial(file)
-    picture, notes = _picture(trial, options)
-    row = row_of(graph, trial.inputs, picture, metadata, options)
+    check_inputs(graph, trial.inputs, options)
+    declared = declared_batch(trial.inputs, options.shapes)
+    try:
+        fed = _feed(graph, trial, declared, metadata, options)
+    except NoBatch as failure:
+        note = f"{declared.because}, which is no batch ({failure}): its inputs and outputs are those of one job"
+        fed = _feed(graph, trial, whole(trial.inputs), metadata, options)
+        fed = msgspec.structs.replace(fed, notes=(note, *fed.notes))
+    return _spec(name, file, fed, metadata, options)
+
+
+class _Fed(Struct, frozen=True, kw_only=True):
+    """How the model is fed, and what came out."""
+
+    declared: Declared
+    jobs: tuple[Port, ...]  # inputs of one job
+    picture: Picture | None
+    row: Row
+    constants: dict[str, list[float]]
+    tried: Tried
+    notes: tuple[str, ...]
+
+
+def _feed(graph: Graph, trial: Trial, declared: Declared, metadata: Metadata, options: Overrides) -> _Fed:
+    jobs = tuple(port._replace(dims=without(port.dims, declared.axes[port.name])) for port in trial.inputs)
+    picture, notes = _picture(jobs, options)
+    row = row_of(jobs, picture, metadata, options)
     constants = _constants(row.shapes, picture)
-    tried = try_batches(graph, trial, row.shapes, constants)
+    cap = metadata.batch if metadata.nms else None
+    tried = try_batches(graph, trial, declared, row.shapes, constants, cap, metadata.nms)
+    return _Fed(declared=declared, jobs=jobs, picture=picture, row=row, constants=constants, tried=tried, notes=notes)
+
+
+def _spec(name: str, file: Path, fed: _Fed, metadata: Metadata, options: Overrides) -> ModelSpec:
+    picture, row, tried = fed.picture, fed.row, fed.tried
     facts = _facts(row, picture, tried, metadata, options)
     verdict = decide(facts, options) if picture is not None else _TENSOR
     _check_guess(verdict, row, picture)
     names = () if verdict.task == "tensor" else options.names or metadata.names
     preprocess: dict[str, Any] = {}
     if picture is not None and verdict.task != "tensor":
-        preprocess = preprocess_map(picture, facts.size, verdict.recipe, metadata, options, constants)
+        preprocess = preprocess_map(picture, facts.size, verdict.recipe, metadata, options, fed.constants)
     return ModelSpec(
         name=name,
         path=str(file),
@@ -55,28 +89,31 @@ def describe(name: str, path: str | Path, overrides: Mapping[str, Any] = {}) -> 
         family=verdict.family,
         evidence=verdict.evidence,
         warnings=(
-            *_warnings(verdict, row, notes, tried, metadata, names),
+            *_warnings(verdict, fed, metadata, names),
             *without_effect(options, verdict, picture, preprocess),
         ),
         names=names,
-        inputs=tuple(TensorSpec(port.name, port.dtype, row.shapes[port.name]) for port in trial.inputs),
-        outputs=output_specs(graph, trial.outputs, tried, metadata.nms),
+        inputs=tuple(
+            TensorSpec(port.name, port.dtype, row.shapes[port.name], fed.declared.axes[port.name]) for port in fed.jobs
+        ),
+        outputs=tried.specs,
         batch=tried.batch,
+        largest_batch=tried.most,
         preprocess=preprocess,
         parameters=task_parameters(verdict, facts, options),
     )
 
 
-def _picture(trial: Trial, options: Overrides) -> tuple[Picture | None, tuple[str, ...]]:
+def _picture(jobs: tuple[Port, ...], options: Overrides) -> tuple[Picture | None, tuple[str, ...]]:
     """The picture input, or None and the reason why this is a model of plain tensors."""
     if "tensor" in (options.family, options.task):
         return None, ()
-    picture = find_picture(trial.inputs)
-    others = [port.name for port in trial.inputs if picture is None or port.name != picture.port.name]
+    picture = find_picture(jobs)
+    others = [port.name for port in jobs if picture is None or port.name != picture.port.name]
     unknown = [name for name in others if name not in (TARGET_SIZES, PIXEL_MASK)]
     if picture is not None and not unknown:
         return picture, ()
-    found = "; ".join(map(str, trial.inputs))
+    found = "; ".join(map(str, jobs))
     reason = f"not a picture model: its inputs are {found}; a picture has float32, float16 or uint8 and 3 channels"
     if picture is not None:
         reason = f"besides its picture the model has inputs of unknown meaning: {', '.join(unknown)}"
@@ -100,14 +137,14 @@ def _constants(shapes: Shapes, picture: Picture | None) -> dict[str, list[float]
 
 def _size(shapes: Shapes, picture: Picture) -> tuple[int, int]:
     shape = shapes[picture.port.name]
-    return shape[picture.axes[0] - 1], shape[picture.axes[1] - 1]
+    return shape[picture.axes[0]], shape[picture.axes[1]]
 
 
 def _facts(row: Row, picture: Picture | None, tried: Tried, metadata: Metadata, options: Overrides) -> Facts:
     names = options.names or metadata.names
     return Facts(
-        outputs={name: array.shape[1:] for name, array in tried.outputs.items()},
-        arrays={name: array[0] for name, array in tried.outputs.items()},
+        outputs={name: array.shape for name, array in tried.outputs.items()},
+        arrays=tried.outputs,
         inputs=tuple(row.shapes),
         size=_size(row.shapes, picture) if picture is not None else (0, 0),
         nc=len(names) or None,
@@ -127,13 +164,16 @@ def _check_guess(verdict: Verdict, row: Row, picture: Picture | None) -> None:
         )
 
 
-def _warnings(
-    verdict: Verdict, row: Row, notes: tuple[str, ...], tried: Tried, metadata: Metadata, names: tuple[str, ...]
-) -> tuple[str, ...]:
-    warnings = [*notes, *verdict.warnings, *row.warnings]
-    if tried.batch is not None:
-        command = export_command(verdict.family)
-        warnings.append(f"{tried.reason}: jobs cannot be batched freely. Export with a dynamic batch: {command}")
+def _warnings(verdict: Verdict, fed: _Fed, metadata: Metadata, names: tuple[str, ...]) -> tuple[str, ...]:
+    tried = fed.tried
+    warnings = [*fed.notes, *verdict.warnings, *fed.row.warnings]
+    command = f"Export with a dynamic batch: {export_command(verdict.family)}"
+    if tried.one_by_one:
+        warnings.append(f"{tried.reason}: jobs run one by one")
+    elif tried.batch is not None:
+        warnings.append(f"{tried.reason}: jobs cannot be batched freely. {command}")
+    elif tried.most is not None:
+        warnings.append(f"{tried.reason}: batches are of at most {tried.most}")
     if verdict.task != "tensor" and not names:
         warnings.append("the file holds no class names, so classes are numbers; set names to name them")
     warnings.extend(f"the metadata's {key!r} could not be read and is ignored" for key in metadata.unreadable)

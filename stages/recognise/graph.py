@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from msgspec import Struct
 
 from parallel_infer.errors import ModelRejected
+from stages.recognise.variable import VALUE_SHAPED, variable_outputs
 
 _OTHER_FORMATS = (
     (0, b"PK\x03\x04", "a zip file (a PyTorch checkpoint?); export it to ONNX first"),
@@ -20,8 +21,6 @@ _OTHER_FORMATS = (
     (0, b"version https://git-lfs", "a Git LFS pointer; fetch the file itself with `git lfs pull`"),
     (0, b"<", "a web page or XML; download the file itself"),
 )
-# Operators whose output shapes follow from values, not from shapes.
-_VALUE_SHAPED = frozenset({"NonMaxSuppression", "NonZero", "Unique", "Compress", "Loop", "If", "SequenceAt"})
 
 
 class Graph(Struct, frozen=True, kw_only=True):
@@ -31,6 +30,7 @@ class Graph(Struct, frozen=True, kw_only=True):
     properties: dict[str, str]
     unranked: frozenset[str]  # inputs that do not even say how many dimensions they have
     value_shaped: bool  # some operator's output shape depends on the picture
+    variable: frozenset[str]  # outputs whose shapes may do so
 
 
 def read_graph(path: Path) -> Graph:
@@ -51,7 +51,8 @@ def read_graph(path: Path) -> Graph:
             for value in model.graph.input
             if value.name not in initial and not value.type.tensor_type.HasField("shape")
         ),
-        value_shaped=any(node.op_type in _VALUE_SHAPED for graph in graphs for node in graph.node),
+        value_shaped=any(node.op_type in VALUE_SHAPED for graph in graphs for node in graph.node),
+        variable=variable_outputs(model),
     )
 
 

@@ -30,6 +30,9 @@ def parse_metadata(properties: Mapping[str, str]) -> Metadata:
             except (ValueError, TypeError, SyntaxError, ArithmeticError, MemoryError, RecursionError):
                 unreadable.append(key)
     arguments = fields.pop("args", {})
+    exported = arguments.get("batch")
+    if "batch" not in fields and isinstance(exported, int) and exported >= 1:
+        fields["batch"] = exported
     return Metadata(**fields, nms=arguments.get("nms") is True, unreadable=tuple(unreadable))
 
 
@@ -56,6 +59,13 @@ def _imgsz(text: str) -> tuple[int, int]:
     if not 1 <= int(height) <= 16384 or not 1 <= int(width) <= 16384:
         raise ValueError("out of range")
     return int(height), int(width)
+
+
+def _count(text: str) -> int:
+    value = int(_literal(text))
+    if value < 1:
+        raise ValueError("out of range")
+    return value
 
 
 def _kpt_shape(text: str) -> tuple[int, int]:
@@ -116,6 +126,7 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "task": _task,
     "names": _names,
     "imgsz": _imgsz,
+    "batch": _count,
     "kpt_shape": _kpt_shape,
     "end2end": _flag,
     "args": _arguments,

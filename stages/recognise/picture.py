@@ -18,25 +18,25 @@ _PIXEL_DTYPES = ("float32", "float16", "uint8")
 
 
 class Picture(NamedTuple):
-    """The picture input. Height and width stand at `axes` of the port's dimensions."""
+    """The picture input, with the dimensions of one job. Height and width stand at `axes` of them."""
 
     port: Port
     layout: Literal["nchw", "nhwc"]
 
     @property
     def axes(self) -> tuple[int, int]:
-        """Positions of height and width, counted with the batch dimension."""
-        return (2, 3) if self.layout == "nchw" else (1, 2)
+        """Positions of height and width."""
+        return (1, 2) if self.layout == "nchw" else (0, 1)
 
     @property
     def channel(self) -> int:
-        """Position of the colour channels, counted with the batch dimension."""
-        return 1 if self.layout == "nchw" else 3
+        """Position of the colour channels."""
+        return 0 if self.layout == "nchw" else 2
 
 
-def find_picture(inputs: tuple[Port, ...]) -> Picture | None:
-    """The one input that can take a colour picture: four dimensions, three of them height, width and 3 channels."""
-    candidates = [picture for port in inputs if (picture := _as_picture(port)) is not None]
+def find_picture(jobs: tuple[Port, ...]) -> Picture | None:
+    """The one input that can take a colour picture: three dimensions for one job, height, width and 3 channels."""
+    candidates = [picture for port in jobs if (picture := _as_picture(port)) is not None]
     if len(candidates) == 1:
         return candidates[0]
     usual = [picture for picture in candidates if picture.port.name in _USUAL_NAMES]
@@ -44,11 +44,11 @@ def find_picture(inputs: tuple[Port, ...]) -> Picture | None:
 
 
 def _as_picture(port: Port) -> Picture | None:
-    if len(port.dims) != 4 or port.dtype not in _PIXEL_DTYPES:
+    if len(port.dims) != 3 or port.dtype not in _PIXEL_DTYPES:
         return None
-    if port.dims[1] == 3:
+    if port.dims[0] == 3:
         return Picture(port, "nchw")
-    if port.dims[3] == 3:
+    if port.dims[2] == 3:
         return Picture(port, "nhwc")
     # Exports of Hugging Face leave even the number of channels open.
     if all(isinstance(dim, str) for dim in port.dims) and port.name in _USUAL_NAMES:

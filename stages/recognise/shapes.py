@@ -32,17 +32,17 @@ class Row(Struct, frozen=True):
     guessed: bool = False  # height and width are nobody's words but our default
 
 
-def row_of(
-    graph: Graph, inputs: tuple[Port, ...], picture: Picture | None, metadata: Metadata, overrides: Overrides
-) -> Row:
-    """Settle all input shapes. Raises ModelRejected where a shape has to be given, ConfigError where it cannot be."""
-    _check_ranks(graph, inputs)
-    _check_given(inputs, overrides)
+def row_of(jobs: tuple[Port, ...], picture: Picture | None, metadata: Metadata, overrides: Overrides) -> Row:
+    """Settle all input shapes. `jobs` are the inputs with the dimensions of one job.
+
+    Raises ModelRejected where a shape has to be given, ConfigError where it cannot be.
+    """
+    inputs = jobs
     warnings: tuple[str, ...] = ()
     guessed = False
     settled: dict[str, tuple[int | str, ...]] = {}
     for port in inputs:
-        dims = _given(port, overrides) or port.dims[1:]
+        dims = _given(port, overrides) or port.dims
         if picture is not None and port.name == picture.port.name:
             size, guessed = _picture_size(picture, dims, metadata, overrides)
             dims = _with_size(picture, dims, size)
@@ -56,17 +56,13 @@ def row_of(
     return Row(shapes, warnings, guessed)
 
 
-def _check_ranks(graph: Graph, inputs: tuple[Port, ...]) -> None:
+def check_inputs(graph: Graph, inputs: tuple[Port, ...], overrides: Overrides) -> None:
+    """Raise ModelRejected for inputs that nothing fits, ConfigError for shapes of inputs that are not there."""
     if not inputs:
         raise ModelRejected(f"{graph.file} has no inputs; expected at least one with a batch dimension")
     for port in inputs:
         if port.name in graph.unranked:
             raise ModelRejected(f"input {port.name!r} does not say its number of dimensions; export it with a shape")
-        if not port.dims:
-            raise ModelRejected(f"input {port.name!r} is a single number; expected the batch as its first dimension")
-
-
-def _check_given(inputs: tuple[Port, ...], overrides: Overrides) -> None:
     known = [port.name for port in inputs]
     for name in overrides.shapes:
         if name not in known:
@@ -78,7 +74,7 @@ def _given(port: Port, overrides: Overrides) -> tuple[int, ...] | None:
     shape = overrides.shapes.get(port.name)
     if shape is None:
         return None
-    dims = port.dims[1:]
+    dims = port.dims
     fits = len(shape) == len(dims) and all(
         isinstance(dim, str) or dim == size for dim, size in zip(dims, shape, strict=True)
     )
@@ -93,7 +89,7 @@ def _picture_size(
     picture: Picture, dims: tuple[int | str, ...], metadata: Metadata, overrides: Overrides
 ) -> tuple[tuple[int, int], bool]:
     """Height and width of a row, and whether they were guessed. What the graph fixes goes first."""
-    fixed = tuple(dims[axis - 1] for axis in picture.axes)
+    fixed = tuple(dims[axis] for axis in picture.axes)
     wanted = overrides.imgsz or metadata.imgsz or (DEFAULT_SIDE, DEFAULT_SIDE)
     size = tuple(side if isinstance(side, int) else wish for side, wish in zip(fixed, wanted, strict=True))
     if overrides.imgsz is not None and size != overrides.imgsz:
@@ -106,11 +102,11 @@ def _picture_size(
 
 def _with_size(picture: Picture, dims: tuple[int | str, ...], size: tuple[int, int]) -> tuple[int | str, ...]:
     settled = list(dims)
-    if settled[picture.channel - 1] not in (3, picture.port.dims[picture.channel]):
+    if settled[picture.channel] not in (3, picture.port.dims[picture.channel]):
         raise ConfigError(f"shapes: {list(dims)} does not fit a picture, which has 3 channels; or set task = tensor")
-    settled[picture.channel - 1] = 3
+    settled[picture.channel] = 3
     for axis, side in zip(picture.axes, size, strict=True):
-        settled[axis - 1] = side
+        settled[axis] = side
     return tuple(settled)
 
 
@@ -119,7 +115,7 @@ def _symbols(inputs: tuple[Port, ...], settled: dict[str, tuple[int | str, ...]]
     return {
         symbol: size
         for port in inputs
-        for symbol, size in zip(port.dims[1:], settled[port.name], strict=True)
+        for symbol, size in zip(port.dims, settled[port.name], strict=True)
         if isinstance(symbol, str) and isinstance(size, int) and symbol != NAMELESS
     }
 

@@ -98,13 +98,24 @@ def _explained(error: ModelRejected) -> str:
     return str(error)
 
 
-def sample(dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """Input for a trial run: the same noise each time for pixels and other floats, zeros for whole numbers.
+def sample(dtype: str, shape: tuple[int, ...], number: int = 0) -> npt.NDArray[Any]:
+    """Input for a trial run: the same each time, and another for each `number`.
 
-    Zeros, because whole numbers are mostly indices, and 0 is the one index that is always in range.
+    Pixels and other floats are noise, and coarse noise for odd numbers: areas of one colour, as pictures have. Whole
+    numbers are zeros or ones, because they are mostly indices, and those are in range almost everywhere.
     """
-    if dtype == "uint8":
-        return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    if dtype.startswith("float"):
-        return np.random.default_rng(0).random(shape, np.float32).astype(dtype)
-    return np.zeros(shape, dtype)
+    if dtype != "uint8" and not dtype.startswith("float"):
+        return np.full(shape, number % 2, dtype)
+    generator = np.random.default_rng(number)
+    noise = generator.random(shape, np.float32)
+    if number % 2:
+        noise = _coarse(noise)
+    return (noise * 255).astype(dtype) if dtype == "uint8" else noise.astype(dtype)
+
+
+def _coarse(noise: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Every eighth number of each long axis stands for the eight from it on."""
+    for axis, size in enumerate(noise.shape):
+        if size >= 16:
+            noise = np.take(noise, np.arange(size) // 8 * 8, axis)
+    return noise

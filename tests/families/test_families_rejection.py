@@ -60,22 +60,6 @@ def value(name: str, dims: Sequence[int | str] | None, dtype: int = TensorProto.
     return helper.make_tensor_value_info(name, dtype, dims)
 
 
-def two_batches() -> onnx.ModelProto:
-    inputs = {"a": ("float32", (2, 3)), "b": ("float32", (4, 3))}
-    return tiny({"y": zeros(1)}, inputs, batch=2)
-
-
-def not_per_job() -> onnx.ModelProto:
-    """The mean over the whole batch."""
-    graph = helper.make_graph(
-        [helper.make_node("ReduceMean", ["x"], ["y"], keepdims=0)],
-        "mean",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [])],
-    )
-    return finished(graph)
-
-
 def too_small() -> onnx.ModelProto:
     """Fails at run, whatever the batch: column 5 of 3."""
     graph = helper.make_graph(
@@ -95,10 +79,7 @@ GRAPHS: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "IR version": (lambda: one_node("Relu", ir_version=99), "IR version 99 is too new"),
     "no inputs": (lambda: finished(constant()), "has no inputs"),
     "unranked": (lambda: ports(value("x", None), value("y", None)), "number of dimensions"),
-    "scalar": (lambda: ports(value("x", []), value("y", [])), "single number"),
     "strings": (lambda: ports(value("x", ["n"], 8), value("y", ["n"], 8)), r"tensor\(string\)"),
-    "two batches": (two_batches, "a: 2, b: 4"),
-    "no batch in the output": (not_per_job, "its first dimension is not the batch"),
     "fails at run": (too_small, r"failed a trial run with x \[1, 3\]"),
     "huge input": (lambda: ports(value("x", ["n", 1 << 30]), value("y", ["n", 1 << 30])), "at most 1024 MiB"),
     "huge batch": (lambda: ports(value("x", [1 << 40, 3]), value("y", [1 << 40, 3])), "batch of 1099511627776 take"),

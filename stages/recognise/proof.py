@@ -1,0 +1,104 @@
+"""Whether jobs that run together give what each gives alone: runs of two different jobs, and the comparison."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.recognise.trial import Port, Trial, TrialFailed, sample
+
+Array = npt.NDArray[Any]
+Arrays = dict[str, Array]
+Constants = Mapping[str, list[float]]
+
+_MOST_BYTES = 4 << 30  # of the inputs of a trial run
+_NOISE = {"float16": 2e-2, "float32": 2e-3, "float64": 2e-3}  # of the largest number in an output
+_NUMBERS = (1, 16_000, 8_000)  # where a graph refuses 0: a count, the sampling rates of speech
+_FLIPPED = 0.001  # part of an output of whole numbers that such noise may change
+
+
+class Unproven(Exception):
+    """Jobs do not come out together as they do alone; the text says how that showed."""
+
+
+class Bench:
+    """The model on trial, with the inputs of two different jobs, A and B."""
+
+    def __init__(
+        self,
+        trial: Trial,
+        axes: Mapping[str, int | None],
+        shapes: Mapping[str, tuple[int, ...]],
+        constants: Constants,
+    ) -> None:
+        self._trial = trial
+        self._axes = axes
+        self._jobs = [
+            {port.name: _filled(port, shapes[port.name], constants, number) for port in trial.inputs}
+            for number in range(2)
+        ]
+
+    def settle(self) -> Arrays:
+        """The outputs of A alone. Raises TrialFailed, having tried other values for inputs that are a single number."""
+        names = [
+            port.name
+            for port in self._trial.inputs
+            if self._jobs[0][port.name].ndim == 0 and port.dtype.startswith(("int", "uint"))
+        ]
+        try:
+            return self.run(0)
+        except TrialFailed:
+            for value in _NUMBERS if names else ():
+                for job in self._jobs:
+                    job.update({name: np.full((), value, job[name].dtype) for name in names})
+                with contextlib.suppress(TrialFailed):
+                    return self.run(0)
+            raise
+
+    def check_size(self, count: int) -> None:
+        """Raise TrialFailed where so many jobs take more memory than a trial may."""
+        size = sum(array.nbytes for array in self._jobs[0].values()) * count
+        if size > _MOST_BYTES:
+            raise TrialFailed(f"the inputs of a batch of {count} take {size >> 20} MiB, above {_MOST_BYTES >> 20} MiB")
+
+    def run(self, *jobs: int) -> Arrays:
+        """The outputs of these jobs together (0 is A, 1 is B). Raises TrialFailed."""
+        self.check_size(len(jobs))
+        inputs = {}
+        for port in self._trial.inputs:
+            axis, rows = self._axes[port.name], [self._jobs[job][port.name] for job in jobs]
+            inputs[port.name] = rows[0] if axis is None else np.stack(rows, axis)
+        return self._trial.run(inputs)
+
+
+def _filled(port: Port, shape: tuple[int, ...], constants: Constants, number: int) -> Array:
+    if port.name in constants:
+        return np.array(constants[port.name], port.dtype).reshape(shape)
+    return sample(port.dtype, shape, number)
+
+
+def check_rows(found: Arrays, expected: Arrays, places: Mapping[int, int]) -> None:
+    """Rows of `found` against rows of `expected`, by place. Raises Unproven where one is another."""
+    for name, array in found.items():
+        for place, other in places.items():
+            if not alike(array[place], expected[name][other]):
+                raise Unproven(f"job {place + 1} got other numbers in {name!r} than alone, or beside another")
+
+
+def alike(found: Array, expected: Array) -> bool:
+    """Whether two outputs are the same but for the noise of arithmetic in another order."""
+    if found.shape != expected.shape:
+        return False
+    if expected.dtype.kind != "f":
+        return bool(np.mean(found != expected) <= _FLIPPED) if found.size else True
+    known = np.isfinite(expected)
+    if not np.array_equal(known, np.isfinite(found)):
+        return False
+    first, second = found[known].astype(np.float64), expected[known].astype(np.float64)
+    scale = float(np.max(np.abs(second), initial=0.0))
+    return math.isfinite(scale) and bool(np.all(np.abs(first - second) <= _NOISE[str(expected.dtype)] * scale + 1e-7))
