@@ -12,14 +12,13 @@ import numpy.typing as npt
 
 from parallel_infer.errors import BadInput
 from parallel_infer.messages import ModelPlan, PayloadKind
-from parallel_infer.models import ModelSpec, TensorSpec
+from parallel_infer.models import ModelSpec
 from parallel_infer.protocol import Tensor
 from stages.geometry import Geometry
 from stages.pictures import Decoder, PictureLimits
 from stages.pipeline import task_for
-from stages.preprocess import Preprocess, Preprocessor, constants
-
-Rows = Mapping[str, npt.NDArray[Any]]  # one job's row of each input
+from stages.preprocess import Color, Preprocess, Preprocessor, constants
+from stages.tensors import Declared, Rows, copy_tensors, describe_inputs, encoded
 
 
 class _Model:
@@ -30,6 +29,7 @@ class _Model:
         self.task = task_for(plan.spec)
         self.decode = plan.run["decode"]
         self.preprocessor: Preprocessor | None = None
+        self.declared: Declared | None = None
         self.picture = ""
         self.further: Rows = {}
         if plan.spec.preprocess:
@@ -39,6 +39,7 @@ class _Model:
             pixels = (preprocess.height, preprocess.width, 3)
             layout = "nhwc" if row.shape == pixels else preprocess.layout
             self.preprocessor = Preprocessor(preprocess, row.dtype, layout)
+            self.declared = Declared(preprocess, row)
             self.further = constants(preprocess, plan.spec.inputs)
             self.identity = Geometry(preprocess.width, preprocess.height, 1, 1, 0, 0)
         else:
@@ -72,62 +73,30 @@ class Decode:
         """Write the row of a job. Raises BadInput for a payload or options the model does not take."""
         model = self._models[name]
         wanted = model.task.options(options)  # wrong options cost no inference
-        if kind == PayloadKind.TENSORS:
-            return _copy_tensors(model, tensors, payload, row)
+        if kind == PayloadKind.TENSORS and (model.preprocessor is None or not encoded(tensors)):
+            copy_tensors(model.spec, model.declared, model.further, tensors, payload, row)
+            return model.identity
         if model.preprocessor is None:
-            raise BadInput(f"model {model.spec.name!r} takes tensors, not pictures: {_expected(model.spec)}")
+            raise BadInput(f"model {model.spec.name!r} takes tensors, not pictures: {describe_inputs(model.spec)}")
+        color: Color = "bgr"
         if kind == PayloadKind.FRAME:
             frame, geometry = _frame(tensors, payload), None
+            color = wanted.color or color
         else:
             fast = (wanted.decode or model.decode) == "fast"
             scale = model.preprocessor.least_scale if fast else None
             frame, geometry = self._decoder.decode(payload, scale)
         for further, values in model.further.items():
             row[further][...] = values
-        return model.preprocessor.write(frame, row[model.picture], geometry)
+        return model.preprocessor.write(frame, row[model.picture], geometry, color)
 
 
 def _frame(tensors: tuple[Tensor, ...], payload: memoryview) -> npt.NDArray[Any]:
     """The payload as a frame, where it lies."""
     if len(tensors) != 1 or tensors[0].dtype != "uint8" or len(tensors[0].shape) not in (2, 3):
-        raise BadInput("a frame is one tensor, uint8 [height, width, 3] in BGR order or [height, width] gray")
+        raise BadInput("a frame is one tensor, uint8 [height, width, 3] or [height, width] gray")
     shape = tensors[0].shape
     size = math.prod(shape)
     if size != len(payload) or not size:
         raise BadInput(f"a frame of shape {list(shape)} has {size} bytes; the payload has {len(payload)}")
     return np.frombuffer(payload, np.uint8).reshape(shape)
-
-
-def _copy_tensors(model: _Model, tensors: tuple[Tensor, ...], payload: memoryview, row: Rows) -> Geometry:
-    expected = {tensor.name: tensor for tensor in model.spec.inputs}
-    if len(tensors) == 1 and len(expected) == 1 and not tensors[0].name:
-        tensors = (Tensor(next(iter(expected)), tensors[0].dtype, tensors[0].shape),)
-    if {tensor.name for tensor in tensors} != set(expected) or len(tensors) != len(expected):
-        given = ", ".join(repr(tensor.name) for tensor in tensors)
-        raise BadInput(f"model {model.spec.name!r} takes {_expected(model.spec)}; tensors came for {given}")
-    at = 0
-    for tensor in tensors:
-        at += _copy_tensor(expected[tensor.name], tensor, payload, at, row[tensor.name])
-    if at != len(payload):
-        raise BadInput(f"the tensors described have {at} bytes; the payload has {len(payload)}")
-    return model.identity
-
-
-def _copy_tensor(expected: TensorSpec, given: Tensor, payload: memoryview, at: int, row: npt.NDArray[Any]) -> int:
-    shape, axis = given.shape, expected.axis
-    if len(shape) == len(expected.shape) + 1 and axis is not None and shape[axis] == 1:
-        shape = (*shape[:axis], *shape[axis + 1 :])  # a batch of one
-    if given.dtype != expected.dtype or tuple(shape) != expected.shape:
-        raise BadInput(
-            f"input {expected.name!r} is {expected.dtype} {list(expected.shape)}; "
-            f"{given.dtype} {list(given.shape)} came"
-        )
-    if at + expected.size > len(payload):
-        raise BadInput(f"the payload ends inside tensor {expected.name!r}: {len(payload)} bytes came")
-    source = np.frombuffer(payload, expected.dtype, math.prod(shape), at)
-    np.copyto(row, source.reshape(shape))
-    return expected.size
-
-
-def _expected(spec: ModelSpec) -> str:
-    return ", ".join(f"{tensor.name!r} {tensor.dtype} {list(tensor.shape)}" for tensor in spec.inputs)

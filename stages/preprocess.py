@@ -20,6 +20,7 @@ from stages.resample import Resampler
 Resize = Literal["stretch", "letterbox", "letterbox-corner", "crop"]
 Filter = Literal["linear", "bilinear", "bicubic"]
 Layout = Literal["nchw", "nhwc"]
+Color = Literal["rgb", "bgr"]
 Row = npt.NDArray[Any]
 
 
@@ -41,7 +42,7 @@ class Preprocess(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     crop_fraction: float = 1.0
     filter: Filter = "linear"
     pad: int = 114
-    color: Literal["rgb", "bgr"] = "rgb"
+    color: Color = "rgb"
     layout: Layout = "nchw"
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (255.0, 255.0, 255.0)
@@ -76,8 +77,10 @@ class Preprocessor:
         """For `Decoder.decode`: the smallest scale at which no pixel of the row has to be made up."""
         return resize.least_scale(self._preprocess, width, height)
 
-    def write(self, frame: npt.NDArray[Any], row: Row, geometry: Geometry | None = None) -> Geometry:
-        """Fill `row` from `frame`, which may be read-only: uint8 [h, w, 3] BGR, or [h, w] or [h, w, 1] gray.
+    def write(
+        self, frame: npt.NDArray[Any], row: Row, geometry: Geometry | None = None, color: Color = "bgr"
+    ) -> Geometry:
+        """Fill `row` from `frame`, which may be read-only: uint8 [h, w, 3] in `color`, or [h, w] or [h, w, 1] gray.
 
         `geometry` is that of a picture decoded at a smaller scale (`Picture.geometry`); the one returned leads from
         the picture to the row. Raises BadInput where `frame` is not a frame, ValueError where `row` is not a row.
@@ -88,25 +91,25 @@ class Preprocessor:
         height, width = frame.shape[:2]
         placement = resize.place(self._preprocess, width, height)
         resize.draw(frame, placement, self._canvas, self._preprocess.pad, self._resampler)
-        self._fill(row)
+        self._fill(row, color)
         placed = placement.geometry(width, height)
         return placed if geometry is None else _chained(geometry, placed)
 
-    def _fill(self, row: Row) -> None:
-        """From the canvas, uint8 HWC BGR, to the row."""
+    def _fill(self, row: Row, color: Color) -> None:
+        """From the canvas, uint8 HWC in `color`, to the row."""
         pixels = row if self.dtype == np.uint8 else self._pixels
-        self._arrange(pixels)
+        self._arrange(pixels, color)
         if self.dtype == np.float32:
             self._normalise(pixels, row)
         elif self.dtype == np.float16:
             self._look_up(pixels, row)
 
-    def _arrange(self, pixels: Frame) -> None:
+    def _arrange(self, pixels: Frame, color: Color) -> None:
         """Colours and axes, into `pixels` of the row's shape."""
-        rgb = self._preprocess.color == "rgb"
+        reversed_ = self._preprocess.color != color
         if self._layout == "nchw":
-            cv2.split(self._canvas, list(pixels[::-1] if rgb else pixels))
-        elif rgb:
+            cv2.split(self._canvas, list(pixels[::-1] if reversed_ else pixels))
+        elif reversed_:
             cv2.cvtColor(self._canvas, cv2.COLOR_BGR2RGB, dst=pixels)
         else:
             np.copyto(pixels, self._canvas)

@@ -176,7 +176,7 @@ class AsyncClient:
         held = self._held.get(id(picture))
         if held is not None:
             return answer_of(await driver.ask(held.pending(job, driver.connection)))
-        return answer_of(await driver.ask(job.pending(driver.connection, payload_of(picture))))
+        return answer_of(await driver.ask(job.pending(driver.connection, payload_of(picture, job.color))))
 
     async def _ask(self, kind: type[protocol.Request], timeout: float | None = None, **fields: Any) -> Any:
         driver = self._driving()

@@ -67,16 +67,17 @@ class Client:
     def infer(
         self, model: str, picture: Picture, *, timeout: float | None = None, priority: int = 0, **options: Any
     ) -> Answer:
-        """The answer for one picture: a path, encoded bytes, a uint8 frame [h, w, 3] BGR, or tensors.
+        """The answer for one picture: a path, encoded bytes, a uint8 frame [h, w, 3] BGR, Pillow's picture, or tensors.
 
-        Options are those of the model's task (confidence=, iou=, ...). A higher `priority`, -100 to 100, goes first.
+        Options are those of the model's task (confidence=, iou=, ...); color="rgb" where frames are in that order. A
+        higher `priority`, -100 to 100, goes first.
         """
         job = job_of(model, self._timeout(timeout), priority, options)
         held: tuple[HeldFrame, Connection] | None = getattr(self._held, "frame", None)
         if held is not None and picture is held[0].array:
             frame, connection = held
             return answer_of(connection.ask(frame.pending(job, connection)))
-        payload = payload_of(picture)
+        payload = payload_of(picture, job.color)
         with self._connection() as connection:
             return answer_of(connection.ask(job.pending(connection, payload)))
 
@@ -219,7 +220,7 @@ class Client:
         if callback is not None:
             future.add_done_callback(callback)  # type: ignore[arg-type]
         try:
-            payload = payload_of(picture)
+            payload = payload_of(picture, job.color)
         except InferError as error:
             future.settle(error)
         else:

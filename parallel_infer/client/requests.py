@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from parallel_infer.answer import Answer
+from parallel_infer.client.arrays import Color
 from parallel_infer.client.connection import Connection
 from parallel_infer.client.payload import Payload
 from parallel_infer.client.pending import Outcome, Pending
@@ -33,6 +34,7 @@ class Job(NamedTuple):
     priority: int = 0
     source: str = ""
     drop: Drop = "none"
+    color: Color | None = None  # of frames, where the caller said it
 
     def pending(
         self, connection: Connection, payload: Payload, sink: Callable[[Pending, Outcome], Any] | None = None
@@ -63,9 +65,12 @@ class Job(NamedTuple):
 
 def job_of(model: str, timeout: float, priority: int, options: Mapping[str, Any]) -> Job:
     """A job description. Raises BadInput for what no server would take."""
+    color = options.get("color")
+    if color not in (None, "rgb", "bgr"):
+        raise BadInput(f"color={color!r} is not known; it is 'rgb' or 'bgr'")
     if not 0 < timeout <= MAX_TIMEOUT:
         raise BadInput(f"timeout={timeout!r} is out of range; it may be up to {MAX_TIMEOUT:g} seconds")
-    return Job(model, encode_options(options), timeout, priority)
+    return Job(model, encode_options(options), timeout, priority, color=color)
 
 
 def encode_options(options: Mapping[str, Any]) -> msgspec.Raw:

@@ -65,7 +65,7 @@ class Window:
         index = len(self._results)
         self._results.append(None)
         try:
-            payload = payload_of(picture)
+            payload = payload_of(picture, self._job.color)
         except InferError as error:
             self._results[index] = error
         else:

@@ -34,6 +34,7 @@ class PictureOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """For everything that takes pictures."""
 
     decode: Literal["exact", "fast"] | None = None  # of a JPEG; None: as the model is configured
+    color: Literal["bgr", "rgb"] | None = None  # order of a frame's channels, bgr unless said; pictures know theirs
 
 
 class DetectOptions(PictureOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -54,6 +54,7 @@ def test_a_model_without_names_takes_any_number_and_no_name() -> None:
 def test_every_option_of_segmentation_is_read() -> None:
     given = {
         "decode": "fast",
+        "color": "rgb",
         "confidence": 0.5,
         "iou": 0.6,
         "class_filter": [0],
@@ -73,7 +74,7 @@ def test_every_option_of_segmentation_is_read() -> None:
     ("wrong", "told"),
     [
         ({"confidance": 0.3}, "did you mean 'confidence'"),
-        ({"mask_decode_mode": "fast"}, "unknown option 'mask_decode_mode'.*known are decode, confidence, iou"),
+        ({"mask_decode_mode": "fast"}, "unknown option 'mask_decode_mode'.*known are decode, color, confidence, iou"),
         ({"confidence": 1.01}, "option confidence: expected `float` <= 1.0"),
         ({"confidence": -0.01}, "option confidence"),
         ({"confidence": float("nan")}, "option confidence"),
@@ -106,7 +107,7 @@ def test_a_wrong_choice_is_told_the_right_ones() -> None:
 
 def test_classification_has_options_of_its_own() -> None:
     assert CLASSIFY.options(samples.encode(top=2, confidence=0.5)).top == 2
-    with pytest.raises(BadInput, match="known are decode, top, confidence"):
+    with pytest.raises(BadInput, match="known are decode, color, top, confidence"):
         CLASSIFY.options(samples.encode(iou=0.5))
 
 
