@@ -115,7 +115,9 @@ class Loop:
     def postprocess(self, outputs: dict[str, Any], index: int, geometry: tuple[float, ...]) -> Any:
         """The answer of one picture, encoded as it would travel."""
         job = PostJob(0, index, geometry, _NO_OPTIONS, AnswerFormat.ARRAYS, ())
-        return self._postprocess.answer(self._plan.name, {name: array[index, ...] for name, array in outputs.items()}, job)
+        return self._postprocess.answer(
+            self._plan.name, {name: array[index, ...] for name, array in outputs.items()}, job
+        )
 
     def _output(self, tensor: Any, shape: tuple[int, ...] | None) -> Any:
         array = self._outputs.arrays[tensor.name][0]
