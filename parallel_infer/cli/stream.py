@@ -100,8 +100,10 @@ def command(
 
 
 def _sources(texts: tuple[str, ...], given: dict[str, Any]) -> list[Source]:
+    from parallel_infer.cli.own_title import hide_secrets
     from parallel_infer.video import sources_of
 
+    hide_secrets()
     sources = sources_of(texts)
     return [source.in_real_time() for source in sources] if given["pace"] else sources
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
+from collections.abc import Container
 from typing import Any
 
 from parallel_infer.errors import Dropped
 from parallel_infer.job_times import JobTimes
+from parallel_infer.video.redaction import redacted_address
 
 MOST_SOURCES = 64  # that are counted by name
 OTHERS = "(others)"  # all further ones
@@ -122,5 +125,14 @@ class Tally:
     def sources(self) -> dict[str, dict[str, Any]]:
         """Counters by live source."""
         now = time.monotonic()
-        found = {name: tally.status(now) for name, tally in self._sources.items()}
+        found: dict[str, dict[str, Any]] = {}
+        for name, tally in self._sources.items():
+            found[_shown(name, found)] = tally.status(now)
         return {**found, OTHERS: self._others.status(now)} if self._others.seen else found
+
+
+def _shown(name: str, taken: Container[str]) -> str:
+    """A source as it is told to whoever looks; a client may have called it by an address with a password in it."""
+    shown = redacted_address(name)
+    names = itertools.chain([shown], (f"{shown} ({number})" for number in itertools.count(2)))
+    return next(name for name in names if name not in taken)

@@ -18,7 +18,7 @@ from parallel_infer.errors import BadInput, InferError, ServerUnavailable, Unaut
 from parallel_infer.video.capture_process import CaptureProcess
 from parallel_infer.video.memory import Memory, Region
 from parallel_infer.video.pipe import Captured, Ended, Needs, Opened, Order, Place, Spoiled, Word
-from parallel_infer.video.redaction import redacted
+from parallel_infer.video.redaction import without_secrets
 from parallel_infer.video.settings import Drop, StreamSettings
 from parallel_infer.video.shots import Shot, Shots
 from parallel_infer.video.sources import Source, SourceState
@@ -177,7 +177,7 @@ class Feed:
                 self._captured(word)
             case Spoiled():
                 shot = self._shot(word)
-                shot.outcome = BadInput(word.message)
+                shot.outcome = BadInput(self._told(word.message))
                 self._shots.add(shot)
             case Ended():
                 self._count_missing(word.turns)
@@ -211,12 +211,16 @@ class Feed:
             self._lose(word.message)
             return
         self._stop_capture()
-        self._farewell = (SourceState.ENDED if word.well else SourceState.FAILED), redacted(word.message)
+        self._farewell = (SourceState.ENDED if word.well else SourceState.FAILED), self._told(word.message)
+
+    def _told(self, message: str) -> str:
+        """What the capture process said, which FFmpeg may have put a piece of a password in."""
+        return without_secrets(message, self.source.address)
 
     def _lose(self, message: str) -> None:
         """The capture came to an end that is none of the source: try again, or say that it has failed."""
         self._stop_capture()
-        message = redacted(message)
+        message = self._told(message)
         attempts = self._settings.attempts
         if not self.source.recurs or (attempts is not None and self._failures >= attempts):
             self._farewell = SourceState.FAILED, message

@@ -16,6 +16,7 @@ import cv2
 
 from parallel_infer.video.complaints import Complaints
 from parallel_infer.video.pipe import Order
+from parallel_infer.video.redaction import HINT, needs_encoding
 from parallel_infer.video.sources import SourceKind
 
 Frame = npt.NDArray[np.uint8]
@@ -158,8 +159,12 @@ def open_reader(order: Order) -> Reader:
         if not capture.isOpened():
             waited = time.monotonic() - started
             reason = complaints.last() or (f"nothing came for {waited:.1f} s" if waited > order.opening / 2 else "")
-            raise CannotOpen("it cannot be opened as a video" + (f": {reason}" if reason else ""))
+            raise CannotOpen("it cannot be opened as a video" + (f": {reason}" if reason else "") + _hint(kind, order))
         return VideoReader(capture, _ENDLESS.get(kind, ""), _PATIENCE * order.silence)
+
+
+def _hint(kind: SourceKind, order: Order) -> str:
+    return f"; {HINT}" if kind is SourceKind.NETWORK and needs_encoding(order.address) else ""
 
 
 def _capture(kind: SourceKind, order: Order) -> cv2.VideoCapture:

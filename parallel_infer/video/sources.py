@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
-from parallel_infer.video.redaction import redacted
+from parallel_infer.video.redaction import redacted_address
 
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 _DEVICE = re.compile(r"(?:/dev/video)?(\d{1,4})")
@@ -63,7 +63,7 @@ class Source:
     @classmethod
     def of(cls, text: str) -> Source:
         """A source from its text: a path, a number or /dev/videoN, a URL, or realtime:PATH."""
-        name = redacted(text)[:_LONGEST_NAME]
+        name = redacted_address(text)[:_LONGEST_NAME]
         if text.startswith(_REALTIME):
             return cls(name, SourceKind.REALTIME, str(Path(text.removeprefix(_REALTIME)).absolute()))
         if _SCHEME.match(text):

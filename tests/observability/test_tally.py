@@ -78,3 +78,10 @@ def test_a_quiet_source_gives_its_place_to_a_new_one_and_no_count_is_lost(clock:
     assert "new" in found
     assert len(found) == MOST_SOURCES + 1
     assert sum(source["answered"] for source in found.values()) == MOST_SOURCES + 1
+
+
+def test_sources_are_told_without_their_passwords() -> None:
+    tally = Tally()
+    for password in ("hunter2", "hunter3"):
+        tally.failed("m", f"rtsp://admin:{password}@cam/1", "BAD_INPUT")
+    assert set(tally.sources()) == {"rtsp://***@cam/1", "rtsp://***@cam/1 (2)"}

@@ -8,6 +8,7 @@ import pty
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import psutil
@@ -143,3 +144,30 @@ def test_a_terminal_that_goes_away_leaves_a_finished_file(server, play_camera, t
         process.wait()
     assert length(target) > 0
     assert cv2.VideoCapture(str(target)).read()[0]
+
+
+def test_ps_shows_no_password(server, play_camera):
+    def play(viewer):
+        viewer.begin()
+        while True:
+            viewer.send(jpeg(240, 320, 3))
+
+    url = play_camera(play).url.replace("//", "//user:hunter2@")
+    command = [sys.executable, "-m", "parallel_infer", "stream", url, "--server", server.address, "--model", "detector"]
+    with subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            shown = Path(f"/proc/{process.pid}/cmdline").read_text()
+        finally:
+            process.terminate()
+            process.communicate(timeout=60)
+    assert "***@" in shown
+    assert "hunter2" not in shown
+
+
+def test_a_password_that_must_be_encoded_is_said_to(server):
+    result = stream(server, "rtsp://user:pa@qzx#wo:rd@127.0.0.1:1/x", "--attempts", 0, "--json")
+    assert result.exit_code == 1
+    assert "qzx" not in result.output
+    assert "write them as %40" in lines(result)[1][-1]["message"]
