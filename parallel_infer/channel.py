@@ -7,6 +7,7 @@ together travel together. `receive` drains a socket before anybody sleeps on it 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from typing import Any, Generic, TypeVar
@@ -30,10 +31,12 @@ _encode = msgspec.msgpack.Encoder().encode
 _DRAIN = 256  # frames taken in one go, so that no socket starves the rest of a loop
 _RECONNECT_MS = 10
 _HANDSHAKE_MS = 5000  # a newcomer that has not said who it is by then is sent away
+_MOMENT_MS = 500  # that what was sent has to leave, at least
 _BACKLOG = 1024  # newcomers the kernel keeps while others are let in
 # Plain numbers: combining zmq's flag enums costs more than the call they are for.
 _NOW = int(zmq.NOBLOCK)
 _MORE = int(zmq.SNDMORE)
+_READABLE = int(zmq.POLLIN)
 _NOW_MORE = _NOW | _MORE
 
 
@@ -108,9 +111,14 @@ class Router(Generic[Received]):
             send(_encode(messages))
         self._waiting.clear()
 
-    def close(self) -> None:
-        """Close the socket; what was not sent is lost."""
-        self._socket.close()
+    @property
+    def has_more(self) -> bool:
+        """Whether something lies there to be received."""
+        return bool(int(self._socket.getsockopt(zmq.EVENTS)) & _READABLE)
+
+    def close(self, until: float | None = None) -> None:
+        """Close the socket; what was sent has until `until` to leave."""
+        self._socket.close(linger=_linger(until))
 
 
 class Link(Generic[Received]):
@@ -149,9 +157,9 @@ class Link(Generic[Received]):
             self.socket.send(_encode(self._waiting))
             self._waiting.clear()
 
-    def close(self) -> None:
-        """Close the socket, giving what was sent a moment to leave."""
-        self.socket.close(linger=500)
+    def close(self, until: float | None = None) -> None:
+        """Close the socket; what was sent has until `until` to leave."""
+        self.socket.close(linger=_linger(until))
 
 
 class AnswerLink:
@@ -180,9 +188,9 @@ class AnswerLink:
             self._messages.clear()
             self._payloads.clear()
 
-    def close(self) -> None:
-        """Close the socket, giving what was sent a moment to leave."""
-        self._socket.close(linger=500)
+    def close(self, until: float | None = None) -> None:
+        """Close the socket; what was sent has until `until` to leave."""
+        self._socket.close(linger=_linger(until))
 
 
 class AnswerInlet(Generic[Received]):
@@ -284,7 +292,8 @@ class Front:
             self.socket.heartbeat_ivl = 15_000
             self.socket.heartbeat_timeout = 45_000
             self.socket.tcp_keepalive = 1
-        self._connections: set[int] = set()
+        self._connections: set[int] = set()  # descriptors
+        self._told: dict[int, bytes] = {}  # clients that want to be told of a stop, by descriptor
         self.comings = self._watch_connections(context)
         try:
             self.socket.bind(address)
@@ -310,7 +319,23 @@ class Front:
                     self._connections.add(event["value"])
                 else:
                     self._connections.discard(event["value"])
+                    self._told.pop(event["value"], None)
         return len(self._connections)
+
+    def descriptors(self) -> list[int]:
+        """Those of the connections there are now."""
+        self.connections()
+        return list(self._connections)
+
+    def enlist(self, client: bytes, frame: zmq.Frame) -> None:
+        """Tell the client that sent a frame when `tell` is called, if it is still there."""
+        self.connections()  # first who has left: descriptors are used again
+        self._told[int(frame.get(zmq.SRCFD))] = client
+
+    def tell(self, header: bytes) -> None:
+        """Send a message to everybody who is enlisted."""
+        for client in self._told.values():
+            self.send([client, header])
 
     def drain(self) -> Iterator[list[zmq.Frame]]:
         """Messages that are there: sender, then the client's frames."""
@@ -331,11 +356,11 @@ class Front:
         except zmq.ZMQError:
             self.unread += 1
 
-    def close(self) -> None:
-        """Close the door, giving what was sent a moment to leave."""
+    def close(self, until: float | None = None) -> None:
+        """Close the door; what was sent has until `until` to leave."""
         self.socket.disable_monitor()
         self.comings.close()
-        self.socket.close(linger=1000)
+        self.socket.close(linger=_linger(until))
 
 
 class Watch:
@@ -356,6 +381,11 @@ class Watch:
     def wait(self, timeout: float | None) -> set[Any]:
         """What has something within `timeout` seconds (None: for ever)."""
         return {source for source, _ in self._poller.poll(_milliseconds(timeout))}
+
+
+def _linger(until: float | None) -> int:
+    """Milliseconds, never none: a reply that was just sent takes a moment to leave whatever the time is."""
+    return _MOMENT_MS if until is None else max(_MOMENT_MS, int((until - time.monotonic()) * 1000))
 
 
 def _milliseconds(timeout: float | None) -> int | None:

@@ -16,7 +16,7 @@ from setproctitle import setproctitle
 from parallel_infer.confinement import confine_decoder
 from parallel_infer.group_signals import leave_signals_to_parent
 from parallel_infer.logs import start_logging
-from parallel_infer.messages import Alive, Started, StartFailed
+from parallel_infer.messages import Alive, Drained, Left, Started, StartFailed
 
 _PR_SET_PDEATHSIG = 1
 FAILED = 3  # exit code of a child that said why it could not start
@@ -41,6 +41,14 @@ class Child:
     def failed(self, text: str) -> None:
         """Tell the supervisor why this process cannot start."""
         self._connection.send_bytes(msgspec.msgpack.encode(StartFailed(text)))
+
+    def drained(self) -> None:
+        """Tell the supervisor that nothing is owed any more."""
+        self._connection.send_bytes(msgspec.msgpack.encode(Drained()))
+
+    def left(self, word: Left) -> None:
+        """Tell the supervisor how it went, as the last thing."""
+        self._connection.send_bytes(msgspec.msgpack.encode(word))
 
     @staticmethod
     def load(path: str) -> Any:

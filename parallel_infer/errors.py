@@ -13,6 +13,7 @@ class InferError(Exception):
     """A request that got a named error instead of an answer. Base of all errors below; on its own: `INTERNAL`."""
 
     code: ClassVar[str] = "INTERNAL"
+    reason: ClassVar[str] = ""  # tells errors of one code apart
 
 
 class BadInput(InferError):

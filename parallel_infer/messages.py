@@ -224,7 +224,7 @@ class CloseModel(Struct, frozen=True, array_like=True, tag=11):
 
 
 class Drain(Struct, frozen=True, array_like=True, tag=12):
-    """From the supervisor: take no more jobs at all; say Drained when the last one is answered."""
+    """From the supervisor: the server is stopping. The gateway lets nobody in any more; what is inside goes on."""
 
 
 class GatewayUp(Struct, frozen=True, array_like=True, tag=13):
@@ -237,7 +237,9 @@ class GatewayUp(Struct, frozen=True, array_like=True, tag=13):
 
 
 class StopWorkers(Struct, frozen=True, array_like=True, tag=14):
-    """From the supervisor: let the workers go, then stop."""
+    """From the supervisor: let the workers go, then stop. What is sent has until `until` to leave."""
+
+    until: float
 
 
 class Expect(Struct, frozen=True, array_like=True, tag=15):
@@ -352,7 +354,12 @@ class Pulse(Struct, frozen=True, array_like=True, tag=32):
 
 
 class CloseDoor(Struct, frozen=True, array_like=True, tag=30):
-    """From the supervisor: send what is owed, then stop."""
+    """From the supervisor: refuse what is new, send what is owed, give up what is left at `until`, and stop.
+
+    Said again with an earlier time, that one counts.
+    """
+
+    until: float
 
 
 class Managed(Struct, frozen=True, array_like=True, tag=28):
@@ -416,7 +423,9 @@ class PostLease(Struct, frozen=True, array_like=True, tag=42):
 
 
 class StopWorker(Struct, frozen=True, array_like=True, tag=43):
-    """Stop now; no lease is held."""
+    """Stop now; what was sent has until `until` to leave."""
+
+    until: float
 
 
 class ModelAdded(Struct, frozen=True, array_like=True, tag=44):
@@ -442,7 +451,19 @@ class KillWorker(Struct, frozen=True, array_like=True, tag=60):
 
 
 class Drained(Struct, frozen=True, array_like=True, tag=61):
-    """From the dispatcher: every job is answered."""
+    """From the gateway: nothing is owed any more. It answers no Pulse from now on, and waits for slow readers."""
+
+
+class Left(Struct, frozen=True, array_like=True, tag=66):
+    """From the gateway, as its last word: how many of the jobs it was owed when the stop began ended how.
+
+    `unread` counts the clients that had not taken all their replies when the time was over.
+    """
+
+    answered: int
+    refused: int  # requests that came later
+    abandoned: int
+    unread: int
 
 
 class Manage(Struct, frozen=True, array_like=True, tag=62):
@@ -510,4 +531,4 @@ ToGateway = (
     | Pulse
 )
 ToWorker = Register | DecodeLease | InferLease | PostLease | StopWorker | ModelAdded | ModelRemoved
-ToSupervisor = KillWorker | Drained | Manage | Started | StartFailed | ModelClosed | StatusReply
+ToSupervisor = KillWorker | Manage | Started | StartFailed | ModelClosed | StatusReply

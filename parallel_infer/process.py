@@ -11,10 +11,11 @@ import msgspec
 
 from parallel_infer import child
 from parallel_infer.group_signals import start_resource_tracker, starting_child
-from parallel_infer.messages import Alive, Started, StartFailed
+from parallel_infer.messages import Alive, Drained, Left, Started, StartFailed
 
 _spawn = multiprocessing.get_context("spawn")
-_decode = msgspec.msgpack.Decoder(Started | StartFailed | Alive).decode
+Word = Started | StartFailed | Alive | Drained | Left
+_decode = msgspec.msgpack.Decoder(Word).decode
 
 
 class Process:
@@ -51,13 +52,18 @@ class Process:
         """None while it lives; negative: the signal that ended it."""
         return self._process.exitcode
 
-    def heard(self) -> Started | StartFailed | Alive | None:
+    def heard(self) -> Word | None:
         """What the child said; None when it said nothing more and is gone."""
         try:
-            word: Started | StartFailed | Alive = _decode(self.connection.recv_bytes())
+            word: Word = _decode(self.connection.recv_bytes())
             return word
         except (EOFError, OSError):
             return None
+
+    @property
+    def has_spoken(self) -> bool:
+        """Whether `heard` has something to give without waiting, be it the end."""
+        return self.connection.poll()
 
     def kill(self) -> None:
         """Kill and reap it."""

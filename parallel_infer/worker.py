@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections import OrderedDict
@@ -55,6 +54,7 @@ class _Worker:
         self._running = True
         self._announced = False
         self._flushed = 0.0
+        self._until: float | None = None  # what was sent at the end has time to leave
 
     def run_forever(self) -> None:
         """Receive, work, report."""
@@ -62,6 +62,11 @@ class _Worker:
             for message in self._link.receive():
                 self._take(message)
             self._flush()
+
+    def close(self) -> None:
+        """Hand over what was sent: a process that ends takes with it what its ZeroMQ still holds."""
+        self._link.close(self._until)
+        self._context.term()
 
     def _take(self, message: ToWorker) -> None:
         if isinstance(message, Register):
@@ -72,6 +77,7 @@ class _Worker:
                 self._child.started(self._facts())
         elif isinstance(message, StopWorker):
             self._running = False
+            self._until = message.until
 
     def _ready(self) -> WorkerReady:
         return WorkerReady(self.stage, "", {})
@@ -220,6 +226,11 @@ class PostprocessWorker(_Worker):
         else:
             super()._take(message)
 
+    def close(self) -> None:
+        """Hand over what was sent, the answers too."""
+        self._answers.close(self._until)
+        super().close()
+
     def _flush(self) -> None:
         self._answers.flush()  # first the answer, then the lease's return
         super()._flush()
@@ -275,5 +286,7 @@ _KINDS = {worker.stage: worker for worker in (DecodeWorker, InferWorker, Postpro
 def main(child: Child, options: dict[str, Any]) -> None:
     """Entry point of every worker process; `options["kind"]` says which stage."""
     worker = _KINDS[options["kind"]](child, options)
-    with contextlib.suppress(KeyboardInterrupt):
+    try:
         worker.run_forever()
+    finally:
+        worker.close()

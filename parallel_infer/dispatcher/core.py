@@ -16,7 +16,6 @@ from parallel_infer.errors import (
     Dropped,
     InferError,
     ResourceUnavailable,
-    ServerUnavailable,
     UnknownModel,
     WorkerLost,
 )
@@ -60,7 +59,7 @@ class Core:
         self.awaited: set[bytes] = set()  # workers of an earlier dispatcher that have not announced themselves
         self._early: dict[str, dict[bytes, WorkerReady]] = {}  # instances of models that are not announced yet
         self._patience = 0.0  # until when they have time
-        self.draining = False
+        self.draining = False  # for the status: the gateway lets nobody in any more
 
     # --- jobs --------------------------------------------------------------------------------------------------------
 
@@ -87,8 +86,6 @@ class Core:
 
     def _obstacle(self, message: Admit, served: Served, now: float) -> tuple[str, str] | None:
         """Why a job is not taken in: code and text; None when it is."""
-        if self.draining:
-            return ServerUnavailable.code, "the server is stopping"
         if served.failure:
             return WorkerLost.code, f"model {served.name!r} is unavailable: {served.failure}"
         if message.deadline <= now:
@@ -298,6 +295,12 @@ class Core:
             times.append(deadline)
         return min(times, default=None)
 
+    def stood_still(self, seconds: float) -> None:
+        """Nobody was at work for so long, and nobody is to blame: workers get that time once more."""
+        for worker in self.workers():
+            worker.head_since += seconds
+        self._patience += seconds
+
     def _watch(self, now: float) -> None:
         for worker in self.workers():
             limit = worker.overdue_at(self._stage_limit)
@@ -353,11 +356,6 @@ class Core:
     @gateway.setter
     def gateway(self, address: bytes) -> None:
         self.ledger.gateway = address
-
-    @property
-    def busy(self) -> bool:
-        """Whether any job is in the house."""
-        return bool(self.jobs)
 
     def workers(self) -> Iterable[Worker]:
         """Every worker that has announced itself."""

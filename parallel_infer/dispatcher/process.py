@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +24,6 @@ from parallel_infer.messages import (
     Decoded,
     DecodeFailed,
     Drain,
-    Drained,
     Expect,
     GatewayUp,
     Inferred,
@@ -49,6 +49,8 @@ from parallel_infer.messages import (
 )
 
 _RETRY = 0.01  # seconds between attempts to reach those whose connection to a new dispatcher is under way
+_LOOKS = 16  # at most so many times 256 messages are taken in before the clock is looked at
+_STANDSTILL = 0.5  # seconds a timer may be late before it counts as the machine's, or our own, standing still
 _REACH = 5.0  # seconds for which that is tried
 
 
@@ -68,12 +70,13 @@ class DispatcherProcess:
         self._core = Core(self._router.send, policy, stage_limit, first_lease=(epoch << 40) + 1)
         self._epoch = epoch
         self._running = True
+        self._due = math.inf  # the timer that this turn of the loop may wait for
+        self._until: float | None = None  # what was sent at the end has time to leave
         self._introduced = False  # the supervisor has said who lives
         self._strangers: set[bytes] = set()  # to be asked to announce themselves
         self._greeted: set[bytes] = set()  # they were asked
         self._reach_until = 0.0  # how long strangers that are not connected yet are tried again
         self._crew = CrewReport({}, {})
-        self._drain_told = False
         core = self._core
         self._take: dict[type, Callable[[Any, bytes, float], None]] = {
             Admit: self._admit,
@@ -98,27 +101,41 @@ class DispatcherProcess:
             Hello: lambda message, peer, now: self._greet(peer),
             Pulse: lambda message, peer, now: alive(),
             Drain: lambda message, peer, now: setattr(core, "draining", True),
-            StopWorkers: lambda message, peer, now: self._stop(),
+            StopWorkers: lambda message, peer, now: self._stop(message.until),
         }
 
     def run_forever(self) -> None:
         """Receive, take in, hand out, send; until told to stop."""
         core, router = self._core, self._router
         while self._running:
-            begun = 0.0
-            for peer, message in router.receive(self._timeout()):
-                now = time.monotonic()
+            begun = self._take_in(self._timeout())
+            now = time.monotonic()
+            if self._due <= now:  # what has come by now counts before what is late by now
                 begun = begun or now
-                self._take[type(message)](message, peer, now)
+                self._take_in_all()
+                if now - self._due > _STANDSTILL:
+                    core.stood_still(now - self._due)
             if self._strangers:
                 self._greet_strangers()
-            core.pump(time.monotonic())
-            if core.draining and not core.busy and not self._drain_told:
-                self._drain_told = True
-                router.send(core.supervisor, Drained())
+            core.pump(now)
             router.flush()
             if core.leasing.recording is not None:
                 self._recorded(core.leasing.recording, begun)
+
+    def _take_in(self, timeout: float | None) -> float:
+        """Take in what is there; when that began, 0.0 where nothing was."""
+        begun = 0.0
+        for peer, message in self._router.receive(timeout):
+            now = time.monotonic()
+            begun = begun or now
+            self._take[type(message)](message, peer, now)
+        return begun
+
+    def _take_in_all(self) -> None:
+        for _ in range(_LOOKS):
+            if not self._router.has_more:
+                return
+            self._take_in(0)
 
     def _timeout(self) -> float | None:
         now = time.monotonic()
@@ -126,13 +143,14 @@ class DispatcherProcess:
         recording = self._core.leasing.recording
         if recording is not None:
             timer = recording.until if timer is None else min(timer, recording.until)
+        self._due = math.inf if timer is None else timer
         if self._strangers and now < self._reach_until:  # they are connecting: no event will tell
             return _RETRY if timer is None else min(timer - now, _RETRY)
         return None if timer is None else timer - now
 
     def close(self) -> None:
-        """Close the socket."""
-        self._router.close()
+        """Close the socket once what was sent has left."""
+        self._router.close(self._until)
         self._context.term()
 
     def _greet(self, peer: bytes) -> None:
@@ -215,9 +233,10 @@ class DispatcherProcess:
         self._greeted.discard(worker)
         self._core.worker_down(worker, now)
 
-    def _stop(self) -> None:
+    def _stop(self, until: float) -> None:
         for worker in self._core.workers():
-            self._router.send(worker.name, StopWorker())
+            self._router.send(worker.name, StopWorker(until))
+        self._until = until
         self._running = False
 
 

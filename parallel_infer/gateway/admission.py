@@ -8,8 +8,9 @@ from typing import Any
 
 from parallel_infer import protocol
 from parallel_infer.channel import Link
-from parallel_infer.errors import BadInput, Poison, ResourceUnavailable, UnknownModel
+from parallel_infer.errors import BadInput, Poison, ResourceUnavailable, ServerStopping, UnknownModel
 from parallel_infer.gateway.ingress import Ingress
+from parallel_infer.gateway.leaving import STOPPING
 from parallel_infer.gateway.lending import Lending
 from parallel_infer.gateway.pending import Caller, Owed
 from parallel_infer.gateway.readiness import SyntheticJob, synthetic_job
@@ -38,21 +39,24 @@ class Admission:
         self._replies = replies
         self._ingress = ingress
         self._lending = lending
-        self._models = models
+        self.models = models
         self._number = number
         self._max_payload = min(max_payload, ingress.largest)
         self._timeout = timeout
         self.shares = Shares()
+        self.closed = False  # the server is stopping
         self.unsent: list[SyntheticJob] = []  # that wait for a slot
 
     def infer(self, request: protocol.Infer, caller: Caller, payload: Any) -> None:
         """Admit a job. Raises InferError where it cannot be."""
-        opened = self._models.get(request.model)
+        opened = self.models.get(request.model)
         if opened is None:
-            known = ", ".join(sorted(self._models)) or "none"
+            known = ", ".join(sorted(self.models)) or "none"
             raise UnknownModel(f"no model {request.model!r} is served; served are: {known}")
         if self._replies.pending.job_of(caller, request.id) is not None:
             return  # sent again by a client that lost its connection; it will be answered once
+        if self.closed:
+            raise ServerStopping(STOPPING)
         now = time.monotonic()
         kind = admitted_kind(request)
         share = self.shares.of(caller.client, request.model, now)
@@ -107,7 +111,7 @@ class Admission:
         now = time.monotonic()
         waiting, self.unsent = self.unsent, []
         for job in waiting:
-            opened = self._models.get(job.model)
+            opened = self.models.get(job.model)
             if opened is None:
                 job.settle(f"{UnknownModel.code}: it is served no more")
                 continue

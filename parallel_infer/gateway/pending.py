@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from parallel_infer.deadlines import Deadlines
@@ -82,3 +83,8 @@ class Pending:
     def overdue(self, now: float) -> list[int]:
         """Jobs that the dispatcher should have answered by now."""
         return [job for job in self._deadlines.expired(now) if job in self.jobs]
+
+    def refs(self) -> Iterator[SlotRef]:
+        """Every slot that has a reason to be taken."""
+        yield from (owed.admit.ref for owed in self.jobs.values())
+        yield from self.held.values()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,19 +20,18 @@ from parallel_infer.errors import (
     ConfigError,
     DeadlineExceeded,
     InferError,
-    ResourceUnavailable,
+    ServerStopping,
     ServerUnavailable,
 )
 from parallel_infer.gateway.admission import Admission, source_name
 from parallel_infer.gateway.entrance import Entrance
 from parallel_infer.gateway.ingress import Ingress
+from parallel_infer.gateway.leaving import GIVEN_UP, STOPPING, Handover, Leaving
 from parallel_infer.gateway.lending import Lending
 from parallel_infer.gateway.pending import Caller
-from parallel_infer.gateway.readiness import PATIENCE, ReadinessCheck
+from parallel_infer.gateway.queries import Queries
 from parallel_infer.gateway.replies import Replies
-from parallel_infer.gateway.requests import model_facts, read_request
-from parallel_infer.gateway.tracing import Tracing
-from parallel_infer.job_times import BOUNDS
+from parallel_infer.gateway.requests import read_request
 from parallel_infer.messages import (
     Answered,
     CancelJob,
@@ -39,7 +39,7 @@ from parallel_infer.messages import (
     Doubtful,
     GatewayUp,
     JobError,
-    Manage,
+    Left,
     Managed,
     ModelClosed,
     ModelOpened,
@@ -50,17 +50,16 @@ from parallel_infer.messages import (
     Register,
     Released,
     SlotFate,
-    SlotRef,
-    StatusQuery,
     StatusReply,
     ToGateway,
     Traced,
-    TraceQuery,
 )
 from parallel_infer.ring import RingSpec
 
 log = logging.getLogger(__name__)
 _MANAGING = frozenset({protocol.Load, protocol.Unload, protocol.Stop})
+_REFUSED_AT_THE_END = frozenset({protocol.Lend, protocol.Trace, protocol.Load, protocol.Unload})
+_LOOKS = 16  # at most so many times everything is taken in before the clock is looked at
 
 
 class Gateway:
@@ -90,26 +89,25 @@ class Gateway:
             max_payload=int(options["max_payload"]),
             timeout=float(options["timeout"]),
         )
-        self._queries: dict[int, Caller] = {}
-        self._checks: dict[int, ReadinessCheck] = {}  # that wait for what the dispatcher says
+        self._queries = Queries(self._link, self._replies, self._admission, self._own_status, self._number)
         self._next = epoch << 40  # job numbers of two gateways of one run never meet
         self._announced = False
         self._dispatcher = 0  # the epoch of the one that greeted us last
-        self._closing = False
+        self._leaving: Leaving | None = None
         self._started = time.monotonic()
         self._take: dict[type, Callable[[Any], None]] = {
             Refused: self._on_refused,
             Released: lambda message: self._replies.release(self._replies.pending.held.pop(message.job, None)),
             Doubtful: self._on_doubtful,
-            StatusReply: self._on_status,
-            Traced: self._on_traced,
+            StatusReply: self._queries.on_status,
+            Traced: self._queries.on_traced,
             JobError: lambda message: self._replies.refused(message.job, message.code, message.text, SlotFate.FREE),
             ModelOpened: lambda message: self._models.__setitem__(message.plan.name, message),
             ModelClosed: self._on_model_closed,
             Register: self._on_register,
             OpenDoor: lambda message: self._open_doors(),
-            CloseDoor: lambda message: setattr(self, "_closing", True),
-            Managed: self._on_managed,
+            CloseDoor: self._close_door,
+            Managed: self._queries.on_managed,
             Pulse: lambda message: self._child.alive(),
         }
         self._requests: dict[type, Callable[[Any, Caller, Any], None]] = {
@@ -118,59 +116,102 @@ class Gateway:
             protocol.Lend: self._lend,
             protocol.GiveBack: self._give_back,
             protocol.Hello: self._hello,
-            protocol.Models: lambda request, caller, payload: self._replies.result(caller, self._model_list()),
-            protocol.Status: self._status,
-            protocol.Ready: self._ready,
-            protocol.Trace: self._trace,
-            protocol.Load: self._manage,
-            protocol.Unload: self._manage,
-            protocol.Stop: self._manage,
+            protocol.Models: self._queries.models,
+            protocol.Status: self._queries.status,
+            protocol.Ready: self._queries.ready,
+            protocol.Trace: self._queries.trace,
+            protocol.Load: self._queries.manage,
+            protocol.Unload: self._queries.manage,
+            protocol.Stop: self._queries.manage,
         }
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
     def run_forever(self) -> None:
         """Sleep until something is there; take answers first, since they free what requests need."""
-        inlet, link, watch = self._inlet, self._link, self._watch
-        while not self._closing or self._replies.pending.jobs:
-            there = watch.wait(self._timeout_until(self._next_timer()))
-            if inlet.socket in there:
-                for message, payloads in inlet.drain():
-                    if type(message) is Answered:
-                        self._replies.answered(message, payloads)
-                    else:
-                        self._take[type(message)](message)
-            if link.socket in there:
-                for message in link.drain():
-                    self._take[type(message)](message)
-            if self._admission.unsent:  # before clients take the slots that just got free
-                self._admission.send_synthetic()
-            for socket, door in self._doors.items():
-                if socket in there:
-                    for frames in door.drain():
-                        self._on_request(door, frames)
-            if self._doorkeeper.socket in there:
-                self._doorkeeper.answer()
-            for socket in there & self._comings.keys():
-                self._comings[socket].connections()
-            self._on_timer(time.monotonic())
-            link.flush()
+        while not self._has_left():
+            timer = self._next_timer()
+            self._take_in(self._watch.wait(self._timeout_until(timer)))
+            now = time.monotonic()
+            if timer is not None and timer <= now:  # what has come by now counts before what is late by now
+                for _ in range(_LOOKS):
+                    if not (there := self._watch.wait(0)):
+                        break
+                    self._take_in(there)
+            self._on_timer(now)
+            self._link.flush()
 
-    def close(self) -> None:
-        """Close the doors, giving the last replies a moment to leave, and take lent rings back."""
+    def _take_in(self, there: set[Any]) -> None:
+        if self._inlet.socket in there:
+            for message, payloads in self._inlet.drain():
+                if type(message) is Answered:
+                    self._replies.answered(message, payloads)
+                else:
+                    self._take[type(message)](message)
+        if self._link.socket in there:
+            for message in self._link.drain():
+                self._take[type(message)](message)
+        if self._admission.unsent:  # before clients take the slots that just got free
+            self._admission.send_synthetic()
+        for socket, door in self._doors.items():
+            if socket in there:
+                for frames in door.drain():
+                    self._on_request(door, frames)
+        if self._doorkeeper.socket in there:
+            self._doorkeeper.answer()
+        for socket in there & self._comings.keys():
+            self._comings[socket].connections()
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def _close_door(self, message: CloseDoor) -> None:
+        """The server stops. Who wants to be told is told at once, so that it sends nothing in vain."""
+        if self._leaving is not None:
+            self._leaving.hasten(message.until)
+            return
+        owed = sum(owed.share is not None for owed in self._replies.pending.jobs.values())
+        self._leaving = Leaving(message.until, owed)
+        self._admission.closed = True
+        notice = protocol.Error(id=0, code=ServerStopping.code, message=STOPPING, reason=ServerStopping.reason)
         for door in self._doors.values():
-            door.close()
+            door.tell(msgspec.msgpack.encode(notice))
+
+    def _has_left(self) -> bool:
+        """Whether there is nothing more to be said to anybody."""
+        if self._leaving is None:
+            return False
+        now = time.monotonic()
+        self._leaving.look(bool(self._replies.pending.jobs or self._queries.checks), now)
+        return now >= self._leaving.ends
+
+    def close(self) -> Left:
+        """Give up what is still owed, close the doors, and wait until each client has taken its replies."""
+        leaving = self._leaving or Leaving(0.0, 0)
+        for _ in range(_LOOKS):
+            for door in self._doors.values():
+                for frames in door.drain():
+                    self._on_request(door, frames)
+        self._queries.expire(math.inf)
+        abandoned = self._replies.give_up(GIVEN_UP)
+        self._queries.refuse(ServerStopping(STOPPING))
+        self._child.drained()
+        handover = Handover(descriptor for door in self._doors.values() for descriptor in door.descriptors())
+        for door in self._doors.values():
+            door.close(leaving.until)
         self._doorkeeper.close()
         self._lending.close()
         self._link.close()
         self._inlet.close()
         self._context.term()
+        unread = handover.wait(leaving.until)
         self._entrance.close()
+        return Left(leaving.owed - abandoned, leaving.refused, abandoned, unread)
 
     def _next_timer(self) -> float | None:
         waits = self._replies.pending.next_timer(), self._lending.next_timer()
         timers = [timer for timer in waits if timer is not None]
-        timers += [check.deadline for check in self._checks.values()] + [job.until for job in self._admission.unsent]
+        timers += [*self._queries.timers(), *(job.until for job in self._admission.unsent)]
+        timers += [self._leaving.ends] if self._leaving is not None else []
         return min(timers, default=None)
 
     @staticmethod
@@ -182,8 +223,7 @@ class Gateway:
             text = "the deadline passed before the answer was ready"
             self._replies.refused(job, DeadlineExceeded.code, text, SlotFate.HELD)
             self._link.send(Overdue(job))
-        for number in [number for number, check in self._checks.items() if check.deadline <= now]:
-            self._checks.pop(number).give_up()
+        self._queries.expire(now)
         if self._admission.unsent:
             self._admission.send_synthetic()
         self._lending.expire(now)
@@ -195,18 +235,26 @@ class Gateway:
         enveloped = 1 if len(frames) > 2 and not len(frames[1]) else 0
         caller = Caller(door, client, enveloped, 0)
         request: protocol.Request | None = None
+        if self._leaving is not None:
+            self._leaving.heard(time.monotonic())
         try:
             request = read_request(frames, enveloped, caller)
             payload = frames[2 + enveloped] if len(frames) > 2 + enveloped else None
             kind = type(request)
             if kind in _MANAGING:
                 self._entrance.check_manages(door, frames[-1])
+            if self._leaving is not None and kind in _REFUSED_AT_THE_END:
+                raise ServerStopping(STOPPING)
+            if kind is protocol.Hello and not enveloped:
+                door.enlist(client, frames[-1])
             self._requests[kind](request, caller, payload)
         except InferError as error:
             if isinstance(request, protocol.Infer):
                 known = request.model if request.model in self._models else ""
                 self._replies.tally.failed(known, source_name(request), error.code)
-            self._replies.error(caller, error.code, str(error))
+                if self._leaving is not None and isinstance(error, ServerStopping):
+                    self._leaving.refused += 1
+            self._replies.error(caller, error.code, str(error), error.reason)
 
     def _cancel(self, request: protocol.Cancel, caller: Caller, payload: Any) -> None:
         job = self._replies.pending.job_of(caller, request.job)
@@ -230,34 +278,6 @@ class Gateway:
         limits = {name: int(self._options[name]) for name in ("max_payload", "max_message")}
         self._replies.result(caller, limits)
 
-    def _status(self, request: protocol.Status, caller: Caller, payload: Any) -> None:
-        number = self._query(caller)
-        self._link.send(StatusQuery(number))
-
-    def _ready(self, request: protocol.Ready, caller: Caller, payload: Any) -> None:
-        number = self._number()
-        deadline = time.monotonic() + PATIENCE
-        self._checks[number] = ReadinessCheck(list(self._models), deadline, partial(self._replies.result, caller))
-        self._link.send(StatusQuery(number))
-
-    def _trace(self, request: protocol.Trace, caller: Caller, payload: Any) -> None:
-        if self._replies.tracing is not None:
-            raise ResourceUnavailable("a trace is being recorded already; try again later")
-        self._replies.tracing = Tracing()
-        self._link.send(TraceQuery(self._query(caller), request.seconds))
-
-    def _manage(self, request: Any, caller: Caller, payload: Any) -> None:
-        number = self._query(caller)
-        arguments = {
-            key: value for key in ("name", "path", "options") if (value := getattr(request, key, None)) is not None
-        }
-        self._link.send(Manage(number, type(request).__name__.lower(), arguments))
-
-    def _query(self, caller: Caller) -> int:
-        number = self._number()
-        self._queries[number] = caller
-        return number
-
     def _number(self) -> int:
         """A number for a job or a query that this run never used before."""
         self._next += 1
@@ -276,32 +296,6 @@ class Gateway:
                 owed.again = True
                 self._link.send(owed.admit)
 
-    def _on_status(self, message: StatusReply) -> None:
-        check = self._checks.pop(message.query, None)
-        if check is not None:
-            self._admission.unsent += check.begin(message.status, time.monotonic())
-            self._admission.send_synthetic()
-        caller = self._queries.pop(message.query, None)
-        if caller is not None:
-            times = {"bounds": BOUNDS, "models": self._replies.tally.times()}
-            ours = {"gateway": self._own_status(), "served": self._model_list(), "times": times}
-            self._replies.result(caller, {**message.status, **ours})
-
-    def _on_traced(self, message: Traced) -> None:
-        caller, tracing = self._queries.pop(message.query, None), self._replies.tracing
-        if caller is not None and tracing is not None:
-            self._replies.tracing = None
-            self._replies.result(caller, tracing.result(message))
-
-    def _on_managed(self, message: Managed) -> None:
-        caller = self._queries.pop(message.query, None)
-        if caller is None:
-            return
-        if message.code:
-            self._replies.error(caller, message.code, message.text)
-        else:
-            self._replies.result(caller, message.result)
-
     def _on_model_closed(self, message: ModelClosed) -> None:
         self._models.pop(message.model, None)
 
@@ -315,11 +309,7 @@ class Gateway:
             self._replies.release(self._replies.pending.held.pop(job))
         for owed in self._replies.pending.jobs.values():
             self._link.send(owed.admit)
-        for number in list(self._queries):
-            self._replies.error(
-                self._queries.pop(number), ServerUnavailable.code, "the server was restarting; ask again"
-            )
-        self._replies.tracing = None
+        self._queries.refuse(ServerUnavailable("the server was restarting; ask again"))
         if not self._announced:
             self._announced = True
             self._child.started({})
@@ -342,17 +332,12 @@ class Gateway:
         addresses = [door.address for door in self._doors.values() if door.address != inside]
         self._child.started({"addresses": addresses})
 
-    # --- what there is -----------------------------------------------------------------------------------------------
-
-    def _model_list(self) -> list[dict[str, Any]]:
-        return [model_facts(opened) for opened in self._models.values()]
-
     def _own_status(self) -> dict[str, Any]:
         return {
             "uptime": round(time.monotonic() - self._started, 1),
             "pending": len(self._replies.pending.jobs),
             "held": len(self._replies.pending.held),
-            "ingress": self._ingress.status(self._refs()),
+            "ingress": self._ingress.status(self._replies.pending.refs()),
             "lent_bytes": self._lending.used,
             "clients": self._admission.shares.clients,
             "known_poison": len(self._replies.poison),
@@ -363,15 +348,10 @@ class Gateway:
             "counts": {**self._replies.counts, "bytes_in": self._replies.tally.bytes_in},
         }
 
-    def _refs(self) -> Iterator[SlotRef]:
-        """Every slot that has a reason to be taken."""
-        yield from (owed.admit.ref for owed in self._replies.pending.jobs.values())
-        yield from self._replies.pending.held.values()
-
 
 def main(child: Child, options: dict[str, Any]) -> None:
     """Entry point of the process."""
     os.umask(0o077)  # a socket's file is there from the moment it is bound
     gateway = Gateway(child, options)
     gateway.run_forever()
-    gateway.close()
+    child.left(gateway.close())

@@ -10,7 +10,7 @@ import msgspec
 
 from parallel_infer import protocol
 from parallel_infer.channel import Link
-from parallel_infer.errors import Poison
+from parallel_infer.errors import Poison, ServerUnavailable
 from parallel_infer.gateway.ingress import Ingress
 from parallel_infer.gateway.pending import Caller, Owed, Pending
 from parallel_infer.gateway.poison import KnownPoison
@@ -100,10 +100,18 @@ class Replies:
             self.tally.failed(owed.admit.model, owed.source, code)
         self.error(owed.caller, code, text)
 
-    def error(self, caller: Caller, code: str, text: str) -> None:
+    def error(self, caller: Caller, code: str, text: str, reason: str = "") -> None:
         """Reply with an error."""
         self.counts[code] += 1
-        self._send(caller, _encode(protocol.Error(id=caller.request, code=code, message=text)), b"")
+        self._send(caller, _encode(protocol.Error(id=caller.request, code=code, message=text, reason=reason)), b"")
+
+    def give_up(self, text: str) -> int:
+        """Tell everybody who is owed an answer that there will be none; how many of the jobs were clients'."""
+        owed = list(self.pending.jobs.values())
+        for one in owed:
+            self.pending.pop(one.admit.job)
+            self._fail(one, ServerUnavailable.code, text)
+        return sum(one.share is not None for one in owed)
 
     def result(self, caller: Caller, result: Any) -> None:
         """Reply to a query."""

@@ -46,6 +46,7 @@ class Place:
         self.incarnation = 0
         self.process: Process | None = None
         self.up = False
+        self.leaving = False
         self.start_at: float | None = None  # when a dead child is to be started again
         self.up_by = math.inf  # when a child that is being started counts as hung
         self.restarts = 0
@@ -60,6 +61,12 @@ class Place:
         self.process = Process(f"{self.name}.{self.incarnation}", self.entry, arguments)
         self.process.start()
         return self.process
+
+    def leave(self) -> None:
+        """Its process ends by itself now: it answers nobody any more, and is not started again."""
+        self.up = False
+        self.leaving = True
+        self.up_by = math.inf
 
     @property
     def late_at(self) -> float | None:

@@ -20,6 +20,7 @@ from parallel_infer.messages import (
     Drained,
     Expect,
     KillWorker,
+    Left,
     Manage,
     ModelClosed,
     OpenDoor,
@@ -38,7 +39,8 @@ from parallel_infer.supervisor.heart import Heart
 from parallel_infer.supervisor.lineup import Lineup
 
 log = logging.getLogger(__name__)
-_LAST_WORDS = 3.0  # seconds a child has to leave on its own
+_LAST_WORDS = 3.0  # seconds a child has to leave on its own, at least
+_LAST_REPLIES = 2.0  # seconds the gateway has after its time to tell those that it gave up, and to go
 
 
 class State(Enum):
@@ -60,11 +62,13 @@ class House:
         self.state = State.STARTING
         self.addresses: list[str] = []
         self.failure = ""
+        self.outcome: Left | None = None  # how the stop went, as the gateway told
         self._roster = Roster(config, folder, mark.segment_name("lent"))
         self._ingress: list[Ring] = []
         self._places: dict[str, Place] = {}
         self._watched: dict[int, tuple[Place, Process]] = {}
         self._deadline = time.monotonic() + config.start_timeout_ms / 1000
+        self._until = 0.0  # what is owed is waited for, once the server stops
         self._heart = Heart(config.silence_limit_ms / 1000)
         self._door_opened = False
         self._context = new_context()
@@ -125,17 +129,23 @@ class House:
     def run_until(self, done: Callable[[], bool]) -> None:
         """Take in what happens until `done`."""
         while not done():
-            there = self._watch.wait(self._timeout())
-            if self._link.socket in there:
-                for message in self._link.drain():
-                    self._take(message)
-            for descriptor in there:
-                if descriptor in self._watched:
-                    self._on_child(*self._watched[descriptor], descriptor)
-            self._lineup.heard(there)
-            self._on_time(time.monotonic())
+            timeout = self._timeout()
+            self._take_in(self._watch.wait(timeout))
+            now = time.monotonic()
+            if timeout is not None:  # what has come by now counts before what is late by now
+                self._take_in(self._watch.wait(0))
+            self._on_time(now)
             self._link.flush()
             self._gateway.flush()
+
+    def _take_in(self, there: set[Any]) -> None:
+        if self._link.socket in there:
+            for message in self._link.drain():
+                self._take(message)
+        for descriptor in there:
+            if descriptor in self._watched:
+                self._on_child(*self._watched[descriptor], descriptor)
+        self._lineup.heard(there)
 
     def _timeout(self) -> float | None:
         times = [place.start_at for place in self._places.values() if place.start_at is not None]
@@ -162,14 +172,11 @@ class House:
             limit = f"{self._config.start_timeout_ms / 1000:.0f} s (option start_timeout_ms)"
             self._fail(f"not ready after {limit}: nothing was heard from {missing}")
         if now >= self._deadline and self.state == State.DRAINING:
-            log.warning("stopping with jobs unanswered (option drain_timeout_ms)")
-            self.state = State.STOPPING
+            self.state = State.STOPPING  # the gateway hangs: it should have given up by itself
 
     def _take(self, message: ToSupervisor) -> None:
         if isinstance(message, KillWorker):
             self._kill(message)
-        elif isinstance(message, Drained) and self.state == State.DRAINING:
-            self.state = State.STOPPING
         elif isinstance(message, ModelClosed):
             self._lineup.closed(message.model)
         elif isinstance(message, Manage):
@@ -225,16 +232,8 @@ class House:
                 place.process.kill()
 
     def _on_child(self, place: Place, process: Process, descriptor: int) -> None:
+        self._hear(place, process)  # first its last words: they may say why it died
         if descriptor != process.sentinel:
-            word = process.heard()
-            if word is None:
-                self._forget(descriptor)
-            elif isinstance(word, Started):
-                self._on_started(place, word.facts)
-            elif isinstance(word, Alive):
-                self._heart.answered(process.name)
-            else:
-                self._on_start_failed(place, word.text)
             return
         process.reap()
         code = process.exit_code
@@ -243,6 +242,23 @@ class House:
         process.close()
         if place.process is process:
             self._on_death(place, process.name, code)
+
+    def _hear(self, place: Place, process: Process) -> None:
+        descriptor = process.connection.fileno()
+        while descriptor in self._watched and process.has_spoken:
+            word = process.heard()
+            if word is None:
+                self._forget(descriptor)
+            elif isinstance(word, Started):
+                self._on_started(place, word.facts)
+            elif isinstance(word, Alive):
+                self._heart.answered(process.name)
+            elif isinstance(word, Drained):
+                place.leave()
+            elif isinstance(word, Left):
+                self.outcome = word
+            else:
+                self._on_start_failed(place, word.text)
 
     def _forget(self, descriptor: int) -> None:
         self._watched.pop(descriptor, None)
@@ -278,11 +294,15 @@ class House:
     def _open_door(self) -> None:
         self._lineup.open_doors()
         self._gateway.send(OpenDoor())
+        if self.state == State.DRAINING:
+            self._gateway.send(CloseDoor(self._until))
 
     def _on_death(self, place: Place, incarnation: str, code: int | None) -> None:
         if self.state == State.STARTING:
             self._fail(f"{place.name} ended before it was ready (exit code {code})")
             return
+        if place.leaving and self.state == State.DRAINING:
+            self.state = State.STOPPING
         if self.state in (State.STOPPING, State.FAILED):
             place.process = None
             return
@@ -313,25 +333,38 @@ class House:
     # --- stop --------------------------------------------------------------------------------------------------------
 
     def drain(self) -> None:
-        """Take no more jobs; stop when the last one is answered."""
+        """Take no more jobs; stop when the last one is answered and every client has its replies."""
         if self.state == State.SERVING:
             self.state = State.DRAINING
-            self._deadline = time.monotonic() + self._config.drain_timeout_ms / 1000
-            self._link.send(Drain())
-            self._link.flush()
-        else:
+            self._close_door(time.monotonic() + self._config.drain_timeout_ms / 1000)
+        elif self.state == State.STARTING:
             self.state = State.STOPPING
+
+    def hasten(self) -> None:
+        """Wait no longer: what is not answered by now gets an error."""
+        self._close_door(time.monotonic())
+
+    def _close_door(self, until: float) -> None:
+        self._until = until
+        self._deadline = until + _LAST_REPLIES
+        self._gateway.send(CloseDoor(until))
+        self._link.send(Drain())
+        self._gateway.flush()
+        self._link.flush()
 
     def stop(self) -> None:
         """End every process and remove every segment; whatever happened before."""
-        self._link.send(StopWorkers())
-        self._gateway.send(CloseDoor())
+        now = time.monotonic()
+        # Those that are left owe nothing to anybody; whatever they put in order has the time that is left.
+        until = now + 0.2 if self.state == State.FAILED else max(now + _LAST_WORDS, self._until)
+        self._link.send(StopWorkers(until))
+        self._gateway.send(CloseDoor(now))
         self._link.flush()
         self._gateway.flush()
         self._lineup.end_probes()
-        patience = time.monotonic() + (_LAST_WORDS if self.state != State.FAILED else 0.2)
-        for process in {process for _, process in self._watched.values()}:
-            if not process.reap(max(0.0, patience - time.monotonic())):
+        for place, process in set(self._watched.values()):
+            # What is not up holds nothing, and would not hear that it shall go.
+            if not place.up or not process.reap(max(0.0, until - time.monotonic())):
                 process.kill()
         self._link.close()
         self._gateway.close()

@@ -100,7 +100,7 @@ def _serve(
     if house.state == State.FAILED:
         log.error("%s", house.failure)
         return 1
-    return 0
+    return _say_how_it_ended(house)
 
 
 def _run(house: House, signals: Signals, reread: Reread | None) -> None:
@@ -122,13 +122,32 @@ def _reload(house: House, reread: Reread | None) -> None:
 
 def _drain(house: House, signals: Signals) -> None:
     """Let admitted jobs finish; a second signal ends the waiting."""
-    if house.state in (State.SERVING, State.STARTING):
-        house.drain()
+    house.drain()
     signals.forget()
-    while house.state == State.DRAINING and not signals.ending:
+    while house.state == State.DRAINING:
         house.run_until(lambda: signals.any or house.state != State.DRAINING)
         if signals.take_reload():
             log.warning("SIGHUP: the configuration is not read again, because the server is stopping")
+        if signals.ending:
+            house.hasten()
+            signals.forget()
+
+
+def _say_how_it_ended(house: House) -> int:
+    """One line about what was owed; the exit code."""
+    if not house.addresses:
+        return 0  # it never served
+    ended = house.outcome
+    if ended is None:
+        log.error("stopped: the gateway ended without a word, so it is not known whether jobs were abandoned")
+        return 1
+    told = f"stopped: {ended.answered} jobs answered, {ended.refused} refused, {ended.abandoned} abandoned"
+    if not ended.abandoned and not ended.unread:
+        log.info("%s", told)
+        return 0
+    unread = f"; {ended.unread} clients had not taken all their replies" if ended.unread else ""
+    log.warning("%s%s: the time was over (option drain_timeout_ms)", told, unread)
+    return 1
 
 
 def _say_ready(house: House, announce: Announce) -> None:

@@ -45,7 +45,7 @@ class Wires:
         self.process.close()
 
     def close(self) -> None:
-        self.supervisor.send(StopWorkers())
+        self.supervisor.send(StopWorkers(0.0))
         self.supervisor.flush()
         self._thread.join(10)
         self.supervisor.close()

@@ -1,0 +1,122 @@
+"""How the gateway leaves: when it has nothing to say any more, and when nobody has anything to hear.
+
+From the beginning of a stop it refuses what is new. It is through with its clients when nothing is owed and none of
+them has said anything for a moment, or when its time is over. Then each connection is handed over: it stays open until
+the client has taken every byte, since what a kernel still holds of a connection whose end is closed may be lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import math
+import os
+import select
+import socket
+import struct
+import termios
+import time
+from collections.abc import Iterable
+
+STOPPING = "the server is stopping"
+GIVEN_UP = "the server stopped before the answer was ready (option drain_timeout_ms)"
+_QUIET = 0.05  # seconds without a request after which nobody is expected to send one
+_PATIENCE = 0.5  # seconds after the last answer for which that is waited for
+_CHUNK = 65536  # bytes
+
+
+class Leaving:
+    """A stop under way. Pure: the time is given to it."""
+
+    def __init__(self, until: float, owed: int) -> None:
+        self.until = until
+        self.owed = owed  # jobs when it began
+        self.refused = 0  # jobs that came since
+        self._heard = -math.inf  # when a client last said something
+        self._settled: float | None = None  # since when nothing is owed
+
+    def hasten(self, until: float) -> None:
+        """There is less time."""
+        self.until = min(self.until, until)
+
+    def heard(self, now: float) -> None:
+        """A client says something."""
+        self._heard = now
+
+    def look(self, owing: bool, now: float) -> None:
+        """Whether anything is still owed now."""
+        if owing:
+            self._settled = None
+        elif self._settled is None:
+            self._settled = now
+
+    @property
+    def ends(self) -> float:
+        """When it is over, unless something happens before."""
+        if self._settled is None:
+            return self.until
+        quiet = max(self._heard, self._settled) + _QUIET
+        return min(quiet, self._settled + _PATIENCE, self.until)
+
+
+class Handover:
+    """Connections that outlive the socket they belonged to, until their clients have read everything.
+
+    Made before ZeroMQ closes them, from their descriptors.
+    """
+
+    def __init__(self, descriptors: Iterable[int]) -> None:
+        self._kept: dict[int, socket.socket] = {}
+        self._dropped = bytearray(_CHUNK)
+        for descriptor in descriptors:
+            with contextlib.suppress(OSError):  # it has just ended
+                kept = socket.socket(fileno=os.dup(descriptor))
+                self._kept[kept.fileno()] = kept
+
+    def wait(self, until: float) -> int:
+        """Wait until every client has taken what it is owed, or has gone; how many had not at `until`.
+
+        Nothing more comes from us, so a client that has read everything finds the end, and closes. What clients still
+        send is taken and dropped: unread, it would make the kernel throw away what it holds for them.
+        """
+        poller = select.poll()
+        for descriptor, kept in list(self._kept.items()):
+            self._drop_what_came(descriptor)
+            if descriptor in self._kept and not _unread(kept):
+                self._close(descriptor)
+            elif descriptor in self._kept:
+                with contextlib.suppress(OSError):
+                    kept.shutdown(socket.SHUT_WR)
+                poller.register(descriptor, select.POLLIN)
+        while self._kept and (left := until - time.monotonic()) > 0:
+            for descriptor, _ in poller.poll(left * 1000):
+                self._drop_what_came(descriptor)
+                if descriptor not in self._kept:
+                    poller.unregister(descriptor)
+        late = sum(_unread(kept) > 0 for kept in self._kept.values())
+        for descriptor in list(self._kept):
+            self._close(descriptor)
+        return late
+
+    def _drop_what_came(self, descriptor: int) -> None:
+        """Read what a client has sent; where that is the end, its connection is over."""
+        try:
+            while self._kept[descriptor].recv_into(self._dropped, 0, socket.MSG_DONTWAIT):
+                pass
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self._close(descriptor)
+
+    def _close(self, descriptor: int) -> None:
+        self._kept.pop(descriptor).close()
+
+
+def _unread(kept: socket.socket) -> int:
+    """Bytes that the other end has not taken (tcp: not acknowledged) yet."""
+    try:
+        found: int = struct.unpack("i", fcntl.ioctl(kept.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))[0]
+    except OSError:
+        return 0
+    return found

@@ -1,0 +1,137 @@
+"""Everything that clients ask but jobs: how the server is, whether it is ready, what it serves, what it shall serve.
+
+What the dispatcher or the supervisor has to say first waits here, under a number, for their word.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from parallel_infer import protocol
+from parallel_infer.channel import Link
+from parallel_infer.errors import InferError, ResourceUnavailable, ServerStopping
+from parallel_infer.gateway.admission import Admission
+from parallel_infer.gateway.leaving import STOPPING
+from parallel_infer.gateway.pending import Caller
+from parallel_infer.gateway.readiness import PATIENCE, ReadinessCheck
+from parallel_infer.gateway.replies import Replies
+from parallel_infer.gateway.requests import model_facts
+from parallel_infer.gateway.tracing import Tracing
+from parallel_infer.job_times import BOUNDS
+from parallel_infer.messages import Manage, Managed, StatusQuery, StatusReply, ToGateway, Traced, TraceQuery
+
+
+class Queries:
+    """Asks, and replies when it is told."""
+
+    def __init__(
+        self,
+        link: Link[ToGateway],
+        replies: Replies,
+        admission: Admission,
+        own_status: Callable[[], dict[str, Any]],
+        number: Callable[[], int],
+    ) -> None:
+        self._link = link
+        self._replies = replies
+        self._admission = admission
+        self._own_status = own_status
+        self._number = number
+        self._waiting: dict[int, Caller] = {}
+        self.checks: dict[int, ReadinessCheck] = {}  # that wait for what the dispatcher says
+
+    # --- from clients ------------------------------------------------------------------------------------------------
+
+    def models(self, request: protocol.Models, caller: Caller, payload: Any) -> None:
+        """What is served."""
+        self._replies.result(caller, self._model_list())
+
+    def status(self, request: protocol.Status, caller: Caller, payload: Any) -> None:
+        """How the server is."""
+        self._link.send(StatusQuery(self._query(caller)))
+
+    def ready(self, request: protocol.Ready, caller: Caller, payload: Any) -> None:
+        """Whether a picture gets through every stage of every model; none does while the server stops."""
+        names = list(self._admission.models)
+        done = partial(self._replies.result, caller)
+        if self._admission.closed:
+            refused = f"{ServerStopping.code}: {STOPPING}"
+            done({"ready": False, "models": dict.fromkeys(names, refused), "states": {}})
+            return
+        number = self._number()
+        self.checks[number] = ReadinessCheck(names, time.monotonic() + PATIENCE, done)
+        self._link.send(StatusQuery(number))
+
+    def trace(self, request: protocol.Trace, caller: Caller, payload: Any) -> None:
+        """What every process does for a while. Raises ResourceUnavailable while that is being noted already."""
+        if self._replies.tracing is not None:
+            raise ResourceUnavailable("a trace is being recorded already; try again later")
+        self._replies.tracing = Tracing()
+        self._link.send(TraceQuery(self._query(caller), request.seconds))
+
+    def manage(self, request: Any, caller: Caller, payload: Any) -> None:
+        """Load, unload, stop: the supervisor does it."""
+        number = self._query(caller)
+        arguments = {
+            key: value for key in ("name", "path", "options") if (value := getattr(request, key, None)) is not None
+        }
+        self._link.send(Manage(number, type(request).__name__.lower(), arguments))
+
+    # --- from inside -------------------------------------------------------------------------------------------------
+
+    def on_status(self, message: StatusReply) -> None:
+        """What the dispatcher tells, for a check or for a client."""
+        check = self.checks.pop(message.query, None)
+        if check is not None:
+            self._admission.unsent += check.begin(message.status, time.monotonic())
+            self._admission.send_synthetic()
+        caller = self._waiting.pop(message.query, None)
+        if caller is not None:
+            times = {"bounds": BOUNDS, "models": self._replies.tally.times()}
+            ours = {"gateway": self._own_status(), "served": self._model_list(), "times": times}
+            self._replies.result(caller, {**message.status, **ours})
+
+    def on_traced(self, message: Traced) -> None:
+        """A trace is over."""
+        caller, tracing = self._waiting.pop(message.query, None), self._replies.tracing
+        if caller is not None and tracing is not None:
+            self._replies.tracing = None
+            self._replies.result(caller, tracing.result(message))
+
+    def on_managed(self, message: Managed) -> None:
+        """The supervisor has done it, or not."""
+        caller = self._waiting.pop(message.query, None)
+        if caller is None:
+            return
+        if message.code:
+            self._replies.error(caller, message.code, message.text)
+        else:
+            self._replies.result(caller, message.result)
+
+    # --- what waits --------------------------------------------------------------------------------------------------
+
+    def timers(self) -> Iterator[float]:
+        """When `expire` has something to do."""
+        yield from (check.deadline for check in self.checks.values())
+
+    def expire(self, now: float) -> None:
+        """Give up checks that the dispatcher did not answer in time."""
+        for number in [number for number, check in self.checks.items() if check.deadline <= now]:
+            self.checks.pop(number).give_up()
+
+    def refuse(self, error: InferError) -> None:
+        """Whoever still waits gets an error."""
+        for number in list(self._waiting):
+            self._replies.error(self._waiting.pop(number), error.code, str(error), error.reason)
+        self._replies.tracing = None
+
+    def _query(self, caller: Caller) -> int:
+        number = self._number()
+        self._waiting[number] = caller
+        return number
+
+    def _model_list(self) -> list[dict[str, Any]]:
+        return [model_facts(opened) for opened in self._admission.models.values()]
