@@ -12,6 +12,8 @@ STRIDES = (8, 16, 32)
 FRACTIONS = 2.0  # boxes that stay below are fractions of the picture, some of them reaching beyond its edge
 NO_METADATA = "no metadata names the task; decided by shape"
 
+PREPARING = "set resize, filter, color, mean and std if this one was trained on others"
+
 _V5_ANCHORS = 3  # per cell
 
 
@@ -77,6 +79,17 @@ def queries(facts: Facts, boxes: str, scores: str) -> bool:
     """Whether the outputs of these names are boxes [q, 4] and class scores [q, c] of the same queries."""
     box, score = facts.outputs.get(boxes, ()), facts.outputs.get(scores, ())
     return len(box) == len(score) == 2 and box[0] == score[0] and box[1] == 4 and score[1] >= 1
+
+
+def are_scores(facts: Facts, name: str) -> bool:
+    """Whether all that the trial picture gave there are numbers from 0 to 1."""
+    values = facts.arrays[name]
+    return bool(values.size == 0 or (np.min(values) >= 0.0 and np.max(values) <= 1.0))
+
+
+def are_fractions(facts: Facts, name: str) -> bool:
+    """Whether the boxes that the trial picture gave there reach no further than fractions of the picture do."""
+    return 0.0 < float(np.max(np.abs(facts.arrays[name]), initial=0.0)) <= FRACTIONS
 
 
 def reach(facts: Facts) -> float:

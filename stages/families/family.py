@@ -69,6 +69,7 @@ class Fit(Struct, frozen=True):
     nc: int
     because: str
     parameters: dict[str, Any] = {}
+    names: tuple[str, ...] = ()  # of classes, where all models of the family have the same
     recipe: Recipe | None = None  # where it is not the family's usual one
 
 

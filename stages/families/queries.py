@@ -43,3 +43,28 @@ def boxes_and_logits(outputs: Outputs, names: tuple[str, str]) -> tuple[Floats, 
     if boxes.shape != (len(logits), 4) or logits.ndim != 2:
         raise InferError(f"expected the outputs {names[0]} [q, 4] and {names[1]} [q, c]")
     return as_float32(boxes), as_float32(logits)
+
+
+def best_of_rows(scores: Floats, options: DetectOptions) -> tuple[Ints, Floats, Ints]:
+    """The rows of `scores` [n, c] whose best class is above the confidence and wanted, best first.
+
+    Their places, and the score and class of each.
+    """
+    best = scores.max(axis=1)
+    require_finite(best)
+    index = np.flatnonzero(best > np.float32(options.confidence))
+    classes = scores[index].argmax(axis=1)
+    if options.class_filter is not None:
+        chosen = wanted(classes, options)
+        index, classes = index[chosen], classes[chosen]
+    order = strongest(best[index], np.arange(len(index)), options.max_candidates)
+    return index[order], best[index[order]], classes[order]
+
+
+def named_output(outputs: Outputs, name: str, rank: int) -> Floats:
+    """The output of that name as float32. Raises InferError where it is missing or of another rank."""
+    array = outputs.get(name)
+    if array is None or array.ndim != rank:
+        found = "none" if array is None else str(list(array.shape))
+        raise InferError(f"expected the output {name} of {rank} dimensions (without the batch), the model gave {found}")
+    return as_float32(array)

@@ -78,7 +78,7 @@ def _spec(name: str, file: Path, fed: _Fed, metadata: Metadata, options: Overrid
     facts = _facts(row, picture, tried, metadata, options)
     verdict = decide(facts, options) if picture is not None else _TENSOR
     _check_guess(verdict, row, picture)
-    names = () if verdict.task == "tensor" else options.names or metadata.names
+    names = () if verdict.task == "tensor" else options.names or metadata.names or verdict.fit.names
     preprocess: dict[str, Any] = {}
     if picture is not None and verdict.task != "tensor":
         preprocess = preprocess_map(picture, facts.size, verdict.recipe, metadata, options, fed.constants)

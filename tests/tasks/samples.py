@@ -29,6 +29,7 @@ def spec(task: str, family: str, outputs: Arrays | None = None, **changes: Any) 
         "inputs": (),
         "outputs": described,
         "preprocess": {"width": SIZE[0], "height": SIZE[1]},
+        "parameters": _PARAMETERS.get(family, {}),
     }
     return ModelSpec(**{**fields, **changes})
 
@@ -111,6 +112,44 @@ def _detr(rng: np.random.Generator, count: int) -> Arrays:
     return {"logits": rng.normal(0, 3, (count, CLASSES + 1)), "pred_boxes": _normalised(rng, count)}
 
 
+def _efficient_nms(rng: np.random.Generator, count: int) -> Arrays:
+    return {
+        "num_dets": np.array([count - 20], np.int32),
+        "det_boxes": _xyxy(rng, count),
+        "det_scores": rng.random(count),
+        "det_classes": rng.integers(0, CLASSES, count),
+    }
+
+
+def _mmdeploy(rng: np.random.Generator, count: int) -> Arrays:
+    dets = np.concatenate((_xyxy(rng, count), rng.random((count, 1))), axis=1)
+    return {"dets": dets, "labels": rng.integers(-1, CLASSES, count)}
+
+
+def _rtdetr_hf(rng: np.random.Generator, count: int) -> Arrays:
+    return {"logits": rng.normal(-2, 2, (count, CLASSES)), "pred_boxes": _normalised(rng, count)}
+
+
+def _boxes_scores(rng: np.random.Generator, count: int) -> Arrays:
+    return {"boxes": _xyxy(rng, count), "scores": scores(rng, count)}
+
+
+def _ultraface(rng: np.random.Generator, count: int) -> Arrays:
+    return {"boxes": _xyxy(rng, count) / np.array([*SIZE, *SIZE]), "scores": scores(rng, count, 1 + CLASSES)}
+
+
+def _nanodet(rng: np.random.Generator, count: int) -> Arrays:
+    strides = ((8, 16, 32), (8, 16, 32, 64))[count % 2]
+    cells = sum(-(-SIZE[0] // stride) * -(-SIZE[1] // stride) for stride in strides)
+    return {"output": np.concatenate((scores(rng, cells), rng.normal(0, 2, (cells, 32))), axis=1)}
+
+
+_PARAMETERS: dict[str, dict[str, Any]] = {  # what recognition finds out about the outputs above
+    "efficient-nms": {"outputs": ["num_dets", "det_boxes", "det_scores", "det_classes"]},
+    "boxes-scores": {"outputs": ["boxes", "scores"]},
+    "ultraface": {"outputs": ["boxes", "scores"], "skipped": 1, "normalised": True},
+}
+
 _MAKERS = {
     "yolov8": _yolov8,
     "yolov5": _yolov5,
@@ -122,4 +161,10 @@ _MAKERS = {
     "rtdetr": _rtdetr,
     "rfdetr": _rfdetr,
     "detr": _detr,
+    "efficient-nms": _efficient_nms,
+    "mmdeploy": _mmdeploy,
+    "rtdetr-hf": _rtdetr_hf,
+    "boxes-scores": _boxes_scores,
+    "ultraface": _ultraface,
+    "nanodet": _nanodet,
 }

@@ -98,6 +98,58 @@ def detr(outputs: Outputs, size: tuple[int, int]) -> Iterator[Detection]:
         yield Detection(scaled(list(box), size), scores[number], number)
 
 
+def efficient_nms(outputs: Outputs, size: tuple[int, int]) -> Iterator[Detection]:
+    for place in range(int(outputs["num_dets"][0])):
+        box = tuple(outputs["det_boxes"][place].astype(float).tolist())
+        yield Detection(box, float(outputs["det_scores"][place]), int(outputs["det_classes"][place]))
+
+
+def mmdeploy(outputs: Outputs, size: tuple[int, int]) -> Iterator[Detection]:
+    for row, label in zip(outputs["dets"].astype(float).tolist(), outputs["labels"].tolist(), strict=True):
+        if label >= 0:
+            yield Detection(tuple(row[:4]), row[4], label)
+
+
+def rtdetr_hf(outputs: Outputs, size: tuple[int, int]) -> Iterator[Detection]:
+    for box, logits in zip(outputs["pred_boxes"].astype(float), outputs["logits"].astype(float), strict=True):
+        for number, logit in enumerate(logits):
+            yield Detection(scaled(list(box), size), 1 / (1 + math.exp(-logit)), number)
+
+
+def boxes_scores(outputs: Outputs, size: tuple[int, int]) -> Iterator[Detection]:
+    for box, scores in zip(outputs["boxes"].astype(float).tolist(), outputs["scores"].tolist(), strict=True):
+        number = best_class(scores)
+        yield Detection(tuple(box), scores[number], number)
+
+
+def ultraface(outputs: Outputs, size: tuple[int, int]) -> Iterator[Detection]:
+    for (left, top, right, bottom), scores in zip(outputs["boxes"].tolist(), outputs["scores"].tolist(), strict=True):
+        number = best_class(scores[1:])
+        box = (left * size[0], top * size[1], right * size[0], bottom * size[1])
+        yield Detection(box, scores[1 + number], number)
+
+
+def nanodet(outputs: Outputs, size: tuple[int, int]) -> Iterator[Detection]:
+    table = outputs["output"].astype(float).tolist()
+    strides = (8, 16, 32) if len(table) == 12 * 8 + 6 * 4 + 3 * 2 else (8, 16, 32, 64)
+    rows = iter(table)
+    for stride in strides:
+        for y in range(math.ceil(size[1] / stride)):
+            for x in range(math.ceil(size[0] / stride)):
+                row = next(rows)
+                number = best_class(row[:-32])
+                sides = [mean_of(row[len(row) - 32 + 8 * side :][:8]) * stride for side in range(4)]
+                middle = 0.5 if len(strides) == 3 else 0.0
+                cx, cy = (x + middle) * stride, (y + middle) * stride
+                yield Detection((cx - sides[0], cy - sides[1], cx + sides[2], cy + sides[3]), row[number], number)
+
+
+def mean_of(logits: list[float]) -> float:
+    """Of the distribution over 0, 1, 2, ... that the logits stand for."""
+    powers = [math.exp(logit) for logit in logits]
+    return sum(place * power for place, power in enumerate(powers)) / sum(powers)
+
+
 def iou(first: tuple[float, ...], second: tuple[float, ...]) -> float:
     width = min(first[2], second[2]) - max(first[0], second[0])
     height = min(first[3], second[3]) - max(first[1], second[1])

@@ -33,9 +33,15 @@ READERS = {
     "rtdetr": slow.rtdetr,
     "rfdetr": slow.rfdetr,
     "detr": slow.detr,
+    "efficient-nms": slow.efficient_nms,
+    "mmdeploy": slow.mmdeploy,
+    "rtdetr-hf": slow.rtdetr_hf,
+    "boxes-scores": slow.boxes_scores,
+    "ultraface": slow.ultraface,
+    "nanodet": slow.nanodet,
 }
 DETECTORS = [name for name, family in FAMILIES.items() if family.readers.get("detect") is not None]
-SUPPRESSED = ("yolov8", "yolov5", "yolox", "yolox-decoded")
+SUPPRESSED = tuple(name for name in DETECTORS if FAMILIES[name].needs_nms)
 OPTIONS: list[dict[str, Any]] = [
     {},
     {"confidence": 0.05, "max_detections": 1000},
@@ -163,11 +169,28 @@ def test_nothing_found_gives_empty_arrays_of_the_right_kind(family: str) -> None
     assert_same(answer, [])
 
 
-SCORES: dict[str, tuple[str, int | tuple[int, int]]] = {  # a score of each family: the output and the place
+SCORES: dict[str, tuple[str, Any]] = {  # a score of each family: the output and the place
     "yolov8": ("output0", (4, 3)),
     "rtdetr": ("scores", 0),
     "rfdetr": ("labels", (0, 0)),
     "detr": ("logits", (0, 0)),
+    "rtdetr-hf": ("logits", (0, 0)),
+    "efficient-nms": ("det_scores", 3),
+    "mmdeploy": ("dets", (np.s_[:], 4)),
+    "boxes-scores": ("scores", (0, 1)),
+    "ultraface": ("scores", (0, 1)),
+    "nanodet": ("output", (0, 1)),
+}
+BOXES = {  # where boxes are not in output0
+    "rtdetr": "boxes",
+    "rfdetr": "dets",
+    "detr": "pred_boxes",
+    "rtdetr-hf": "pred_boxes",
+    "efficient-nms": "det_boxes",
+    "mmdeploy": "dets",
+    "boxes-scores": "boxes",
+    "ultraface": "boxes",
+    "nanodet": "output",
 }
 
 
@@ -191,11 +214,11 @@ def test_a_class_score_that_is_not_finite_is_an_error_where_the_objectness_is_hi
 @pytest.mark.parametrize("family", DETECTORS)
 def test_a_box_in_use_that_is_not_finite_is_an_error(family: str) -> None:
     outputs = samples.random_outputs(family, 2)
-    boxes = outputs[{"rtdetr": "boxes", "rfdetr": "dets", "detr": "pred_boxes"}.get(family, "output0")]
+    boxes = outputs[BOXES.get(family, "output0")]
     if family == "yolov8":
         boxes[2] = np.nan
     else:
-        boxes[:, 2] = np.nan
+        boxes[:, -2 if family == "nanodet" else 2] = np.nan
     with pytest.raises(InferError, match="non-finite"):
         answer_of(Detect(samples.spec("detect", family, outputs)), outputs)
 
@@ -226,6 +249,32 @@ def test_boxes_end_with_the_picture_and_not_with_the_padding_of_its_row() -> Non
     assert answer["boxes"].tolist() == [[20, 0, 180, 96], [0, 24, 60, 64], [80, 24, 80, 64]]
     np.testing.assert_allclose(answer["scores"], scores[[0, 1, 5]], rtol=1e-6)
     assert len(answer["classes"]) == 3
+
+
+def test_nanodet_plus_counts_from_the_corners_of_its_cells() -> None:
+    outputs = samples.random_outputs("nanodet", 3, count=121)
+    assert len(outputs["output"]) == 12 * 8 + 6 * 4 + 3 * 2 + 2
+    task = Detect(samples.spec("detect", "nanodet"))
+    options = task.options(b"")
+    expected = slow.suppressed(slow.cut(slow.nanodet(outputs, samples.SIZE), options), options)
+    assert len(expected) > 5
+    assert_same(answer_of(task, outputs), slow.in_picture(expected, samples.SIZE))
+
+
+def test_boxes_and_scores_may_be_the_other_way_round() -> None:
+    """PP-YOLOE's scores are [classes, n], YOLOv4's boxes [n, 1, 4]."""
+    outputs = samples.random_outputs("boxes-scores", 5)
+    task = Detect(samples.spec("detect", "boxes-scores"))
+    turned = {"boxes": outputs["boxes"][:, None], "scores": np.ascontiguousarray(outputs["scores"].T)}
+    np.testing.assert_array_equal(answer_of(task, turned)["boxes"], answer_of(task, outputs)["boxes"])
+
+
+@pytest.mark.parametrize("count", [-1, 200])
+def test_a_count_that_cannot_be_is_an_error(count: int) -> None:
+    outputs = samples.random_outputs("efficient-nms", 1)
+    outputs["num_dets"][0] = count
+    with pytest.raises(InferError, match="expected"):
+        answer_of(Detect(samples.spec("detect", "efficient-nms")), outputs)
 
 
 def test_very_large_boxes_of_two_classes_do_not_disturb_each_other() -> None:

@@ -1,0 +1,64 @@
+"""Objects as MMDeploy exports them: boxes with their scores in one output, labels in the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from parallel_infer.errors import InferError
+from parallel_infer.models import ModelSpec
+from stages.candidates import Candidates, Outputs, require_finite
+from stages.families.evidence import PREPARING
+from stages.families.facts import Facts
+from stages.families.family import IMAGENET, Claim, Family, Fit, Misfit, Recipe, Strength
+from stages.families.queries import named_output, require_classes, select
+from stages.tasks.options import DetectOptions
+
+
+class MmDeploy:
+    """`dets` [k, 5]: xyxy in row pixels and the score; `labels` [k]. Unused rows have the score 0 or the label -1."""
+
+    overlapping = False
+
+    def __init__(self, spec: ModelSpec, extra: int) -> None:
+        pass
+
+    def candidates(self, outputs: Outputs, options: DetectOptions) -> Candidates:
+        rows = named_output(outputs, "dets", 2)
+        labels = named_output(outputs, "labels", 1)
+        if rows.shape != (len(labels), 5):
+            raise InferError(f"expected dets [{len(labels)}, 5] for as many labels, the model gave {list(rows.shape)}")
+        require_finite(labels)
+        classes = np.rint(labels).astype(np.int64)
+        scores = np.where(classes < 0, np.float32(0), rows[:, 4])
+        index = select(scores, classes, options)
+        require_classes(classes[index])
+        boxes = rows[index, :4]
+        require_finite(boxes)
+        return Candidates(boxes, scores[index], classes[index], rows[index, 5:], index)
+
+
+def fits(facts: Facts, task: str) -> Fit | Misfit:
+    rows, labels = facts.outputs.get("dets", ()), facts.outputs.get("labels", ())
+    if len(rows) != 2 or rows[1] != 5 or len(labels) != 1 or (labels[0] != rows[0]):
+        return Misfit(f"found outputs {facts.shown}; expected dets [objects, 5] and labels [objects]")
+    return Fit(facts.nc or 0, "outputs dets with five columns and labels: MMDeploy")
+
+
+def claims(facts: Facts) -> Iterator[Claim]:
+    if {"dets", "labels"} <= set(facts.outputs):
+        warnings = [f"pictures are prepared as MMDetection's are: {PREPARING}"]
+        if "masks" in facts.outputs:
+            warnings.append("the masks of this model are not decoded, only its boxes")
+        yield Claim(Strength.NAMES, "detect", (), tuple(warnings))
+
+
+FAMILY = Family(
+    name="mmdeploy",
+    readers={"detect": MmDeploy},
+    fits=fits,
+    claims=claims,
+    recipe=Recipe("letterbox-corner", IMAGENET),
+    export="python tools/deploy.py configs/mmdet/detection/detection_onnxruntime_dynamic.py CONFIG.py MODEL.pth PICTURE",
+)
