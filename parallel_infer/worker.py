@@ -33,6 +33,7 @@ from parallel_infer.messages import (
     ToWorker,
     WorkerReady,
 )
+from parallel_infer.native_output import NativeOutput
 from parallel_infer.ring import Ring
 from parallel_infer.segment import Segment, exists
 
@@ -129,12 +130,14 @@ class DecodeWorker(_Worker):
     def __init__(self, child: Child, options: dict[str, Any]) -> None:
         super().__init__(child, options)
         self._stage = child.load(options["stage"])(options["limits"])
+        self._native = NativeOutput()
         self._rings: dict[str, Ring] = {}
         self._payloads = Payloads()
 
     def _take(self, message: ToWorker) -> None:
         if isinstance(message, DecodeLease):
             self._decode(message)
+            self._native.log()
             self._flush_if_due()
         elif isinstance(message, ModelAdded):
             if message.plan.key in self._rings:

@@ -1,0 +1,76 @@
+"""What decoding libraries say on standard error becomes lines of the log."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+from parallel_infer.logs import MOST
+from tests.picture_samples import encoded, photo, png_chunk, png_with
+
+LOUD = png_with(encoded(".png", photo()), png_chunk(b"iCCP", b"x\0\0short"))  # libpng warns of the colour profile
+CONFIG = """
+bind = ["ipc://{folder}/door"]
+provider = "cpu"
+threads = 1
+decode_workers = 1
+postprocess_workers = 1
+shared_memory_mb = 32
+max_payload_mb = 1
+log_format = "{{}}"
+[models.classifier]
+path = "zoo:classifier"
+"""
+
+
+def test_a_loud_library_is_logged_as_json_and_not_for_ever(start_server: Any) -> None:
+    server = start_server(toml=CONFIG.replace("{{}}", "json"))
+    with server.client() as client:
+        answers = client.infer_many("classifier", [LOUD] * 100)
+    assert all(len(answer) > 0 for answer in answers)
+    server.check_clean_end()
+    lines = [json.loads(line) for line in server.log.read_text().splitlines()]  # every line is an object
+    said = [line for line in lines if "a library says: libpng warning: iCCP" in line["event"]]
+    assert len(said) >= 1
+    assert len(said) <= 3 * MOST  # periods of 10 s
+    assert {line["process"] for line in said} == {"decode-0"}
+
+
+def test_a_loud_library_is_logged_as_text(start_server: Any) -> None:
+    server = start_server(toml=CONFIG.replace("{{}}", "text"))
+    with server.client() as client:
+        client.infer("classifier", LOUD)
+    server.check_clean_end()
+    lines = [line for line in server.log.read_text().splitlines() if "libpng" in line]
+    assert len(lines) == 1
+    assert "INFO    decode-0: a library says: libpng warning: iCCP" in lines[0]
+
+
+SCRIPT = """
+import os
+from parallel_infer.logs import start_logging
+from parallel_infer.native_output import NativeOutput
+start_logging("json", "info", "test")
+native = NativeOutput()
+os.write(2, b"one\\ntwo \\x1b[31m red\\n" + b"x" * 1000)
+native.log()
+for _ in range(100):
+    try:
+        os.write(2, b"y" * 60000)  # a library does not wait either
+    except BlockingIOError:
+        pass
+native.log()
+native.log()
+"""
+
+
+def test_lines_are_plain_short_and_never_wait_for_room() -> None:
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True, timeout=60)
+    events = [json.loads(line)["event"] for line in done.stderr.splitlines()]
+    assert events[0] == "a library says: one"
+    assert events[1] == "a library says: two ?[31m red"
+    assert events[2] == "a library says: " + "x" * 300
+    assert events[3] == "a library says: " + "y" * 300
+    assert len(events) == 4
