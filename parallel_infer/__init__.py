@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from parallel_infer.answer import Answer
     from parallel_infer.client import AsyncClient, Client
     from parallel_infer.job_status import JobStatus
+    from parallel_infer.picture_files import read_picture
     from parallel_infer.runner import Runner
 
-__all__ = ["Answer", "AsyncClient", "Client", "JobStatus", "Runner"]
+__all__ = ["Answer", "AsyncClient", "Client", "JobStatus", "Runner", "read_picture"]
 
 # Official builds of ONNX Runtime report their use to Microsoft and leave files in the home directory. They read this
 # when they load, by one name or the other, so it is said before anything can import them.
@@ -28,6 +29,7 @@ _HOMES = {
     "Client": "parallel_infer.client",
     "JobStatus": "parallel_infer.job_status",
     "Runner": "parallel_infer.runner",
+    "read_picture": "parallel_infer.picture_files",
 }
 
 

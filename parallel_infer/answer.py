@@ -149,10 +149,18 @@ class Answer:
             self.task, self.arrays, self.class_names, width=self.width, height=self.height, seconds=self.seconds
         )
 
-    def draw(self, frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """A copy of `frame` (uint8 [h, w, 3] BGR or [h, w] gray) with this answer drawn on it. Needs OpenCV."""
+    def draw(self, frame: npt.NDArray[np.uint8] | str | os.PathLike[str] | bytes) -> npt.NDArray[np.uint8]:
+        """A copy of `frame` with this answer drawn on it, uint8 [h, w, 3] BGR. Needs OpenCV.
+
+        `frame` is uint8 [h, w, 3] BGR or [h, w] gray, or the picture that was asked about: a path or its bytes. Raises
+        ValueError for a frame that lies on its side, BadInput for a picture that cannot be read.
+        """
         from parallel_infer.drawing import draw
 
+        if isinstance(frame, (str, os.PathLike, bytes)):
+            from parallel_infer.picture_files import read_picture
+
+            frame = read_picture(frame)
         return draw(frame, self)
 
     def __len__(self) -> int:

@@ -76,7 +76,7 @@ SERVER_MEANINGS: dict[str, str] = {
     "lent_memory_mb": "Most megabytes of shared memory lent to clients on this machine, all together. 0: none is lent.",
     "max_payload_mb": "Largest payload of one request, in megabytes.",
     "max_pixels": "Pictures of more pixels are refused before they are decoded.",
-    "formats": "Picture formats to accept, told by their first bytes.",
+    "formats": "Picture formats to accept, told by their first bytes; docs/pictures.md says what of each is read.",
     "max_clients": "Most clients connected at the same time.",
     "keys": "Folder of CURVE keys, made with `parallel-infer keys`. With it, tcp connections are encrypted and only "
     "listed clients may use them.",

@@ -108,9 +108,15 @@ def draw(frame: Frame, answer: Answer) -> Frame:
     """A copy of `frame`, uint8 [h, w, 3] BGR (or [h, w] gray), with `answer` on it; always [h, w, 3].
 
     Where the frame is not of the answer's size (a preview), coordinates are scaled. A tensor answer draws nothing.
+    Raises ValueError for what is no frame, and for a frame that lies on its side.
     """
     if frame.dtype != np.uint8 or frame.ndim not in (2, 3) or (frame.ndim == 3 and frame.shape[2] not in (1, 3)):
         raise ValueError(f"a frame is uint8 [h, w, 3] or [h, w], not {frame.dtype} {list(frame.shape)}")
+    if frame.shape[:2] == (answer.width, answer.height) != (answer.height, answer.width):
+        raise ValueError(
+            f"the frame lies on its side: it is {frame.shape[1]}x{frame.shape[0]}, and the answer is about "
+            f"{answer.width}x{answer.height}; read the picture with parallel_infer.read_picture, which turns it"
+        )
     canvas = cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR) if frame.ndim == 2 or frame.shape[2] == 1 else frame.copy()
     canvas = np.ascontiguousarray(canvas, np.uint8)
     pen = Pen.for_frame(canvas)

@@ -30,6 +30,8 @@ GIVEN = {
     "postprocess_workers": ("3", 3),
     "instances": ("2", 2),
     "threads": ("4", 4),
+    "decode": ("fast", "fast"),
+    "formats": ("png,tiff", ["png", "tiff"]),
     "shared_memory_mb": ("64", 64),
     "max_payload_mb": ("0.5", 0.5),
     "max_pixels": ("1000", 1000),
@@ -74,6 +76,15 @@ def test_every_option_reaches_the_server(name: str, started: list[tuple[ServerCo
     ((config, announce),) = started
     assert getattr(config, name) == value
     assert announce is supervisor.Announce.TEXT
+
+
+def test_formats_may_be_given_one_by_one_or_together(started: list[tuple[ServerConfig, Any]]) -> None:
+    serve("--formats", "jpeg", "--formats", "avif, tiff")
+    ((config, _),) = started
+    assert config.formats == ["jpeg", "avif", "tiff"]
+    result = serve("--formats", "jpeg,heic")
+    assert result.exit_code == 2
+    assert "'heic' is not one of 'avif', 'bmp', 'gif', 'jp2', 'jpeg', 'png', 'tiff', 'webp'" in result.stderr
 
 
 def test_models_file_and_environment_reach_the_server(

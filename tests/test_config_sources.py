@@ -198,7 +198,7 @@ def test_other_machines_get_in_with_keys_or_said_out_loud_only(address: str) -> 
 
 def test_a_printed_configuration_gives_itself_again(write: Callable[[str], Path], model: Path) -> None:
     arguments = {name: OTHER_VALUES[name][0] for name in ON_COMMAND_LINE}
-    environment = {"PARALLEL_INFER_FORMATS": "png"}
+    environment = {"PARALLEL_INFER_STREAMS": "3"}
     lines = [f"path = {toml_value(str(model))}", 'names = ["a\\"b\\\\", "\\u007f\\n"]', "imgsz = [320, 640]", "pad = 0"]
     lines += ["shapes = {x = [1, 2], 'y.z' = [3]}", "std = [1, 2.5, 1e-7]", "multi_label = true", "conf = 0.1"]
     file = write(
@@ -209,7 +209,7 @@ def test_a_printed_configuration_gives_itself_again(write: Callable[[str], Path]
     assert load_config({}, write(printed), {}) == first.config
     assert 'path = "zoo:pose"  # ' in printed
     assert "max_batch_size = 3  # command line" in printed
-    assert 'formats = ["png"]  # environment PARALLEL_INFER_FORMATS' in printed
+    assert "streams = 3  # environment PARALLEL_INFER_STREAMS" in printed
     assert f"max_clients = 9  # {file}" in printed
     assert "restart_budget = 10  # default" in printed
 

@@ -17,8 +17,10 @@ from msgspec import Struct
 from parallel_infer.client.payload import Payload, payload_of
 from parallel_infer.errors import ConfigError
 from parallel_infer.model_files import ZOO
+from parallel_infer.picture_files import SUFFIXES as BY_FORMAT
+from parallel_infer.picture_files import look_into
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+SUFFIXES = frozenset(suffix for form in ("jpeg", "png", "webp") for suffix in BY_FORMAT[form])
 SIZE = (1280, 720)  # width and height of the shipped pictures in a load
 QUALITY = 90  # of JPEG, 0 to 100
 _MOST_BYTES = 512 << 20  # of pictures that a load process keeps in memory
@@ -49,14 +51,14 @@ def read_pictures(folder: Path) -> list[bytes]:
             break
         found.append(payload)
     if not found:
-        raise ConfigError(f"{folder} holds no pictures ({', '.join(SUFFIXES)})")
+        raise ConfigError(f"{folder} holds no pictures ({', '.join(sorted(SUFFIXES))})")
     return found
 
 
 def picture_files(folder: Path) -> list[Path]:
     """The picture files of a folder, told by their suffix, in the order of their names."""
     try:
-        return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+        return look_into(folder, SUFFIXES).pictures
     except OSError as error:
         raise ConfigError(f"the pictures in {folder} cannot be read: {error.strerror}") from error
 

@@ -28,9 +28,11 @@ ON_COMMAND_LINE = (
     "postprocess_workers",
     "instances",
     "threads",
+    "decode",
     "shared_memory_mb",
     "max_payload_mb",
     "max_pixels",
+    "formats",
     "keys",
     "insecure",
     "confine",
@@ -87,12 +89,19 @@ def _option(field: Field) -> Callable[[Command], Command]:
     text = field.meaning + (" May be given several times." if several else "")
     # no default is given to click, because an option that was not given must not hide the environment or the file
     return click.option(
-        field.option, type=_type(kind), multiple=several, default=None, help=f"{text}{_default_text(field)}"
+        field.option,
+        type=_type(kind),
+        multiple=several,
+        default=None,
+        callback=_flattened if several else None,
+        help=f"{text}{_default_text(field)}",
     )
 
 
 def _type(kind: inspect.Type) -> click.ParamType[Any]:
     match kind:
+        case inspect.ListType(item_type=inspect.LiteralType(values=values)):
+            return _Choices([str(value) for value in values])
         case inspect.ListType(item_type=item):
             return _type(item)
         case inspect.LiteralType(values=values):
@@ -104,6 +113,20 @@ def _type(kind: inspect.Type) -> click.ParamType[Any]:
         case inspect.FloatType():
             return click.FloatRange(kind.gt, kind.le, min_open=True)
     return click.STRING
+
+
+class _Choices(click.Choice[str]):
+    """One of the choices, or several with commas between them, as in the environment."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        return [super(_Choices, self).convert(part.strip(), parameter, context) for part in value.split(",")]
+
+
+def _flattened(_: click.Context, __: click.Parameter, values: Any) -> Any:
+    """Values that were given one by one, or together, as one sequence."""
+    if not values:
+        return values
+    return tuple(part for value in values for part in (value if isinstance(value, list) else [value]))
 
 
 def _default_text(field: Field) -> str:

@@ -14,12 +14,12 @@ from parallel_infer.cli.answer_options import answer_options
 from parallel_infer.cli.saved_pictures import SavedPictures
 from parallel_infer.cli.server_options import connected, server_options
 from parallel_infer.errors import InferError, ServerUnavailable, Unauthorized, UnknownModel
+from parallel_infer.picture_files import look_into
 
 if TYPE_CHECKING:
     from parallel_infer import Answer, Client
 
 CHUNK = 128  # pictures between two writes, so that a large folder needs no more memory than that
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".jp2"}
 SAME_FOR_ALL = (ServerUnavailable, Unauthorized, UnknownModel)  # errors that the next picture would get too
 
 
@@ -64,10 +64,12 @@ def command(
     given = {"confidence": conf, "iou": iou}
     options = {name: value for name, value in given.items() if value is not None} | options
     shown = FORMATS[form or "table"]()
-    files = _files(pictures)
+    files, left_out = _files(pictures)
     folder = SavedPictures(save, files, key) if save else None
     with connected(server, key, timeout) as client, shown:
         failed = _infer_all(client, model, files, options, shown, folder)
+    for text in left_out:  # last, where it is not lost among the answers
+        click.echo(text, err=True)
     if failed:
         raise click.exceptions.Exit(1)
 
@@ -111,15 +113,18 @@ def _chunks(files: Iterator[Path]) -> Iterator[list[Path]]:
         yield chunk
 
 
-def _files(pictures: Iterable[Path]) -> list[Path]:
-    """The files themselves, and those in folders that look like pictures, by name."""
+def _files(pictures: Iterable[Path]) -> tuple[list[Path], list[str]]:
+    """The files themselves, and those in folders that look like pictures, by name; and what was left out and why."""
     files: list[Path] = []
+    left_out: list[str] = []
     for path in pictures:
         if not path.is_dir():
             files.append(path)
             continue
-        found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
-        if not found:
-            raise click.UsageError(f"the folder {path} holds no pictures")
-        files += found
-    return files
+        found = look_into(path)
+        if not found.pictures:
+            raise click.UsageError(f"the folder {path} holds no pictures{found.left_out and f', but {found.left_out}'}")
+        if found.left_out:
+            left_out.append(f"left out of {path}: {found.left_out}")
+        files += found.pictures
+    return files, left_out

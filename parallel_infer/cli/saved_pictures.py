@@ -7,13 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parallel_infer.errors import ConfigError
+from parallel_infer.errors import BadInput, ConfigError
 from parallel_infer.outputs import Inputs, check_target, make_folder, write_whole
+from parallel_infer.picture_files import read_picture
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from parallel_infer import Answer
 
 _WRITTEN = (".jpg", ".jpeg", ".png", ".webp")  # kept; a picture of any other kind is written as PNG
@@ -45,9 +43,10 @@ class SavedPictures:
         if self._full:
             self.unsaved += 1
             return None
-        frame = _read(self._files[number])
-        if frame is None:
-            return "not drawn: OpenCV cannot read it"
+        try:
+            frame = read_picture(self._files[number])
+        except BadInput as error:
+            return f"not drawn: {error}"
         target = self._targets[number]
         try:
             good, encoded = cv2.imencode(target.suffix, answer.draw(frame))
@@ -71,15 +70,3 @@ def names_for(files: Iterable[Path]) -> Iterator[str]:
         name = next(name for stem in stems if (name := f"{stem}{suffix}").casefold() not in taken)
         taken.add(name.casefold())
         yield name
-
-
-def _read(file: Path) -> npt.NDArray[np.uint8] | None:
-    """The picture as uint8 [h, w, 3] BGR. Through bytes, because OpenCV takes no file name that is not UTF-8."""
-    import cv2
-    import numpy as np
-
-    try:
-        encoded = np.fromfile(file, np.uint8)
-        return cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None  # type: ignore[return-value]
-    except (OSError, cv2.error):
-        return None

@@ -14,13 +14,14 @@ os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**28))  # read by OpenC
 
 import cv2
 
+from parallel_infer.errors import BadInput
+from parallel_infer.picture_files import look_into, read_picture
 from parallel_infer.video.complaints import Complaints
 from parallel_infer.video.pipe import Order
 from parallel_infer.video.redaction import HINT, needs_encoding
 from parallel_infer.video.sources import SourceKind
 
 Frame = npt.NDArray[np.uint8]
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".jp2"}
 _SHORT = 0.9  # a recording that stops before this part of what its header promises is damaged
 _PATIENCE = 0.8  # part of the time after which the parent kills this process: better to say why oneself
 _ENDLESS = {SourceKind.CAMERA: "camera", SourceKind.NETWORK: "stream"}
@@ -116,11 +117,12 @@ class FolderReader:
     fps = 0.0
 
     def __init__(self, folder: Path) -> None:
-        self._files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+        found = look_into(folder)
+        self._files, self._left_out = found.pictures, found.left_out
         self._at = -1
         self.frames = len(self._files)
         if not self._files:
-            raise CannotOpen("the folder holds no pictures")
+            raise CannotOpen("the folder holds no pictures" + (f", but {self._left_out}" * bool(self._left_out)))
 
     def grab(self) -> bool:
         self._at += 1
@@ -132,15 +134,12 @@ class FolderReader:
     def take(self, place: Frame | None) -> Frame:
         file = self._files[self._at]
         try:
-            frame = cv2.imread(str(file), cv2.IMREAD_COLOR)
-        except cv2.error:  # more pixels than OpenCV's limit
-            frame = None
-        if frame is None:
-            raise Unreadable(f"{file.name} cannot be decoded as a picture")
-        return frame  # type: ignore[return-value]
+            return read_picture(file)
+        except BadInput as error:
+            raise Unreadable(f"{file.name} cannot be decoded as a picture: {error}") from error
 
     def end(self) -> tuple[bool, str]:
-        return True, f"all {self.frames} pictures read"
+        return True, f"all {self.frames} pictures read" + (f"; left out: {self._left_out}" * bool(self._left_out))
 
 
 def open_reader(order: Order) -> Reader:
