@@ -22,13 +22,13 @@ class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     # what the file means; see stages.families
     family: str | None = None
     task: str | None = None
-    names: list[str] | None = None
+    names: list[str] | dict[int | str, str] | str | None = None
     resize: str | None = None
     imgsz: int | list[int] | None = None
     conf: float | None = None
     iou: float | None = None
-    mean: list[float] | None = None
-    std: list[float] | None = None
+    mean: float | list[float] | None = None
+    std: float | list[float] | None = None
     color: str | None = None
     pad: int | None = None
     crop_fraction: float | None = None

@@ -98,13 +98,14 @@ MODEL_MEANINGS: dict[str, str] = {
     "family": "How the outputs are laid out, where the file does not tell; `parallel-infer inspect` shows what was "
     "recognised.",
     "task": "What the model does: classify, detect, segment, keypoints, obb or tensor.",
-    "names": "Class names, by class number.",
+    "names": "Class names, by class number: a list, a table {number = name}, text with commas, or a file with one name "
+    "a line (.txt, .names, .labels), JSON or the YAML of a data set.",
     "resize": "How a picture becomes the input: stretch, letterbox, letterbox-corner or crop.",
     "imgsz": "Input size in pixels where the graph leaves it open: one number, or [height, width].",
     "conf": "Least confidence of an answer, 0 to 1.",
     "iou": "Overlap above which the weaker of two boxes is dropped, 0 to 1.",
-    "mean": "Subtracted from every pixel (0 to 255), per channel, in the order of `color`.",
-    "std": "Divides every pixel after `mean`, per channel.",
+    "mean": "Subtracted from every pixel (0 to 255): one number, or one per channel in the order of `color`.",
+    "std": "Divides every pixel after `mean`: one number, or one per channel.",
     "color": "Order of the channels: rgb or bgr.",
     "pad": "Grey value (0 to 255) of the border that letterbox adds.",
     "background": "Number of the class that means nothing is there, for families that have one.",
@@ -242,7 +243,7 @@ def toml_value(value: Any) -> str:
         case list() | tuple():
             return "[" + ", ".join(toml_value(item) for item in value) + "]"
         case dict():
-            return "{" + ", ".join(f"{toml_key(key)} = {toml_value(item)}" for key, item in value.items()) + "}"
+            return "{" + ", ".join(f"{toml_key(str(key))} = {toml_value(item)}" for key, item in value.items()) + "}"
     raise TypeError(f"{type(value).__name__} has no place in TOML")
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from parallel_infer.addresses import absolute_address, check_addresses, check_forms
+from parallel_infer.class_names import read_names
 from parallel_infer.config import ModelConfig, ServerConfig
 from parallel_infer.config_environment import VARIABLES, familiar, our_variables
 from parallel_infer.config_fields import MODEL_FIELDS, SERVER_FIELDS, Field, nearest, show
@@ -135,6 +136,8 @@ def _read_model_table(model: str, table: Mapping[str, Any], file: Path, draft: _
         converted = MODEL_FIELDS[key].convert(value, f"{place} {key}")
         if key == "path":
             converted = _find(converted, file.absolute().parent, place)
+        elif key == "names":
+            converted = read_names(converted, file.absolute().parent)
         draft.set_model(model, key, converted, str(file))
 
 

@@ -134,7 +134,8 @@ def test_models_are_listed(ask: Any) -> None:
     assert listed["detector"]["task"] == "detect"
     lines = [line.split() for line in ask("models", "list").stdout.splitlines()]
     assert lines[0][:4] == ["name", "task", "family", "classes"]
-    assert [line[:2] for line in lines[1:]] == [["detector", "detect"], ["classifier", "classify"]]
+    assert [line[:2] for line in lines[1:3]] == [["detector", "detect"], ["classifier", "classify"]]
+    assert {tuple(line[:2]) for line in lines[3:]} == {("evidence:", "detector:"), ("evidence:", "classifier:")}
 
 
 @pytest.mark.parametrize(

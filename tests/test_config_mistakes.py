@@ -54,7 +54,7 @@ POSE = '[models.x]\npath = "zoo:pose"\n'
         ('formats = ["jpg"]', 'formats is ["jpg"]; expected a list, each of it one of'),
         ("insecure = 1", "insecure is 1; expected true or false"),
         (POSE + 'imgsz = "a"', '[models.x] imgsz is "a"; expected a whole number or a list, each of it a whole number'),
-        (POSE + "mean = [inf]", "[models.x] mean is [inf]; expected a list, each of it a number"),
+        (POSE + "mean = [inf]", "[models.x] mean is [inf]; expected a number or a list, each of it a number"),
         (POSE + "shapes = {a = [nan]}", "[models.x] shapes is {a = [nan]}; expected a table, each value a list"),
         (POSE + "conf = []", "[models.x] conf is []; expected a number"),
         (f"threads = {['long'] * 30}", '"lon...; expected a whole number from 0 to 256'),

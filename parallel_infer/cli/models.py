@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from parallel_infer.class_names import read_names
 from parallel_infer.cli.plain_maps import cell
 from parallel_infer.cli.server_options import connected, server_options
 from parallel_infer.cli.tables import print_table
@@ -30,7 +31,8 @@ def _read_options(_: click.Context, parameter: click.Parameter, values: Sequence
         if key not in MODEL_FIELDS or key == "path":
             raise click.BadParameter(f"unknown setting {key!r}{nearest(key, MODEL_FIELDS)}", param=parameter)
         try:
-            options[key] = MODEL_FIELDS[key].parse(value, key)
+            names = read_names(value, Path()) if key == "names" else value
+            options[key] = names if names is not value else MODEL_FIELDS[key].parse(value, key)
         except ConfigError as error:
             raise click.BadParameter(str(error), param=parameter) from error
     return options
@@ -53,6 +55,8 @@ def list_models(server: str, key: str | None, as_json: bool) -> None:
         return
     rows = [_row(model) for model in models]
     print_table(("name", "task", "family", "classes", "inputs", "batch", "instances", "provider"), rows)
+    for model in models:
+        print_said(model["name"], model)
 
 
 @command.command("load")
@@ -80,7 +84,10 @@ def load(
 ) -> None:
     """Serve the ONNX file PATH of the server's machine as NAME, in place of the model of that name."""
     with connected(server, key) as client:
-        _print_done(client.load(name, _path(path), timeout=timeout, **options), f"{name} is loaded", as_json)
+        loaded = client.load(name, _path(path), timeout=timeout, **options)
+    _print_done(loaded, f"{name} is loaded", as_json)
+    if not as_json:
+        print_said(name, loaded)
 
 
 @command.command("unload")
@@ -100,6 +107,13 @@ def _path(path: str) -> str:
 
 def _print_done(result: Any, text: str, as_json: bool) -> None:
     click.echo(json.dumps(result) if as_json else text)
+
+
+def print_said(name: str, model: Mapping[str, Any]) -> None:
+    """What made the server take a model for what it does, and what it warns of, one line each."""
+    for kind, key in (("evidence", "evidence"), ("warning", "warnings")):
+        for text in model.get(key, ()):
+            click.echo(f"{kind}: {name}: {text}")
 
 
 def _row(model: Mapping[str, Any]) -> tuple[str, ...]:

@@ -22,3 +22,6 @@ def command(server: str, key: str | None, as_json: bool) -> None:
     else:
         # "served" says what the models are, and `models list` shows that; "times" are buckets, and `top` shows them
         print_map({name: value for name, value in found.items() if name not in ("served", "times")})
+        for model in found.get("served", ()):
+            for warning in model.get("warnings", ()):
+                click.echo(f"warning: {model['name']}: {warning}")

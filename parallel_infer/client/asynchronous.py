@@ -21,6 +21,7 @@ from parallel_infer.client.async_stream import AsyncStream, Source, pulled
 from parallel_infer.client.endpoint import Address
 from parallel_infer.client.held_frame import HeldFrame
 from parallel_infer.client.key import HasKeys, Key
+from parallel_infer.client.model_options import model_options
 from parallel_infer.client.payload import Picture, payload_of
 from parallel_infer.client.pending import Pending
 from parallel_infer.client.requests import (
@@ -150,8 +151,12 @@ class AsyncClient:
     async def load(
         self, name: str, path: str | os.PathLike[str], *, timeout: float = LOAD_TIMEOUT, **options: Any
     ) -> Any:
-        """Have the server serve a model file of its machine under `name`, in place of the model of that name."""
-        return await self._ask(protocol.Load, timeout, name=name, path=os.fspath(path), options=options)
+        """Have the server serve a model file of its machine under `name`, in place of the model of that name.
+
+        The result has the `warnings` of the model, each with the option that settles it, and the `evidence` for what
+        it was taken for. `options` are those of a model's table in the configuration.
+        """
+        return await self._ask(protocol.Load, timeout, name=name, path=os.fspath(path), options=model_options(options))
 
     async def unload(self, name: str) -> Any:
         """Have the server stop serving a model."""

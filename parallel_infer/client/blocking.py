@@ -23,6 +23,7 @@ from parallel_infer.client.endpoint import Address
 from parallel_infer.client.futures import InferFuture
 from parallel_infer.client.held_frame import HeldFrame, hold
 from parallel_infer.client.key import HasKeys, Key
+from parallel_infer.client.model_options import model_options
 from parallel_infer.client.payload import Picture, payload_of
 from parallel_infer.client.pending import Pending
 from parallel_infer.client.requests import (
@@ -177,8 +178,12 @@ class Client:
         return self._ask(protocol.Trace, seconds + self.timeout, seconds=seconds)
 
     def load(self, name: str, path: str | os.PathLike[str], *, timeout: float = LOAD_TIMEOUT, **options: Any) -> Any:
-        """Have the server serve a model file of its machine under `name`, in place of the model of that name."""
-        return self._ask(protocol.Load, timeout, name=name, path=os.fspath(path), options=options)
+        """Have the server serve a model file of its machine under `name`, in place of the model of that name.
+
+        The result has the `warnings` of the model, each with the option that settles it, and the `evidence` for what
+        it was taken for. `options` are those of a model's table in the configuration.
+        """
+        return self._ask(protocol.Load, timeout, name=name, path=os.fspath(path), options=model_options(options))
 
     def unload(self, name: str) -> Any:
         """Have the server stop serving a model."""

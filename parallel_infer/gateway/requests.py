@@ -67,4 +67,6 @@ def model_facts(opened: ModelOpened) -> dict[str, Any]:
         "provider": opened.provider,
         "queue_size": plan.queue_size,
         "rows": plan.rows.slots,
+        "evidence": list(spec.evidence),
+        "warnings": list(spec.warnings),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +13,7 @@ import msgspec
 
 from parallel_infer.channel import AnswerLink, Link
 from parallel_infer.config import ModelConfig, ServerConfig
+from parallel_infer.config_fields import MODEL_FIELDS
 from parallel_infer.config_sources import zoo_models
 from parallel_infer.errors import BadInput, ConfigError, InferError, ModelRejected, UnknownModel
 from parallel_infer.messages import (
@@ -136,7 +138,9 @@ class Lineup:
             self._serve(lined)
             self._gateway.send(ModelOpened(lined.plan, lined.provider))
             self._log_served(lined)
-            self._tell(lined.query, lined.facts())
+            spec = lined.plan.spec
+            said = {"evidence": list(spec.evidence), "warnings": list(spec.warnings)}
+            self._tell(lined.query, {**lined.facts(), "task": spec.task, "family": spec.family, **said})
 
     def instance_failed(self, place: Place, why: str) -> bool:
         """An infer worker did not start, or died; whether that was the end of a model which was being loaded."""
@@ -238,6 +242,9 @@ class Lineup:
     @staticmethod
     def _log_served(lined: Lined) -> None:
         log.info("model %s is served: version %d on %s", lined.plan.name, lined.plan.version, lined.provider)
+        if lined.query is not None:
+            for warning in lined.plan.spec.warnings:
+                log.warning("model %s: %s", lined.plan.name, warning)
 
     def _load(self, name: str, config: ModelConfig, query: int | None) -> None:
         if any(p.name == name for p in self._probes) or any(
@@ -321,4 +328,11 @@ def _model_config(arguments: dict[str, Any]) -> ModelConfig:
     try:
         return msgspec.convert(given, ModelConfig)
     except msgspec.ValidationError as error:
-        raise BadInput(f"options of the model: {error}") from None
+        raise BadInput(f"options of the model: {_explained(error)}") from None
+
+
+def _explained(error: msgspec.ValidationError) -> str:
+    """The field first, and what it takes."""
+    problem, _, place = str(error).partition(" - at `$.")
+    field = MODEL_FIELDS.get(re.split(r"[.\[`]", place)[0])
+    return str(error) if field is None else f"{field.name}: {problem}; expected {field.expected}"

@@ -24,6 +24,7 @@ class Metadata(Struct, frozen=True, kw_only=True):
     nms: bool = False  # exported with nms=True
     head: str = ""  # class of the last layer
     description: str = ""
+    character: tuple[str, ...] = ()  # one class, or one character that a text model reads, for each number
     resize: str | None = None
     crop_fraction: float | None = None
     filter: str | None = None

@@ -78,7 +78,7 @@ def _spec(name: str, file: Path, fed: _Fed, metadata: Metadata, options: Overrid
     facts = _facts(row, picture, tried, metadata, options)
     verdict = decide(facts, options) if picture is not None else _TENSOR
     _check_guess(verdict, row, picture)
-    names = () if verdict.task == "tensor" else options.names or metadata.names or verdict.fit.names
+    names = _names(verdict, metadata, options)
     preprocess: dict[str, Any] = {}
     if picture is not None and verdict.task != "tensor":
         preprocess = preprocess_map(picture, facts.size, verdict.recipe, metadata, options, fed.constants)
@@ -102,6 +102,13 @@ def _spec(name: str, file: Path, fed: _Fed, metadata: Metadata, options: Overrid
         preprocess=preprocess,
         parameters=task_parameters(verdict, facts, options),
     )
+
+
+def _names(verdict: Verdict, metadata: Metadata, options: Overrides) -> tuple[str, ...]:
+    if verdict.task == "tensor":
+        return ()
+    listed = metadata.character if len(metadata.character) == verdict.fit.nc else ()
+    return options.names or metadata.names or listed or verdict.fit.names
 
 
 def _picture(jobs: tuple[Port, ...], options: Overrides) -> tuple[Picture | None, tuple[str, ...]]:

@@ -6,15 +6,34 @@ Every value is text that holds a Python literal. A value that cannot be read is 
 from __future__ import annotations
 
 import ast
+import contextlib
+import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from stages.families.facts import Metadata, Triple
 from stages.recognise.classes import names_from
 
+_UNREADABLE = (ValueError, TypeError, SyntaxError, ArithmeticError, MemoryError, RecursionError)
 MOST_TEXT = 1_000_000  # characters of one value; 1000 class names take about 20,000
-_TASKS = {"pose": "keypoints"}
+_TASKS = {
+    "pose": "keypoints",
+    "keypoint-detection": "keypoints",
+    "pose-estimation": "keypoints",
+    "detection": "detect",
+    "object-detection": "detect",
+    "classification": "classify",
+    "image-classification": "classify",
+    "image_classification": "classify",
+    "segmentation": "segment",
+    "instance-segmentation": "segment",
+    "seg": "segment",
+    "oriented-object-detection": "obb",
+}
+_PLAIN_NAMES = re.compile(r"[\w .,/&+-]+(?:\n[\w .,/&+-]+)*\n?")
+_NAMES = ("labels", "classes", "class_names", "categories", "id2label", "label_names", "model_labels")  # other keys
 _RESIZES = ("stretch", "letterbox", "letterbox-corner", "crop")
 _FILTERS = ("linear", "bilinear", "bicubic")
 
@@ -27,13 +46,23 @@ def parse_metadata(properties: Mapping[str, str]) -> Metadata:
         if key in properties:
             try:
                 fields[key] = read(properties[key])
-            except (ValueError, TypeError, SyntaxError, ArithmeticError, MemoryError, RecursionError):
+            except _UNREADABLE:
                 unreadable.append(key)
+    if "names" not in properties:
+        _other_names(properties, fields)
     arguments = fields.pop("args", {})
     exported = arguments.get("batch")
     if "batch" not in fields and isinstance(exported, int) and exported >= 1:
         fields["batch"] = exported
     return Metadata(**fields, nms=arguments.get("nms") is True, unreadable=tuple(unreadable))
+
+
+def _other_names(properties: Mapping[str, str], fields: dict[str, Any]) -> None:
+    """Names under a key of another exporter, where they can be read; nobody promised that they can."""
+    for key in _NAMES:
+        with contextlib.suppress(*_UNREADABLE):
+            fields["names"] = _names(properties.get(key, ""))
+            return
 
 
 def _literal(text: str) -> Any:
@@ -43,14 +72,27 @@ def _literal(text: str) -> Any:
 
 
 def _task(text: str) -> str:
-    return _TASKS.get(text.strip(), text.strip())
+    task = text.strip().strip("\"'")
+    return _TASKS.get(task.lower(), task)
 
 
 def _names(text: str) -> tuple[str, ...]:
-    names = names_from(_literal(text))
+    if len(text) > MOST_TEXT:
+        raise ValueError("too long")
+    if text.strip()[:1] not in ("[", "{", "(") and not _PLAIN_NAMES.fullmatch(text):
+        raise ValueError("neither a list nor a map, nor plain names")
+    names = names_from(text)
     if not names:
         raise ValueError("no names")
     return names
+
+
+def _lines(text: str) -> tuple[str, ...]:
+    """One a line; spaces count, because one of them may be a character that a model reads."""
+    if len(text) > MOST_TEXT:
+        raise ValueError("too long")
+    lines = text.split("\n")
+    return tuple(lines[:-1] if lines and not lines[-1] else lines)
 
 
 def _imgsz(text: str) -> tuple[int, int]:
@@ -76,14 +118,17 @@ def _kpt_shape(text: str) -> tuple[int, int]:
 
 
 def _flag(text: str) -> bool:
-    value = _literal(text)
-    if not isinstance(value, bool):
+    word = text.strip().strip("\"'").lower()
+    if word not in ("true", "false"):
         raise TypeError("not a truth value")
-    return value
+    return word == "true"
 
 
 def _arguments(text: str) -> dict[str, Any]:
-    value = _literal(text)
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = _literal(text)
     if not isinstance(value, dict):
         raise TypeError("not a map")
     return value
@@ -109,7 +154,8 @@ def _fraction(text: str) -> float:
 
 
 def _triple(text: str) -> Triple:
-    first, second, third = (float(number) for number in _literal(text))
+    value = _literal(text)
+    first, second, third = (float(number) for number in (value if isinstance(value, list | tuple) else [value] * 3))
     if not all(map(math.isfinite, (first, second, third))):
         raise ValueError("not finite")
     return first, second, third
@@ -132,6 +178,7 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "args": _arguments,
     "head": str.strip,
     "description": str.strip,
+    "character": _lines,
     "resize": _resize,
     "crop_fraction": _fraction,
     "filter": _filter,
