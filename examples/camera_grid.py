@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import time
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from parallel_infer import Answer
-from parallel_infer.video import Change, SourceState, Streams
+from parallel_infer.video import Change, SourceState, Streams, sources_of
 
 Picture = npt.NDArray[np.uint8]
 HEIGHT, WIDTH = 360, 640
@@ -46,8 +47,8 @@ class Grid:
 
     def save(self, path: Path) -> None:
         """In one step, so that nobody ever sees half a picture."""
-        fresh = path.with_name(f".{path.stem}.new{path.suffix}")
-        cv2.imwrite(str(fresh), self._picture)
+        fresh = path.with_name(f".{os.getpid()}.part")
+        fresh.write_bytes(cv2.imencode(path.suffix, self._picture)[1].tobytes())
         fresh.replace(path)
 
     def _tile(self, source: str) -> Picture:
@@ -62,6 +63,9 @@ def main() -> None:
     parser.add_argument("--server", default="tcp://127.0.0.1:5555")
     parser.add_argument("--output", type=Path, default=Path("grid.jpg"))
     arguments = parser.parse_args()
+    read = [file for source in sources_of(arguments.sources) for file in source.files]
+    if arguments.output.exists() and any(file.exists() and arguments.output.samefile(file) for file in read):
+        parser.error(f"{arguments.output} is read as a source; give the grid another name")
 
     with Streams(arguments.sources, arguments.model, arguments.server) as streams:
         grid = Grid(list(streams.tallies))

@@ -8,9 +8,12 @@ A picture that fails has one line with the error's name in the last column, so t
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from parallel_infer import Answer, Client
 from parallel_infer.errors import InferError
@@ -28,6 +31,18 @@ def lines(name: str, answer: Answer | InferError) -> Iterator[tuple[object, ...]
         yield name, label, f"{score:.3f}", *(f"{edge:.1f}" for edge in box), ""
 
 
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[IO[str]]:
+    """A file to write to that takes its name when it is finished; what was there before stays until then."""
+    draft = path.with_name(f".{os.getpid()}.part")
+    try:
+        with draft.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            yield file
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Find objects in a folder of pictures, write them to a CSV file.")
     parser.add_argument("folder", type=Path)
@@ -38,8 +53,10 @@ def main() -> int:
     given = parser.parse_args()
 
     paths = sorted(path for path in given.folder.rglob("*") if path.suffix.lower() in PICTURES)
+    if any(given.output.exists() and given.output.samefile(path) for path in paths):
+        parser.error(f"{given.output} is one of the pictures; give the table another name")
     failed = objects = 0
-    with Client(given.address, timeout=30) as client, given.output.open("w", newline="") as file:
+    with Client(given.address, timeout=30) as client, whole_file(given.output) as file:
         table = csv.writer(file)
         table.writerow(HEADING)
         # `stream` keeps a few pictures under way and gives the answers in order, however many there are.

@@ -40,6 +40,7 @@ def check_target(path: Path, inputs: Inputs, place: str) -> None:
     if (read := inputs.at(path)) is not None:
         raise ConfigError(f"{place} {path} would write over {read}, which this command reads; give another name")
     target = Path(_real(path, place))
+    _check_name(target, f"{place} {path}")
     if target.is_dir():
         raise ConfigError(f"{place} {path} is a folder; a file is to be written there")
     if not target.parent.is_dir():
@@ -94,16 +95,27 @@ def draft_beside(path: Path) -> Iterator[Path]:
 
     A link is followed, and the permissions of what was there stay. Raises OSError.
     """
-    target = Path(os.path.realpath(path))
-    draft = _name_beside(target, target.suffix)
+    draft = draft_for(path)
     try:
         yield draft
-        with contextlib.suppress(FileNotFoundError):
-            draft.chmod(stat.S_IMODE(target.stat().st_mode))
-        _flush(draft)
-        draft.replace(target)
+        put_in_place(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def draft_for(path: Path) -> Path:
+    """A name that is free, in the folder of `path` and of the same suffix."""
+    target = Path(os.path.realpath(path))
+    return _name_beside(target, target.suffix)
+
+
+def put_in_place(draft: Path, path: Path) -> None:
+    """Let a finished draft be the file at `path`, with the permissions of what was there. Raises OSError."""
+    target = Path(os.path.realpath(path))
+    with contextlib.suppress(FileNotFoundError):
+        draft.chmod(stat.S_IMODE(target.stat().st_mode))
+    _flush(draft)
+    draft.replace(target)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -124,6 +136,16 @@ def _real(path: Path, place: str) -> str:
         return os.path.realpath(path)
     except OSError as error:  # the working folder is gone
         raise ConfigError(f"{place} {path}: {error.strerror}") from None
+
+
+def _check_name(target: Path, place: str) -> None:
+    """Refuse a name that no file can have, which `_probe` with its short one would not find out."""
+    try:
+        target.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise ConfigError(f"{place}: {error.strerror}") from None
 
 
 def _probe(folder: Path, place: str) -> None:

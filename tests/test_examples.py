@@ -65,3 +65,14 @@ def test_camera_grid(house, pictures, tmp_path):
     assert picture.shape == (360, 1280, 3)
     for tile in (picture[:, :640], picture[:, 640:]):
         assert tile[:300].std() > 20, "a tile without a picture"
+
+
+def test_no_example_writes_over_what_it_reads(pictures, tmp_path):
+    original = tmp_path / "astronaut.png"
+    shutil.copy(pictures / "astronaut.png", original)
+    before = original.read_bytes()
+    ran = run("folder_to_csv.py", tmp_path, original, "--address", "ipc:///nowhere")
+    assert (ran.returncode, "is one of the pictures" in ran.stderr) == (2, True)
+    ran = run("camera_grid.py", tmp_path, "--server", "ipc:///nowhere", "--output", tmp_path / "." / "astronaut.png")
+    assert (ran.returncode, "is read as a source" in ran.stderr) == (2, True)
+    assert original.read_bytes() == before

@@ -58,6 +58,7 @@ def test_what_cannot_be_written_is_said_before(tmp_path: Path) -> None:
         (tmp_path, "is a folder"),
         (tmp_path / "none" / "x", "there is no folder"),
         (tmp_path / "file" / "x", "there is no folder"),
+        (tmp_path / ("x" * 300), "File name too long"),
         (Path("/proc/x.json"), "nothing can be written to /proc"),
     ):
         with pytest.raises(ConfigError, match=text):

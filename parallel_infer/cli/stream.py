@@ -12,12 +12,13 @@ import click
 
 from parallel_infer.cli.answer_options import answer_options
 from parallel_infer.cli.server_options import connected, server_options
-from parallel_infer.errors import ConfigError
 
 if TYPE_CHECKING:
     from parallel_infer.video import Result, Source, Streams, StreamSettings
     from parallel_infer.video.display import Display
-    from parallel_infer.video.recorder import Recorder
+    from parallel_infer.video.recorder import Names, Recorder
+
+    Targets = tuple[dict[str, Path], Names]
 
 _MS = 1000.0
 _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -84,13 +85,15 @@ def command(
     from parallel_infer.video import Streams
     from parallel_infer.video.display import Statistics, display_for
 
+    read = _sources(sources, given)
+    targets = _targets(read, given["save"], key)
     with connected(server, key) as client:
         client.models()  # a server that is away, or does not let us in, is told of once and at once
-    with Streams(_sources(sources, given), given["model"], server, key, _settings(given)) as streams:
+    with Streams(read, given["model"], server, key, _settings(given)) as streams:
         shown = display_for(streams, form)
         with (
             _signals_end(streams),  # outermost: a second signal must not cut off a file that is being finished
-            _recorders(streams, given["save"]) as recorders,
+            _recorders(streams, targets) as recorders,
             Statistics(shown, streams) if stats else shown as display,
         ):
             _follow(streams, display, recorders)
@@ -142,19 +145,29 @@ def _record(streams: Streams, result: Result, recorders: dict[str, Recorder]) ->
         recorder.add(result, min(fps, wanted) if fps and wanted else fps or wanted or 0.0)
 
 
-@contextlib.contextmanager
-def _recorders(streams: Streams, target: Path | None) -> Iterator[dict[str, Recorder]]:
-    """A recorder per source, none without a target. Raises ConfigError where the target cannot be one."""
+def _targets(sources: list[Source], target: Path | None, key: str | None) -> Targets | None:
+    """A file per source, all of which can be written. Raises ConfigError where the target cannot be one."""
     if target is None:
+        return None
+    from parallel_infer.outputs import Inputs
+    from parallel_infer.video.recorder import Names, paths_for
+
+    paths = paths_for(target, [source.name for source in sources])
+    return paths, Names(paths.values(), Inputs([key, *(file for source in sources for file in source.files)]))
+
+
+@contextlib.contextmanager
+def _recorders(streams: Streams, targets: Targets | None) -> Iterator[dict[str, Recorder]]:
+    """A recorder per source, none without targets."""
+    if targets is None:
         yield {}
         return
-    from parallel_infer.video.recorder import ByCapture, ByTurn, Recorder, paths_for
+    from parallel_infer.video.recorder import ByCapture, ByTurn, Recorder
 
-    if not target.absolute().parent.is_dir():
-        raise ConfigError(f"--save {target}: there is no such folder")
+    paths, names = targets
     recorders = {
-        name: Recorder(path, ByCapture() if streams.feed(name).source.live else ByTurn())
-        for name, path in paths_for(target, streams.tallies).items()
+        name: Recorder(path, ByCapture() if streams.feed(name).source.live else ByTurn(), names)
+        for name, path in paths.items()
     }
     try:
         yield recorders

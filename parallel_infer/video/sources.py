@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
@@ -9,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
+from urllib.request import url2pathname
 
 from parallel_infer.video.redaction import redacted_address
 
@@ -74,6 +76,18 @@ class Source:
         path = Path(text).absolute()  # absolute, so that no file name can be taken for a protocol
         # os.path, because Path raises where the text is too long for a path
         return cls(name, SourceKind.FOLDER if os.path.isdir(path) else SourceKind.FILE, str(path))  # noqa: PTH112
+
+    @property
+    def files(self) -> list[Path]:
+        """What is read on this machine: the recording, or all files of the folder."""
+        if self.kind in (SourceKind.FILE, SourceKind.REALTIME):
+            return [Path(self.address)]
+        if self.kind is SourceKind.FOLDER:
+            with contextlib.suppress(OSError):
+                return list(Path(self.address).iterdir())
+        if self.address.lower().startswith("file://"):
+            return [Path(url2pathname(self.address[len("file://") :])), Path(self.address[len("file://") :])]
+        return []
 
     def in_real_time(self) -> Source:
         """The same, where it is a recording played like a camera."""
