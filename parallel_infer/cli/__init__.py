@@ -27,6 +27,7 @@ COMMANDS = {
     "run-async": "Run a model asynchronously, without a server.",
     "tune": "Find good settings for this machine and these models.",
     "inspect": "Tell what an ONNX file is and how it would be served.",
+    "stop": "Let a server answer what it has admitted, and stop.",
     "status": "Show how a server is doing.",
     "top": "Watch a server.",
     "models": "List, load and unload the models of a server.",

@@ -162,6 +162,10 @@ class AsyncClient:
         """Have the server stop serving a model."""
         return await self._ask(protocol.Unload, name=name)
 
+    async def stop(self) -> Any:
+        """Have the server stop; see `Client.stop`."""
+        return await self._ask(protocol.Stop)
+
     async def close(self) -> None:
         """Close the connection. Jobs still on their way fail with ServerUnavailable."""
         self._closed = True

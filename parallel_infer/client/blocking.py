@@ -189,6 +189,10 @@ class Client:
         """Have the server stop serving a model."""
         return self._ask(protocol.Unload, name=name)
 
+    def stop(self) -> Any:
+        """Have the server stop: it answers what it has admitted and refuses the rest with ServerStopping."""
+        return self._ask(protocol.Stop)
+
     def close(self) -> None:
         """Close all connections. Jobs still on their way fail with ServerUnavailable."""
         self._closed = True

@@ -123,3 +123,14 @@ def test_nobody_is_left_waiting_when_the_connection_breaks_in_any_thread(server)
             assert len(outcomes) == len(threads)
         finally:
             server.start()
+
+
+def test_both_clients_can_ask_for_a_stop(server):
+    with Client(server.address) as client:
+        assert client.stop()["type"] == "stop"
+
+    async def main():
+        async with AsyncClient(server.address) as client:
+            return (await client.stop())["type"]
+
+    assert asyncio.run(main()) == "stop"

@@ -93,6 +93,18 @@ def fixed(path: Path) -> Path:
     return _saved(graph, path)
 
 
+def large(path: Path, elements: int = 1 << 18) -> Path:
+    """x float32 [batch, 1] -> y float32 [batch, elements], all x: a small question with a large answer."""
+    graph = helper.make_graph(
+        [helper.make_node("Expand", ["x", "shape"], ["y"])],
+        "large",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", elements])],
+        [_constant("shape", [1, elements], np.int64)],
+    )
+    return _saved(graph, path)
+
+
 def job(*, steps: float = 0, value: float = 0, index: float = 0) -> np.ndarray:
     """One row of `work`."""
     return np.array([steps, value, index], np.float32)
