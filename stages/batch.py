@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from parallel_infer.dispatcher.policy import Situation, Start, Wait
+from parallel_infer.estimate import learned
 
 _RUN_OVERHEAD = 0.0003  # seconds a batch costs besides its run: lease, report, hand-over
+_STRANGE = 4.0  # times what other sizes make one expect that the first run of a size may count
 _WORTH = 1.08  # a batch size is good enough when its cost per row is within this factor of the best
-_LEARN = 0.2  # weight of a new observation
 
 
 @dataclass(slots=True)
@@ -26,8 +27,11 @@ class BatchTimes:
 
     def observe(self, size: int, seconds: float) -> None:
         """Take a measured run into account."""
-        known = self.seconds.get(size)
-        self.seconds[size] = seconds if known is None else known + _LEARN * (seconds - known)
+        known = self.seconds.get(size, 0.0)
+        if not known:  # the first run of a size may be the one that builds an engine: what others cost bounds it
+            expected = self.estimate(size)
+            known = min(seconds, _STRANGE * expected) if expected else seconds
+        self.seconds[size] = learned(known, seconds)
 
     def estimate(self, size: int) -> float:
         """Expected seconds of a batch of `size`; 0 while nothing is known."""

@@ -10,6 +10,7 @@ from parallel_infer.dispatcher.ledger import Ledger, Send
 from parallel_infer.dispatcher.policy import Policy
 from parallel_infer.dispatcher.recovery import Recovery
 from parallel_infer.dispatcher.served import Served
+from parallel_infer.dispatcher.vigil import Vigil
 from parallel_infer.dispatcher.workers import Lease, Pool, Worker
 from parallel_infer.errors import (
     DeadlineExceeded,
@@ -19,6 +20,7 @@ from parallel_infer.errors import (
     UnknownModel,
     WorkerLost,
 )
+from parallel_infer.estimate import learned
 from parallel_infer.messages import (
     OWN_PRIORITY,
     Admit,
@@ -59,6 +61,7 @@ class Core:
         self.awaited: set[bytes] = set()  # workers of an earlier dispatcher that have not announced themselves
         self._early: dict[str, dict[bytes, WorkerReady]] = {}  # instances of models that are not announced yet
         self._patience = 0.0  # until when they have time
+        self._vigil = Vigil()
         self.draining = False  # for the status: the gateway lets nobody in any more
 
     # --- jobs --------------------------------------------------------------------------------------------------------
@@ -94,9 +97,9 @@ class Core:
             served.counts["rejected"] += 1
             limit = f"({served.plan.queue_size} jobs; option queue_size)"
             return ResourceUnavailable.code, f"the queue of {served.name!r} is full {limit}; try again later"
-        if message.priority < OWN_PRIORITY and served.is_hopeless(message, now):
+        if message.priority < OWN_PRIORITY and (seconds := served.hopeless(message, now)):
             served.counts["rejected"] += 1
-            wait = f"{served.jobs} jobs, about {served.jobs * served.pace:.1f} s of work, come first"
+            wait = f"about {seconds:.1f} s of work come first"
             return ResourceUnavailable.code, f"{wait}: the request would miss its deadline; try again later"
         return None
 
@@ -131,7 +134,7 @@ class Core:
             return
         job, served = lease.jobs[0], lease.served
         self.decoders.learn(message.seconds)
-        served.decode_seconds += 0.05 * (message.seconds - served.decode_seconds)
+        served.decode_seconds = learned(served.decode_seconds, message.seconds, 0.05)
         if self.ledger.decoding_ended(job):
             job.geometry = message.geometry
             job.decode_started = message.started
@@ -228,7 +231,7 @@ class Core:
         if worker.answered:
             self._send(self.gateway, Doubtful(tuple(worker.answered)))
         for served in self.models.values():
-            served.interrupted()
+            served.progress.restart()
         self._recovery.recover(worker)
 
     # --- models ------------------------------------------------------------------------------------------------------
@@ -277,6 +280,7 @@ class Core:
         self._watch(now)
         if not self.awaited:
             self.leasing.hand_out(now)
+        self._vigil.look(now, watched=bool(self.leases or self.awaited))
         for served in [served for served in self.models.values() if served.closing and not served.jobs]:
             del self.models[served.key]
             self.leasing.look_again.pop(served.key, None)
@@ -288,20 +292,17 @@ class Core:
         """When `pump` has to be called even if nothing comes in; None: never."""
         times = [limit for worker in self.workers() if (limit := worker.overdue_at(self._stage_limit)) is not None]
         times += self.leasing.look_again.values()
-        if self.awaited:
-            times.append(self._patience)
+        times += [due for due in (self._vigil.due, self._patience if self.awaited else None) if due is not None]
         deadline = self.ledger.deadlines.next()
         if deadline is not None:
             times.append(deadline)
         return min(times, default=None)
 
-    def stood_still(self, seconds: float) -> None:
-        """Nobody was at work for so long, and nobody is to blame: workers get that time once more."""
-        for worker in self.workers():
-            worker.head_since += seconds
-        self._patience += seconds
-
     def _watch(self, now: float) -> None:
+        if self._vigil.slept(now):  # so did the others, or may have: nobody is accused for that time
+            self._patience = now + _PATIENCE
+            for worker in self.workers():
+                worker.head_since = now
         for worker in self.workers():
             limit = worker.overdue_at(self._stage_limit)
             if limit is not None and limit <= now:

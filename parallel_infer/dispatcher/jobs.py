@@ -41,6 +41,7 @@ class Job:
         "row",
         "served",
         "state",
+        "turn",
     )
 
     def __init__(self, admit: Admit, served: Served) -> None:
@@ -50,6 +51,7 @@ class Job:
         self.answered = False  # the client has its reply; only what the job holds is still to be freed
         self.deaths = 0  # workers that died while they held this job
         self.passed_over = False  # a batch was started without it though it was the oldest
+        self.turn = 0  # among queued jobs of the same priority and deadline
         self.row = -1
         self.generation = 0
         self.geometry: Geometry = ()

@@ -74,18 +74,16 @@ class Leasing:
     def _lease_decoding(self, now: float) -> None:
         """Queued jobs to decode workers: across models by share of the stage's time, within one by its own order."""
         while True:
-            eligible = [m for m in self.models.values() if m.queued and m.rows.free and m.head() is not None]
-            if not eligible:
-                return
-            served = min(eligible, key=lambda m: m.share)
-            head = served.head()
+            eligible = sorted((m for m in self.models.values() if m.queued and m.rows.free), key=lambda m: m.share)
+            heads = ((served, head) for served in eligible if (head := served.head(now)) is not None)
+            served, head = next(heads, (None, None))
             worker = self.decoders.pick(head) if head is not None else None
-            if worker is None:
+            if served is None or head is None or worker is None:
                 return
-            self._lease_head(served, worker, now)
+            self._lease_head(served, head, worker, now)
 
-    def _lease_head(self, served: Served, worker: Worker, now: float) -> None:
-        job = served.dequeue()
+    def _lease_head(self, served: Served, job: Job, worker: Worker, now: float) -> None:
+        served.dequeue(job)
         self._ledger.left_queue(job)
         self.share_now = served.share
         served.share += served.decode_seconds / served.plan.weight
@@ -107,8 +105,9 @@ class Leasing:
             spare = [w for w in workers if 0 < len(w.leases) < _CREDIT]
             if not idle and not spare:
                 return
-            self._drop_late(served, not idle, now)
+            self._put_back_late(served, now)
             if not served.ready:
+                self._lease_decoding(now)
                 return
             decision = served.policy.decide(self._situation(served, len(idle), len(spare), now))
             if isinstance(decision, Wait):
@@ -117,20 +116,12 @@ class Leasing:
                 return
             self._start_batch(served, (idle or spare)[0], decision.size, now)
 
-    def _drop_late(self, served: Served, behind: bool, now: float) -> None:
-        """While others wait: answer ready jobs that would be late even in the next batch, so that it is not wasted.
-
-        `behind`: it comes behind a batch that is under way.
-        """
-        if len(served.ready) + served.queued + served.decoding <= served.policy.target:
-            return
-        run = served.policy.expected(served.policy.target)
-        limit = now + (2 * run if behind else run)
-        for job in [job for job in served.ready.values() if job.admit.deadline < limit]:
+    def _put_back_late(self, served: Served, now: float) -> None:
+        """Give the rows of jobs that would be late to others; they wait on, for when there is time after all."""
+        for job in served.late_rows(now):
             del served.ready[job.row]
             self._ledger.free_row(job)
-            job.state = JobState.GONE
-            self._ledger.expire(job, "the deadline would have passed before the answer was ready")
+            self._ledger.queue_again(job)
 
     def _situation(self, served: Served, idle: int, spare: int, now: float) -> Situation:
         oldest = next(iter(served.ready.values()))

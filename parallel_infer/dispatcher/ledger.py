@@ -59,7 +59,7 @@ class Ledger:
         job.answered = True
         self.refuse(job.admit, code, text, SlotFate.HELD if job.state == JobState.DECODING else SlotFate.FREE)
         if job.state == JobState.QUEUED:
-            served.queued -= 1
+            served.dequeue(job)
             self.left_queue(job)
         elif job.state == JobState.READY:
             del served.ready[job.row]
@@ -105,6 +105,12 @@ class Ledger:
         if older is not None and older.state == JobState.QUEUED and older.admit.model == admit.model:
             older.served.counts["dropped"] += 1
             self.fail(older, Dropped.code, "a newer frame of the same source took its place")
+
+    def queue_again(self, job: Job) -> None:
+        """A decoded job goes back to its queue; a newer frame of its source may replace it again."""
+        job.served.enqueue(job)
+        if job.admit.source:
+            self._queued_by_source.setdefault(job.admit.source, job)
 
     def left_queue(self, job: Job) -> None:
         """The job cannot be replaced any more."""

@@ -50,7 +50,6 @@ from parallel_infer.messages import (
 
 _RETRY = 0.01  # seconds between attempts to reach those whose connection to a new dispatcher is under way
 _LOOKS = 16  # at most so many times 256 messages are taken in before the clock is looked at
-_STANDSTILL = 0.5  # seconds a timer may be late before it counts as the machine's, or our own, standing still
 _REACH = 5.0  # seconds for which that is tried
 
 
@@ -113,8 +112,6 @@ class DispatcherProcess:
             if self._due <= now:  # what has come by now counts before what is late by now
                 begun = begun or now
                 self._take_in_all()
-                if now - self._due > _STANDSTILL:
-                    core.stood_still(now - self._due)
             if self._strangers:
                 self._greet_strangers()
             core.pump(now)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
-from itertools import count
 
 from parallel_infer.dispatcher.jobs import Batch, Job, JobState
 from parallel_infer.dispatcher.policy import Policy
+from parallel_infer.dispatcher.progress import Progress
+from parallel_infer.dispatcher.waiting import Waiting
 from parallel_infer.dispatcher.workers import Worker
 from parallel_infer.messages import Admit, ModelPlan
 from parallel_infer.ring import Slots
 
-_SLACK = 64  # answered jobs that may stand in a queue
-_LEARN = 0.2  # weight of a new measurement
-_MARGIN = 1.1  # how much longer jobs may take than lately, before one that seems to be in time is late
+_AGED = 0.9  # part of its time that the oldest in the queue will have needed, from which the queue counts as too long
+_BACKLOG = 0.5  # part of a new job's time that those before it take even at the best pace, below which it does not
+_KIN = 1.5  # times a new job's timeout, up to which the age of another one tells what it would meet
 _SUSPECT_BATCH = 1  # a job that may have killed a worker runs alone
 
 
@@ -30,71 +30,92 @@ class Served:
         self.rows = Slots(plan.rows.slots)
         self.outputs = Slots(plan.outputs.slots)
         self.instances: dict[bytes, Worker] = {}
-        self.queued = 0
+        self.queue = Waiting()
         self.decoding = 0
         self.ready: dict[int, Job] = {}  # row -> job, in the order they became ready
         self.closing = False
         self.jobs = 0  # in the house
         self.share = 0.0  # seconds of CPU stages used, divided by the weight: the fair order's clock
         self.decode_seconds = 0.002  # usual, learned
-        self.pace = 0.0  # seconds per job while others wait, learned; 0: not known
-        self._ran_at = 0.0  # when a batch was last done
-        self._backlog = False  # whether jobs waited then
+        self.progress = Progress()
         self.counts: Counter[str] = Counter()
         self.batch_sizes: Counter[int] = Counter()
-        self._queue: list[tuple[int, float, int, Job]] = []
-        self._sequence = count()
+
+    @property
+    def queued(self) -> int:
+        """Jobs that wait for decoding."""
+        return len(self.queue)
+
+    @property
+    def inferring(self) -> int:
+        """Jobs in batches that instances hold."""
+        return sum(len(lease.jobs) for worker in self.instances.values() for lease in worker.leases.values())
 
     def ran(self, batch: Batch, seconds: float, gathered: int, now: float) -> None:
         """Count a batch and learn from it; not from one that had the cores to itself, which is another time."""
         size = batch.size
         if not batch.alone:
             self.policy.observe(size, seconds)
-        if self._ran_at and self._backlog:
-            pace = (now - self._ran_at) / size
-            self.pace += _LEARN * (pace - self.pace) if self.pace else pace
-        self._ran_at, self._backlog = now, bool(self.queued or self.ready)
+        self.progress.ran(size, bool(self.queue or self.ready), now)
         self.counts["batches"] += 1
         self.counts["rows"] += size
         self.counts["gathered"] += gathered
         self.batch_sizes[size] += 1
 
-    def interrupted(self) -> None:
-        """A worker has died: the time until the next batch is done says nothing about the usual pace."""
-        self._ran_at = 0.0
+    def hopeless(self, message: Admit, now: float) -> float:
+        """Seconds of work before a new job that would only wait for its deadline; 0 where it may be in time.
 
-    def is_hopeless(self, message: Admit, now: float) -> bool:
-        """Whether a new job would only wait for its deadline, as fast as jobs were done lately.
-
-        What is refused at once costs nobody anything. Let in, it would push others past their deadlines.
+        What is refused at once costs nobody anything; let in, it would push others past their deadlines. But none must
+        be refused that would have been in time. So two things must be seen: the oldest job before it has nearly used
+        up as much time as this one has, and the work before it is much even at the best pace of the last seconds. The
+        first is a fact, and is gone with the jobs that a stall made old; the second no stall moves.
         """
-        slack = (message.deadline - now) / _MARGIN - self.policy.expected(1)
-        if not self.pace or self.jobs <= self.plan.instances * self.plan.max_batch or self.jobs * self.pace <= slack:
-            return False
-        ours = -message.priority, message.deadline
-        before = sum(1 for entry in self._queue if entry[:2] <= ours and entry[3].state == JobState.QUEUED)
-        return (self.jobs - self.queued + before) * self.pace > slack
+        best = self.progress.best(now)
+        if not best:
+            return 0.0
+        slack = message.deadline - now
+        under_way = self.jobs - self.queued
+        needs = self.needs(under_way)
+        seconds = (under_way + self.queue.before(message.priority, message.deadline, now + needs)) / best
+        if seconds > slack:
+            return seconds
+        oldest = self.queue.first(now + needs)
+        age = 0.0 if oldest is None else _age(oldest.admit, message, now)
+        return seconds if seconds > _BACKLOG * slack and age + needs > _AGED * slack else 0.0
+
+    def needs(self, before: int) -> float:
+        """Seconds until a waiting job is inferred that comes behind `before` others, as batches usually go."""
+        policy, instances = self.policy, max(1, len(self.instances))
+        own = max(1, min(policy.target, self.jobs - self.inferring))
+        return policy.expected(own) + policy.expected(policy.target) * before / (instances * policy.target)
 
     def enqueue(self, job: Job) -> None:
         """Queue a job behind those of higher priority or earlier deadline."""
         job.state = JobState.QUEUED
-        self.queued += 1
-        if len(self._queue) > 2 * self.queued + _SLACK:  # most were answered where they stood: let them go
-            self._queue = [entry for entry in self._queue if entry[3].state == JobState.QUEUED and entry[3] is not job]
-            heapq.heapify(self._queue)
-        heapq.heappush(self._queue, (-job.admit.priority, job.admit.deadline, next(self._sequence), job))
+        self.queue.add(job)
 
-    def head(self) -> Job | None:
-        """The job whose turn it is; jobs answered meanwhile are passed over."""
-        while self._queue and self._queue[0][3].state != JobState.QUEUED:
-            heapq.heappop(self._queue)
-        return self._queue[0][3] if self._queue else None
+    def head(self, now: float) -> Job | None:
+        """The job whose turn it is: the first that can be in time. Where none can, a worker takes the best chance.
 
-    def dequeue(self) -> Job:
-        """Take the head off the queue."""
-        job = heapq.heappop(self._queue)[3]
-        self.queued -= 1
+        Those passed over stay where they are, and have their turn if there is time after all. None: a row is worth
+        more to whoever comes next, and the instances have enough to do until then.
+        """
+        job = self.queue.first(now + self.needs(self.jobs - self.queued))
+        if job is None and len(self.ready) + self.decoding < len(self.instances) * self.policy.target:
+            return self.queue.last
         return job
+
+    def dequeue(self, job: Job) -> None:
+        """Take a job off the queue, wherever it stands."""
+        self.queue.remove(job)
+
+    def late_rows(self, now: float) -> list[Job]:
+        """Ready jobs that would be late in the next batch, where there are others that would not."""
+        late = now + self.needs(self.inferring)
+        found = [job for job in self.ready.values() if job.admit.deadline < late]
+        if len(found) == len(self.ready) and self.queue.first(late) is None:
+            return []
+        return found
 
     def next_batch(self, size: int) -> list[Job]:
         """The jobs of the next batch, in row order: the oldest ready ones, as neighbours where that costs nothing.
@@ -139,3 +160,10 @@ class Served:
     def _innocent(self, row: int) -> bool:
         job = self.ready.get(row)
         return job is not None and not job.deaths
+
+
+def _age(other: Admit, message: Admit, now: float) -> float:
+    """How long a job has waited, where that tells what a new one would meet: it comes first, and is in like case."""
+    alike = other.deadline - other.received <= _KIN * (message.deadline - message.received)
+    first = other.priority >= message.priority and other.deadline <= message.deadline
+    return now - other.received if alike and first else 0.0

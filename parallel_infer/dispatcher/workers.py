@@ -6,6 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from parallel_infer.dispatcher.jobs import Batch, Job
+from parallel_infer.estimate import learned
 
 if TYPE_CHECKING:
     from parallel_infer.dispatcher.served import Served
@@ -92,7 +93,7 @@ class Pool:
 
     def learn(self, seconds: float) -> None:
         """Take one job's work time into account."""
-        self.seconds += 0.05 * (seconds - self.seconds)
+        self.seconds = learned(self.seconds, seconds, 0.05)
 
     def depth(self) -> int:
         """How many leases a worker may hold: two, and more where each is over in microseconds."""

@@ -152,6 +152,16 @@ class Rig:
         self.check()
 
     def pass_time(self, seconds: float) -> None:
+        """Time passes, and the dispatcher wakes up as often as it wants to."""
+        end = self.now + seconds
+        while (timer := self.core.next_timer()) is not None and timer < end:
+            self.now = max(self.now + 1e-6, timer)
+            self.pump()
+        self.now = max(self.now, end)
+        self.pump()
+
+    def stand_still(self, seconds: float) -> None:
+        """Nobody runs for a while, the dispatcher as little as anybody else."""
         self.now += seconds
         self.pump()
 

@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from parallel_infer.dispatcher.jobs import Job
+from parallel_infer.dispatcher.jobs import Job, JobState
 from parallel_infer.messages import CloseModel, InferLease, SlotFate, WorkerReady
 from tests.engine.core_rig import FakeWorker, Rig, plan
 
@@ -408,9 +408,7 @@ def test_a_hung_worker_does_not_keep_a_new_dispatcher_waiting_for_ever():
     rig = Rig(plan(), stage_limit=5.0)
     rig.core.expect(["infer-9"], rig.now)
     rig.pump()
-    timer = rig.core.next_timer()
-    rig.now = rig.now + 6 if timer is None else timer
-    rig.pump()
+    rig.pass_time(6)
     assert rig.kills == ["infer-9"]
 
 
@@ -533,9 +531,9 @@ def test_a_batch_is_not_alone_while_others_are_on_their_way():
 
 
 def backlogged(rig: Rig, seconds: float) -> None:
-    """A model with twenty jobs of priority 1 in its queue that has taken so many seconds for each job lately."""
+    """A model with twenty jobs of priority 1 in its queue that has taken so many seconds for each job for a while."""
     infer, decoder = crew(rig)
-    for _ in range(8):
+    for _ in range(int(4.0 / seconds)):
         while rig.core.models["m"].queued < 20:
             rig.admit(priority=1)
         rig.pump()
@@ -543,7 +541,7 @@ def backlogged(rig: Rig, seconds: float) -> None:
             rig.finish(decoder)
             rig.pump()
         rig.pass_time(seconds * len(rig.jobs_of(infer)[0]))
-        rig.finish(infer)
+        rig.finish(infer, seconds * len(rig.jobs_of(infer)[0]))
         rig.pump()
         for worker in rig.workers.values():
             if worker.stage == "postprocess" and worker.leases:
@@ -556,8 +554,8 @@ def test_a_job_that_would_only_miss_its_deadline_is_refused_at_once():
     rig = Rig(plan())
     backlogged(rig, 0.1)
     served = rig.core.models["m"]
-    wait = served.jobs * served.pace
-    hopeless, patient = rig.admit(timeout=0.9 * wait), rig.admit(timeout=3 * wait)
+    wait = served.jobs / served.progress.best(rig.now)
+    hopeless, patient = rig.admit(timeout=0.9 * wait), rig.admit(timeout=2000.0)
     urgent = rig.admit(timeout=0.9 * wait, priority=5)
     assert codes(rig) == {hopeless: "RESOURCE_UNAVAILABLE"}
     assert "would miss its deadline" in rig.refused[hopeless].text
@@ -567,15 +565,15 @@ def test_a_job_that_would_only_miss_its_deadline_is_refused_at_once():
 def test_an_outage_is_no_pace():
     rig = Rig(plan())
     backlogged(rig, 0.1)
-    before = rig.core.models["m"].pace
+    before = rig.core.models["m"].progress.best(rig.now)
     decoder = next(worker for worker in rig.workers.values() if worker.stage == "decode")
     infer = next(worker for worker in rig.workers.values() if worker.stage == "infer")
     rig.replace(decoder)
-    rig.pass_time(20.0)
+    rig.stand_still(5.0)
     while infer.leases:
-        rig.finish(infer)
+        rig.finish(infer, 5.0)
         rig.pump()
-    assert rig.core.models["m"].pace <= before * 1.01
+    assert rig.core.models["m"].progress.best(rig.now) >= before * 0.99
 
 
 def test_nothing_is_refused_for_its_deadline_while_the_queue_is_short():
@@ -586,35 +584,73 @@ def test_nothing_is_refused_for_its_deadline_while_the_queue_is_short():
     assert job not in rig.refused
 
 
-def test_what_is_decoded_but_would_be_late_makes_room_for_what_is_not():
-    rig = Rig(plan(max_batch=2, rows=8, outputs=2))
-    infer, decoder = crew(rig)
-    for _ in range(4):  # a batch of two is known to take a second
-        rig.admit()
-        rig.admit()
-        rig.pump()
-        while decoder.leases:
-            rig.finish(decoder)
-            rig.pump()
-        rig.pass_time(1.0)
-        while infer.leases:
-            rig.finish(infer, 1.0)
-            rig.pump()
-    rig.run_dry()
-    first = [rig.admit() for _ in range(2)]
-    rig.pump()
+def taking_a_second(rig: Rig) -> tuple[FakeWorker, FakeWorker]:
+    """A crew whose batches are known to take a second each."""
+    decoder = rig.worker("decode")
+    rig.worker("postprocess")
+    return rig.worker("infer", "m", {1: 1.0, 2: 1.0}), decoder
+
+
+def decode_all(rig: Rig, decoder: FakeWorker) -> None:
+    """Everything that can be decoded now is."""
     while decoder.leases:
         rig.finish(decoder)
         rig.pump()
+
+
+def test_what_would_be_late_is_passed_over_but_not_dropped():
+    rig = Rig(plan(max_batch=2, rows=8, outputs=2))
+    infer, decoder = taking_a_second(rig)
+    first = [rig.admit() for _ in range(2)]
+    rig.pump()
+    decode_all(rig, decoder)
     assert rig.jobs_of(infer) == [first]
     late, fine = rig.admit(timeout=1.0), [rig.admit(timeout=30.0) for _ in range(4)]
     rig.pump()
-    while decoder.leases:
-        rig.finish(decoder)
-        rig.pump()
+    decode_all(rig, decoder)
+    assert rig.jobs_of(infer) == [first, fine[:2]]
+    assert late in rig.core.jobs
+    rig.run_dry(0.5)
     assert codes(rig) == {late: "DEADLINE_EXCEEDED"}
-    rig.run_dry()
+    assert late not in rig.inferred
     assert {*first, *fine} <= set(rig.answered)
+    rig.check_drained()
+
+
+def test_what_seems_late_has_its_turn_where_nobody_else_waits():
+    rig = Rig(plan(max_batch=2, rows=8, outputs=2))
+    infer, decoder = taking_a_second(rig)
+    late = rig.admit(timeout=0.5)
+    rig.pump()
+    decode_all(rig, decoder)
+    assert rig.jobs_of(infer) == [[late]]
+    rig.run_dry()
+    assert late in rig.answered
+
+
+def test_a_row_that_became_late_is_given_to_others_and_the_job_waits_on():
+    rig = Rig(plan(max_batch=2, rows=4, outputs=3))
+    infer, decoder = taking_a_second(rig)
+    first = [rig.admit() for _ in range(4)]  # both batches that an instance may hold
+    rig.pump()
+    decode_all(rig, decoder)
+    assert rig.jobs_of(infer) == [first[:2], first[2:]]
+    rig.finish(infer, 1.0)
+    served = rig.core.models["m"]
+    aging = rig.admit(timeout=3.0)
+    rig.pump()
+    decode_all(rig, decoder)
+    assert list(served.ready.values()) == [rig.core.jobs[aging]]
+    rig.pass_time(2.0)
+    fresh = [rig.admit(timeout=30.0) for _ in range(2)]
+    rig.pump()
+    decode_all(rig, decoder)
+    assert [sorted(jobs) for jobs in rig.jobs_of(infer)] == [first[2:], fresh]
+    assert rig.core.jobs[aging].state == JobState.QUEUED
+    rig.finish(infer, 0.01)  # it was quicker than usual: there is time after all
+    rig.finish(infer, 0.01)
+    rig.run_dry()
+    assert aging in rig.answered
     rig.check_drained()
 
 

@@ -1,0 +1,30 @@
+"""The vigil over workers: it counts only while somebody keeps it.
+
+A process that was itself not running (the machine was suspended, or everything stopped) finds on waking that much time
+has passed in which nobody could work. Whoever watches with a clock therefore looks at it often enough to notice.
+"""
+
+from __future__ import annotations
+
+STEP = 0.5  # seconds between two looks, while there is something to watch
+_LATE = 0.25  # seconds that a look may come late on a busy machine
+
+
+class Vigil:
+    """When somebody last looked."""
+
+    def __init__(self) -> None:
+        self._next: float | None = None
+
+    @property
+    def due(self) -> float | None:
+        """When to look again; None while there is nothing to watch."""
+        return self._next
+
+    def slept(self, now: float) -> bool:
+        """Whether the look that was due is so late that nobody was there to look."""
+        return self._next is not None and now > self._next + _LATE
+
+    def look(self, now: float, *, watched: bool) -> None:
+        """Somebody looks; `watched`: there is something that has to be looked at again."""
+        self._next = now + STEP if watched else None
