@@ -125,7 +125,7 @@ def objectness_family(facts: Facts) -> str | None:
     its pictures are prepared as YOLOv5's are.
     """
     name, shape = facts.only_of_rank(2) or ("", (0, 0))
-    if shape[0] in (_V5_ANCHORS * facts.cells(STRIDES), _V5_ANCHORS * facts.cells((*STRIDES, 64))):
+    if anchors_of_yolov5(facts, shape[0]):
         return "yolov5"
     if shape[0] != facts.cells(STRIDES) or shape[1] < 6:
         return None
@@ -133,6 +133,11 @@ def objectness_family(facts: Facts) -> str | None:
     if float(np.max(np.abs(values[:, 0]))) < facts.size[1] / 4:
         return "yolox"
     return "yolov5" if bool(np.all(values[:, 4] == 1.0)) else "yolox-decoded"
+
+
+def anchors_of_yolov5(facts: Facts, rows: int) -> bool:
+    """Whether so many rows are YOLOv5's three anchors for each cell, on three levels or on four."""
+    return rows in (_V5_ANCHORS * facts.cells(STRIDES), _V5_ANCHORS * facts.cells((*STRIDES, 64)))
 
 
 def rows_of(facts: Facts, family: str) -> bool:

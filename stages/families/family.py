@@ -39,6 +39,7 @@ class Recipe(NamedTuple):
     color: str = "rgb"
     crop_fraction: float = 1.0
     filter: str = "linear"
+    pad: int = 114
 
 
 _LETTERBOX = Recipe()

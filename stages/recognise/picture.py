@@ -73,7 +73,7 @@ def preprocess_map(
         "resize": _first(overrides.resize, metadata.resize, recipe.resize),
         "crop_fraction": _first(overrides.crop_fraction, metadata.crop_fraction, recipe.crop_fraction),
         "filter": _first(overrides.filter, metadata.filter, recipe.filter),
-        "pad": _first(overrides.pad, 114),
+        "pad": _first(overrides.pad, recipe.pad),
         "color": _first(overrides.color, recipe.color),
         "mean": _first(overrides.mean, metadata.mean, mean),
         "std": _first(overrides.std, metadata.std, std),

@@ -113,5 +113,5 @@ FAMILY = Family(
     fits=fits,
     claims=claims,
     needs_nms=True,
-    export='torch.onnx.export(..., dynamic_axes={"input": {0: "batch"}, "boxes": {0: "batch"}, "scores": {0: "batch"}})',
+    export='torch.onnx.export(..., dynamic_axes={name: {0: "batch"} for name in ("input", "boxes", "scores")})',
 )

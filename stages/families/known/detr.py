@@ -38,9 +38,7 @@ def fits(facts: Facts, task: str) -> Fit | Misfit:
         return Misfit(f"found outputs {facts.shown}; expected logits and pred_boxes [queries, 4]")
     nc = facts.outputs["logits"][1] - 1
     if facts.nc is not None and facts.nc != nc:
-        return Misfit(
-            f"found {nc + 1} columns of logits; expected {facts.nc + 1}, one for each name and one for nothing"
-        )
+        return Misfit(f"found {nc + 1} columns of logits; expected {facts.nc + 1}: the names and one for nothing")
     parameters = {"normalised": True, "softmax": True, "background": nc}
     return Fit(nc, "outputs logits and pred_boxes: DETR", parameters)
 

@@ -24,7 +24,7 @@ from stages.tasks.options import DetectOptions
 class Roles(NamedTuple):
     """Which output is what."""
 
-    count: str  # [1] or [], how many of the rows are objects
+    number: str  # [1] or [], how many of the rows are objects
     boxes: str  # [k, 4] xyxy
     scores: str  # [k]
     classes: str  # [k]
@@ -55,9 +55,9 @@ class EfficientNms:
         return Candidates(found, scores[index], classes[index], boxes[index, :0], index)
 
     def _count(self, outputs: Outputs) -> int:
-        counts = outputs.get(self._roles.count)
+        counts = outputs.get(self._roles.number)
         if counts is None or counts.size != 1 or not np.isfinite(counts).all() or not 0 <= int(counts.item()) < 2**31:
-            raise InferError(f"expected the number of objects in the output {self._roles.count}")
+            raise InferError(f"expected the number of objects in the output {self._roles.number}")
         return int(counts.item())
 
 
@@ -81,17 +81,16 @@ def roles(arrays: Mapping[str, npt.NDArray[Any]]) -> Roles | None:
 def fits(facts: Facts, task: str) -> Fit | Misfit:
     found = roles(facts.arrays)
     if found is None:
-        return Misfit(
-            f"found outputs {facts.shown}; expected a number of objects, boxes [objects, 4], scores and classes [objects]"
-        )
+        expected = "a number of objects, boxes [objects, 4], scores and classes [objects]"
+        return Misfit(f"found outputs {facts.shown}; expected {expected}")
     parameters = {"outputs": list(found), "normalised": are_fractions(facts, found.boxes)}
-    return Fit(facts.nc or 0, f"{found.count} counts objects, the other outputs hold them", parameters)
+    return Fit(facts.nc or 0, f"{found.number} counts objects, the other outputs hold them", parameters)
 
 
 def claims(facts: Facts) -> Iterator[Claim]:
     found = roles(facts.arrays)
     # TensorFlow's own detectors have such outputs too, but y first, and count in floats.
-    if found is not None and facts.arrays[found.count].dtype.kind in "iu":
+    if found is not None and facts.arrays[found.number].dtype.kind in "iu":
         units = "fractions of the picture" if are_fractions(facts, found.boxes) else "pixels"
         warning = f"boxes are taken as xyxy in {units}, and pictures as YOLO's: {PREPARING}"
         yield Claim(Strength.NAMES, "detect", (), (warning,))

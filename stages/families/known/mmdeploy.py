@@ -60,5 +60,5 @@ FAMILY = Family(
     fits=fits,
     claims=claims,
     recipe=Recipe("letterbox-corner", IMAGENET),
-    export="python tools/deploy.py configs/mmdet/detection/detection_onnxruntime_dynamic.py CONFIG.py MODEL.pth PICTURE",
+    export="tools/deploy.py configs/mmdet/detection/detection_onnxruntime_dynamic.py CONFIG.py MODEL.pth PICTURE",
 )

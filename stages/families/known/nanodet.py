@@ -8,7 +8,7 @@ import numpy as np
 
 from parallel_infer.errors import InferError
 from parallel_infer.models import ModelSpec
-from stages.candidates import Candidates, Outputs, as_float32, only_output, require_finite
+from stages.candidates import Candidates, Floats, Outputs, as_float32, only_output, require_finite
 from stages.families.facts import Facts
 from stages.families.family import Claim, Family, Fit, Misfit, Recipe, Strength
 from stages.families.grids import grid
@@ -44,9 +44,10 @@ class NanoDet:
         index, best, classes = best_of_rows(rows[:, :-_SIDES], options)
         logits = rows[index, -_SIDES:].reshape(-1, 4, _BINS)
         require_finite(logits)
-        distances = (softmax(logits) @ np.arange(_BINS, dtype=np.float32)) * cells.strides[index]
-        centres = (cells.places[index] + np.float32(middle)) * cells.strides[index]
-        boxes = np.concatenate((centres - distances[:, :2], centres + distances[:, 2:]), axis=1)
+        means = np.asarray(softmax(logits) @ np.arange(_BINS, dtype=np.float32), np.float32)
+        distances: Floats = means * cells.strides[index]
+        centres: Floats = (cells.places[index] + np.float32(middle)) * cells.strides[index]
+        boxes: Floats = np.concatenate((centres - distances[:, :2], centres + distances[:, 2:]), axis=1)
         return Candidates(boxes, best, classes, rows[index, :0], index)
 
 

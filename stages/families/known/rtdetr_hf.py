@@ -77,10 +77,8 @@ def claims(facts: Facts) -> Iterator[Claim]:
     if facts.nc is not None:
         yield Claim(Strength.NAMES, "detect", (f"names for {facts.nc} classes",))
     elif not has_empty_slot(facts):
-        doubt = (
-            "no names say whether the last slot of the logits means nothing; most queries of a trial picture do not "
-        )
-        warning = doubt + f"choose it, so it is taken for a class: set family = detr if it is none; {PREPARING}"
+        doubt = "no names say whether the last slot means nothing, and few queries of a trial picture choose it"
+        warning = f"{doubt}, so it is taken for a class: set family = detr if it is none; {PREPARING}"
         yield Claim(Strength.NAMES, "detect", ("the last slot of the logits is a class as others",), (warning,))
 
 

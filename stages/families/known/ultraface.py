@@ -22,12 +22,10 @@ def fits(facts: Facts, task: str) -> Fit | Misfit:
 
 
 def claims(facts: Facts) -> Iterator[Claim]:
-    if {"boxes", "scores"} == set(facts.outputs) and facts.task in (None, "detect") and facts.nc in (None, 1):
-        if isinstance(fits(facts, "detect"), Fit):
-            doubt = (
-                'scores are taken as those of "nothing" and of a face: set family = boxes-scores if both are classes'
-            )
-            yield Claim(Strength.NAMES, "detect", (), (doubt,))
+    named = {"boxes", "scores"} == set(facts.outputs) and facts.task in (None, "detect") and facts.nc in (None, 1)
+    if named and isinstance(fits(facts, "detect"), Fit):
+        doubt = 'scores are taken for "nothing" and a face: set family = boxes-scores if both are classes'
+        yield Claim(Strength.NAMES, "detect", (), (doubt,))
 
 
 FAMILY = Family(
