@@ -13,6 +13,7 @@ import numpy as np
 
 from stages.frame import Frame
 from stages.opencv import cv2
+from stages.pictures import av1, avif_data
 from stages.pictures.containers import boxes, inside
 
 _STRUCTURES = (b"mif1", b"msf1")  # major brands that say no more than "HEIF"; the compatible ones say which codec
@@ -33,10 +34,11 @@ def is_avif(start: bytes) -> bool:
 
 
 def size(payload: memoryview) -> tuple[int, int]:
-    """The largest size that any item (`ispe`) or any track of a sequence declares, before it is cropped or turned."""
+    """The largest size that an item (`ispe`), a track of a sequence or the coded data declares, before any change."""
     sizes = [*_item_sizes(payload), *(struct.unpack_from(">HH", entry, 24) for entry in _entries(payload))]
     if not sizes:
         raise ValueError("no size")
+    sizes += [av1.size(data) for data in avif_data.coded(payload)]
     return max(width for width, _ in sizes), max(height for _, height in sizes)
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 _MOST_ENTRIES = 1024
 _MOST_VALUES = 8  # of one entry that are read
-_MOST_BOXES = 256
+_MOST_BOXES = 1024  # side by side
 _TIFF_VALUES = {1: "B", 3: "H", 4: "I", 16: "Q"}  # BYTE, SHORT, LONG and BigTIFF's LONG8
 
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -25,11 +25,13 @@ class Entry(NamedTuple):
 
 
 def tiff_size(payload: memoryview) -> tuple[int, int]:
-    """ImageWidth and ImageLength of the first directory."""
-    tags = tiff_tags(payload, frozenset({256, 257}))
-    if len(tags) < 2:
+    """ImageWidth and ImageLength of the first directory, or those of its tiles, if larger: one is decoded whole."""
+    tags = tiff_tags(payload, frozenset({256, 257, 322, 323}))
+    if not tags.keys() >= {256, 257}:
         raise ValueError("no size in the first directory")
-    return tags[256], tags[257]
+    if not (tags[256] and tags[257]):
+        return 0, 0
+    return max(tags[256], tags.get(322, 0)), max(tags[257], tags.get(323, 0))
 
 
 def tiff_tags(payload: memoryview, wanted: frozenset[int]) -> dict[int, int]:
@@ -95,7 +97,10 @@ def inside(payload: memoryview, *path: bytes) -> memoryview:
 
 
 def boxes(payload: memoryview) -> Iterator[tuple[bytes, memoryview]]:
-    """Boxes of the ISO base media file format: 32-bit length, kind, contents; length 1: 64-bit, 0: to the end."""
+    """Boxes of the ISO base media file format: 32-bit length, kind, contents; length 1: 64-bit, 0: to the end.
+
+    Raises ValueError or struct.error where they are broken, or too many to be looked at.
+    """
     position = 0
     for _ in range(_MOST_BOXES):
         if position + 8 > len(payload):
@@ -110,3 +115,4 @@ def boxes(payload: memoryview) -> Iterator[tuple[bytes, memoryview]]:
             raise ValueError("a box shorter than its header")
         yield kind, payload[start:end]
         position = end
+    raise ValueError("too many boxes")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from parallel_infer.errors import BadInput
 from stages.pictures import Decoder, PictureLimits
-from tests.picture_samples import animated, encoded, exif, jpeg_with, photo, segment
+from tests.picture_samples import animated, bmp_of, encoded, exif, jpeg_with, photo, segment, tiff_of
 
 LIMITS = PictureLimits(max_pixels=100_000, formats=("jpeg", "png", "webp", "bmp", "tiff", "gif", "avif", "jp2"))
 DECODER = Decoder(LIMITS)
@@ -31,6 +31,10 @@ SEEDS = {
     "gif": encoded(".gif", photo(24, 16)),
     "avif": encoded(".avif", photo(24, 16)),
     "jp2": encoded(".jp2", photo(48, 40)),
+    "sequence": animated(".avif", photo(24, 16), 255 - photo(24, 16)),
+    "masks": bmp_of(photo(32, 16)[..., :2].tobytes(), (32, 16), 16, 3, 56, 0xF800, 0x07E0, 0x001F, 0),
+    "alpha": tiff_of(np.dstack([photo(24, 16)] * 2)[..., :4], 2, t338=2, t274=6),
+    "multiplied": tiff_of(np.dstack([photo(24, 16)] * 2)[..., :4], 2, ">", t338=1),
 }
 
 EDITS = st.lists(

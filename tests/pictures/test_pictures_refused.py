@@ -23,6 +23,7 @@ from tests.picture_samples import (
     resized_header,
     riff_chunk,
     segment,
+    tiff_of,
     webp_of,
 )
 
@@ -133,6 +134,34 @@ def test_too_many_pixels_in_a_big_tiff():
     entries = b"".join(struct.pack("<HHQQ", tag, 16, 1, 2**33) for tag in (256, 257))
     payload = struct.pack("<2sHHHQQ", b"II", 43, 8, 0, 16, 2) + entries
     with pytest.raises(BadInput, match="8589934592x8589934592"):
+        Decoder(PictureLimits(formats=ALL)).decode(payload)
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_too_many_pixels_behind_the_boxes_of_an_avif(frames):
+    """The boxes may say what they like: the decoder allocates what the AV1 data says."""
+    large = np.full((1600, 1600, 3), 90, np.uint8)
+    payload = bytearray(animated(".avif", large, large) if frames > 1 else encoded(".avif", large))
+    at = payload.find(b"ispe")
+    while at >= 0:
+        struct.pack_into(">II", payload, at + 8, 64, 48)
+        at = payload.find(b"ispe", at + 4)
+    if frames > 1:
+        struct.pack_into(">HH", payload, payload.index(b"av01", payload.index(b"stsd")) + 28, 64, 48)
+    with pytest.raises(BadInput, match="too large: 1600x1600 is 2560000 pixels; the limit is 1000000"):
+        Decoder(PictureLimits(max_pixels=1_000_000, formats=ALL)).decode(bytes(payload))
+
+
+def test_avif_without_its_data_is_truncated():
+    payload = encoded(".avif", photo())
+    for kind in (b"iinf", b"iloc", b"av01", b"pitm"):
+        with pytest.raises(BadInput, match="the AVIF picture is truncated or corrupted"):
+            Decoder(PictureLimits(formats=ALL)).decode(payload.replace(kind, b"free"))
+
+
+def test_tiles_of_a_tiff_count_too():
+    payload = tiff_of(photo(), 2, t322=32768, t323=16384)
+    with pytest.raises(BadInput, match="too large: 32768x16384"):
         Decoder(PictureLimits(formats=ALL)).decode(payload)
 
 
