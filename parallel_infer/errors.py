@@ -22,6 +22,12 @@ class BadInput(InferError):
     code = "BAD_INPUT"
 
 
+class UnknownRing(BadInput):
+    """A request spoke of a ring that is not lent to this client, or no more."""
+
+    reason: ClassVar[str] = "unknown_ring"
+
+
 class UnknownModel(InferError):
     """No model of that name is served."""
 
@@ -91,8 +97,8 @@ class ConfigError(Exception):
 
 def error_for(code: str, text: str, reason: str = "") -> InferError:
     """The exception that stands for `code`; an unknown code (a newer server) becomes a plain `InferError`."""
-    if reason == ServerStopping.reason:
-        return ServerStopping(text)
+    if reason in _BY_REASON:
+        return _BY_REASON[reason](text)
     return _BY_CODE.get(code, InferError)(text)
 
 
@@ -112,3 +118,4 @@ _BY_CODE: dict[str, type[InferError]] = {
         ModelRejected,
     )
 }
+_BY_REASON: dict[str, type[InferError]] = {kind.reason: kind for kind in (UnknownRing, ServerStopping)}

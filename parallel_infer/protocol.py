@@ -11,10 +11,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from parallel_infer.limits import MAX_NAME
+
 VERSION: Literal[1] = 1
 
 RequestId = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-Name = Annotated[str, Meta(min_length=1, max_length=128)]
+Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
 Dimension = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Version = Literal[1]
 MAX_TIMEOUT = 3600.0  # seconds
@@ -79,6 +81,13 @@ class GiveBack(_Request, frozen=True, kw_only=True, tag="give_back"):
 
 class Hello(_Request, frozen=True, kw_only=True, tag="hello"):
     """What this server takes. Who has said it is told when the server begins to stop: an Error of id 0 says so."""
+
+
+class Greeting(Struct, frozen=True):
+    """The result of Hello: limits of this server, in bytes."""
+
+    max_payload: int
+    max_message: int  # of one frame
 
 
 class Models(_Request, frozen=True, kw_only=True, tag="models"):
@@ -156,7 +165,8 @@ class Answer(_Reply, frozen=True, kw_only=True, tag="answer"):
 class Error(_Reply, frozen=True, kw_only=True, tag="error"):
     """Why there is no answer: a code of parallel_infer.errors and a text for people. `id` is 0 where unreadable.
 
-    `reason` tells errors of one code apart, where a program may want to: "stopping" for a request that was not taken.
+    `reason` tells errors of one code apart, where a program may want to: "stopping" for a request that was not taken,
+    "unknown_ring" for one about a ring that is not lent, or no more.
     """
 
     code: str

@@ -26,6 +26,11 @@ class Driver:
         self._stirred = False
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def is_here(self) -> bool:
+        """Whether the running loop is the one that drives this."""
+        return self._loop is asyncio.get_running_loop()
+
     async def ask(self, pending: Pending) -> Outcome:
         """Send a request and wait for its outcome; where the waiting task is cancelled, so is the job."""
         done: asyncio.Future[Outcome] = self._loop.create_future()
@@ -66,8 +71,9 @@ class Driver:
         """Stop driving and close the connection; requests still waiting fail with ServerUnavailable."""
         if self.connection.socket.closed:
             return
-        self._loop.remove_reader(self._descriptor)
-        self._loop.remove_reader(self._news)
+        if not self._loop.is_closed():
+            self._loop.remove_reader(self._descriptor)
+            self._loop.remove_reader(self._news)
         if self._timer is not None:
             self._timer.cancel()
         self.connection.close()
@@ -87,7 +93,6 @@ class Driver:
 
     def _tick(self) -> None:
         self._timer = None
-        self.connection.drain()  # first what has arrived, then the clock
         self.connection.upkeep()
         self.connection.drain()
         if not self.connection.idle:

@@ -27,16 +27,18 @@ from parallel_infer.client.pending import Pending
 from parallel_infer.client.requests import (
     IN_FLIGHT,
     LOAD_TIMEOUT,
+    LONGEST_WAIT,
     STREAM_IN_FLIGHT,
     Drop,
     Errors,
     Job,
     answer_of,
+    checked_timeout,
     job_of,
     result_of,
 )
 from parallel_infer.client.window import Window
-from parallel_infer.errors import InferError, ServerUnavailable
+from parallel_infer.errors import BadInput, InferError, ServerUnavailable
 
 
 class AsyncClient:
@@ -52,7 +54,7 @@ class AsyncClient:
         key: str | os.PathLike[str] | HasKeys | None = None,
         timeout: float = 5.0,
     ) -> None:
-        self.timeout = timeout  # seconds, for calls that name none
+        self.timeout = checked_timeout(timeout)  # seconds, for calls that name none
         self._address = Address(address, None if key is None else Key.of(key))
         self._driver: Driver | None = None
         self._closed = False
@@ -83,18 +85,27 @@ class AsyncClient:
         """Answers for many pictures of an iterable or async iterable, in order; see `Client.infer_many`."""
         job = job_of(model, self._timeout(timeout), 0, options)
         driver = self._driving()
-        changed = asyncio.Event()
-        window = Window(driver.connection, job, max(1, in_flight or IN_FLIGHT), changed.set)
+        changed, refused = asyncio.Event(), asyncio.Event()
+
+        def settled() -> None:
+            changed.set()
+            refused.set()
+
+        window = Window(driver.connection, job, max(1, in_flight or IN_FLIGHT), settled)
+        retrying = asyncio.create_task(_retry(window, driver, refused))  # also while the source takes its time
         try:
             async for picture in pulled(pictures):
                 window.add(picture)
+                driver.stir()
                 while not window.open:
-                    await _turn(window, driver, changed)
+                    await _wait_for(changed)
             while not window.done:
-                await _turn(window, driver, changed)
+                await _wait_for(changed)
         except BaseException:
             window.abandon()
             raise
+        finally:
+            retrying.cancel()
         return window.results(errors)
 
     def stream(
@@ -117,6 +128,9 @@ class AsyncClient:
     async def frame(self, height: int, width: int) -> AsyncIterator[npt.NDArray[np.uint8]]:
         """A frame to fill, uint8 [height, width, 3] BGR, that `infer` sends without a copy; see `Client.frame`."""
         driver = self._driving()
+        if driver.connection.lent is not None and not driver.connection.terms.known:
+            with contextlib.suppress(ServerUnavailable):
+                await self._ask(protocol.Hello)
         held = HeldFrame.claim(driver.connection, height, width)
         if held is None:
             await driver.lending(self.timeout)
@@ -185,12 +199,13 @@ class AsyncClient:
         held = self._held.get(id(picture))
         if held is not None:
             return answer_of(await driver.ask(held.pending(job, driver.connection)))
-        return answer_of(await driver.ask(job.pending(driver.connection, payload_of(picture, job.color))))
+        payload = payload_of(picture, job.color, driver.connection.terms.most)
+        return answer_of(await driver.ask(job.pending(driver.connection, payload)))
 
     async def _ask(self, kind: type[protocol.Request], timeout: float | None = None, **fields: Any) -> Any:
         driver = self._driving()
         request = kind(id=driver.connection.number(), **fields)
-        return result_of(await driver.ask(Pending(request, self._timeout(timeout))))
+        return result_of(await driver.ask(Pending(request, checked_timeout(self._timeout(timeout), LONGEST_WAIT))))
 
     def _driving(self) -> Driver:
         """The connection of this client; the first call opens it, in the loop that will drive it."""
@@ -198,19 +213,28 @@ class AsyncClient:
             raise ServerUnavailable("The client is closed")
         if self._driver is None:
             self._driver = Driver(self._address)
+        elif not self._driver.is_here:
+            raise BadInput(
+                "this AsyncClient belongs to another event loop, the one it was first used in. Make one AsyncClient "
+                "for each event loop, that is for each asyncio.run"
+            )
         return self._driver
 
     def _timeout(self, timeout: float | None) -> float:
         return self.timeout if timeout is None else timeout
 
 
-async def _turn(window: Window, driver: Driver, changed: asyncio.Event) -> None:
-    """Wait until a picture of the window is answered, or one that was refused may be sent again."""
-    window.retry()
-    driver.stir()
+async def _wait_for(changed: asyncio.Event) -> None:
+    """Wait until a picture of the window is answered or refused."""
     changed.clear()
-    with contextlib.suppress(TimeoutError):
-        if window.patience is None:
-            await changed.wait()
-        else:
-            await asyncio.wait_for(changed.wait(), window.patience)
+    await changed.wait()
+
+
+async def _retry(window: Window, driver: Driver, refused: asyncio.Event) -> None:
+    """Send pictures that were refused again, each time a pause is over."""
+    while True:
+        refused.clear()
+        window.retry()
+        driver.stir()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(refused.wait(), window.patience)

@@ -23,17 +23,20 @@ from parallel_infer.client.endpoint import Address
 from parallel_infer.client.futures import InferFuture
 from parallel_infer.client.held_frame import HeldFrame, hold
 from parallel_infer.client.key import HasKeys, Key
+from parallel_infer.client.minder import END, Minder
 from parallel_infer.client.model_options import model_options
 from parallel_infer.client.payload import Picture, payload_of
 from parallel_infer.client.pending import Pending
 from parallel_infer.client.requests import (
     IN_FLIGHT,
     LOAD_TIMEOUT,
+    LONGEST_WAIT,
     STREAM_IN_FLIGHT,
     Drop,
     Errors,
     Job,
     answer_of,
+    checked_timeout,
     job_of,
     result_of,
 )
@@ -58,7 +61,7 @@ class Client:
         key: str | os.PathLike[str] | HasKeys | None = None,
         timeout: float = 5.0,
     ) -> None:
-        self.timeout = timeout  # seconds, for calls that name none
+        self.timeout = checked_timeout(timeout)  # seconds, for calls that name none
         self._address = Address(address, None if key is None else Key.of(key))
         self._held = threading.local()  # the frame this thread is filling
         self._closed = False
@@ -78,8 +81,8 @@ class Client:
         if held is not None and picture is held[0].array:
             frame, connection = held
             return answer_of(connection.ask(frame.pending(job, connection)))
-        payload = payload_of(picture, job.color)
         with self._connection() as connection:
+            payload = payload_of(picture, job.color, connection.terms.most)
             return answer_of(connection.ask(job.pending(connection, payload)))
 
     def submit(
@@ -115,7 +118,7 @@ class Client:
         with self._connection() as connection:
             window = Window(connection, job, max(1, in_flight or IN_FLIGHT))
             try:
-                _drive(window, connection, iter(pictures))
+                _drive(window, connection, pictures)
             except BaseException:
                 window.abandon()
                 raise
@@ -222,14 +225,14 @@ class Client:
     def _ask(self, kind: type[protocol.Request], timeout: float | None = None, **fields: Any) -> Any:
         with self._connection() as connection:
             request = kind(id=connection.number(), **fields)
-            return result_of(connection.ask(Pending(request, self._timeout(timeout))))
+            return result_of(connection.ask(Pending(request, checked_timeout(self._timeout(timeout), LONGEST_WAIT))))
 
     def _submit(self, job: Job, picture: Picture, callback: Callable[[InferFuture], Any] | None) -> InferFuture:
         future = InferFuture(self._forget)
         if callback is not None:
             future.add_done_callback(callback)  # type: ignore[arg-type]
         try:
-            payload = payload_of(picture, job.color)
+            payload = payload_of(picture, job.color, self._courier.most)
         except InferError as error:
             future.settle(error)
         else:
@@ -270,15 +273,23 @@ class Client:
             _close_all(self._idle)
 
 
-def _drive(window: Window, connection: Connection, pictures: Iterator[Picture]) -> None:
+def _drive(window: Window, connection: Connection, pictures: Iterable[Picture]) -> None:
     """Fill the window, wait for a reply, and again, until every picture is done."""
+    if isinstance(pictures, (list, tuple)):
+        _drive_by(partial(next, iter(pictures), END), window, connection)
+        return
+    with Minder(window, connection, iter(pictures)) as minder:
+        _drive_by(minder.pull, window, connection)
+
+
+def _drive_by(pull: Callable[[], Any], window: Window, connection: Connection) -> None:
     exhausted = False
     while not exhausted or not window.done:
         while not exhausted and window.open:
-            try:
-                window.add(next(pictures))
-            except StopIteration:
-                exhausted = True
+            picture = pull()
+            exhausted = picture is END
+            if not exhausted:
+                window.add(picture)
         window.retry()
         if not window.done:
             connection.receive(window.patience)

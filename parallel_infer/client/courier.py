@@ -13,6 +13,7 @@ import zmq
 from parallel_infer.client.connection import SLICE, Connection
 from parallel_infer.client.endpoint import Address
 from parallel_infer.errors import ServerUnavailable
+from parallel_infer.limits import LARGEST_PAYLOAD
 
 _BURST = 64  # requests sent before replies are looked at again
 _SLOTS = 16  # lent slots to ask for
@@ -28,9 +29,15 @@ class Courier:
         self._thread: threading.Thread | None = None
         self._asleep = False
         self._stopping = False
+        self._connection: Connection | None = None
         self._bell, self._door = socket.socketpair()
         self._bell.setblocking(False)
         self._door.setblocking(False)
+
+    @property
+    def most(self) -> int:
+        """Bytes of the largest payload that the server takes, as far as that is known."""
+        return LARGEST_PAYLOAD if self._connection is None else self._connection.terms.most
 
     def run(self, task: Callable[[Connection], None]) -> None:
         """Have `task` run on the connection, soon. Raises ServerUnavailable after `stop`."""
@@ -61,7 +68,7 @@ class Courier:
     def _start(self) -> None:
         with self._starting:
             if self._thread is None and not self._stopping:
-                connection = Connection(self._address)
+                self._connection = connection = Connection(self._address)
                 if connection.lent is not None:
                     connection.lent.wanted = _SLOTS
                 self._thread = threading.Thread(

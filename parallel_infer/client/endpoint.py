@@ -29,6 +29,11 @@ class Address(NamedTuple):
         """Whether shared memory can be shared with the server."""
         return self.endpoint.startswith("ipc://")
 
+    @property
+    def answers_at_once(self) -> bool:
+        """Whether one look at it takes no time worth speaking of."""
+        return self.same_machine or self.endpoint.startswith(("tcp://127.", "tcp://localhost:", "tcp://[::1]:"))
+
 
 def open_socket(address: Address) -> zmq.Socket[bytes]:
     """A DEALER socket with every limit set, not yet connected."""

@@ -10,6 +10,8 @@ from parallel_infer.client.lent import Slot
 from parallel_infer.client.payload import payload_of
 from parallel_infer.client.pending import Pending
 from parallel_infer.client.requests import Job
+from parallel_infer.errors import ServerUnavailable
+from parallel_infer.protocol import Hello
 
 
 class HeldFrame:
@@ -45,6 +47,10 @@ class HeldFrame:
 
 def hold(connection: Connection, height: int, width: int, timeout: float) -> HeldFrame:
     """A frame to fill; waits up to `timeout` seconds for the first ring of this connection."""
+    if connection.lent is not None and not connection.terms.known:
+        greeting = connection.ask(Pending(Hello(id=connection.number()), timeout))
+        if isinstance(greeting, ServerUnavailable):
+            return HeldFrame(None, height, width)
     held = HeldFrame.claim(connection, height, width)
     if held is None and connection.lent is not None and connection.lent.asking is not None:
         asking = connection.lent.asking

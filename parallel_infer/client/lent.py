@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from parallel_infer.client.pending import Outcome, Pending
 from parallel_infer.errors import ResourceUnavailable
-from parallel_infer.protocol import Error, GiveBack, Lend, LentSlot
+from parallel_infer.limits import ALWAYS_READ
+from parallel_infer.protocol import GiveBack, Lend, LentSlot
 from parallel_infer.ring import Ring, byte_ring
 
 if TYPE_CHECKING:
@@ -122,6 +123,34 @@ class Slot:
             self.ring.release(self.index)
 
 
+class Fences:
+    """Slots of requests that nobody waits for any more, by request id: only the late reply frees them."""
+
+    def __init__(self) -> None:
+        self._slots: dict[int, Slot] = {}
+
+    def add(self, pending: Pending) -> None:
+        """Nobody waits for this one any more."""
+        if pending.slot is None:
+            return
+        if pending.sent:
+            self._slots[pending.request.id] = pending.slot
+            pending.slot.fence()
+        else:
+            pending.slot.release()
+
+    def release(self, number: int) -> bool:
+        """A late reply came; whether it freed a slot."""
+        slot = self._slots.pop(number, None)
+        if slot is not None:
+            slot.release()
+        return slot is not None
+
+    def clear(self) -> None:
+        """Their rings are void."""
+        self._slots.clear()
+
+
 class LentRings:
     """The rings of one connection: the current one, and older ones that wait for their last slots."""
 
@@ -141,6 +170,9 @@ class LentRings:
 
     def claim(self, size: int) -> Slot | None:
         """A free slot for `size` bytes. None: send bytes; where a (larger) ring would help it is asked for."""
+        terms = self._connection.terms
+        if size > terms.most or not (terms.known or size <= ALWAYS_READ):
+            return None
         now = time.monotonic()
         self._give_back_unused()
         ring = self._current
@@ -231,11 +263,6 @@ class LentRings:
 
     def _give_back(self, ring: LentRing) -> None:
         self._connection.post(Pending(GiveBack(id=self._connection.number(), ring=ring.id), _LEND_TIMEOUT))
-
-
-def is_unknown_ring(reply: Any) -> bool:
-    """Whether the server says that it does not know (any more) the ring a request spoke of."""
-    return isinstance(reply, Error) and reply.code == "BAD_INPUT" and reply.message.startswith("unknown ring")
 
 
 def _attached(outcome: Outcome, asked: float) -> LentRing | None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -13,7 +11,9 @@ import numpy.typing as npt
 
 from parallel_infer.client.arrays import Color, bytes_of_column, foreign_array, is_frame, picture_of
 from parallel_infer.client.pil import frame_of, is_pil
+from parallel_infer.client.reading import check_size, read_file, read_path
 from parallel_infer.errors import BadInput
+from parallel_infer.limits import LARGEST_PAYLOAD
 from parallel_infer.protocol import Tensor
 
 
@@ -42,7 +42,6 @@ Picture = (
     | HasArray
     | HasArrayInterface
 )
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://|data:", re.IGNORECASE)
 
 
 class Payload(NamedTuple):
@@ -53,61 +52,83 @@ class Payload(NamedTuple):
     data: bytes | memoryview
 
 
-def payload_of(picture: Picture, color: Color | None = None) -> Payload:
+def payload_of(picture: Picture, color: Color | None = None, most: int = LARGEST_PAYLOAD) -> Payload:
     """The payload of a picture: a path, encoded bytes or a file of them, a frame, Pillow's picture, or tensors by name.
 
     A frame is uint8 [h, w, 3] in `color` order, BGR where none is given, or [h, w] or [h, w, 1] gray; see `arrays` for
     what else is one. Any other array is a tensor. Frames and single tensors are not copied where they are contiguous.
-    Raises BadInput for anything else and for unreadable files.
+    Raises BadInput for anything else, for unreadable files, and for what would be more than `most` bytes, as far as
+    possible before it is read or copied.
     """
+    try:
+        return _payload_of(picture, color, most)
+    except MemoryError as error:
+        raise BadInput("There is not enough memory on this machine to send the picture") from error
+
+
+def _payload_of(picture: Picture, color: Color | None, most: int) -> Payload:
     if isinstance(picture, memoryview) and (picture.ndim != 1 or picture.format not in ("B", "b", "c")):
         picture = np.asarray(picture)
     if isinstance(picture, np.ndarray):
-        return _of_array(picture, color)
+        return _of_array(picture, color, most)
     if isinstance(picture, bytes):
-        return Payload("picture", (), picture)
+        return _encoded(picture, most)
     if isinstance(picture, (str, os.PathLike)):
-        return Payload("picture", (), _read(picture))
+        return Payload("picture", (), read_path(picture, most))
     if isinstance(picture, Mapping):
-        return _of_tensors(picture)
+        return _of_tensors(picture, most)
     if is_pil(picture):
-        return _of_frame(frame_of(picture, color or "bgr"))
+        return _of_frame(frame_of(picture, color or "bgr"), most)
     if hasattr(picture, "read"):
-        return Payload("picture", (), _read_file(picture))
+        return Payload("picture", (), read_file(picture, most))
     if (array := foreign_array(picture, color)) is not None:
-        return _of_array(array, color)
-    return Payload("picture", (), _bytes_like(picture))
+        return _of_array(array, color, most)
+    return _encoded(_bytes_like(picture), most)
 
 
-def _of_array(array: npt.NDArray[Any], color: Color | None) -> Payload:
+def _encoded(data: bytes | memoryview, most: int) -> Payload:
+    check_size(len(data), most)
+    return Payload("picture", (), data)
+
+
+def _of_array(array: npt.NDArray[Any], color: Color | None, most: int) -> Payload:
     array = bytes_of_column(array)
     if array.ndim != 1 and color is not None:
-        return _of_frame(picture_of(array))
+        return _of_frame(picture_of(array), most)
     if is_frame(array):
-        return _of_frame(array)
+        return _of_frame(array, most)
+    check_size(array.nbytes, most)
     array, tensor = _tensor("", array)
     return Payload("tensors", (tensor,), _view(array))
 
 
-def _of_frame(array: npt.NDArray[Any]) -> Payload:
+def _of_frame(array: npt.NDArray[Any], most: int) -> Payload:
+    check_size(array.shape[0] * array.shape[1] * 3, most)
     if array.ndim == 2 or array.shape[2] == 1:
         array = np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
     array = np.ascontiguousarray(array)
     return Payload("frame", (Tensor("", "uint8", array.shape),), _view(array))
 
 
-def _of_tensors(arrays: Mapping[str, npt.NDArray[Any]]) -> Payload:
-    ready = [_tensor(name, _numpy(array)) for name, array in arrays.items()]
-    if not ready:
+def _of_tensors(arrays: Mapping[str, npt.NDArray[Any]], most: int) -> Payload:
+    if not arrays:
         raise BadInput("An empty dict holds no tensors")
+    found = {name: _numpy(name, value) for name, value in arrays.items()}
+    check_size(sum(array.nbytes for array in found.values()), most)
+    ready = [_tensor(name, array) for name, array in found.items()]
     tensors = tuple(tensor for _, tensor in ready)
     views = [_view(array) for array, _ in ready]
     return Payload("tensors", tensors, views[0] if len(views) == 1 else b"".join(views))
 
 
-def _numpy(value: Any) -> npt.NDArray[Any]:
+def _numpy(name: object, value: Any) -> npt.NDArray[Any]:
+    if not isinstance(name, str):
+        raise BadInput(f"A tensor's name is a text, not a {type(name).__name__}")
     array = None if isinstance(value, np.ndarray) else foreign_array(value, "rgb")  # tensors: no colours are meant
-    return np.asarray(value if array is None else array)
+    try:
+        return np.asarray(value if array is None else array)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"Tensor {name!r} is no array: {error}") from error
 
 
 def _tensor(name: str, array: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Tensor]:
@@ -122,35 +143,6 @@ def _tensor(name: str, array: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Tenso
 
 def _view(array: npt.NDArray[Any]) -> bytes | memoryview:
     return array.reshape(-1).view(np.uint8).data if array.size else b""
-
-
-def _read(path: str | os.PathLike[str]) -> bytes:
-    name = os.fspath(path)
-    if isinstance(path, str) and _ADDRESS.match(path):
-        raise BadInput(
-            f"{name[:100]!r} is an address, and the client fetches nothing: send the bytes that it leads to, for "
-            "example urllib.request.urlopen(address).read()"
-        )
-    try:
-        return Path(path).read_bytes()
-    except IsADirectoryError:
-        raise BadInput(f"{name!r} is a folder; send its pictures one by one, or with infer_many") from None
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{name[:200]!r} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-
-
-def _read_file(file: Any) -> bytes:
-    """What is left to read of a file; all of it where it was just written and not rewound."""
-    try:
-        found = file.read()
-        if not found and file.seekable() and file.tell():
-            file.seek(0)
-            found = file.read()
-    except (OSError, ValueError) as error:
-        raise BadInput(f"The file cannot be read: {error}") from error
-    if not isinstance(found, (bytes, bytearray)):
-        raise BadInput(f"The file gives {type(found).__name__}, not bytes; open it in binary mode, 'rb'")
-    return bytes(found)
 
 
 def _bytes_like(picture: Any) -> memoryview:

@@ -22,7 +22,10 @@ Outcome = Answer | InferError | msgspec.Raw  # Raw: the result of everything but
 class Pending:
     """One request, its payload, and who is told the outcome (exactly once)."""
 
-    __slots__ = ("deadline", "index", "outcome", "payload", "request", "sent", "sink", "slot", "timeout")
+    __slots__ = (
+        *("deadline", "index", "losses", "losses_alone", "outcome", "payload", "request", "sent", "sink", "slot"),
+        *("suspicion", "timeout", "under_way"),
+    )
 
     def __init__(
         self,
@@ -38,8 +41,17 @@ class Pending:
         self.sink = sink
         self.slot: Slot | None = None  # where the payload lies instead, in a ring the server lent
         self.outcome: Outcome | None = None
-        self.sent = False
+        self.sent = False  # once at least
+        self.under_way = False  # sent over the connection that there is now
+        self.losses = 0  # of the connection, while this was under way
+        self.suspicion = 0  # those of them that nobody else was found to be the reason of
+        self.losses_alone = 0  # ... and nothing else was that may have been the reason
         self.index = 0  # place among the pictures of one call
+
+    @property
+    def size(self) -> int:
+        """Bytes of the payload, where that travels."""
+        return 0 if self.payload is None else len(self.payload)
 
     def settle(self, outcome: Outcome) -> None:
         """Keep the outcome and tell the sink."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -14,10 +15,12 @@ from parallel_infer.client.connection import Connection
 from parallel_infer.client.payload import Payload
 from parallel_infer.client.pending import Outcome, Pending
 from parallel_infer.errors import BadInput, InferError
+from parallel_infer.limits import MAX_NAME, MAX_OPTIONS, options_too_large
 from parallel_infer.protocol import MAX_TIMEOUT, Infer
 
 Drop = Literal["none", "latest"]
 Errors = Literal["raise", "return"]
+LONGEST_WAIT = 86400.0  # seconds for anything but a job
 LOAD_TIMEOUT = 300.0  # seconds; a large model is probed, loaded and warmed before it is served
 IN_FLIGHT = 64  # pictures at a time, unless the server takes fewer
 STREAM_IN_FLIGHT: dict[Drop, int] = {"none": 16, "latest": 4}  # more would only make frames older
@@ -65,12 +68,22 @@ class Job(NamedTuple):
 
 def job_of(model: str, timeout: float, priority: int, options: Mapping[str, Any]) -> Job:
     """A job description. Raises BadInput for what no server would take."""
+    if not isinstance(model, str) or not 0 < len(model) <= MAX_NAME:
+        found = f"{len(model)} characters" if isinstance(model, str) else f"a {type(model).__name__}"
+        raise BadInput(f"the model's name is a text of 1 to {MAX_NAME} characters, not {found}")
     color = options.get("color")
     if color not in (None, "rgb", "bgr"):
         raise BadInput(f"color={color!r} is not known; it is 'rgb' or 'bgr'")
-    if not 0 < timeout <= MAX_TIMEOUT:
-        raise BadInput(f"timeout={timeout!r} is out of range; it may be up to {MAX_TIMEOUT:g} seconds")
-    return Job(model, encode_options(options), timeout, priority, color=color)
+    return Job(model, encode_options(options), checked_timeout(timeout), priority, color=color)
+
+
+def checked_timeout(timeout: Any, most: float = MAX_TIMEOUT) -> float:
+    """A number of seconds as a float. Raises BadInput for anything else."""
+    if isinstance(timeout, bool) or not isinstance(timeout, numbers.Real):
+        raise BadInput(f"timeout={timeout!r:.50} is no number of seconds; give one up to {most:g}, as in timeout=5.0")
+    if not 0 < float(timeout) <= most:
+        raise BadInput(f"timeout={timeout!r} is out of range; it may be up to {most:g} seconds")
+    return float(timeout)
 
 
 def encode_options(options: Mapping[str, Any]) -> msgspec.Raw:
@@ -78,9 +91,12 @@ def encode_options(options: Mapping[str, Any]) -> msgspec.Raw:
     if not options:
         return _NO_OPTIONS
     try:
-        return msgspec.Raw(msgspec.msgpack.encode(options, enc_hook=_plain))
-    except TypeError as error:
+        encoded = msgspec.msgpack.encode(options, enc_hook=_plain)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise BadInput(f"The options cannot be sent: {error}") from error
+    if len(encoded) > MAX_OPTIONS:
+        raise BadInput(options_too_large(len(encoded)))
+    return msgspec.Raw(encoded)
 
 
 def answer_of(outcome: Outcome) -> Answer:

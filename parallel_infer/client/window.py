@@ -65,7 +65,7 @@ class Window:
         index = len(self._results)
         self._results.append(None)
         try:
-            payload = payload_of(picture, self._job.color)
+            payload = payload_of(picture, self._job.color, self._connection.terms.most)
         except InferError as error:
             self._results[index] = error
         else:

@@ -18,6 +18,7 @@ from parallel_infer.gateway.replies import KNOWN, Replies
 from parallel_infer.gateway.requests import admitted_kind
 from parallel_infer.gateway.shares import Share, Shares
 from parallel_infer.gateway.tally import UNNAMED
+from parallel_infer.limits import payload_too_large
 from parallel_infer.messages import OWN_PRIORITY, Admit, AnswerFormat, ModelOpened, SlotRef, ToGateway
 
 
@@ -87,14 +88,14 @@ class Admission:
 
     def _store(self, request: protocol.Infer, caller: Caller, payload: Any, now: float, share: Share) -> SlotRef:
         if request.slot is not None:
+            if request.slot.size > self._max_payload:  # the same picture fares the same, whichever way it comes
+                raise BadInput(payload_too_large(request.slot.size, self._max_payload))
             return self._lending.ref(caller.client, request.slot, now)
         size = len(payload) if payload is not None else 0
         if not size:
             raise BadInput("the payload is empty: send the picture's bytes as the second frame")
         if size > self._max_payload:
-            raise BadInput(
-                f"the payload has {size} bytes; the server takes up to {self._max_payload} (option max_payload_mb)"
-            )
+            raise BadInput(payload_too_large(size, self._max_payload))
         if self._replies.poison and self._replies.poison.knows(admitted_kind(request), request.model, payload.buffer):
             raise Poison(KNOWN)
         clients = self.shares.clients

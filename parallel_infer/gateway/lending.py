@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from parallel_infer.errors import BadInput, ConfigError, ResourceUnavailable
+from parallel_infer.errors import BadInput, ConfigError, ResourceUnavailable, UnknownRing
 from parallel_infer.messages import SlotRef
 from parallel_infer.protocol import LentSlot
 from parallel_infer.ring import Ring, byte_ring
@@ -94,7 +94,7 @@ class Lending:
     def _of(self, client: bytes, number: int) -> Lent:
         lent = self._rings.get(number)
         if lent is None or lent.client != client:
-            raise BadInput(f"unknown ring {number}: lend again")
+            raise UnknownRing(f"unknown ring {number}: lend again")
         return lent
 
     def _take_back(self, number: int) -> None:

@@ -9,10 +9,10 @@ import msgspec
 from parallel_infer import protocol
 from parallel_infer.errors import BadInput
 from parallel_infer.gateway.pending import Caller
+from parallel_infer.limits import MAX_HEADER, MAX_OPTIONS, header_too_large, options_too_large
 from parallel_infer.messages import ModelOpened, PayloadKind
 
-MAX_HEADER = 65536  # bytes
-MAX_OPTIONS = 4096  # bytes
+_LONGEST_READ = 16 << 20  # bytes of a header whose id is looked for
 _KINDS = {"picture": PayloadKind.PICTURE, "frame": PayloadKind.FRAME, "tensors": PayloadKind.TENSORS}
 _decode = msgspec.msgpack.Decoder(protocol.Request).decode
 _decode_id = msgspec.msgpack.Decoder(protocol.RequestIdOnly).decode
@@ -20,11 +20,15 @@ _decode_id = msgspec.msgpack.Decoder(protocol.RequestIdOnly).decode
 
 def read_request(frames: list[Any], enveloped: int, caller: Caller) -> protocol.Request:
     """The request in a client's frames `[client, (empty), header, payload?]`; fills in `caller.request`."""
-    if not 2 <= len(frames) - enveloped <= 3:
-        raise BadInput(f"a message has a header and at most one payload; {len(frames) - 1 - enveloped} frames came")
+    if len(frames) < 2 + enveloped:
+        raise BadInput("a message has a header and at most one payload; none came")
     header = frames[1 + enveloped].buffer
+    if len(frames) > 3 + enveloped:
+        caller.request = _id_of(header)
+        raise BadInput(f"a message has a header and at most one payload; {len(frames) - 1 - enveloped} frames came")
     if len(header) > MAX_HEADER:
-        raise BadInput(f"the header has {len(header)} bytes; at most {MAX_HEADER} are read")
+        caller.request = _id_of(header)
+        raise BadInput(header_too_large(len(header)))
     try:
         request: protocol.Request = _decode(header)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -35,6 +39,12 @@ def read_request(frames: list[Any], enveloped: int, caller: Caller) -> protocol.
 
 
 def _id_of(header: Any) -> int:
+    """The id in a header that is wrong otherwise; 0 where it cannot be told.
+
+    What is not needed is skipped, so that the size costs no memory, but at worst 4 ms for a megabyte.
+    """
+    if len(header) > _LONGEST_READ:
+        return 0
     try:
         return _decode_id(header).id
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -44,7 +54,7 @@ def _id_of(header: Any) -> int:
 def admitted_kind(request: protocol.Infer) -> PayloadKind:
     """What the payload is. Raises BadInput where the header contradicts itself."""
     if len(request.options) > MAX_OPTIONS:
-        raise BadInput(f"the options have {len(request.options)} bytes; at most {MAX_OPTIONS} are read")
+        raise BadInput(options_too_large(len(request.options)))
     kind = _KINDS[request.kind]
     if kind != PayloadKind.PICTURE and not request.tensors:
         raise BadInput(f"a payload of kind {request.kind!r} needs its tensors described: [[name, dtype, shape], ...]")

@@ -38,6 +38,8 @@ class FakeServer:
         self.count = 0  # of Infer requests
         self.most_held = 0
         self.room = 4
+        self.most: int | None = 32 << 20  # bytes of a payload; None: it does not tell
+        self.has_no_room = False
         self.lends = False
         self.rings: dict[int, Ring] = {}
         self.known: bytes | None = None  # the one client whose key is known
@@ -124,8 +126,8 @@ class FakeServer:
         envelope = [client, b""] if client in self._enveloped else [client]
         self._socket.send_multipart([*envelope, _encode(reply), *([payload] if payload else [])])
 
-    def fail(self, received: Received, code: str, message: str = "as asked") -> None:
-        self.reply(received.client, Error(id=received.request.id, code=code, message=message))
+    def fail(self, received: Received, code: str, message: str = "as asked", reason: str = "") -> None:
+        self.reply(received.client, Error(id=received.request.id, code=code, message=message, reason=reason))
 
     def _serve(self) -> None:
         while self._running:
@@ -150,6 +152,8 @@ class FakeServer:
         version, number, _domain, _address, _identity, mechanism, *credentials = self._guard.recv_multipart()
         known = mechanism != b"CURVE" or credentials == [self.known]
         status = [b"200", b"OK"] if known else [b"400", b"unknown key"]
+        if self.has_no_room:
+            status = [b"500", b"full"]
         self._guard.send_multipart([version, number, *status, b"", b""])
 
     def _take(self, received: Received) -> None:
@@ -159,6 +163,10 @@ class FakeServer:
             self._infer(received)
         elif isinstance(request, protocol.Lend):
             self._lend(received)
+        elif isinstance(request, protocol.Hello) and self.most is not None:
+            self._result(received, {"max_payload": self.most, "max_message": 4 * self.most})
+        elif isinstance(request, protocol.Hello):
+            self.fail(received, "BAD_INPUT", "an older server: it does not know this")
         elif isinstance(request, protocol.Ready):
             self._result(received, {"ready": True})
         elif not isinstance(request, protocol.Cancel):
@@ -168,7 +176,7 @@ class FakeServer:
     def _infer(self, received: Received) -> None:
         request = received.request
         if request.slot is not None and request.slot.ring not in self.rings:
-            self.fail(received, "BAD_INPUT", f"unknown ring {request.slot.ring}: lend again")
+            self.fail(received, "BAD_INPUT", "it is gone: lend again", "unknown_ring")
             return
         behaviour, _, code = request.model.partition(":")
         if behaviour == "fail":
@@ -187,7 +195,7 @@ class FakeServer:
         if not self.lends:
             self.fail(received, "BAD_INPUT", "nothing is lent")
         elif request.ring is not None and request.ring not in self.rings:
-            self.fail(received, "BAD_INPUT", "unknown ring")
+            self.fail(received, "BAD_INPUT", "it is gone", "unknown_ring")
         elif request.ring is not None:
             self._result(received, {"ring": request.ring, "ttl": 60.0})
         else:

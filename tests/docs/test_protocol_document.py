@@ -17,7 +17,7 @@ from msgspec import Struct, inspect
 from parallel_infer import protocol
 from parallel_infer.config import ServerConfig
 from parallel_infer.errors import InferError, error_for
-from parallel_infer.gateway import requests
+from parallel_infer.limits import MAX_HEADER, MAX_OPTIONS
 from parallel_infer.local_server import LocalServer
 from parallel_infer.messages import TIMES
 from stages.pipeline import TASKS
@@ -177,8 +177,8 @@ def test_limits() -> None:
     rows = {row[0]: row for row in PAGE.section("Limits").rows("What", "Limit", "Option")}
     defaults = ServerConfig()
 
-    assert rows["header"][1].startswith(f"{requests.MAX_HEADER} ")
-    assert rows["`options`"][1].startswith(f"{requests.MAX_OPTIONS} ")
+    assert rows["header"][1].startswith(f"{MAX_HEADER} ")
+    assert rows["`options`"][1].startswith(f"{MAX_OPTIONS} ")
     for what, limit, option in rows.values():
         if option and what != "one frame of a message":
             assert re.match(

@@ -1,0 +1,87 @@
+"""The socket of one connection: frames out, frames in, and the news of its monitor."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from parallel_infer.client.endpoint import Address, connect, open_socket
+
+COPY_BELOW = 65536  # bytes; sending without a copy costs a hand-over between threads
+_EVENTS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+# As plain numbers: zmq's flags are enums, and combining those takes longer than sending.
+NOW, _MORE = int(zmq.DONTWAIT), int(zmq.DONTWAIT | zmq.SNDMORE)
+_READABLE = int(zmq.POLLIN)
+
+
+class Line:
+    """A DEALER socket towards an address, and its monitor."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self.socket = open_socket(address)
+        self.monitor = self.socket.get_monitor_socket(_EVENTS)
+        self._patience = -1  # RCVTIMEO as it is set, in ms
+        self._poller = zmq.Poller()
+        try:
+            connect(self.socket, address)
+        except ValueError:
+            self.close()
+            raise
+
+    def send(self, header: bytes, payload: bytes | memoryview | None) -> bool:
+        """Send a message without waiting; False where the socket takes nothing now."""
+        try:
+            if payload is None:
+                self.socket.send(header, NOW)
+            else:
+                self.socket.send(header, _MORE)
+                self.socket.send(payload, NOW, copy=len(payload) < COPY_BELOW)
+        except zmq.Again:
+            return False
+        return True
+
+    def receive(self, flags: int = 0) -> tuple[memoryview, bytes | memoryview]:
+        """Header and payload of the next message. Raises zmq.Again where there is none (in time)."""
+        header = self.socket.recv(flags, copy=False)
+        payload: bytes | memoryview = b""
+        if header.more:
+            frame = self.socket.recv(flags, copy=False)
+            payload = frame.buffer if len(frame) >= COPY_BELOW else frame.bytes
+            while frame.more:
+                frame = self.socket.recv(flags, copy=False)
+        return header.buffer, payload
+
+    def limit_waiting(self, patience: float) -> None:
+        """Let `receive` wait up to `patience` seconds."""
+        milliseconds = round(patience * 1000)
+        if milliseconds != self._patience:
+            self.socket.setsockopt(zmq.RCVTIMEO, milliseconds)
+            self._patience = milliseconds
+
+    def sleep(self, patience: float, writable: bool) -> None:
+        """Wait up to `patience` seconds for a message or for news, or until the socket is `writable`."""
+        self._poller.register(self.monitor, zmq.POLLIN)
+        self._poller.register(self.socket, zmq.POLLIN | (zmq.POLLOUT if writable else 0))
+        self._poller.poll(round(patience * 1000))
+
+    def news(self) -> Iterator[tuple[int, int]]:
+        """Events of the monitor that were not looked at yet, with their values."""
+        while int(self.monitor.getsockopt(zmq.EVENTS)) & _READABLE:
+            message = recv_monitor_message(self.monitor)
+            yield message["event"], message["value"]
+
+    def connect_again(self) -> None:
+        """After a refusal ZeroMQ does not do so by itself."""
+        with contextlib.suppress(zmq.ZMQError):
+            self.socket.disconnect(self._address.endpoint)
+        self.socket.connect(self._address.endpoint)
+
+    def close(self) -> None:
+        """Close the socket; what was sent has a moment to leave."""
+        self.socket.disable_monitor()
+        self.monitor.close(linger=0)
+        self.socket.close()

@@ -1,0 +1,71 @@
+"""Why a server is not reached, found out while a client tries, and said after a second.
+
+ZeroMQ tries again and again and tells no reason. `Outage` therefore looks for itself, once it has been trying for a
+moment: it connects as any program would and reads the first bytes.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from parallel_infer.client.endpoint import Address
+from parallel_infer.client.reachability import reason_for
+
+SAY_AFTER = 1.0  # seconds
+_LOOK_AFTER = 0.1  # seconds
+_GLANCE = 0.1  # seconds that a look may take where somebody waits for it
+_SAY_AGAIN = 30.0  # seconds after which the same address may be spoken of again
+FULL = "{} takes no more clients: it has as many as it may (option max_clients), or as its open files allow (ulimit -n)"
+
+log = logging.getLogger("parallel_infer.client")
+_said: dict[str, float] = {}  # when, by address; connections of one process say it once
+
+
+class Outage:
+    """What one connection knows of a server that it cannot reach."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._since: float | None = None  # when somebody first wanted something in vain
+        self._found = ""
+        self._looking = False
+        self._said = False
+        self.full = False  # the server said that it has no room
+
+    def ended(self) -> None:
+        """The server is there."""
+        if self._said:
+            log.warning("%s is reached now", self._address.endpoint)
+        self._since = None
+        self._found = ""
+        self._said = self.full = False
+
+    def goes_on(self, now: float, until: float) -> None:
+        """Requests wait for a connection, the last of them `until`."""
+        if self._since is None:
+            self._since = now
+        elif now - self._since >= _LOOK_AFTER and not self._looking and not self._found:
+            self._look()
+        if now - self._since >= SAY_AFTER and not self._said and (self._found or self.full):
+            self._said = True
+            if now - _said.get(self._address.endpoint, -_SAY_AGAIN) >= _SAY_AGAIN:
+                _said[self._address.endpoint] = now
+                log.warning("%s Trying again for up to %.0f s", self.reason(), max(1.0, until - now))
+
+    def reason(self) -> str:
+        """Why, in one sentence or two."""
+        if self.full:
+            return FULL.format(f"The server at {self._address.endpoint}") + "."
+        if not self._found and not self._looking and self._address.answers_at_once:
+            self._found = reason_for(self._address, _GLANCE)
+        return self._found or f"Nobody answers at {self._address.endpoint}. Is the server running?"
+
+    def _look(self) -> None:
+        self._looking = True
+
+        def look() -> None:
+            self._found = reason_for(self._address)
+            self._looking = False
+
+        threading.Thread(target=look, name="parallel-infer-outage", daemon=True).start()
