@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import logging
@@ -29,10 +30,11 @@ class Child:
     def __init__(self, name: str, connection: Connection) -> None:
         self.name = name
         self._connection = connection
+        self.facts: dict[str, Any] = {}  # what the supervisor is told beside what the code says
 
     def started(self, facts: dict[str, Any]) -> None:
         """Tell the supervisor that this process is up."""
-        self._connection.send_bytes(msgspec.msgpack.encode(Started(facts)))
+        self._connection.send_bytes(msgspec.msgpack.encode(Started({**self.facts, **facts})))
 
     def alive(self) -> None:
         """Tell the supervisor that this process is not stuck."""
@@ -57,10 +59,11 @@ class Child:
         return getattr(importlib.import_module(module), name)
 
 
-def _confine(options: dict[str, Any]) -> None:
+def _confine(options: dict[str, Any]) -> dict[str, Any]:
     """First of all, while there is one thread and nothing of a stranger's was read."""
     if options.get("kind") == "decode" and options["confine"] == "on":
-        confine_decoder(options["limits"]["max_pixels"], {options["stage"].partition(".")[0]})
+        return {"confined": confine_decoder(options["limits"]["max_pixels"], {options["stage"].partition(".")[0]})}
+    return {}
 
 
 def run(name: str, entry: str, arguments: bytes, connection: Connection, parent: int) -> None:
@@ -74,12 +77,12 @@ def run(name: str, entry: str, arguments: bytes, connection: Connection, parent:
     start_logging(options["log_format"], options["log_level"], name.split(".")[0])
     child = Child(name, connection)
     try:
-        _confine(options)
+        child.facts = _confine(options)
         child.load(entry)(child, options)
     except Exception as error:
         log.debug("stopped by an exception", exc_info=True)
-        child.failed(f"{type(error).__name__}: {error}")
-        log.error("%s: %s", type(error).__name__, error)
+        with contextlib.suppress(OSError):  # the parent, who says it in the log, may be gone
+            child.failed(f"{type(error).__name__}: {error}")
         os._exit(FAILED)
     logging.shutdown()
     os._exit(0)  # mappings with live views and foreign threads need no orderly end

@@ -91,6 +91,7 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     page_locked: bool = True  # cuda
     cuda_graphs: bool = False  # cuda
     cache: str | None = None  # folder for compiled models (openvino) and engines (tensorrt)
+    model_copies: str | None = None  # folder for the run's own copies of model files
     profile: str | None = None  # folder for ONNX Runtime's profiles
     # processes
     decode_workers: Annotated[int, Meta(ge=0, le=256)] = 0  # 0: chosen for the machine

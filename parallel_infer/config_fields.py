@@ -61,6 +61,8 @@ SERVER_MEANINGS: dict[str, str] = {
     "cuda_graphs": "Record a run of each batch size as a CUDA graph and repeat it, which saves small models time. For "
     "cuda, and for models that run on the GPU throughout.",
     "cache": "Folder for compiled models (openvino) and engines (tensorrt), so that the next start is quick.",
+    "model_copies": "Folder for the server's own copies of the model files it serves, which it removes when it stops. "
+    "None given: the first of the folder for temporary files, /var/tmp and the run's own folder that has room.",
     "profile": "Folder to write ONNX Runtime's profile of every instance to, when it stops.",
     "decode_workers": "Processes that decode and resize pictures. 0: chosen for the machine.",
     "postprocess_workers": "Processes that turn model outputs into answers. 0: chosen for the machine.",

@@ -24,7 +24,7 @@ from parallel_infer.errors import ConfigError
 from parallel_infer.model_files import default_models, find_model, split_model
 from parallel_infer.text_files import read_text
 
-__all__ = ["Configuration", "check_addresses", "load_config", "provenance", "read_config", "zoo_models"]
+__all__ = ["Configuration", "check_addresses", "load_config", "model_config", "provenance", "read_config", "zoo_models"]
 
 COMMAND_LINE = "command line"
 DEFAULT = "default"
@@ -97,6 +97,17 @@ class _Draft:
         _check(config, f"bind ({self.origins.get('bind', DEFAULT)})")
         origins = {name: self.origins.get(name, DEFAULT) for name in SERVER_FIELDS if name != "models"}
         return Configuration(config, self.origins | origins, tuple(self.warnings))
+
+
+def model_config(path: str, options: Mapping[str, Any]) -> ModelConfig:
+    """The configuration of one model that a client asks for. Raises ConfigError that names the option."""
+    values: dict[str, Any] = {"path": find_model(path, Path("/"))}
+    for key, value in options.items():
+        if key == "path":
+            raise ConfigError("path is given already; it is no option of a model")
+        _check_key(key, MODEL_FIELDS, SERVER_FIELDS, "options of the model", "the server's configuration")
+        values[key] = MODEL_FIELDS[key].convert(value, f"option {key} of the model")
+    return ModelConfig(**values)
 
 
 def _read_file(file: Path, draft: _Draft) -> None:
@@ -206,7 +217,7 @@ def _find(path: str, folder: Path, place: str) -> str:
 
 def _absolute(name: str, value: Any, folder: Path) -> Any:
     """A value with its relative paths resolved; only folders and ipc addresses hold any."""
-    if name in ("keys", "cache", "profile"):
+    if name in ("keys", "cache", "profile", "model_copies"):
         return os.path.abspath(folder / Path(value).expanduser())
     if name == "bind":
         return [absolute_address(address, folder) for address in value]

@@ -7,7 +7,6 @@ time. What is in force is written to the log; docs/security.md says what it mean
 
 from __future__ import annotations
 
-import logging
 import os
 import resource
 import sys
@@ -31,13 +30,14 @@ _SYSTEM = (
     *("/etc/localtime", "/etc/ld.so.cache", "/sys/devices/system", "/sys/fs/cgroup", "/proc/self", "/proc/cpuinfo"),
     *("/proc/meminfo", "/proc/stat", "/proc/sys/vm", "/dev/urandom"),
 )
-log = logging.getLogger(__name__)
+PARTLY = "confined in part only"
 
 
-def confine_decoder(max_pixels: int, code: Iterable[str] = ()) -> None:
+def confine_decoder(max_pixels: int, code: Iterable[str] = ()) -> str:
     """Keep a decode worker from everything but its work, for good. Call it before there is a second thread.
 
-    `code` names further packages it may import from. Where the kernel cannot do a part the log says so.
+    `code` names further packages it may import from. Returns what is in force, beginning with PARTLY where the
+    kernel cannot do all of it.
     """
     memory = _BASE + _PER_CORE * (os.cpu_count() or 1) + _PER_PIXEL * max_pixels
     _limit(resource.RLIMIT_CORE, 0)
@@ -51,11 +51,9 @@ def confine_decoder(max_pixels: int, code: Iterable[str] = ()) -> None:
         )
         if reason
     ]
-    text = f"confined: {memory >> 20} MB of memory, no files but code and shared memory, no processes, no network"
     if missing:
-        log.warning("confined in part only (%s)", "; ".join(missing))
-    else:
-        log.info(text)
+        return f"{PARTLY} ({'; '.join(missing)})"
+    return f"confined: {memory >> 20} MB of memory, no files but code and shared memory, no processes, no network"
 
 
 def limit_probe(path: Path, seconds: float) -> None:

@@ -18,6 +18,7 @@ from parallel_infer.cores import has_gpu, split_cores, usable_cores
 from parallel_infer.errors import ConfigError, ModelRejected
 from parallel_infer.keys import KeyFolder
 from parallel_infer.messages import ModelPlan, Started, StartFailed
+from parallel_infer.model_store import CopyOrder, ModelStore
 from parallel_infer.models import ModelSpec, TensorSpec
 from parallel_infer.process import Process
 from parallel_infer.ring import RingSpec, byte_ring
@@ -68,8 +69,10 @@ class Plan:
         return sum(ring.total for ring in self.rings)
 
 
-def make_plan(config: ServerConfig, segment_name: Callable[[str], str] = "plan-{}".format) -> Plan:
-    """Probe every model in a process of its own and size everything.
+def make_plan(
+    config: ServerConfig, segment_name: Callable[[str], str] = "plan-{}".format, store: ModelStore | None = None
+) -> Plan:
+    """Probe every model in a process of its own and size everything. `store` keeps copies of what was looked into.
 
     Raises ModelRejected for a model that cannot be served and ConfigError for a configuration that cannot be used.
     """
@@ -78,7 +81,7 @@ def make_plan(config: ServerConfig, segment_name: Callable[[str], str] = "plan-{
     models = config.models or zoo_models()
     decode_workers = config.decode_workers or max(1, usable_cores() // 2)
     postprocess_workers = config.postprocess_workers or max(1, usable_cores() // 4)
-    specs = probe(models, config)
+    specs = probe(models, config, store)
     plans = tuple(
         plan_model(config, models[name], spec, segment_name, decode_workers, postprocess_workers)
         for name, spec in specs.items()
@@ -86,15 +89,20 @@ def make_plan(config: ServerConfig, segment_name: Callable[[str], str] = "plan-{
     return Plan(plans, ingress_rings(config, segment_name), decode_workers, postprocess_workers)
 
 
-def probe(models: dict[str, ModelConfig], config: ServerConfig) -> dict[str, ModelSpec]:
+def probe(
+    models: dict[str, ModelConfig], config: ServerConfig, store: ModelStore | None = None
+) -> dict[str, ModelSpec]:
     """What each model file is, found out in throwaway processes: a file that crashes the runtime harms nobody."""
-    waiting = [(name, start_probe(name, model, config)) for name, model in models.items()]
+    orders = {name: store.order() if store is not None else CopyOrder() for name in models}
+    waiting = [(name, start_probe(name, model, config, orders[name])) for name, model in models.items()]
     specs = {}
     try:
         for name, process in waiting:
             if not wait([process.connection], config.start_timeout_ms / 1000):
                 raise ModelRejected(f"model {name!r}: {too_slow(config)}")
-            specs[name] = probed(name, process)
+            spec = probed(name, process)
+            assert spec is not None  # nothing was known that could be unchanged
+            specs[name] = store.keep(spec) if store is not None else spec
     finally:
         for _, process in waiting:
             process.kill()
@@ -102,25 +110,30 @@ def probe(models: dict[str, ModelConfig], config: ServerConfig) -> dict[str, Mod
     return specs
 
 
-def start_probe(name: str, model: ModelConfig, config: ServerConfig) -> Process:
-    """Start a process that looks into a model file and says what it found."""
+def start_probe(name: str, model: ModelConfig, config: ServerConfig, order: CopyOrder, known: str = "") -> Process:
+    """Start a process that looks into a model file and says what it found, or that its digest is still `known`."""
     arguments = {
         **child_options(config),
         "name": name,
         "path": model.path,
         "overrides": model.overrides(),
         "uint8_rows": config.uint8_rows if model.uint8_rows is None else model.uint8_rows,
+        "order": msgspec.to_builtins(order),
+        "known": known,
     }
     process = Process(f"probe {name}", PROBE, arguments)
     process.start()
     return process
 
 
-def probed(name: str, process: Process) -> ModelSpec:
-    """What a probe has found; call it when there is something to hear. Raises ModelRejected."""
+def probed(name: str, process: Process) -> ModelSpec | None:
+    """What a probe has found, None where nothing has changed; call it when there is something to hear.
+
+    Raises ModelRejected.
+    """
     word = process.heard()
     if isinstance(word, Started):
-        return msgspec.convert(word.facts["spec"], ModelSpec)
+        return None if "spec" not in word.facts else msgspec.convert(word.facts["spec"], ModelSpec)
     if isinstance(word, StartFailed):
         raise ModelRejected(f"model {name!r}: {word.text.partition(': ')[2]}")
     process.reap()

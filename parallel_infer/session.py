@@ -11,6 +11,7 @@ import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,8 @@ _PREFIX = re.compile(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
 _SOURCE = re.compile(r"(?:\S*/)[\w.+-]+\.(?:cc|cpp|h|cu|hpp):\d+(?: [^\[\n]*?\)(?: const)?)?(?: |$)")
 _OPENVINO = re.compile(r"Exception from \S+:\d+:\s*|Caught exception:\s*|(?<=failed) at \S+:\d+")
 _PATH = re.compile(r"(?<![\w)])/(?:[\w.+-]+/)*[\w.+-]+")
+_CACHING = ("openvino", "tensorrt")
+_CACHE_KEY = 16  # characters of the digest
 _LONGEST_REASON = 400  # characters
 
 
@@ -44,6 +47,11 @@ class Session:
         """Loads `model`, a file or its bytes. `ModelRejected` where it cannot, `ConfigError` for the provider."""
         self.config = config or SessionConfig()
         self.choice = choose(self.config, survey(self.config))
+        if self.config.cache is not None and self.choice.provider in _CACHING:
+            from parallel_infer.model_content import digest_of_model  # here: loads onnx, which most sessions do without
+
+            # TensorRT tells engines apart by the names in a graph, not by its weights: to each content its own folder.
+            self.config = replace(self.config, cache=self.config.cache / digest_of_model(model)[:_CACHE_KEY])
         self._engine = self._load(model)
         self._running: set[Stop] = set()
         self._running_lock = threading.Lock()

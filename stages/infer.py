@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from parallel_infer.errors import InferError
 from parallel_infer.messages import FailedRow, ModelPlan
+from parallel_infer.model_digest import check_unchanged
 from parallel_infer.ring import Ring, batch_view, gather_into
 from parallel_infer.session import Session
 from parallel_infer.session_config import ArenaStrategy, GraphOptimization, SessionConfig
@@ -40,6 +41,7 @@ class Infer:
         self._plan = plan
         self._rows = rows.arrays
         self._outputs = outputs.arrays
+        check_unchanged(plan.spec)
         model, config = model_for(plan), session_config(plan)
         self.session = Session(model, config)
         self._alone = self.session

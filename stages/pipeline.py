@@ -14,6 +14,8 @@ from parallel_infer.child import Child
 from parallel_infer.confinement import limit_probe
 from parallel_infer.errors import ConfigError
 from parallel_infer.messages import ModelPlan
+from parallel_infer.model_digest import check_unchanged
+from parallel_infer.model_store import CopyOrder
 from parallel_infer.models import ModelSpec, TensorSpec
 from stages.batch import AutoBatch
 from stages.tasks import Task
@@ -60,8 +62,17 @@ def probe(child: Child, arguments: dict[str, Any]) -> None:
     from stages.graph import Rewritten, with_uint8_input
     from stages.preprocess import Preprocess
     from stages.recognise import describe
+    from stages.recognise.held import hold
 
-    spec = describe(arguments["name"], arguments["path"], arguments["overrides"])
+    held = hold(Path(arguments["path"]), msgspec.convert(arguments["order"], CopyOrder), arguments["known"])
+    if held is None:
+        child.started({})
+        return
+    spec = describe(arguments["name"], held.path, arguments["overrides"])
+    warnings = (held.warning, *spec.warnings) if held.warning else spec.warnings
+    spec = msgspec.structs.replace(spec, digest=held.digest, data_files=held.data_files, warnings=warnings)
+    if held.path == Path(arguments["path"]):
+        check_unchanged(spec)  # nobody wrote to it while it was looked into
     if arguments["uint8_rows"] and spec.preprocess:
         preprocess = msgspec.convert(spec.preprocess, Preprocess)
         if isinstance(with_uint8_input(spec.path, preprocess), Rewritten):

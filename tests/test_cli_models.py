@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from parallel_infer import protocol
 from parallel_infer.cli import main
+from parallel_infer.cli.models import _loaded
 
 STOP = b"stop"
 
@@ -112,3 +113,10 @@ def test_what_the_server_refuses_is_told(server: Recorder) -> None:
     for arguments in (("load", "x", "y"), ("unload", "x")):
         result = models(server, *arguments)
         assert (result.exit_code, result.stderr) == (1, "Error: MODEL_REJECTED: not an ONNX file\n")
+
+
+def test_load_says_what_it_did() -> None:
+    facts = {"name": "x", "version": 2, "digest": "0123456789abcdef", "became": "changed (its content)"}
+    assert _loaded("x", facts) == "x is loaded: changed (its content), version 2, sha256 0123456789ab"
+    facts |= {"version": 1, "became": "unchanged"}
+    assert _loaded("x", facts) == "x is served as before: unchanged, version 1, sha256 0123456789ab"

@@ -40,6 +40,7 @@ OTHER_VALUES: dict[str, tuple[Any, str]] = {
     "page_locked": (False, "no"),
     "cuda_graphs": (True, "yes"),
     "cache": ("/tmp/cache", "/tmp/cache"),
+    "model_copies": ("/tmp/copies", "/tmp/copies"),
     "profile": ("/tmp/profile", "/tmp/profile"),
     "decode_workers": (3, "3"),
     "postprocess_workers": (3, "3"),

@@ -20,6 +20,7 @@ from parallel_infer.providers import Choice, choose, survey
 from parallel_infer.session import Session
 from parallel_infer.session_config import SessionConfig
 from tests import session_models as models
+from tests.engine.test_model_copies import times
 
 EXACT = SessionConfig(provider="openvino", precision="fp32", threads=1)
 
@@ -171,10 +172,21 @@ def test_a_failed_run_says_why_and_the_next_one_works():
 def test_compiled_models_are_kept_in_the_cache(zoo: Path, tmp_path: Path):
     config = SessionConfig(provider="openvino", threads=1, cache=tmp_path / "cache")
     Session(zoo / "classifier.onnx", config)
-    kept = list((tmp_path / "cache").glob("*.blob"))
+    kept = list((tmp_path / "cache").rglob("*.blob"))
     assert kept
     Session(zoo / "classifier.onnx", config)
-    assert list((tmp_path / "cache").glob("*.blob")) == kept
+    assert list((tmp_path / "cache").rglob("*.blob")) == kept
+
+
+def test_a_cache_of_compiled_models_knows_weights_apart(tmp_path: Path):
+    """Names and shapes are the same, as with a model that was trained again."""
+    config = SessionConfig(provider="openvino", precision="fp32", threads=1, cache=tmp_path / "cache")
+    answers = []
+    for factor in (2, 3, 2):
+        session = Session(times(factor).SerializeToString(), config)
+        answers.append(float(session.run({"x": np.ones((1, 3), np.float32)})["y"][0, 0]))
+    assert answers == [2, 3, 2]
+    assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
 def test_nothing_is_reported_to_anybody(tmp_path: Path):

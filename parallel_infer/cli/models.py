@@ -17,6 +17,8 @@ from parallel_infer.cli.tables import print_table
 from parallel_infer.config_fields import MODEL_FIELDS, nearest
 from parallel_infer.errors import ConfigError
 
+_SHORT = 12  # characters of a digest that are enough for people
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
@@ -54,7 +56,7 @@ def list_models(server: str, key: str | None, as_json: bool) -> None:
         click.echo(json.dumps(models))
         return
     rows = [_row(model) for model in models]
-    print_table(("name", "task", "family", "classes", "inputs", "batch", "instances", "provider"), rows)
+    print_table(("name", "task", "family", "classes", "inputs", "batch", "instances", "provider", "sha256"), rows)
     for model in models:
         print_said(model["name"], model)
 
@@ -85,7 +87,7 @@ def load(
     """Serve the ONNX file PATH of the server's machine as NAME, in place of the model of that name."""
     with connected(server, key) as client:
         loaded = client.load(name, _path(path), timeout=timeout, **options)
-    _print_done(loaded, f"{name} is loaded", as_json)
+    _print_done(loaded, _loaded(name, loaded), as_json)
     if not as_json:
         print_said(name, loaded)
 
@@ -105,6 +107,15 @@ def _path(path: str) -> str:
     return os.path.abspath(path) if Path(path).exists() else path
 
 
+def _loaded(name: str, facts: Mapping[str, Any]) -> str:
+    """What a load did."""
+    became = facts.get("became")
+    if became is None:
+        return f"{name} is loaded"
+    verb = "is served as before" if became == "unchanged" else "is loaded"
+    return f"{name} {verb}: {became}, version {facts['version']}, sha256 {facts['digest'][:_SHORT]}"
+
+
 def _print_done(result: Any, text: str, as_json: bool) -> None:
     click.echo(json.dumps(result) if as_json else text)
 
@@ -121,4 +132,4 @@ def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
     facts = (model.get(key) for key in ("max_batch_size", "instances", "provider"))
     classes = str(len(model.get("classes", ())))
     kind = (cell(model.get(key)) for key in ("name", "task", "family"))
-    return (*kind, classes, inputs, *(cell(fact) for fact in facts))
+    return (*kind, classes, inputs, *(cell(fact) for fact in facts), str(model.get("digest", ""))[:_SHORT])

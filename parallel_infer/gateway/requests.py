@@ -67,6 +67,7 @@ def model_facts(opened: ModelOpened) -> dict[str, Any]:
     return {
         "name": plan.name,
         "version": plan.version,
+        "digest": spec.digest,
         "task": spec.task,
         "family": spec.family,
         "classes": list(spec.names),

@@ -50,6 +50,7 @@ class Place:
         self.start_at: float | None = None  # when a dead child is to be started again
         self.up_by = math.inf  # when a child that is being started counts as hung
         self.restarts = 0
+        self.last_word = ""  # why the process says it ends
         self._recent: deque[float] = deque()
 
     def start(self) -> Process:
@@ -57,6 +58,7 @@ class Place:
         self.incarnation += 1
         self.up = False
         self.start_at = None
+        self.last_word = ""
         arguments = {**self.arguments, "epoch": self.incarnation}
         self.process = Process(f"{self.name}.{self.incarnation}", self.entry, arguments)
         self.process.start()

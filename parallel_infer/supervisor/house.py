@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 from parallel_infer.channel import AnswerLink, Link, Watch, new_context
@@ -33,10 +32,11 @@ from parallel_infer.messages import (
 from parallel_infer.plan import Plan
 from parallel_infer.process import Process
 from parallel_infer.ring import Ring
-from parallel_infer.segment import RunMark
 from parallel_infer.supervisor.crew import Place, Role, Roster
 from parallel_infer.supervisor.heart import Heart
 from parallel_infer.supervisor.lineup import Lineup
+from parallel_infer.supervisor.reload import Reload
+from parallel_infer.supervisor.run import Run
 
 log = logging.getLogger(__name__)
 _LAST_WORDS = 3.0  # seconds a child has to leave on its own, at least
@@ -56,14 +56,14 @@ class State(Enum):
 class House:
     """Starts, watches, restarts and stops the processes of one run; its models are the lineup's."""
 
-    def __init__(self, config: ServerConfig, plan: Plan, mark: RunMark, folder: Path, wake: int) -> None:
+    def __init__(self, config: ServerConfig, plan: Plan, run: Run, wake: int) -> None:
         self._config = config
         self._plan = plan
         self.state = State.STARTING
         self.addresses: list[str] = []
         self.failure = ""
         self.outcome: Left | None = None  # how the stop went, as the gateway told
-        self._roster = Roster(config, folder, mark.segment_name("lent"))
+        self._roster = Roster(config, run.folder, run.mark.segment_name("lent"))
         self._ingress: list[Ring] = []
         self._places: dict[str, Place] = {}
         self._watched: dict[int, tuple[Place, Process]] = {}
@@ -74,7 +74,7 @@ class House:
         self._context = new_context()
         self._link: Link[ToSupervisor] = Link(self._context, self._roster.dispatcher, "supervisor", ToSupervisor)
         self._gateway = AnswerLink(self._context, self._roster.answers)
-        self._lineup = Lineup(config, plan, mark, self._roster, self._link, self._gateway, self)
+        self.lineup = Lineup(config, plan, run, self._roster, self._link, self._gateway, self)
         self._watch = Watch()
         self._watch.add(self._link.socket)
         self._watch.add(wake)
@@ -82,7 +82,12 @@ class House:
     @property
     def names(self) -> list[str]:
         """The names of the models that are served."""
-        return self._lineup.names
+        return self.lineup.names
+
+    def said(self, fact: str) -> set[str]:
+        """What processes that started told of this."""
+        processes = (place.process for place in self._places.values() if place.process is not None)
+        return {str(process.facts[fact]) for process in processes if fact in process.facts}
 
     # --- start -------------------------------------------------------------------------------------------------------
 
@@ -90,7 +95,7 @@ class House:
         """Create every segment, then start every process. Raises ConfigError when memory is short."""
         for spec in self._plan.ingress:
             self._ingress.append(Ring.create(spec))
-        self._lineup.start()
+        self.lineup.start()
         for place in self._roster.everybody(self._plan):
             self.hire(place)
 
@@ -145,11 +150,11 @@ class House:
         for descriptor in there:
             if descriptor in self._watched:
                 self._on_child(*self._watched[descriptor], descriptor)
-        self._lineup.heard(there)
+        self.lineup.heard(there)
 
     def _timeout(self) -> float | None:
         times = [place.start_at for place in self._places.values() if place.start_at is not None]
-        times += self._lineup.deadlines
+        times += self.lineup.deadlines
         if self.state in (State.STARTING, State.DRAINING):
             times.append(self._deadline)
         if self.state != State.STARTING:
@@ -166,7 +171,7 @@ class House:
                 self._end_late(place)
         if self.state != State.STARTING and now >= self._heart.due:
             self._beat(now)
-        self._lineup.on_time(now)
+        self.lineup.on_time(now)
         if now >= self._deadline and self.state == State.STARTING:
             missing = ", ".join(place.name for place in self._places.values() if not place.up)
             limit = f"{self._config.start_timeout_ms / 1000:.0f} s (option start_timeout_ms)"
@@ -178,13 +183,13 @@ class House:
         if isinstance(message, KillWorker):
             self._kill(message)
         elif isinstance(message, ModelClosed):
-            self._lineup.closed(message.model)
+            self.lineup.closed(message.model)
         elif isinstance(message, Manage):
-            self._lineup.manage(message)
+            self.lineup.manage(message)
 
     def _introduce(self) -> None:
         """Tell a dispatcher that has just started what is served and who lives."""
-        self._lineup.introduce()
+        self.lineup.introduce()
         workers: list[str] = []
         starting: list[str] = []
         gateway = ""
@@ -204,7 +209,7 @@ class House:
             place.name: {"state": "up" if place.up else "down", "restarts": place.restarts}
             for place in self._places.values()
         }
-        self._link.send(CrewReport(processes, self._lineup.facts()))
+        self._link.send(CrewReport(processes, self.lineup.facts()))
 
     # --- children ----------------------------------------------------------------------------------------------------
 
@@ -279,20 +284,21 @@ class House:
             self._open_door()
         elif not self._door_opened and all(other.up for other in self._places.values()):
             self._door_opened = True
-            self._lineup.serve_all()
+            self.lineup.serve_all()
             self._open_door()
         elif self._door_opened:
-            self._lineup.instance_up(place)
+            self.lineup.instance_up(place)
         self.report()
 
     def _on_start_failed(self, place: Place, text: str) -> None:
         if self.state == State.STARTING:
             self._fail(f"{place.name} cannot start: {text}")
             return
-        self._lineup.instance_failed(place, text.partition(": ")[2])
+        if not self.lineup.instance_failed(place, text.partition(": ")[2]):
+            place.last_word = text
 
     def _open_door(self) -> None:
-        self._lineup.open_doors()
+        self.lineup.open_doors()
         self._gateway.send(OpenDoor())
         if self.state == State.DRAINING:
             self._gateway.send(CloseDoor(self._until))
@@ -306,9 +312,9 @@ class House:
         if self.state in (State.STOPPING, State.FAILED):
             place.process = None
             return
-        if self._lineup.instance_failed(place, f"its process ended (exit code {code})"):
+        if self.lineup.instance_failed(place, f"its process ended (exit code {code})"):
             return
-        log.warning("%s died (exit code %s); starting it again", place.name, code)
+        log.warning("%s died (%s); starting it again", place.name, place.last_word or f"exit code {code}")
         if place.role == Role.WORKER:
             self._link.send(WorkerDown(incarnation))
         if not place.died(time.monotonic(), self._config.restart_budget):
@@ -317,18 +323,19 @@ class House:
                 place.name,
                 self._config.restart_budget,
             )
-            self._lineup.exhausted(place)
+            self.lineup.exhausted(place)
         self.report()
 
     def _fail(self, text: str) -> None:
         self.failure = self.failure or text
         self.state = State.FAILED
 
-    def reload(self, models: dict[str, ModelConfig]) -> None:
-        """Make the lineup that of `models`."""
-        self._lineup.reload(models)
+    def reload(self, models: dict[str, ModelConfig]) -> Reload:
+        """Begin to make the lineup that of `models`; `run_until` goes on with it."""
+        reload = self.lineup.reload(models)
         self._link.flush()
         self._gateway.flush()
+        return reload
 
     # --- stop --------------------------------------------------------------------------------------------------------
 
@@ -361,7 +368,7 @@ class House:
         self._gateway.send(CloseDoor(now))
         self._link.flush()
         self._gateway.flush()
-        self._lineup.end_probes()
+        self.lineup.end_probes()
         for place, process in set(self._watched.values()):
             # What is not up holds nothing, and would not hear that it shall go.
             if not place.up or not process.reap(max(0.0, until - time.monotonic())):
@@ -372,4 +379,4 @@ class House:
         for ring in self._ingress:
             ring.close()
             ring.unlink()
-        self._lineup.remove_rings()
+        self.lineup.remove_rings()

@@ -1,4 +1,4 @@
-"""One version of one model in the lineup, and a model file that is being looked into."""
+"""One version of one model in the lineup."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 from parallel_infer.config import ModelConfig
 from parallel_infer.messages import ModelPlan
-from parallel_infer.process import Process
 from parallel_infer.ring import Ring
 from parallel_infer.supervisor.crew import Place
 
@@ -35,6 +34,7 @@ class Lined:
     closing: bool = False
     failed: bool = False  # its instances keep dying
     query: int | None = None  # the client's request that waits for this
+    became: str = "new"  # against what was served under its name before
 
     @property
     def state(self) -> ModelState:
@@ -73,17 +73,7 @@ class Lined:
             "name": self.plan.name,
             "version": self.plan.version,
             "state": self.state.value,
+            "digest": self.plan.spec.digest,
             "provider": self.provider,
             "memory": self.plan.rows.size + self.plan.outputs.size,
         }
-
-
-@dataclass
-class Probing:
-    """A model file that is being looked into."""
-
-    name: str
-    config: ModelConfig
-    process: Process
-    deadline: float
-    query: int | None

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import logging
-import re
-import time
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any, Protocol
-
-import msgspec
+from typing import Any
 
 from parallel_infer.channel import AnswerLink, Link
 from parallel_infer.config import ModelConfig, ServerConfig
-from parallel_infer.config_fields import MODEL_FIELDS
-from parallel_infer.config_sources import zoo_models
+from parallel_infer.config_sources import model_config, zoo_models
 from parallel_infer.errors import BadInput, ConfigError, InferError, ModelRejected, UnknownModel
 from parallel_infer.messages import (
     CloseModel,
@@ -27,35 +21,17 @@ from parallel_infer.messages import (
     PrepareModel,
     ToSupervisor,
 )
-from parallel_infer.model_files import find_model
-from parallel_infer.plan import Plan, plan_model, probed, start_probe, too_slow
-from parallel_infer.segment import RunMark
+from parallel_infer.model_digest import SHORT
+from parallel_infer.models import ModelSpec
+from parallel_infer.plan import Plan, plan_model
 from parallel_infer.supervisor.crew import Place, Roster
-from parallel_infer.supervisor.lined import Lined, Probing
+from parallel_infer.supervisor.employer import Employer
+from parallel_infer.supervisor.lined import Lined
+from parallel_infer.supervisor.probes import Found, Probes, Probing, Wish
+from parallel_infer.supervisor.reload import Reload, change_in_words, changed_settings
+from parallel_infer.supervisor.run import Run
 
 log = logging.getLogger(__name__)
-
-
-class Employer(Protocol):
-    """Who runs the processes that models need."""
-
-    def hire(self, place: Place) -> None:
-        """Fill a new place, and keep it filled."""
-
-    def dismiss(self, place: Place) -> None:
-        """End a place and its process."""
-
-    def listen(self, descriptor: int) -> None:
-        """Call `Lineup.heard` when there is something on a descriptor."""
-
-    def ignore(self, descriptor: int) -> None:
-        """No more."""
-
-    def report(self) -> None:
-        """Say how processes and models are."""
-
-    def drain(self) -> None:
-        """Stop the server when the last job is answered."""
 
 
 class Lineup:
@@ -65,7 +41,7 @@ class Lineup:
         self,
         config: ServerConfig,
         plan: Plan,
-        mark: RunMark,
+        run: Run,
         roster: Roster,
         dispatcher: Link[ToSupervisor],
         gateway: AnswerLink,
@@ -73,14 +49,16 @@ class Lineup:
     ) -> None:
         self._config = config
         self._plan = plan
-        self._mark = mark
+        self._mark = run.mark
         self._roster = roster
         self._dispatcher = dispatcher
         self._gateway = gateway
         self._employer = employer
         self._models: dict[str, Lined] = {}  # by key
         self._versions: dict[str, int] = {}  # the last one of each name
-        self._probes: list[Probing] = []
+        self._probes = Probes(config, run.store, employer.listen)
+        self._store = run.store
+        self._reload: Reload | None = None  # the last one
         self._unloading: dict[str, int] = {}  # key -> the client's request that waits for its end
 
     @property
@@ -91,7 +69,7 @@ class Lineup:
     @property
     def deadlines(self) -> list[float]:
         """When model files that are being looked into have taken too long."""
-        return [probing.deadline for probing in self._probes]
+        return self._probes.deadlines
 
     def facts(self) -> dict[str, Any]:
         """How each model is, by key, for the status."""
@@ -109,6 +87,10 @@ class Lineup:
         """Everything is up for the first time."""
         for lined in self._models.values():
             self._serve(lined)
+
+    def log_all(self) -> None:
+        """Say in the log what is served."""
+        for lined in self._models.values():
             self._log_served(lined)
 
     def introduce(self) -> None:
@@ -138,9 +120,7 @@ class Lineup:
             self._serve(lined)
             self._gateway.send(ModelOpened(lined.plan, lined.provider))
             self._log_served(lined)
-            spec = lined.plan.spec
-            said = {"evidence": list(spec.evidence), "warnings": list(spec.warnings)}
-            self._tell(lined.query, {**lined.facts(), "task": spec.task, "family": spec.family, **said})
+            self._became(lined.plan.name, lined.query, lined.became, lined)
 
     def instance_failed(self, place: Place, why: str) -> bool:
         """An infer worker did not start, or died; whether that was the end of a model which was being loaded."""
@@ -164,7 +144,9 @@ class Lineup:
         arguments = message.arguments
         try:
             if message.verb == "load":
-                self._load(arguments["name"], _model_config(arguments), message.query)
+                self._load(
+                    arguments["name"], model_config(arguments["path"], arguments.get("options", {})), message.query
+                )
             elif message.verb == "unload":
                 self._unload(arguments["name"], message.query)
             else:
@@ -173,28 +155,29 @@ class Lineup:
         except (InferError, ConfigError) as error:
             self._tell(message.query, error)
 
-    def reload(self, models: dict[str, ModelConfig]) -> None:
-        """Make the lineup that of `models`: load what is new or told differently, unload what is not there."""
-        current = {lined.plan.name: lined for lined in self._models.values() if lined.serving and not lined.closing}
-        for name in current.keys() - models.keys():
-            self._unload(name, None)
+    def reload(self, models: dict[str, ModelConfig]) -> Reload:
+        """Make the lineup that of `models`: load what is new or differs, unload what is not there."""
+        reload = self._reload = Reload(models)
+        for name in [lined.plan.name for lined in self._models.values() if lined.serving and not lined.closing]:
+            if name not in models:
+                self._unload(name, None)
+                reload.note(name, "removed")
         for name, config in models.items():
-            if name not in current or current[name].config != config:
-                try:
-                    self._load(name, config, None)
-                except InferError as error:
-                    log.warning("%s", error)
+            try:
+                self._load(name, config, None)
+            except InferError as error:
+                reload.refuse(name, str(error))
+        return reload
 
     def heard(self, there: Iterable[object]) -> None:
         """Something came from the descriptors `there`; perhaps from a process that looks into a model file."""
-        for probing in [p for p in self._probes if p.process.connection.fileno() in there]:
-            self._on_probed(probing)
+        for probing, found in self._probes.heard(there):
+            self._on_probed(probing, found)
 
     def on_time(self, now: float) -> None:
         """Give up on model files that take too long."""
-        for probing in [probing for probing in self._probes if probing.deadline <= now]:
-            self._end_probe(probing)
-            self._tell(probing.query, ModelRejected(f"model {probing.name!r}: {too_slow(self._config)}"))
+        for probing, found in self._probes.late(now):
+            self._on_probed(probing, found)
 
     def closed(self, key: str) -> None:
         """The last job of a model that takes no more is answered."""
@@ -209,8 +192,7 @@ class Lineup:
 
     def end_probes(self) -> None:
         """Look into no more model files."""
-        for probing in list(self._probes):
-            self._end_probe(probing)
+        self._probes.end_all(self._employer.ignore)
 
     def remove_rings(self) -> None:
         """Remove every model's segments; all processes have ended."""
@@ -239,57 +221,92 @@ class Lineup:
         lined.serving = True
         self._dispatcher.send(OpenModel(lined.plan))
 
+    def _served(self, name: str) -> Lined | None:
+        """What is served under a name."""
+        lineds = (lined for lined in self._models.values() if lined.plan.name == name)
+        return next((lined for lined in lineds if lined.serving and not lined.closing), None)
+
     @staticmethod
     def _log_served(lined: Lined) -> None:
-        log.info("model %s is served: version %d on %s", lined.plan.name, lined.plan.version, lined.provider)
-        if lined.query is not None:
-            for warning in lined.plan.spec.warnings:
-                log.warning("model %s: %s", lined.plan.name, warning)
+        plan = lined.plan
+        content = f"sha256 {plan.spec.digest[:SHORT]}"
+        log.info("model %s is served: version %d on %s, %s", plan.name, plan.version, lined.provider, content)
+        for warning in plan.spec.warnings:
+            log.warning("model %s: %s", plan.name, warning)
 
     def _load(self, name: str, config: ModelConfig, query: int | None) -> None:
-        if any(p.name == name for p in self._probes) or any(
+        if name in self._probes.names or any(
             lined.plan.name == name and not lined.serving for lined in self._models.values()
         ):
             raise BadInput(f"model {name!r} is being loaded already")
-        deadline = time.monotonic() + self._config.start_timeout_ms / 1000
-        probing = Probing(name, config, start_probe(name, config, self._config), deadline, query)
-        self._probes.append(probing)
-        self._employer.listen(probing.process.connection.fileno())
+        current = self._served(name)
+        settings = changed_settings(current.config, config) if current is not None else ()
+        known = ""
+        if current is not None and not settings and not current.failed:
+            in_place = current.plan.spec.path == current.config.path  # what is served there is what the path means
+            known = current.plan.spec.digest if not in_place or config.path == current.config.path else ""
+        self._probes.start(Wish(name, config, query, known, settings))
 
-    def _on_probed(self, probing: Probing) -> None:
+    def _on_probed(self, probing: Probing, found: Found) -> None:
+        wish = probing.wish
+        self._employer.ignore(probing.process.connection.fileno())
         try:
-            spec = probed(probing.name, probing.process)
-            version = self._versions.get(probing.name, 0) + 1
-            plan = plan_model(
-                self._config, probing.config, spec, self._mark.segment_name, self._plan.decode_workers,
-                self._plan.postprocess_workers, version,
-            )  # fmt: skip
-            lined = Lined(plan, probing.config, query=probing.query)
-            try:
-                self._add(lined, running=True)
-            except ConfigError:
-                self._remove(lined)
-                raise
-        except (InferError, ConfigError) as error:
-            log.warning("%s", error)
-            self._tell(probing.query, error)
+            current = self._served(wish.name)
+            if isinstance(found, Exception):
+                self._refuse(wish, found)
+            elif found is not None:
+                self._take(wish, found, current)
+            elif current is not None:
+                self._became(wish.name, wish.query, "unchanged", current)
         finally:
-            self._end_probe(probing)
+            self._probes.end(probing)
+        if found is None and current is None:  # unloaded while it was looked into
+            self._load(wish.name, wish.config, wish.query)
         self._employer.report()
 
-    def _end_probe(self, probing: Probing) -> None:
-        self._employer.ignore(probing.process.connection.fileno())
-        probing.process.kill()
-        probing.process.close()
-        self._probes.remove(probing)
+    def _take(self, wish: Wish, found: ModelSpec, current: Lined | None) -> None:
+        spec = self._store.keep(found)
+        try:
+            version = self._versions.get(wish.name, 0) + 1
+            plan = plan_model(
+                self._config, wish.config, spec, self._mark.segment_name, self._plan.decode_workers,
+                self._plan.postprocess_workers, version,
+            )  # fmt: skip
+        except (InferError, ConfigError) as error:
+            self._store.release(spec)
+            self._refuse(wish, error)
+            return
+        lined = Lined(plan, wish.config, query=wish.query)
+        if current is not None:
+            change = change_in_words(current.plan.spec.digest, spec.digest, wish.settings)
+            lined.became = f"changed ({change})"
+        try:
+            self._add(lined, running=True)
+        except ConfigError as error:
+            self._remove(lined)
+            self._refuse(wish, error)
+
+    def _became(self, name: str, query: int | None, became: str, lined: Lined) -> None:
+        """A model that was to be loaded is served: say what has become of it, whoever asked."""
+        if query is None and self._reload is not None:
+            self._reload.note(name, became)
+        spec = lined.plan.spec
+        said = {"evidence": list(spec.evidence), "warnings": list(spec.warnings)}
+        self._tell(query, {**lined.facts(), "became": became, "task": spec.task, "family": spec.family, **said})
+
+    def _refuse(self, wish: Wish, error: Exception) -> None:
+        if wish.query is None and self._reload is not None:
+            self._reload.refuse(wish.name, str(error))  # said once, with what became of the others
+        else:
+            log.warning("%s", error)
+        self._tell(wish.query, error)
 
     def _give_up(self, lined: Lined, why: str) -> None:
         """A model that was being loaded cannot be served; what is served goes on."""
-        text = f"model {lined.plan.name!r} cannot be loaded: {why}"
-        log.warning("%s", text)
         self._remove(lined)
         self._dispatcher.send(CloseModel(lined.plan.key))
-        self._tell(lined.query, ModelRejected(text))
+        wish = Wish(lined.plan.name, lined.config, lined.query)
+        self._refuse(wish, ModelRejected(f"model {lined.plan.name!r} cannot be loaded: {why}"))
 
     def _unload(self, name: str, query: int | None) -> None:
         for lined in self._models.values():
@@ -310,6 +327,7 @@ class Lineup:
         for place in lined.places:
             self._employer.dismiss(place)
         lined.remove_rings()
+        self._store.release(lined.plan.spec)
 
     def _tell(self, query: int | None, outcome: dict[str, Any] | Exception) -> None:
         """Answer a client's management request."""
@@ -320,19 +338,3 @@ class Lineup:
             self._gateway.send(Managed(query, code, str(outcome), {}))
         else:
             self._gateway.send(Managed(query, "", "", outcome))
-
-
-def _model_config(arguments: dict[str, Any]) -> ModelConfig:
-    """The configuration in a client's load request. Raises BadInput or ConfigError."""
-    given = {**arguments.get("options", {}), "path": find_model(arguments["path"], Path("/"))}
-    try:
-        return msgspec.convert(given, ModelConfig)
-    except msgspec.ValidationError as error:
-        raise BadInput(f"options of the model: {_explained(error)}") from None
-
-
-def _explained(error: msgspec.ValidationError) -> str:
-    """The field first, and what it takes."""
-    problem, _, place = str(error).partition(" - at `$.")
-    field = MODEL_FIELDS.get(re.split(r"[.\[`]", place)[0])
-    return str(error) if field is None else f"{field.name}: {problem}; expected {field.expected}"

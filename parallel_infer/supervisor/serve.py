@@ -13,16 +13,17 @@ from setproctitle import setproctitle
 
 from parallel_infer.config import ServerConfig
 from parallel_infer.config_sources import check_addresses, zoo_models
+from parallel_infer.confinement import PARTLY
 from parallel_infer.errors import ConfigError, ModelRejected
 from parallel_infer.logs import start_logging
 from parallel_infer.memory_report import check_memory, shared_memory
 from parallel_infer.plan import make_plan
-from parallel_infer.rundir import make_run_directory, remove_directory, sweep_directories
-from parallel_infer.segment import RunMark, sweep
 from parallel_infer.standard_streams import silence_stdout
 from parallel_infer.supervisor.crew import inside_door
 from parallel_infer.supervisor.exporter import metrics_page
 from parallel_infer.supervisor.house import House, State
+from parallel_infer.supervisor.reload import needs_restart
+from parallel_infer.supervisor.run import Run, new_run
 from parallel_infer.supervisor.signals import Signals
 
 log = logging.getLogger(__name__)
@@ -47,29 +48,14 @@ def serve(config: ServerConfig, announce: Announce = Announce.TEXT, reread: Rere
     setproctitle("parallel-infer: supervisor")
     start_logging(config.log_format, config.log_level, "supervisor")
     with Signals() as signals:
-        return _with_run(config, announce, reread, signals)
-
-
-def _with_run(config: ServerConfig, announce: Announce, reread: Reread | None, signals: Signals) -> int:
-    """Everything between the sweep of dead runs and the last segment of this one."""
-    for run in sweep():
-        log.info("removed what a dead run left in shared memory (%s)", run)
-    sweep_directories()
-    mark = RunMark()
-    folder: Path | None = None
-    try:
-        folder = make_run_directory(mark.run)
-        with _metrics(config, folder):
-            return _serve(config, announce, reread, signals, mark, folder)
-    except (ConfigError, ModelRejected) as error:
-        log.error("%s", error)
-        return 1
-    except KeyboardInterrupt:  # while models were probed: nothing else had started
-        return 0
-    finally:
-        if folder is not None:
-            remove_directory(folder)
-        mark.remove()
+        try:
+            with new_run(config) as run, _metrics(config, run.folder):
+                return _serve(config, announce, reread, signals, run)
+        except (ConfigError, ModelRejected) as error:
+            log.error("%s", error)
+            return 1
+        except KeyboardInterrupt:  # while models were probed: nothing else had started
+            return 0
 
 
 def _metrics(config: ServerConfig, folder: Path) -> contextlib.AbstractContextManager[None]:
@@ -78,46 +64,57 @@ def _metrics(config: ServerConfig, folder: Path) -> contextlib.AbstractContextMa
     return metrics_page(config.metrics_host, config.metrics_port, inside_door(folder))
 
 
-def _serve(
-    config: ServerConfig, announce: Announce, reread: Reread | None, signals: Signals, mark: RunMark, folder: Path
-) -> int:
-    plan = make_plan(config, mark.segment_name)
+def _serve(config: ServerConfig, announce: Announce, reread: Reread | None, signals: Signals, run: Run) -> int:
+    plan = make_plan(config, run.mark.segment_name, run.store)
     check_memory(plan, shared_memory())
-    for model in plan.models:
-        for warning in model.spec.warnings:
-            log.warning("model %s: %s", model.name, warning)
     signals.calm()
-    house = House(config, plan, mark, folder, signals.descriptor)
+    house = House(config, plan, run, signals.descriptor)
     try:
         house.start()
         house.run_until(lambda: signals.ending or house.state != State.STARTING)
         if house.state == State.SERVING and not signals.ending:
             _say_ready(house, announce)
-            _run(house, signals, reread)
+            house.lineup.log_all()
+            for text in house.said("confined"):
+                log.log(logging.WARNING if text.startswith(PARTLY) else logging.INFO, "decode workers are %s", text)
+            _run(house, signals, config, reread)
         _drain(house, signals)
     finally:
         house.stop()
     if house.state == State.FAILED:
+        for model in plan.models:  # one of these may be the reason
+            for warning in model.spec.warnings:
+                log.warning("model %s: %s", model.name, warning)
         log.error("%s", house.failure)
         return 1
     return _say_how_it_ended(house)
 
 
-def _run(house: House, signals: Signals, reread: Reread | None) -> None:
+def _run(house: House, signals: Signals, config: ServerConfig, reread: Reread | None) -> None:
     while house.state == State.SERVING and not signals.ending:
         house.run_until(lambda: signals.any or house.state != State.SERVING)
         if signals.take_reload() and house.state == State.SERVING and not signals.ending:
-            _reload(house, reread)
+            _reload(house, signals, config, reread)
 
 
-def _reload(house: House, reread: Reread | None) -> None:
+def _reload(house: House, signals: Signals, config: ServerConfig, reread: Reread | None) -> None:
+    """Read the configuration again, take over what can be, and say what became of it."""
     if reread is None:
-        log.warning("nothing to read again: the server was started without a configuration file")
+        log.warning("SIGHUP: there is nothing to read again")
         return
     try:
-        house.reload(reread().models or zoo_models())
+        told = reread()
     except ConfigError as error:
-        log.error("the configuration was not taken over: %s", error)
+        log.error("SIGHUP: the configuration was not taken over, and everything stays as it is: %s", error)
+        return
+    reload = house.reload(told.models or zoo_models())
+    house.run_until(lambda: reload.done or signals.ending or house.state != State.SERVING)
+    if reload.done:
+        log.info("SIGHUP: configuration taken over; %s", reload)
+    for why in reload.refused.values():
+        log.error("SIGHUP: not taken over, and served as before where it was: %s", why)
+    if restart := needs_restart(config, told):
+        log.warning("SIGHUP: these settings have changed and take a restart: %s", ", ".join(restart))
 
 
 def _drain(house: House, signals: Signals) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from msgspec import Struct
 
 from parallel_infer.errors import ModelRejected
+from parallel_infer.model_content import graphs_of, outside_tensors
 from stages.recognise.variable import VALUE_SHAPED, variable_outputs
 
 _OTHER_FORMATS = (
@@ -39,9 +41,8 @@ def read_graph(path: Path) -> Graph:
     Raises ModelRejected for anything that is not a whole ONNX model, or whose external data is missing, lies outside
     the model's folder, or is a link.
     """
-    model = _parse(path)
-    graphs = list(_graphs(model))
-    _check_external_data(model, graphs, path.parent)
+    model = parse_model(read_model(path), path.name)
+    data_files(model, path.parent)
     initial = {tensor.name for tensor in model.graph.initializer}
     return Graph(
         file=path.name,
@@ -51,28 +52,44 @@ def read_graph(path: Path) -> Graph:
             for value in model.graph.input
             if value.name not in initial and not value.type.tensor_type.HasField("shape")
         ),
-        value_shaped=any(node.op_type in VALUE_SHAPED for graph in graphs for node in graph.node),
+        value_shaped=any(node.op_type in VALUE_SHAPED for graph in graphs_of(model) for node in graph.node),
         variable=variable_outputs(model),
     )
 
 
-def _parse(path: Path) -> onnx.ModelProto:
+def read_model(path: Path) -> bytes:
+    """The file, whole. Raises ModelRejected, also where somebody writes to it meanwhile."""
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            before = written_at(file)
+            content = file.read()
+            if written_at(file) != before:
+                raise ModelRejected(f"{path.name} is being written to; load it when it is whole")
     except OSError as error:
         raise ModelRejected(f"{path.name}: cannot be read ({error.strerror}); expected an ONNX file") from error
+    return content
+
+
+def written_at(file: IO[bytes]) -> tuple[int, ...]:
+    """Changes with every write to an open file."""
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def parse_model(content: bytes, name: str) -> onnx.ModelProto:
+    """The model in a file's content. Raises ModelRejected for anything that is not a whole ONNX model."""
     if not content:
-        raise ModelRejected(f"{path.name} is empty; expected an ONNX model")
+        raise ModelRejected(f"{name} is empty; expected an ONNX model")
     for offset, magic, what in _OTHER_FORMATS:
         if content[offset : offset + len(magic)] == magic:
-            raise ModelRejected(f"{path.name} is {what}")
+            raise ModelRejected(f"{name} is {what}")
     try:
         model = onnx.load_model_from_string(content)
         whole = model.HasField("graph") and len(model.graph.node) + len(model.graph.output) > 0
     except (DecodeError, UnicodeDecodeError, ValueError) as error:
-        raise ModelRejected(f"{path.name} {_damage(content)}; expected an ONNX model") from error
+        raise ModelRejected(f"{name} {_damage(content)}; expected an ONNX model") from error
     if not whole:
-        raise ModelRejected(f"{path.name} holds no graph: it is not an ONNX model, or was cut short")
+        raise ModelRejected(f"{name} holds no graph: it is not an ONNX model, or was cut short")
     return model
 
 
@@ -83,45 +100,17 @@ def _damage(content: bytes) -> str:
     return "is not an ONNX file"
 
 
-def _graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
-    """The main graph and all graphs nested in nodes; bodies of model functions hold nodes alone."""
-    waiting = [model.graph]
-    waiting.extend(onnx.GraphProto(node=function.node) for function in model.functions)
-    while waiting:
-        graph = waiting.pop()
-        yield graph
-        for node in graph.node:
-            for attribute in node.attribute:
-                waiting.extend(attribute.graphs)
-                if attribute.HasField("g"):
-                    waiting.append(attribute.g)
+def data_files(model: onnx.ModelProto, folder: Path) -> dict[str, int]:
+    """The data files of a model in `folder`, by the names it has for them, and their bytes.
 
-
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield sparse.values
-        yield sparse.indices
-    for node in graph.node:
-        for attribute in node.attribute:
-            yield from attribute.tensors
-            if attribute.HasField("t"):
-                yield attribute.t
-            for sparse in (*attribute.sparse_tensors, attribute.sparse_tensor):
-                yield sparse.values
-                yield sparse.indices
-
-
-def _check_external_data(model: onnx.ModelProto, graphs: list[onnx.GraphProto], folder: Path) -> None:
+    Raises ModelRejected where one is missing, too short, a link, or lies outside the folder.
+    """
     checked: dict[str, int] = {}
-    for graph in graphs:
-        for tensor in _tensors(graph):
-            if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
-                keys = {entry.key: entry.value for entry in tensor.external_data}
-                location = keys.get("location", "")
-                if location not in checked:
-                    checked[location] = _external_size(location, folder)
-                _check_span(keys, checked[location], location)
+    for location, keys in outside_tensors(model):
+        if location not in checked:
+            checked[location] = _external_size(location, folder)
+        _check_span(keys, checked[location], location)
+    return checked
 
 
 def _external_size(location: str, folder: Path) -> int:

@@ -140,7 +140,7 @@ def test_processes_are_those_of_the_pipeline() -> None:
 def test_paths_are_those_of_every_machine(name: str) -> None:
     absolute = re.findall(r"(?<![\w./*)])(/[a-z]+)", Page.read(name).text)
 
-    assert set(absolute) <= {"/dev", "/tmp"}
+    assert set(absolute) <= {"/dev", "/tmp", "/var"}
 
 
 @pytest.mark.parametrize("name", OWN)
