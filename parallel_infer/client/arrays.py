@@ -77,7 +77,10 @@ def foreign_array(value: Any, color: Color | None) -> Array | None:
 
     Such a picture is RGB as a rule, a frame of ours BGR as a rule, so its order must be said. Raises BadInput.
     """
-    array = _numpy(value)
+    try:
+        array = _numpy(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BadInput(f"A {type(value).__name__} cannot be made a NumPy array: {error}") from error
     if array is not None and color is None and _like_a_picture(array):
         package = type(value).__module__.partition(".")[0]
         raise BadInput(

@@ -38,6 +38,6 @@ def frame_of(picture: Any, color: Color) -> Array:
         warnings.warn(
             f"the picture's EXIF orientation is {orientation} and Pillow has not applied it: the answer is about the "
             "picture as Pillow holds it; use PIL.ImageOps.exif_transpose first to have it upright",
-            stacklevel=2,
+            stacklevel=4,  # where `infer` was called
         )
     return pixels if color == "rgb" else pixels[..., ::-1]

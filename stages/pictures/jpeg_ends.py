@@ -19,13 +19,14 @@ def ended(payload: memoryview, head: jpeg.Headline) -> memoryview | None:
 
     A buffer that was filled up with zeros, and a film that was appended, are not the picture's.
     """
-    found = jpeg.scans(payload, head, _MOST_SCANS)
+    film = _FILM.search(payload, head.scan)
+    part = payload if film is None else payload[: film.start()]
+    found = jpeg.scans(part, head, _MOST_SCANS)
     if found.end is not None:
         return payload
     if not found.complete:
         return None
-    film = _FILM.search(payload, head.scan)
-    data = bytes(payload[: film.start() if film is not None else len(payload)])
+    data = bytes(part)
     stripped = data.rstrip(b"\0")
     for length in range(len(stripped), min(len(data), len(stripped) + _ZEROS_OF_DATA) + 1):
         candidate = data[:length] + _EOI

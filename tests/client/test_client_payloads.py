@@ -254,6 +254,16 @@ def test_what_is_no_picture_is_refused_with_what_to_do(given, told):
         payload_of(given)
 
 
+class Broken:
+    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+        raise RuntimeError("no memory on the device")
+
+
+def test_an_array_that_cannot_become_numpys_is_refused():
+    with pytest.raises(BadInput, match="A Broken cannot be made a NumPy array: no memory on the device"):
+        payload_of(Broken())
+
+
 def test_an_unknown_color_is_refused_before_anything_is_sent():
     with pytest.raises(BadInput, match="color='RGB' is not known; it is 'rgb' or 'bgr'"):
         job_of("m", 1.0, 0, {"color": "RGB"})

@@ -47,7 +47,7 @@ def test_what_lacks_only_its_end_marker_is_answered(decoder, kind, behind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("behind", [b"", bytes(2), bytes(5000), FILM], ids=len)
+@pytest.mark.parametrize("behind", [b"", bytes(2), bytes(5000), FILM, FILM + b"\xff\xd9" * 9], ids=len)
 @pytest.mark.parametrize("kept", [0.5, 0.8, 0.99])
 def test_what_lacks_more_is_truncated(decoder, kind, behind, kept):
     payload = payload_of(kind)
