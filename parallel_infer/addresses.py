@@ -84,7 +84,10 @@ def _check_form(address: str, bind: str) -> None:
 
 
 def _check_socket_path(path: str, bind: str) -> None:
-    size = len(os.fsencode(path))
+    try:
+        size = len(path.encode())
+    except UnicodeEncodeError:
+        raise ConfigError(f"{bind} is a path that is no UTF-8, which ZeroMQ cannot listen on") from None
     if not 0 < size <= LONGEST_SOCKET_PATH:
         raise ConfigError(
             f"{bind} is {show('ipc://' + path)}: a socket's path has 1 to {LONGEST_SOCKET_PATH} bytes, this one {size}"

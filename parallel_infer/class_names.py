@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from parallel_infer.errors import ConfigError
+from parallel_infer.model_files import absolute_path
 
 _SUFFIXES = (".txt", ".names", ".labels", ".json", ".yaml", ".yml")
 _LARGEST = 4_000_000  # bytes
@@ -22,7 +23,7 @@ def read_names(value: Any, folder: Path) -> Any:
     """
     if not isinstance(value, str | Path) or not str(value).lower().endswith(_SUFFIXES) or "\n" in str(value):
         return value
-    path = folder / Path(value).expanduser()
+    path = absolute_path(str(value), folder)
     try:
         if path.stat().st_size > _LARGEST:
             raise ConfigError(f"names: {value} has more than {_LARGEST} bytes, too many for class names")

@@ -8,7 +8,6 @@ reads the latter. Nothing in here opens a socket, a segment or a model.
 
 from __future__ import annotations
 
-import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from parallel_infer.config import ModelConfig, ServerConfig
 from parallel_infer.config_environment import VARIABLES, familiar, our_variables
 from parallel_infer.config_fields import MODEL_FIELDS, SERVER_FIELDS, Field, nearest, show
 from parallel_infer.errors import ConfigError
-from parallel_infer.model_files import default_models, find_model, split_model
+from parallel_infer.model_files import absolute_path, default_models, find_model, split_model
 from parallel_infer.text_files import read_text
 
 __all__ = ["Configuration", "check_addresses", "load_config", "model_config", "provenance", "read_config", "zoo_models"]
@@ -182,7 +181,7 @@ def _read_variable(variable: Field, text: str, draft: _Draft) -> None:
     if variable.name == "models":
         _read_models([part.strip() for part in text.split(",") if part.strip()], place, origin, draft)
     else:
-        draft.set(variable.name, _absolute(variable.name, variable.parse(text, place), Path.cwd()), origin)
+        draft.set(variable.name, _absolute(variable.name, variable.parse(text, place), Path()), origin)
 
 
 def _read_arguments(arguments: Mapping[str, Any], draft: _Draft) -> None:
@@ -195,7 +194,7 @@ def _read_arguments(arguments: Mapping[str, Any], draft: _Draft) -> None:
         if name == "models":
             _read_models(value, "--model", COMMAND_LINE, draft)
             continue
-        draft.set(name, _absolute(name, SERVER_FIELDS[name].convert(value, option), Path.cwd()), COMMAND_LINE)
+        draft.set(name, _absolute(name, SERVER_FIELDS[name].convert(value, option), Path()), COMMAND_LINE)
 
 
 def _read_models(texts: Iterable[str], place: str, origin: str, draft: _Draft) -> None:
@@ -205,7 +204,7 @@ def _read_models(texts: Iterable[str], place: str, origin: str, draft: _Draft) -
         if name in seen:
             raise ConfigError(f"{place}: the model {name!r} is given twice")
         seen.add(name)
-        draft.set_model(name, "path", _find(path, Path.cwd(), f"{place} {name}"), origin)
+        draft.set_model(name, "path", _find(path, Path(), f"{place} {name}"), origin)
 
 
 def _find(path: str, folder: Path, place: str) -> str:
@@ -218,7 +217,7 @@ def _find(path: str, folder: Path, place: str) -> str:
 def _absolute(name: str, value: Any, folder: Path) -> Any:
     """A value with its relative paths resolved; only folders and ipc addresses hold any."""
     if name in ("keys", "cache", "profile", "model_copies"):
-        return os.path.abspath(folder / Path(value).expanduser())
+        return str(absolute_path(value, folder))
     if name == "bind":
         return [absolute_address(address, folder) for address in value]
     return value

@@ -44,12 +44,24 @@ def find_model(path: str, folder: Path) -> str:
     """The absolute path of the ONNX file that `path` means; a relative one starts at `folder`. Raises ConfigError."""
     if path.startswith(ZOO_PREFIX):
         return _find_shipped(path.removeprefix(ZOO_PREFIX))
-    found = Path(os.path.abspath(folder / Path(path).expanduser()))
+    found = absolute_path(path, folder)
     if found.is_dir():
         return str(_find_version(found))
     if not found.is_file():
         raise ConfigError(f"there is no file {found}")
     return str(found)
+
+
+def absolute_path(path: str, folder: Path) -> Path:
+    """`path` from `folder`, with `~` for the user's home where that is known. Raises ConfigError for no UTF-8.
+
+    Only a relative `path` and `folder` need a working folder, which may be gone.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{path.encode(errors='backslashreplace').decode()} is no name in UTF-8; rename it") from None
+    return Path(os.path.abspath(folder / os.path.expanduser(path)))  # noqa: PTH111  # Path's fails without a home
 
 
 def _find_shipped(name: str) -> str:

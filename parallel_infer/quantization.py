@@ -7,6 +7,7 @@ ranges that the calibration pictures gave. What no 8 bits can hold stays in floa
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import statistics
 import sys
@@ -189,6 +190,7 @@ def _weights(path: Path) -> list[Path]:
 
 def _prepare(path: Path, prepared: Path) -> None:
     """Shapes inferred and constants folded, weights stored in float16 among them; every node named."""
+    logging.getLogger("onnxruntime.quantization").setLevel(logging.CRITICAL)  # it logs a traceback; we say why
     try:
         quant_pre_process(path, prepared, skip_symbolic_shape=True)
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own

@@ -127,12 +127,12 @@ def _populate(mapping: SharedMemory) -> None:
 
 @contextlib.contextmanager
 def _unregistered() -> Iterator[None]:
-    register = resource_tracker.register
-    resource_tracker.register = lambda name, rtype: None
+    register, unregister = resource_tracker.register, resource_tracker.unregister
+    resource_tracker.register = resource_tracker.unregister = lambda name, rtype: None  # the latter if mapping fails
     try:
         yield
     finally:
-        resource_tracker.register = register
+        resource_tracker.register, resource_tracker.unregister = register, unregister
 
 
 def exists(name: str) -> bool:

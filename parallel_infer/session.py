@@ -45,6 +45,7 @@ class Session:
 
     def __init__(self, model: str | Path | bytes, config: SessionConfig | None = None) -> None:
         """Loads `model`, a file or its bytes. `ModelRejected` where it cannot, `ConfigError` for the provider."""
+        _check_name(model)
         self.config = config or SessionConfig()
         self.choice = choose(self.config, survey(self.config))
         if self.config.cache is not None and self.choice.provider in _CACHING:
@@ -252,3 +253,14 @@ def _copied(name: str, array: np.ndarray, target: np.ndarray) -> np.ndarray:
     view: np.ndarray = target[: array.nbytes].view(array.dtype).reshape(array.shape)
     view[...] = array
     return view
+
+
+def _check_name(model: str | Path | bytes) -> None:
+    """ONNX Runtime takes names in UTF-8 only, and says so in words that help nobody. Raises ModelRejected."""
+    if isinstance(model, bytes):
+        return
+    try:
+        str(model).encode()
+    except UnicodeEncodeError:
+        name = str(model).encode(errors="backslashreplace").decode()
+        raise ModelRejected(f"{name} is no name in UTF-8; rename the file or its folder") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
 import os
 import select
@@ -28,6 +29,18 @@ def prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_ERRORS)
+
+
+def use_utf8() -> None:
+    """Start this program again with UTF-8 for names and texts, where Python took the locale's other encoding.
+
+    Names of files, of models and on the wire are UTF-8 everywhere else; LC_ALL=C with PYTHONUTF8=0 is ASCII alone.
+    """
+    if sys.getfilesystemencoding().lower() == "utf-8" or sys.flags.utf8_mode or not sys.executable:
+        return
+    environment = {**os.environ, "PYTHONUTF8": "1"}  # for the processes that we start
+    with contextlib.suppress(OSError):
+        os.execve(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]], environment)  # noqa: S606
 
 
 def silence_stdout() -> None:

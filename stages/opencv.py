@@ -6,10 +6,9 @@ while it is imported, and starts its own threads unless told otherwise.
 
 from __future__ import annotations
 
-import os
+from parallel_infer.opencv_limit import set_pixel_limit
 
-_LIMIT = "OPENCV_IO_MAX_IMAGE_PIXELS"
-os.environ.setdefault(_LIMIT, str(2**28))
+_LIMIT = set_pixel_limit()
 
 import cv2  # noqa: E402  # after the limit, because it is read at import
 
@@ -20,5 +19,5 @@ cv2.setNumThreads(1)
 # What is wrong with a picture goes to whoever sent it; OpenCV need not log it as well.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
-MAX_PIXELS = int(os.environ[_LIMIT])
+MAX_PIXELS = _LIMIT
 """Pixels OpenCV itself refuses to go beyond, whatever a picture's header says."""

@@ -78,7 +78,7 @@ def command(
     from parallel_infer.quantization import Calibration, quantize
     from parallel_infer.session_config import SessionConfig
 
-    path = Path(find_model(model, Path.cwd()))
+    path = Path(find_model(model, Path()))
     target = output or Path(f"{path.stem}.int8.onnx")
     files = picture_files(folder)
     check_target(target, Inputs([path, *files]), "--output")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 ADDRESS = "tcp://127.0.0.1:5555"
+_PIPES = 8  # twice as many descriptors as this are what a client needs
 
 
 def server_options(command: Command) -> Command:
@@ -42,9 +44,23 @@ def connected(server: str, key: str | None, timeout: float = 5.0) -> Iterator[Cl
     """A client of that server. Raises ConfigError for an address or a key that cannot be one."""
     from parallel_infer import Client  # first used here: the client imports numpy and ZeroMQ
 
+    _check_descriptors()
     try:
         client = Client(server, key, timeout)
+    except UnicodeEncodeError:
+        raise
     except ValueError as error:
         raise ConfigError(str(error)) from error
     with client:
         yield client
+
+
+def _check_descriptors() -> None:
+    """Raises OSError where a client's would not do: ZeroMQ ends the whole process when it gets none."""
+    descriptors: list[int] = []
+    try:
+        for _ in range(_PIPES):
+            descriptors += os.pipe2(os.O_CLOEXEC)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)

@@ -10,12 +10,13 @@ import contextlib
 import errno
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 
 import click
 
-from parallel_infer.standard_streams import STANDARD_OUTPUT, prepare_streams, silence_stdout
+from parallel_infer.standard_streams import STANDARD_OUTPUT, prepare_streams, silence_stdout, use_utf8
 
 _REMEDIES = {
     errno.EMFILE: "allow this process more open files (ulimit -n)",
@@ -26,6 +27,7 @@ _REMEDIES = {
     errno.EDQUOT: "make room on that disk",
 }
 _OUT_OF_MEMORY = ("failed to map segment", "cannot allocate memory")  # of an import, by ld.so
+_LONGEST = 200  # characters of a text that cannot be written
 _NO_THREAD = "can't start new thread"
 
 
@@ -33,7 +35,10 @@ _NO_THREAD = "can't start new thread"
 def surroundings(arguments: Sequence[str] | None = None) -> Iterator[None]:
     """Inside, every error of the surroundings ends the program with one line and exit code 1."""
     os.umask(os.umask(0) & 0o077)  # what we make ourselves we can also read, whatever the umask was
+    if arguments is None:
+        use_utf8()
     prepare_streams()
+    before, threading.excepthook = threading.excepthook, _tell_of_thread
     try:
         yield
     except Exception as error:
@@ -47,12 +52,26 @@ def surroundings(arguments: Sequence[str] | None = None) -> Iterator[None]:
         with contextlib.suppress(OSError, ValueError):  # standard error is full or closed as well
             click.echo(f"Error: {text}", err=True)
         raise SystemExit(1) from None
+    finally:
+        threading.excepthook = before
+
+
+def _tell_of_thread(failed: threading.ExceptHookArgs) -> None:
+    """A thread that ended by an error, of a library most often: who waits for it tells of it as well."""
+    if not isinstance(failed.exc_value, Exception) or described(failed.exc_value) is None:
+        threading.__excepthook__(failed)
 
 
 def described(error: Exception) -> str | None:
     """What of the surroundings is in the way, and what to do; None for any other error."""
     if isinstance(error, OSError):
         return _of_system(error)
+    if isinstance(error, UnicodeEncodeError):
+        text = error.object if len(error.object) <= _LONGEST else error.object[:_LONGEST] + "..."
+        shown = text.encode("ascii", "backslashreplace").decode()
+        return (
+            f"{shown!r} cannot be written as {error.encoding}; rename it, or use a locale with UTF-8 (LC_ALL=C.UTF-8)"
+        )
     if isinstance(error, UnicodeError):
         return f"{error}; use a locale with UTF-8 (LC_ALL=C.UTF-8)"
     if isinstance(error, MemoryError):

@@ -69,7 +69,7 @@ def command(model: str, output: Path | None, as_json: bool, **wishes: Any) -> No
     from parallel_infer.model_files import find_model, zoo_name
     from parallel_infer.outputs import Inputs, check_target, write_whole
 
-    path = find_model(model, Path.cwd())
+    path = find_model(model, Path())
     if output is not None:
         pictures = picture_files(wishes["pictures"]) if wishes["pictures"] else []
         check_target(output, Inputs([path, *pictures]), "--output")

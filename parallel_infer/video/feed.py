@@ -143,7 +143,7 @@ class Feed:
         self.process = CaptureProcess(
             Order(
                 source.kind.value,
-                source.address,
+                source.address.encode("utf-8", "surrogateescape"),
                 settings.drop_of(source) is Drop.NONE,
                 settings.fps,
                 settings.opening,

@@ -26,11 +26,16 @@ class Order(Struct, frozen=True, array_like=True, tag=True):
     """What to capture and how."""
 
     kind: str  # a SourceKind's value
-    address: str
+    place: bytes  # its address, or its path, which need not be text
     waits: bool  # every frame: wait for a place; otherwise frames without a place are dropped
     fps: float | None
     opening: float  # seconds
     silence: float  # seconds
+
+    @property
+    def address(self) -> str:
+        """`place` as text; bytes that are none are kept as in paths."""
+        return self.place.decode("utf-8", "surrogateescape")
 
 
 class Place(Struct, frozen=True, array_like=True, tag=True):

@@ -7,12 +7,9 @@ import time
 from pathlib import Path
 from typing import Protocol
 
+import cv2
 import numpy as np
 import numpy.typing as npt
-
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**28))  # read by OpenCV when it is imported
-
-import cv2
 
 from parallel_infer.errors import BadInput
 from parallel_infer.picture_files import look_into, read_picture
@@ -166,6 +163,15 @@ def _hint(kind: SourceKind, order: Order) -> str:
     return f"; {HINT}" if kind is SourceKind.NETWORK and needs_encoding(order.address) else ""
 
 
+def _openable(address: str) -> str:
+    """An address that OpenCV takes: a path that is not UTF-8 becomes that of a descriptor, which stays open."""
+    try:
+        address.encode()
+    except UnicodeEncodeError:
+        return f"/proc/self/fd/{os.open(address, os.O_RDONLY)}"
+    return address
+
+
 def _capture(kind: SourceKind, order: Order) -> cv2.VideoCapture:
     if kind is SourceKind.CAMERA:
         capture = cv2.VideoCapture(int(order.address), cv2.CAP_V4L2)
@@ -177,4 +183,4 @@ def _capture(kind: SourceKind, order: Order) -> cv2.VideoCapture:
     ]
     # Decoding with several threads would hold back as many frames.
     threads = [] if kind is SourceKind.FILE else [cv2.CAP_PROP_N_THREADS, 1]
-    return cv2.VideoCapture(order.address, cv2.CAP_FFMPEG, [*timeouts, *threads])
+    return cv2.VideoCapture(_openable(order.address), cv2.CAP_FFMPEG, [*timeouts, *threads])

@@ -65,7 +65,7 @@ class Source:
     @classmethod
     def of(cls, text: str) -> Source:
         """A source from its text: a path, a number or /dev/videoN, a URL, or realtime:PATH."""
-        name = redacted_address(text)[:_LONGEST_NAME]
+        name = redacted_address(os.fsencode(text).decode(errors="replace"))[:_LONGEST_NAME]
         if text.startswith(_REALTIME):
             return cls(name, SourceKind.REALTIME, str(Path(text.removeprefix(_REALTIME)).absolute()))
         if _SCHEME.match(text):

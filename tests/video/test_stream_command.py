@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -171,3 +172,14 @@ def test_a_password_that_must_be_encoded_is_said_to(server):
     assert result.exit_code == 1
     assert "qzx" not in result.output
     assert "write them as %40" in lines(result)[1][-1]["message"]
+
+
+def test_a_folder_and_a_recording_whose_names_are_no_text(server, pictures, video, tmp_path):
+    folder = tmp_path / "caf\udce9"
+    folder.mkdir()
+    shutil.copy(pictures / "chelsea.png", folder / "\udce9.png")
+    shutil.copy(video, folder / "\udce9.mp4")
+    _, states = lines(stream(server, folder, folder / "\udce9.mp4", "--json"))
+    ended = {row["source"]: row["answered"] for row in states if row["state"] == "ended"}
+    shown = f"{tmp_path}/caf\N{REPLACEMENT CHARACTER}"
+    assert ended == {shown: 1, f"{shown}/\N{REPLACEMENT CHARACTER}.mp4": FRAMES}
