@@ -15,6 +15,8 @@ import numpy.typing as npt
 from parallel_infer.errors import InferError
 from stages.tasks.options import DetectOptions
 
+_TOLERANCE = 1e-2  # of scores that went through float16 or 8-bit integers
+
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Outputs = Mapping[str, npt.NDArray[Any]]
@@ -65,6 +67,16 @@ def require_finite(*arrays: npt.NDArray[Any]) -> None:
             raise InferError("the model gave non-finite output (NaN or infinity); check its precision and its weights")
 
 
+def require_scores(scores: Floats) -> None:
+    """Raise InferError where a number is no score, 0 to 1: the outputs are not what they were taken for."""
+    if scores.size and not (scores.min() >= -_TOLERANCE and scores.max() <= 1.0 + _TOLERANCE):
+        worst = float(scores.max()) if not scores.max() <= 1.0 + _TOLERANCE else float(scores.min())
+        raise InferError(
+            f"the model gave the score {worst:.4g}, and scores are 0 to 1: its outputs are not what they are taken "
+            "for, or its pictures are not prepared as it wants (set family, task, mean and std)"
+        )
+
+
 def strongest(scores: Floats, places: Ints, limit: int) -> Ints:
     """The at most `limit` of `places` with the highest `scores`, best first; equal scores stay in order."""
     return places[np.argsort(-scores[places], kind="stable")[:limit]]
@@ -79,6 +91,15 @@ def corners(boxes: Floats) -> Floats:
 def wanted(classes: Ints, options: DetectOptions) -> npt.NDArray[np.bool_]:
     """Which of `classes` the request asked for; call it only where it named some."""
     return np.isin(classes, np.array(options.class_filter, np.int64))
+
+
+def main_output(outputs: Outputs, name: str | None, rank: int) -> npt.NDArray[Any]:
+    """The output of that name, or where none is known the only one of that rank. Raises InferError."""
+    if name is None or name not in outputs:
+        return only_output(outputs, rank)
+    if outputs[name].ndim != rank:
+        raise InferError(f"expected {rank} dimensions in {name}, the model gave {list(outputs[name].shape)}")
+    return outputs[name]
 
 
 def only_output(outputs: Outputs, rank: int) -> npt.NDArray[Any]:

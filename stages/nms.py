@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stages.candidates import Candidates, Floats, Ints, Layout, Outputs, require_finite
+from stages.candidates import Candidates, Floats, Ints, Layout, Outputs, require_finite, require_scores
 from stages.opencv import cv2
 from stages.tasks.options import DetectOptions
 
@@ -28,6 +28,7 @@ _EPSILON = 1e-7
 def find(layout: Layout, outputs: Outputs, options: DetectOptions) -> Candidates:
     """The detections in `outputs`, at most `max_detections`, best first; overlap is the IoU of the boxes."""
     candidates = layout.candidates(outputs, options)
+    require_scores(candidates.scores[:1])
     if layout.overlapping and options.class_agnostic:
         candidates = candidates.take(suppress(candidates.boxes, options.iou))
     elif layout.overlapping:
@@ -38,6 +39,7 @@ def find(layout: Layout, outputs: Outputs, options: DetectOptions) -> Candidates
 def find_rotated(layout: Layout, outputs: Outputs, options: DetectOptions) -> Candidates:
     """The same for rotated boxes, whose angle is the candidates' one extra number; overlap is `probabilistic_iou`."""
     candidates = layout.candidates(outputs, options)
+    require_scores(candidates.scores[:1])
     require_finite(candidates.extra)
     if layout.overlapping:
         boxes = np.concatenate((candidates.boxes, candidates.extra), axis=1)

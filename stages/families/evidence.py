@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from stages.families.facts import Facts
 from stages.families.family import Fit, Misfit
@@ -14,7 +19,8 @@ NO_METADATA = "no metadata names the task; decided by shape"
 
 PREPARING = "set resize, filter, color, mean and std if this one was trained on others"
 
-_V5_ANCHORS = 3  # per cell
+ANCHORS = 3  # per cell, of YOLOv5 and its like
+TOLERANCE = 1e-2  # of scores that went through float16 or 8-bit integers
 
 
 def extra_columns(facts: Facts, task: str) -> int | None:
@@ -28,14 +34,47 @@ def extra_columns(facts: Facts, task: str) -> int | None:
     return 1 if task == "obb" else 0
 
 
-def table(facts: Facts, task: str) -> tuple[str, int, int, int] | Misfit:
-    """The main output: its name, rows, columns, and the extra columns of the task."""
-    found, extra = facts.only_of_rank(2), extra_columns(facts, task)
-    if found is None:
+class Table(NamedTuple):
+    """The main output, one row or column for each object or anchor."""
+
+    name: str
+    rows: int
+    columns: int
+    extra: int  # columns after the classes
+
+    @property
+    def shown(self) -> str:
+        """For people."""
+        return f"{self.name} [{self.rows}, {self.columns}]"
+
+
+def table(facts: Facts, task: str) -> Table | Misfit:
+    """The one output of two dimensions; of several alike the last, because models with auxiliary heads end with it."""
+    tables = [(name, shape) for name, shape in facts.outputs.items() if len(shape) == 2]
+    extra = extra_columns(facts, task)
+    if not tables or len({shape for _, shape in tables}) > 1:
         return Misfit(f"found outputs {facts.shown}; expected exactly one with two dimensions after the batch")
     if extra is None:
         return Misfit(f"found outputs {facts.shown}; expected mask prototypes [coefficients, height, width] too")
-    return found[0], *found[1], extra  # type: ignore[return-value]
+    name, (rows, columns) = tables[-1]
+    return Table(name, rows, columns, extra)
+
+
+def unused(facts: Facts, found: Table, task: str) -> tuple[str, ...]:
+    """Outputs that are neither the table nor the prototypes."""
+    prototypes = facts.only_of_rank(3) if task == "segment" else None
+    used = {found.name, prototypes[0] if prototypes is not None else ""}
+    return tuple(name for name in facts.outputs if name not in used)
+
+
+def beyond(facts: Facts, name: str, part: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> str | None:
+    """What speaks against a part of an output being scores: a number that a trial picture gave, beyond 0 to 1."""
+    for values in [] if facts.insisted else facts.trials(name):
+        scores = part(np.asarray(values, np.float64))
+        if scores.size and not (scores.min() >= -TOLERANCE and scores.max() <= 1.0 + TOLERANCE):
+            worst = scores.max() if not scores.max() <= 1.0 + TOLERANCE else scores.min()
+            return f"a trial picture gave {worst:.4g} where {name} should have scores of 0 to 1"
+    return None
 
 
 def classes(facts: Facts, columns: int, rest: int, found: str, expected: str) -> Fit | Misfit:
@@ -58,9 +97,14 @@ def objectness_rows(facts: Facts, task: str) -> Fit | Misfit:
     found = table(facts, task)
     if isinstance(found, Misfit):
         return found
-    name, anchors, columns, extra = found
-    expected = f"[anchors, 5 + classes{plus(extra)}]"
-    return classes(facts, columns, 5 + extra, f"{name} [{anchors}, {columns}]", expected)
+    expected = f"[anchors, 5 + classes{plus(found.extra)}]"
+    fit = classes(facts, found.columns, 5 + found.extra, found.shown, expected)
+    if isinstance(fit, Misfit):
+        return fit
+    wrong = beyond(facts, found.name, lambda values: values[:, 4 : 5 + fit.nc])
+    if wrong is not None:
+        return Misfit(f"found {found.shown}; expected {expected}, but {wrong}")
+    return msgspec.structs.replace(fit, parameters={"output": found.name}, unused=unused(facts, found, task))
 
 
 def ready_objects(facts: Facts, task: str) -> Fit | Misfit:
@@ -68,11 +112,25 @@ def ready_objects(facts: Facts, task: str) -> Fit | Misfit:
     found = table(facts, task)
     if isinstance(found, Misfit):
         return found
-    name, rows, columns, extra = found
-    shown = f"{name} [{rows}, {columns}]"
-    if columns != 6 + extra or rows > MOST_ROWS:
-        return Misfit(f"found {shown}; expected [at most {MOST_ROWS} objects, {6 + extra}]")
-    return Fit(facts.nc or 0, f"{shown} is box, score and class{plus(extra)} of at most {rows} objects")
+    shown, width = found.shown, 6 + found.extra
+    if found.columns != width or found.rows > MOST_ROWS:
+        return Misfit(f"found {shown}; expected [at most {MOST_ROWS} objects, {width}]")
+    wrong = beyond(facts, found.name, lambda values: values[:, 4]) or _no_classes(facts, found.name)
+    if wrong is not None:
+        return Misfit(f"found {shown}; expected [objects, {width}], but {wrong}")
+    because = f"{shown} is box, score and class{plus(found.extra)} of at most {found.rows} objects"
+    return Fit(facts.nc or 0, because, {"output": found.name}, unused=unused(facts, found, task))
+
+
+def _no_classes(facts: Facts, name: str) -> str | None:
+    """What speaks against the sixth column being numbers of classes, in rows that are used."""
+    for values in [] if facts.insisted else facts.trials(name):
+        numbers = np.asarray(values, np.float64)[np.asarray(values)[:, 4] > 0, 5]
+        if np.abs(numbers - np.rint(numbers)).max(initial=0.0) > TOLERANCE or numbers.min(initial=0.0) < -TOLERANCE:
+            return "a trial picture gave no whole number where it should have the class"
+        if facts.nc is not None and numbers.max(initial=0.0) > facts.nc - 1 + TOLERANCE:
+            return f"a trial picture gave the class {numbers.max():.0f}, and there are {facts.nc} names"
+    return None
 
 
 def queries(facts: Facts, boxes: str, scores: str) -> bool:
@@ -109,14 +167,6 @@ def ready_task(facts: Facts) -> str | None:
     return {6: "detect", 7: "obb"}.get(columns)
 
 
-def channels_first(facts: Facts) -> bool:
-    """Whether the main output looks like [4 + classes, anchors]."""
-    found = facts.only_of_rank(2)
-    if found is None or found[1][0] >= found[1][1] or ready_task(facts) is not None:
-        return False
-    return found[1][1] == facts.cells(STRIDES) or objectness_family(facts) is None
-
-
 def objectness_family(facts: Facts) -> str | None:
     """Which of the families with an objectness column it is, by the number of rows and the noise picture's boxes.
 
@@ -127,7 +177,7 @@ def objectness_family(facts: Facts) -> str | None:
     name, shape = facts.only_of_rank(2) or ("", (0, 0))
     if anchors_of_yolov5(facts, shape[0]):
         return "yolov5"
-    if shape[0] != facts.cells(STRIDES) or shape[1] < 6:
+    if shape[0] not in facts.counts(STRIDES) or shape[1] < 6:
         return None
     values = np.asarray(facts.arrays[name], np.float64)
     if float(np.max(np.abs(values[:, 0]))) < facts.size[1] / 4:
@@ -137,9 +187,9 @@ def objectness_family(facts: Facts) -> str | None:
 
 def anchors_of_yolov5(facts: Facts, rows: int) -> bool:
     """Whether so many rows are YOLOv5's three anchors for each cell, on three levels or on four."""
-    return rows in (_V5_ANCHORS * facts.cells(STRIDES), _V5_ANCHORS * facts.cells((*STRIDES, 64)))
+    return rows in {ANCHORS * count for count in facts.counts(STRIDES, (*STRIDES, 64), (16, 32))}
 
 
 def rows_of(facts: Facts, family: str) -> bool:
     """Whether nothing but the number of rows says that the model is of this family with an objectness column."""
-    return ready_task(facts) is None and not channels_first(facts) and objectness_family(facts) == family
+    return ready_task(facts) is None and objectness_family(facts) == family

@@ -38,6 +38,9 @@ class Facts(Struct, frozen=True, kw_only=True):
 
     outputs: Mapping[str, tuple[int, ...]]  # shapes of one job, in the graph's order
     arrays: Mapping[str, npt.NDArray[Any]]  # what a noise picture gave: the first job's outputs
+    others: tuple[Mapping[str, npt.NDArray[Any]], ...] = ()  # what further trial pictures gave
+    operators: Mapping[str, str] = {}  # that compute the outputs, past those that move numbers alone
+    insisted: bool = False  # the user names the family, so that values and counts that are odd for it do not matter
     inputs: tuple[str, ...]
     size: tuple[int, int]  # height, width of a row
     nc: int | None = None  # number of classes, where it is known
@@ -58,16 +61,26 @@ class Facts(Struct, frozen=True, kw_only=True):
         return found[0] if len(found) == 1 else None
 
     @property
-    def class_scores(self) -> tuple[str, int] | None:
-        """The one output that is a plain row of numbers, [nc] or [nc, 1, 1], and its length."""
-        rows = [(name, max(shape)) for name, shape in self.outputs.items() if shape and math.prod(shape) == max(shape)]
-        rows = [row for row in rows if self.nc in (None, row[1])] if len(rows) > 1 else rows
-        return rows[0] if len(rows) == 1 else None
+    def rows(self) -> dict[str, int]:
+        """Outputs that are a plain row of numbers, [n], [1, n] or [n, 1, 1], and their lengths."""
+        return {
+            name: math.prod(shape) for name, shape in self.outputs.items() if math.prod(shape) == max(shape, default=1)
+        }
+
+    def trials(self, name: str) -> list[npt.NDArray[Any]]:
+        """What every trial picture gave in this output."""
+        return [outputs[name] for outputs in (self.arrays, *self.others)]
 
     def cells(self, strides: tuple[int, ...]) -> int:
         """Number of grid cells of a row, over all these strides."""
         height, width = self.size
         return sum((height // stride) * (width // stride) for stride in strides)
+
+    def counts(self, *levels: tuple[int, ...]) -> set[int]:
+        """Numbers of grid cells for any of these sets of strides; sides that are no multiples are cut or rounded up."""
+        height, width = self.size
+        up = {sum(-(-height // stride) * -(-width // stride) for stride in strides) for strides in levels}
+        return up | {self.cells(strides) for strides in levels}
 
     @property
     def shown(self) -> str:

@@ -72,6 +72,9 @@ class Fit(Struct, frozen=True):
     parameters: dict[str, Any] = {}
     names: tuple[str, ...] = ()  # of classes, where all models of the family have the same
     recipe: Recipe | None = None  # where it is not the family's usual one
+    guessed: bool = False  # nothing says that its pictures are prepared so
+    unused: tuple[str, ...] = ()  # outputs that nobody reads
+    warnings: tuple[str, ...] = ()
 
 
 class Misfit(Struct, frozen=True):

@@ -29,6 +29,7 @@ class Tried(Struct, frozen=True, kw_only=True):
     reason: str = ""  # why not any size
     one_by_one: bool = False  # together, jobs would not give what they give alone
     outputs: Arrays  # of the first job
+    other: Arrays  # of the second
     specs: tuple[TensorSpec, ...]
 
 
@@ -50,7 +51,7 @@ def try_batches(
     if declared.size is not None and declared.size > 1:
         return _fixed(graph, bench, look, declared, shapes)
     alone = _attempt(graph, bench, declared, shapes, 0)
-    other = _attempt(graph, bench, declared, shapes, 1) if look.any_variable else alone
+    other = _attempt(graph, bench, declared, shapes, 1)
     if not declared.leads:
         odd = next(name for name, axis in declared.axes.items() if axis != 0)
         reason = f"{odd} has no batch as its first dimension"
@@ -166,11 +167,6 @@ class _Look:
         self._variable: frozenset[str] = frozenset() if padded else graph.variable
         self._symbols = {declared.symbol} - {None, NAMELESS}
 
-    @property
-    def any_variable(self) -> bool:
-        """Whether a second picture may have outputs of other shapes."""
-        return bool(self._variable)
-
     def one_at_a_time(self, alone: Arrays, other: Arrays, reason: str) -> Tried:
         """The file says so."""
         return self.tried(alone, other, self._single(alone), batch=1, reason=reason)
@@ -207,12 +203,21 @@ class _Look:
         one_by_one: bool = False,
     ) -> Tried:
         """The outcome, from outputs of one job that still have their batch of one."""
-        outputs, specs = {}, []
+        outputs, others, specs = {}, {}, []
         for name, array in alone.items():
             axis = axes[name]
             outputs[name] = array if axis is None else array.take(0, axis)
+            others[name] = other[name] if axis is None else other[name].take(0, axis)
             specs.append(TensorSpec(name, self._ports[name].dtype, self._shape(name, array, other[name], axis), axis))
-        return Tried(batch=batch, most=most, reason=reason, one_by_one=one_by_one, outputs=outputs, specs=tuple(specs))
+        return Tried(
+            batch=batch,
+            most=most,
+            reason=reason,
+            one_by_one=one_by_one,
+            outputs=outputs,
+            other=others,
+            specs=tuple(specs),
+        )
 
     def _shape(self, name: str, alone: Array, other: Array, axis: int | None) -> tuple[int, ...]:
         """The sizes of one job; -1 where the picture may decide them, or where what the file declares is wrong."""

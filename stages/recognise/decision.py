@@ -41,13 +41,13 @@ def decide(facts: Facts, overrides: Overrides) -> Verdict:
     Raises ModelRejected where the user named a family or task and the outputs do not fit it.
     """
     claims = list(_claims(facts, overrides))
+    known = msgspec.structs.replace(facts, insisted=overrides.family is not None)
     misfits = []
-    for known in (facts, msgspec.structs.replace(facts, nc=None)) if facts.nc is not None else (facts,):
-        for family, claim in claims:
-            result = family.fits(known, claim.task)
-            if isinstance(result, Fit):
-                return _verdict(family, claim, result, facts.nc)
-            misfits.append(f"not {family.name} ({claim.task}): {result.why}")
+    for family, claim in claims:
+        result = family.fits(known, claim.task)
+        if isinstance(result, Fit):
+            return _verdict(family, claim, result, facts.nc)
+        misfits.append(f"not {family.name} ({claim.task}): {result.why}")
     if overrides.family is not None or overrides.task is not None:
         wanted = f"family {overrides.family}" if overrides.family is not None else f"task {overrides.task}"
         reasons = "; ".join(dict.fromkeys(misfits)) or f"no family for it has such outputs: {dict(facts.outputs)}"
@@ -80,7 +80,9 @@ def _of_named(family: Family, facts: Facts, overrides: Overrides) -> Iterator[Cl
 
 
 def _verdict(family: Family, claim: Claim, result: Fit, named: int | None) -> Verdict:
-    warnings = claim.warnings
+    warnings = (*claim.warnings, *result.warnings)
+    if result.unused:
+        warnings += (f"nothing is read of the outputs {', '.join(result.unused)}",)
     if named is not None and result.nc and named != result.nc:
         warnings += (f"there are {named} class names for {result.nc} classes; set names to correct them",)
     return Verdict(family.name, claim.task, result, (*claim.evidence, result.because), warnings)

@@ -23,7 +23,7 @@ from stages.recognise.graph import Graph, read_graph
 from stages.recognise.metadata import parse_metadata
 from stages.recognise.overrides import Overrides, parse_overrides
 from stages.recognise.parameters import task_parameters
-from stages.recognise.picture import Picture, find_picture, preprocess_map
+from stages.recognise.picture import Picture, find_picture, guesses, preprocess_map
 from stages.recognise.shapes import PIXEL_MASK, TARGET_SIZES, Row, Shapes, check_inputs, row_of
 from stages.recognise.trial import Port, Trial
 
@@ -48,7 +48,7 @@ def describe(name: str, path: str | Path, overrides: Mapping[str, Any] = {}) -> 
         note = f"{declared.because}, which is no batch ({failure}): its inputs and outputs are those of one job"
         fed = _feed(graph, trial, whole(trial.inputs), metadata, options)
         fed = msgspec.structs.replace(fed, notes=(note, *fed.notes))
-    return _spec(name, file, fed, metadata, options)
+    return _spec(name, file, graph, fed, metadata, options)
 
 
 class _Fed(Struct, frozen=True, kw_only=True):
@@ -73,23 +73,32 @@ def _feed(graph: Graph, trial: Trial, declared: Declared, metadata: Metadata, op
     return _Fed(declared=declared, jobs=jobs, picture=picture, row=row, constants=constants, tried=tried, notes=notes)
 
 
-def _spec(name: str, file: Path, fed: _Fed, metadata: Metadata, options: Overrides) -> ModelSpec:
+def _spec(name: str, file: Path, graph: Graph, fed: _Fed, metadata: Metadata, options: Overrides) -> ModelSpec:
     picture, row, tried = fed.picture, fed.row, fed.tried
-    facts = _facts(row, picture, tried, metadata, options)
+    facts = _facts(graph, fed, metadata, options)
     verdict = decide(facts, options) if picture is not None else _TENSOR
     _check_guess(verdict, row, picture)
     names = _names(verdict, metadata, options)
     preprocess: dict[str, Any] = {}
+    scaled = graph.scaled.get(picture.port.name) if picture is not None else None
+    evidence = verdict.evidence
+    guess = None
+    if picture is not None and scaled is not None:
+        what = "pixels of 0..255" if scaled.takes_pixels else "fractions of 0..1"
+        evidence = (*evidence, f"the graph rescales its picture itself, from {what}")
+    if picture is not None and verdict.fit.guessed:
+        guess = guesses(picture, verdict.recipe, metadata, options, scaled is not None)
     if picture is not None and verdict.task != "tensor":
-        preprocess = preprocess_map(picture, facts.size, verdict.recipe, metadata, options, fed.constants)
+        preprocess = preprocess_map(picture, facts.size, verdict.recipe, metadata, options, fed.constants, scaled)
     return ModelSpec(
         name=name,
         path=str(file),
         task=verdict.task,
         family=verdict.family,
-        evidence=verdict.evidence,
+        evidence=evidence,
         warnings=(
             *_warnings(verdict, fed, metadata, names),
+            *((guess,) if guess is not None else ()),
             *without_effect(options, verdict, picture, preprocess),
         ),
         names=names,
@@ -147,11 +156,14 @@ def _size(shapes: Shapes, picture: Picture) -> tuple[int, int]:
     return shape[picture.axes[0]], shape[picture.axes[1]]
 
 
-def _facts(row: Row, picture: Picture | None, tried: Tried, metadata: Metadata, options: Overrides) -> Facts:
+def _facts(graph: Graph, fed: _Fed, metadata: Metadata, options: Overrides) -> Facts:
+    row, picture, tried = fed.row, fed.picture, fed.tried
     names = options.names or metadata.names
     return Facts(
         outputs={name: array.shape for name, array in tried.outputs.items()},
         arrays=tried.outputs,
+        others=(tried.other,),
+        operators=graph.operators,
         inputs=tuple(row.shapes),
         size=_size(row.shapes, picture) if picture is not None else (0, 0),
         nc=len(names) or None,

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from parallel_infer.errors import ModelRejected
 from parallel_infer.model_content import graphs_of, outside_tensors
+from stages.recognise.chains import Scaling, last_operators, scaling
 from stages.recognise.variable import VALUE_SHAPED, variable_outputs
 
 _OTHER_FORMATS = (
@@ -33,6 +34,8 @@ class Graph(Struct, frozen=True, kw_only=True):
     unranked: frozenset[str]  # inputs that do not even say how many dimensions they have
     value_shaped: bool  # some operator's output shape depends on the picture
     variable: frozenset[str]  # outputs whose shapes may do so
+    operators: dict[str, str]  # that compute the outputs
+    scaled: dict[str, Scaling]  # what the graph does first to an input, where it rescales it
 
 
 def read_graph(path: Path) -> Graph:
@@ -54,6 +57,12 @@ def read_graph(path: Path) -> Graph:
         ),
         value_shaped=any(node.op_type in VALUE_SHAPED for graph in graphs_of(model) for node in graph.node),
         variable=variable_outputs(model),
+        operators=last_operators(model.graph),
+        scaled={
+            value.name: found
+            for value in model.graph.input
+            if value.name not in initial and (found := scaling(model.graph, value.name)) is not None
+        },
     )
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from stages.families import FAMILIES
 from stages.families.evidence import extra_columns
 from stages.families.facts import Facts
@@ -20,7 +18,7 @@ MAX_DETECTIONS = 300
 def task_parameters(verdict: Verdict, facts: Facts, overrides: Overrides) -> dict[str, Any]:
     """`ModelSpec.parameters`: empty for tensors; see docs/models.md for the keys."""
     if verdict.task == "classify":
-        return {"classes": verdict.fit.nc, **verdict.fit.parameters, **_of_classes(facts, overrides)}
+        return {"classes": verdict.fit.nc, **verdict.fit.parameters, **_of_classes(verdict, overrides)}
     if FAMILIES[verdict.family].readers[verdict.task] is None:
         return {}
     return {"classes": verdict.fit.nc, **_of_objects(verdict, facts, overrides), **verdict.fit.parameters}
@@ -44,15 +42,14 @@ def _of_objects(verdict: Verdict, facts: Facts, overrides: Overrides) -> dict[st
     return found
 
 
-def _of_classes(facts: Facts, overrides: Overrides) -> dict[str, Any]:
-    """`softmax` where a trial row does not sum to 1 already."""
-    name, _ = facts.class_scores or ("", 0)
-    scores = np.asarray(facts.arrays[name], np.float64)
+def _of_classes(verdict: Verdict, overrides: Overrides) -> dict[str, Any]:
+    """Where several classes may be true at once, logits get a sigmoid each."""
     several = bool(overrides.multi_label)
     least = CONFIDENCE if several else 0.0  # the best class is an answer however weak it is
-    sums_to_one = bool(np.all(scores >= 0.0)) and bool(np.isclose(scores.sum(), 1.0, atol=0.01))
-    return {
+    found: dict[str, Any] = {
         "confidence": least if overrides.conf is None else overrides.conf,
         "multi_label": several,
-        "softmax": not several and not sums_to_one,
     }
+    if several and verdict.fit.parameters.get("activation") == "softmax":
+        found |= {"activation": "sigmoid", "softmax": False}
+    return found

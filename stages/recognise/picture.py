@@ -8,8 +8,9 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from stages.families.facts import Metadata
-from stages.families.family import PIXELS, Recipe
+from stages.families.family import PIXELS, UNIT, Recipe
 from stages.preprocess import Preprocess
+from stages.recognise.chains import Scaling
 from stages.recognise.overrides import Overrides
 from stages.recognise.trial import Port
 
@@ -63,12 +64,16 @@ def preprocess_map(
     metadata: Metadata,
     overrides: Overrides,
     constants: Mapping[str, list[float]],
+    scaled: Scaling | None = None,
 ) -> dict[str, Any]:
     """`Preprocess` as a map: the override, else the metadata, else the recipe, each field on its own.
 
-    `size` is height and width of a row. A uint8 input gets its pixels as they are, whatever mean and std are.
+    `size` is height and width of a row. A uint8 input gets its pixels as they are, whatever mean and std are. A graph
+    that rescales its picture itself (`scaled`) gets what it rescales.
     """
     mean, std = recipe.statistics
+    if scaled is not None:
+        mean, std = PIXELS if scaled.takes_pixels else UNIT
     wishes = {
         "resize": _first(overrides.resize, metadata.resize, recipe.resize),
         "crop_fraction": _first(overrides.crop_fraction, metadata.crop_fraction, recipe.crop_fraction),
@@ -84,6 +89,25 @@ def preprocess_map(
     preprocess = msgspec.convert({**fixed, **wishes, "constants": dict(constants)}, Preprocess)
     built: dict[str, Any] = msgspec.to_builtins(preprocess)
     return built
+
+
+def guesses(picture: Picture, recipe: Recipe, metadata: Metadata, overrides: Overrides, scaled: bool) -> str | None:
+    """What is guessed of the preparation of pictures where nothing tells it, and the options that settle it."""
+    mean, std = recipe.statistics
+    resize = f"resize {recipe.resize}" + (f" of {recipe.crop_fraction:g}" if recipe.resize == "crop" else "")
+    numbers = scaled or picture.port.dtype == "uint8"
+    open_ = {
+        "resize": (resize, overrides.resize or metadata.resize),
+        "color": (f"color {recipe.color}", overrides.color),
+        "mean": (f"mean {', '.join(f'{value:g}' for value in mean)}", numbers or overrides.mean or metadata.mean),
+        "std": (f"std {', '.join(f'{value:g}' for value in std)}", numbers or overrides.std or metadata.std),
+    }
+    shown = {option: text for option, (text, known) in open_.items() if not known}
+    if not shown:
+        return None
+    return (
+        f"nothing tells how its pictures are prepared: {'; '.join(shown.values())} is a guess; set {', '.join(shown)}"
+    )
 
 
 def _first(*values: Any) -> Any:

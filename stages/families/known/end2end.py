@@ -8,7 +8,7 @@ import numpy as np
 
 from parallel_infer.errors import InferError
 from parallel_infer.models import ModelSpec
-from stages.candidates import Candidates, Floats, Outputs, as_float32, only_output, require_finite
+from stages.candidates import Candidates, Floats, Outputs, as_float32, main_output, require_finite
 from stages.families.evidence import reach, ready_objects, ready_task
 from stages.families.facts import Facts
 from stages.families.family import Claim, Family, Strength
@@ -26,9 +26,10 @@ class EndToEnd:
 
     def __init__(self, spec: ModelSpec, extra: int) -> None:
         self._width = 6 + extra
+        self._output: str | None = spec.parameters.get("output")
 
     def candidates(self, outputs: Outputs, options: DetectOptions) -> Candidates:
-        rows = as_float32(only_output(outputs, 2))
+        rows = as_float32(main_output(outputs, self._output, 2))
         if rows.shape[1] != self._width:
             raise InferError(f"expected rows of {self._width} numbers, the model gave {rows.shape[1]}")
         with np.errstate(invalid="ignore"):  # unused rows may hold anything

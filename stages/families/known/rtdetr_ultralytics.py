@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
+
 from parallel_infer.errors import InferError
 from parallel_infer.models import ModelSpec
-from stages.candidates import Candidates, Outputs, as_float32, corners, only_output, require_finite
+from stages.candidates import Candidates, Outputs, as_float32, corners, main_output, require_finite
 from stages.families.evidence import (
     FRACTIONS,
     MOST_ROWS,
     NO_METADATA,
-    channels_first,
+    beyond,
     classes,
     objectness_family,
     reach,
     ready_task,
     table,
+    unused,
 )
 from stages.families.facts import Facts, Metadata
 from stages.families.family import Claim, Family, Fit, Misfit, Recipe, Strength
@@ -32,9 +35,10 @@ class RtDetrUltralytics:
 
     def __init__(self, spec: ModelSpec, extra: int) -> None:
         self._size = row_size(spec)
+        self._output: str | None = spec.parameters.get("output")
 
     def candidates(self, outputs: Outputs, options: DetectOptions) -> Candidates:
-        rows = as_float32(only_output(outputs, 2))
+        rows = as_float32(main_output(outputs, self._output, 2))
         if rows.shape[1] <= 4:
             raise InferError(f"expected rows of more than 4 numbers, the model gave {rows.shape[1]}")
         best, numbers = rows[:, 4:].max(axis=1), rows[:, 4:].argmax(axis=1)
@@ -48,11 +52,16 @@ def fits(facts: Facts, task: str) -> Fit | Misfit:
     found = table(facts, task)
     if isinstance(found, Misfit):
         return found
-    name, rows, columns, _ = found
-    if rows > MOST_ROWS:
-        return Misfit(f"found {name} [{rows}, {columns}]; expected [at most {MOST_ROWS} queries, 4 + classes]")
-    fit = classes(facts, columns, 4, f"{name} [{rows}, {columns}]", "[queries, 4 + classes]")
-    return Fit(fit.nc, fit.because, {"normalised": True}) if isinstance(fit, Fit) else fit
+    if found.rows > MOST_ROWS:
+        return Misfit(f"found {found.shown}; expected [at most {MOST_ROWS} queries, 4 + classes]")
+    fit = classes(facts, found.columns, 4, found.shown, "[queries, 4 + classes]")
+    if isinstance(fit, Misfit):
+        return fit
+    wrong = beyond(facts, found.name, lambda values: values[:, 4:])
+    if wrong is not None:
+        return Misfit(f"found {found.shown}; expected [queries, 4 + classes], but {wrong}")
+    parameters = {"output": found.name, "normalised": True}
+    return msgspec.structs.replace(fit, parameters=parameters, unused=unused(facts, found, task))
 
 
 def is_rtdetr(metadata: Metadata) -> bool:
@@ -75,7 +84,7 @@ def claims(facts: Facts) -> Iterator[Claim]:
 
 
 def _rows_of_nothing_else(facts: Facts) -> bool:
-    return ready_task(facts) is None and not channels_first(facts) and objectness_family(facts) is None
+    return ready_task(facts) is None and objectness_family(facts) is None
 
 
 FAMILY = Family(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
+
 from parallel_infer.models import ModelSpec
 from stages.candidates import Floats, corners
 from stages.families.evidence import FRACTIONS, reach, ready_objects, ready_task
@@ -28,7 +30,9 @@ class RtDetrUltralyticsEndToEnd(EndToEnd):
 
 def fits(facts: Facts, task: str) -> Fit | Misfit:
     fit = ready_objects(facts, task)
-    return Fit(fit.nc, fit.because, {"normalised": True}) if isinstance(fit, Fit) else fit
+    if isinstance(fit, Misfit):
+        return fit
+    return msgspec.structs.replace(fit, parameters={**fit.parameters, "normalised": True})
 
 
 def claims(facts: Facts) -> Iterator[Claim]:

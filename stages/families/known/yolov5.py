@@ -15,14 +15,14 @@ from stages.candidates import (
     Outputs,
     as_float32,
     corners,
-    only_output,
+    main_output,
     require_finite,
     strongest,
     wanted,
 )
-from stages.families.evidence import NO_METADATA, objectness_rows, rows_of
+from stages.families.evidence import ANCHORS, NO_METADATA, STRIDES, anchors_of_yolov5, objectness_rows, rows_of
 from stages.families.facts import Facts
-from stages.families.family import Claim, Family, Strength
+from stages.families.family import Claim, Family, Fit, Misfit, Strength
 from stages.tasks.options import DetectOptions
 
 
@@ -31,10 +31,11 @@ class YoloV5:
 
     def __init__(self, spec: ModelSpec, extra: int) -> None:
         self._extra = extra
+        self._output: str | None = spec.parameters.get("output")
         self.overlapping = not spec.parameters.get("nms", False)
 
     def candidates(self, outputs: Outputs, options: DetectOptions) -> Candidates:
-        predictions = as_float32(only_output(outputs, 2))
+        predictions = as_float32(main_output(outputs, self._output, 2))
         end = predictions.shape[1] - self._extra
         if end <= 5:
             raise InferError(f"expected more than {5 + self._extra} channels, the model gave {predictions.shape[1]}")
@@ -61,6 +62,20 @@ class YoloV5:
         return corners(boxes)
 
 
+def fits(facts: Facts, task: str) -> Fit | Misfit:
+    """Three anchors for each cell, or one as YOLOv6 has, whose objectness is 1 everywhere."""
+    fit = objectness_rows(facts, task)
+    if isinstance(fit, Misfit) or facts.insisted:
+        return fit
+    name = fit.parameters["output"]
+    rows = len(facts.arrays[name])
+    if anchors_of_yolov5(facts, rows):
+        return fit
+    if rows in facts.counts(STRIDES, (*STRIDES, 64)) and all((array[:, 4] == 1).all() for array in facts.trials(name)):
+        return fit
+    return Misfit(f"found {rows} rows in {name}; expected {ANCHORS} for each cell, {ANCHORS * facts.cells(STRIDES)}")
+
+
 def claims(facts: Facts) -> Iterator[Claim]:
     if facts.task is not None:
         yield Claim(Strength.TASK, facts.task, (facts.because,))
@@ -74,7 +89,7 @@ def claims(facts: Facts) -> Iterator[Claim]:
 FAMILY = Family(
     name="yolov5",
     readers={"detect": YoloV5, "segment": YoloV5},
-    fits=objectness_rows,
+    fits=fits,
     claims=claims,
     needs_nms=True,
     export="python export.py --weights MODEL.pt --include onnx --dynamic",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
 import numpy as np
 
 from parallel_infer.errors import InferError
@@ -14,12 +15,12 @@ from stages.candidates import (
     Outputs,
     as_float32,
     corners,
-    only_output,
+    main_output,
     require_finite,
     strongest,
     wanted,
 )
-from stages.families.evidence import NO_METADATA, channels_first, classes, extra_columns, plus, table
+from stages.families.evidence import NO_METADATA, STRIDES, Table, beyond, classes, plus, ready_task, table, unused
 from stages.families.facts import Facts
 from stages.families.family import Claim, Family, Fit, Misfit, Strength
 from stages.tasks.options import DetectOptions
@@ -32,10 +33,14 @@ class YoloV8:
 
     def __init__(self, spec: ModelSpec, extra: int) -> None:
         self._extra = extra
+        self._output: str | None = spec.parameters.get("output")
+        self._transposed: bool = spec.parameters.get("transposed", False)
         self.overlapping = not spec.parameters.get("nms", False)
 
     def candidates(self, outputs: Outputs, options: DetectOptions) -> Candidates:
-        predictions = as_float32(only_output(outputs, 2))
+        predictions = as_float32(main_output(outputs, self._output, 2))
+        if self._transposed:
+            predictions = predictions.T
         end = len(predictions) - self._extra  # of the scores
         if end <= 4:
             raise InferError(f"expected more than {4 + self._extra} channels, the model gave {len(predictions)}")
@@ -61,27 +66,58 @@ class RotatedYoloV8(YoloV8):
         return boxes
 
 
+_LEVELS = (STRIDES, (*STRIDES, 64), (4, *STRIDES), (16, 32))
+
+
 def fits(facts: Facts, task: str) -> Fit | Misfit:
+    """Channels first, or anchors first where that is what the number of names or of anchors says."""
     found = table(facts, task)
     if isinstance(found, Misfit):
         return found
-    name, channels, anchors, extra = found
-    if facts.nc is None and channels >= anchors:
-        return Misfit(f"found {name} [{channels}, {anchors}]; expected [4 + classes, anchors], channels first")
-    shown = f"{name} [{channels}, {anchors}]"
-    return classes(facts, channels, 4 + extra, shown, f"[4 + classes{plus(extra)}, anchors]")
+    anchors = facts.counts(*_LEVELS)
+    fit, transposed = _oriented(facts, found, anchors)
+    if isinstance(fit, Misfit):
+        return fit
+    count = found.rows if transposed else found.columns
+    known = count in anchors or facts.insisted or (facts.nc is not None and facts.task is not None)
+    if not known or (not transposed and found.rows >= found.columns and facts.nc is None):
+        expected = " or ".join(map(str, sorted(anchors)))
+        return Misfit(f"found {found.shown}; expected {_layout(found)} of {expected} anchors at this size")
+    wrong = beyond(facts, found.name, lambda values: (values.T if transposed else values)[4 : 4 + fit.nc])
+    if wrong is not None:
+        return Misfit(f"found {found.shown}; expected {_layout(found)}, but {wrong}")
+    parameters = {"output": found.name, "transposed": transposed}
+    return msgspec.structs.replace(fit, parameters=parameters, unused=unused(facts, found, task))
+
+
+def _oriented(facts: Facts, found: Table, anchors: set[int]) -> tuple[Fit | Misfit, bool]:
+    """Whether there are columns for the classes, and whether anchors come first."""
+    rest = 4 + found.extra
+    usual = classes(facts, found.rows, rest, found.shown, _layout(found))
+    if isinstance(usual, Fit) and (found.columns in anchors or found.rows not in anchors):
+        return usual, False
+    if (facts.nc is not None or facts.insisted) and found.rows in anchors:
+        turned = classes(facts, found.columns, rest, found.shown, f"[anchors, 4 + classes{plus(found.extra)}]")
+        if isinstance(turned, Fit):
+            return turned, True
+    if facts.task is not None and found.columns in anchors and rest < found.rows < found.columns:
+        return Fit(found.rows - rest, f"{found.shown} is {_layout(found)}"), False  # a warning tells of the names
+    return usual, False
+
+
+def _layout(found: Table) -> str:
+    return f"[4 + classes{plus(found.extra)}, anchors]"
 
 
 def claims(facts: Facts) -> Iterator[Claim]:
     if facts.task is not None:
         yield Claim(Strength.TASK, facts.task, (facts.because,))
-    elif channels_first(facts):
+    elif ready_task(facts) is None:
         yield from _by_shape(facts)
 
 
 def _by_shape(facts: Facts) -> Iterator[Claim]:
-    found, prototypes = facts.only_of_rank(2), facts.only_of_rank(3)
-    if found is not None and prototypes is not None and found[1][0] > 4 + (extra_columns(facts, "segment") or 0):
+    if facts.only_of_rank(3) is not None:
         masks = f"{NO_METADATA}: YOLOv8 segmentation; set task if it is not"
         yield Claim(Strength.SHAPE, "segment", (NO_METADATA,), (masks,))
     boxes = f"{NO_METADATA}: YOLOv8 detection; set task to keypoints or obb if that is what it does"

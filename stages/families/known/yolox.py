@@ -50,9 +50,11 @@ def fits(facts: Facts, task: str) -> Fit | Misfit:
     result = objectness_rows(facts, task)
     if isinstance(result, Misfit):
         return result
-    name, shape = facts.only_of_rank(2) or ("", (0, 0))
-    if shape[0] != facts.cells(STRIDES):
-        return Misfit(f"found {name} {list(shape)}; expected one row per cell, {facts.cells(STRIDES)} at this size")
+    name = result.parameters["output"]
+    rows, cells = len(facts.arrays[name]), facts.counts(STRIDES)
+    if rows not in cells:
+        expected = " or ".join(map(str, sorted(cells)))
+        return Misfit(f"found {rows} rows in {name}; expected one for each cell, {expected} at this size")
     return result
 
 
