@@ -16,8 +16,7 @@ from stages.opencv import cv2
 from stages.pictures import av1, avif_data
 from stages.pictures.containers import boxes, inside
 
-_STRUCTURES = (b"mif1", b"msf1")  # major brands that say no more than "HEIF"; the compatible ones say which codec
-_BRANDS = (b"avif", b"avis")
+_BRANDS = frozenset({b"avif", b"avis"})
 _ENTRY = 78  # bytes of a VisualSampleEntry before its boxes
 _MOST_ASSOCIATIONS = 4096
 _TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
@@ -25,12 +24,11 @@ _FLIPS = {0: 0, 1: 1}  # axis of `imir`: 0 exchanges top and bottom, 1 left and 
 
 
 def is_avif(start: bytes) -> bool:
-    """Whether the brands of a `ftyp` box name AVIF: the major one, or a compatible one of a general HEIF file."""
+    """Whether a brand of the `ftyp` box names AVIF: the major one, or a compatible one, as of HEIF files (mif1)."""
     if start[4:8] != b"ftyp":
         return False
-    major, compatible = start[8:12], start[16 : int.from_bytes(start[:4], "big")]
-    listed = {compatible[at : at + 4] for at in range(0, len(compatible), 4)}
-    return major in _BRANDS or (major in _STRUCTURES and not listed.isdisjoint(_BRANDS))
+    brands = start[8:12] + start[16 : int.from_bytes(start[:4], "big")]
+    return not _BRANDS.isdisjoint(brands[at : at + 4] for at in range(0, len(brands), 4))
 
 
 def size(payload: memoryview) -> tuple[int, int]:

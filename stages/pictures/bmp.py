@@ -16,6 +16,9 @@ from stages.frame import Frame
 _BITFIELDS = (3, 6)  # BI_BITFIELDS, BI_ALPHABITFIELDS
 _RGB, _FIVE_BITS = 0, (0x7C00, 0x03E0, 0x001F)  # BI_RGB of 16 bits
 _OS2 = frozenset({12, 64})  # sizes of headers whose numbers for compression mean something else
+_OS2_FIRST = 12
+_DEPTHS = frozenset({1, 4, 8, 16, 24, 32})
+_COMPRESSIONS, _OS2_COMPRESSIONS = frozenset({0, 1, 2, 3, 6}), frozenset({0, 1, 2})  # none, RLE8, RLE4, masks
 _LINES = 256  # that are unpacked at a time
 
 
@@ -41,6 +44,18 @@ def masked_frame(payload: memoryview, width: int, height: int) -> Frame | None:
         for channel, mask in zip((2, 1, 0), masks, strict=True):
             stored[start : start + _LINES, :, channel] = _channel(part, mask)
     return frame
+
+
+def unsupported(payload: memoryview) -> str:
+    """What about a BMP is not read; "" where nothing is: embedded JPEG and PNG, OS/2's own compressions, odd depths."""
+    (header,) = struct.unpack_from("<I", payload, 14)
+    bits, compression = struct.unpack_from("<HI", payload, 28) if header != _OS2_FIRST else (0, 0)
+    if header == _OS2_FIRST:
+        (bits,) = struct.unpack_from("<H", payload, 24)
+    if bits not in _DEPTHS:
+        return f"BMP with {bits} bits per pixel"
+    known = _COMPRESSIONS if header not in _OS2 else _OS2_COMPRESSIONS
+    return "" if compression in known else f"BMP with compression number {compression}"
 
 
 def _lines(payload: memoryview, width: int, height: int, bits: int) -> npt.NDArray[np.uint16 | np.uint32]:

@@ -77,12 +77,21 @@ def _unpacked(form: str, payload: memoryview, position: int) -> tuple[int, ...]:
 
 def jp2_size(payload: memoryview) -> tuple[int, int]:
     """Extent of the reference grid in the SIZ segment (ITU-T T.800, A.5.1): what the decoder allocates from."""
+    right, bottom, left, top = struct.unpack_from(">IIII", _jp2_stream(payload), 8)
+    return right - left, bottom - top
+
+
+def jp2_components(payload: memoryview) -> int:
+    """Csiz of the same segment."""
+    return int(struct.unpack_from(">H", _jp2_stream(payload), 40)[0])
+
+
+def _jp2_stream(payload: memoryview) -> memoryview:
     boxed, bare = JP2
     stream = inside(payload, b"jp2c") if bytes(payload[:12]) == boxed else payload
     if bytes(stream[:4]) != bare:
         raise ValueError("no code stream")
-    right, bottom, left, top = struct.unpack_from(">IIII", stream, 8)
-    return right - left, bottom - top
+    return stream
 
 
 def inside(payload: memoryview, *path: bytes) -> memoryview:

@@ -10,10 +10,11 @@ import numpy as np
 from parallel_infer.errors import BadInput
 from stages.frame import Frame
 from stages.opencv import cv2
-from stages.pictures import avif, bmp, exif, gif, headers, orientation, tiff
+from stages.pictures import avif, bmp, containers, exif, gif, headers, orientation, tiff
 from stages.pictures.headers import KINDS, Format
 
 _IEND = b"\0\0\0\0IEND\xae\x42\x60\x82"
+_MOST_COMPONENTS = 4  # three colours and alpha
 _CONVERT = "convert it to JPEG or PNG"
 
 
@@ -59,6 +60,8 @@ def _webp(payload: memoryview) -> Frame:
 
 
 def _bmp(payload: memoryview) -> Frame:
+    if what := bmp.unsupported(payload):
+        raise unsupported(what)
     width, height = headers.size_of(payload, "bmp")
     frame = bmp.masked_frame(payload, width, height)
     return imdecode(payload, "BMP") if frame is None else frame
@@ -87,6 +90,9 @@ def _avif(payload: memoryview) -> Frame:
 
 
 def _jp2(payload: memoryview) -> Frame:
+    components = containers.jp2_components(payload)
+    if components > _MOST_COMPONENTS:
+        raise unsupported(f"JPEG 2000 with {components} components")
     return imdecode(payload, "JPEG 2000")
 
 

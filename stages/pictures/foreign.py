@@ -102,6 +102,8 @@ def explain(start: bytes) -> str:
     for name, beginning, advice in _OTHERS:
         if beginning.match(start):
             return f"not a picture but {name} (starts with {start[:12]!r}): {advice}"
+    if (at := max(start.find(b"\xff\xd8\xff"), start.find(b"\x89PNG\r\n"))) > 0:
+        return f"not a picture: starts with {start[:12]!r}, and a picture begins {at} bytes later: send it from there"
     if start.isascii() and start.decode("ascii").isprintable():
         return f"not a picture but text: starts with {start[:12]!r}"
     return f"not a picture: starts with {start[:12]!r}"

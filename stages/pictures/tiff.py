@@ -27,7 +27,8 @@ _FILTER_ARRAYS = (32803, 34892)  # pixels as a camera's sensor has them
 _COLORS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3}
 # libtiff converts the first of these to other colours than color management does
 _SPACES = {8: "CIE L*a*b*", 9: "ICC L*a*b*", 10: "ITU L*a*b*", 4: "mask", 32844: "LogL", 32845: "LogLuv"}
-_DEPTHS = {1, 2, 4, 8, 16}
+_DEPTHS = frozenset({1, 8, 16})  # bits per sample
+_DEPTHS_OF = {_PALETTE: frozenset({1, 4, 8}), _CMYK: frozenset({8})}
 _FORMATS = {2: "signed integers", 3: "floating-point numbers", 5: "complex integers", 6: "complex numbers"}
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 _SMALLEST_TILE = 32  # pixels that OpenCV reads
@@ -57,11 +58,12 @@ class Tags:
             raise Unsupported(f"TIFF with {name} colours (PhotometricInterpretation)")
         if kinds := {kind for kind in self._values(_FORMAT) if kind in _FORMATS}:
             raise Unsupported(f"TIFF with {_FORMATS[kinds.pop()]} as samples")
-        if wrong := {bits for bits in self._values(_BITS) if bits not in _DEPTHS}:
-            raise Unsupported(f"TIFF with {wrong.pop()} bits per sample")
+        depths = _DEPTHS_OF.get(photometric, _DEPTHS)
+        if wrong := {bits for bits in self._values(_BITS) if bits not in depths}:
+            raise Unsupported(f"TIFF of this kind with {wrong.pop()} bits per sample")
         samples, colors = self._value(_SAMPLES, 1), _COLORS[photometric]
-        if not colors <= samples <= colors + 1:
-            raise Unsupported(f"TIFF with {samples} samples per pixel, where {colors} or {colors + 1} are understood")
+        if samples not in ((colors,) if photometric == _CMYK else (colors, colors + 1)):
+            raise Unsupported(f"TIFF of this kind with {samples} samples per pixel")
         if 0 < min(self._value(_TILE_WIDTH, 64), self._value(_TILE_HEIGHT, 64)) < _SMALLEST_TILE:
             raise Unsupported(f"TIFF in tiles of less than {_SMALLEST_TILE} pixels")
 

@@ -95,6 +95,14 @@ def test_what_is_no_picture_is_named(decoder, name):
         decoder.decode(OTHERS[name])
 
 
+@pytest.mark.parametrize("front", [b"\r\n", b"\0\0\0\x7b", b"IMG:"])
+def test_a_picture_behind_something_else_is_pointed_out(decoder, front):
+    with pytest.raises(
+        BadInput, match=rf"^not a picture: .*a picture begins {len(front)} bytes later: send it from there"
+    ):
+        decoder.decode(front + JPEG)
+
+
 def test_text_is_called_text(decoder):
     with pytest.raises(BadInput, match=r"^not a picture but text: starts with b'hello'; expected"):
         decoder.decode(b"hello")

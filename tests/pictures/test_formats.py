@@ -134,6 +134,10 @@ def test_modes_are_read_as_pillow_reads_them(decoder, mode, form):
 NOT_READ = {
     "5 samples per pixel": lambda: tiff_of(np.dstack([RGB, RGB[..., :2]]), 2),
     "3 samples per pixel": lambda: tiff_of(RGB, 1),
+    "this kind with 5 samples": lambda: tiff_of(np.dstack([RGB, RGB[..., :2]]), 5, t338=2),
+    "16 bits": lambda: tiff_of(np.dstack([RGB, RGB[..., :1]]).astype(np.uint16), 5),
+    "2 bits": lambda: tiff_of(RGB[..., :1], 1, t258=2),
+    "4 bits": lambda: tiff_of(RGB[..., :1], 0, t258=4),
     "floating-point numbers": lambda: tiff_of(RGB.astype(np.uint16), 2, t339=(3, 3, 3)),
     "signed integers": lambda: tiff_of(RGB, 2, t339=(2, 2, 2)),
     "CIE L": lambda: tiff_of(RGB, 8),
@@ -150,6 +154,28 @@ NOT_READ = {
 def test_kinds_of_tiff_that_are_not_read_are_named(decoder, what):
     with pytest.raises(BadInput, match=rf"^not supported: .*{what}.*; convert it to JPEG or PNG$"):
         decoder.decode(NOT_READ[what]())
+
+
+@pytest.mark.parametrize(
+    ("payload", "what"),
+    [
+        (bmp_of(bytes(99), (63, 48), 24, 4, 40), "BMP with compression number 4"),
+        (bmp_of(bytes(99), (63, 48), 0, 5, 40), "BMP with 0 bits per pixel"),
+        (bmp_of(bytes(99), (63, 48), 24, 4, 64), "BMP with compression number 4"),
+        (bmp_of(bytes(99), (63, 48), 1, 3, 64), "BMP with compression number 3"),
+        (bmp_of(bytes(99), (63, 48), 64, 0, 40), "BMP with 64 bits per pixel"),
+    ],
+)
+def test_kinds_of_bmp_that_are_not_read_are_named(decoder, payload, what):
+    with pytest.raises(BadInput, match=rf"^not supported: {what}; convert it to JPEG or PNG$"):
+        decoder.decode(payload)
+
+
+def test_jpeg_2000_of_many_components_is_named(decoder):
+    payload = bytearray(encoded(".jp2", PHOTO))
+    struct.pack_into(">H", payload, payload.index(b"\xff\x4f\xff\x51") + 40, 5)
+    with pytest.raises(BadInput, match="^not supported: JPEG 2000 with 5 components"):
+        decoder.decode(bytes(payload))
 
 
 def test_a_preview_of_a_raw_file_is_not_taken_for_the_picture(decoder):
@@ -205,7 +231,7 @@ def brands(payload: bytes, major: bytes, *compatible: bytes) -> bytes:
 
 def test_avif_is_known_by_any_of_its_brands(decoder):
     payload = encoded(".avif", PHOTO)
-    for major, compatible in ((b"mif1", b"avif"), (b"avif", b"mif1")):
+    for major, compatible in ((b"mif1", b"avif"), (b"avif", b"mif1"), (b"miaf", b"avif")):
         assert np.array_equal(decoder.decode(brands(payload, major, compatible)).frame, reference(payload))
     with pytest.raises(BadInput, match="^HEIC pictures are not supported"):
         decoder.decode(brands(payload, b"mif1", b"heic"))
