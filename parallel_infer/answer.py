@@ -14,6 +14,7 @@ import numpy.typing as npt
 from parallel_infer.errors import InferError
 from parallel_infer.protocol import Answer as WireAnswer
 from parallel_infer.protocol import AnswerBody, Tensor
+from parallel_infer.wrong_fields import explained
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -70,7 +71,9 @@ class Answer:
         try:
             body = _BODY.decode(header.answer)
             arrays = dict(_views(body.arrays, payload))
-        except (msgspec.MsgspecError, ValueError, TypeError) as error:
+        except msgspec.MsgspecError as error:
+            raise InferError(f"The answer of the server cannot be read: {explained(error)}") from error
+        except (ValueError, TypeError) as error:
             raise InferError(f"The answer of the server cannot be read: {error}") from error
         return cls(
             body.task,

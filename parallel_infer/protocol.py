@@ -20,6 +20,7 @@ Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
 Dimension = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Version = Literal[1]
 MAX_TIMEOUT = 3600.0  # seconds
+LEAST_PRIORITY, MOST_PRIORITY = -100, 100
 MAX_TRACE = 60.0  # seconds
 
 
@@ -52,7 +53,7 @@ class Infer(_Request, frozen=True, kw_only=True, tag="infer"):
     tensors: Annotated[tuple[Tensor, ...], Meta(max_length=32)] = ()  # frame: one, [h, w, 3] uint8 BGR
     slot: LentSlot | None = None
     timeout: Annotated[float, Meta(gt=0, le=MAX_TIMEOUT)] | None = None  # seconds; None: the server's default
-    priority: Annotated[int, Meta(ge=-100, le=100)] = 0  # higher goes first
+    priority: Annotated[int, Meta(ge=LEAST_PRIORITY, le=MOST_PRIORITY)] = 0  # higher goes first
     options: msgspec.Raw = msgspec.Raw(b"\x80")  # a map; the model's task knows the keys
     format: Literal["arrays", "objects"] = "arrays"
     source: Annotated[str, Meta(max_length=128)] = ""  # the live stream this frame belongs to

@@ -81,14 +81,20 @@ class Decode:
         color: Color = "bgr"
         if kind == PayloadKind.FRAME:
             frame, geometry = _frame(tensors, payload), None
-            color = wanted.color or color
+            color = _told(wanted, "color", ("bgr", "rgb")) or color
         else:
-            fast = (wanted.decode or model.decode) == "fast"
+            fast = (_told(wanted, "decode", ("exact", "fast")) or model.decode) == "fast"
             scale = model.preprocessor.least_scale if fast else None
             frame, geometry = self._decoder.decode(payload, scale)
         for further, values in model.further.items():
             row[further][...] = values
         return model.preprocessor.write(frame, row[model.picture], geometry, color)
+
+
+def _told(options: Any, name: str, known: tuple[Color, ...] | tuple[str, ...]) -> Any:
+    """A field of the options, where the task has one of that name that means what it means here."""
+    value = getattr(options, name, None)
+    return value if value in known else None
 
 
 def _frame(tensors: tuple[Tensor, ...], payload: memoryview) -> npt.NDArray[Any]:

@@ -48,6 +48,18 @@ def test_infer_prints_a_table_per_picture(ask: Any, pictures: Path) -> None:
     assert "cat" in second
 
 
+def test_infer_takes_the_model_first_as_people_type_it(ask: Any, pictures: Path) -> None:
+    result = ask("infer", "classifier", "--json", pictures / "chelsea.png", pictures / "coffee.png")
+    assert result.exit_code == 0, result.stderr
+    assert len(result.stdout.splitlines()) == 2
+    result = ask("infer", pictures / "chelsea.png")
+    assert result.exit_code == 2
+    assert "say which one first" in result.stderr
+    result = ask("infer", "classifer", pictures / "chelsea.png")
+    assert result.exit_code == 1
+    assert "classifer" in result.stderr
+
+
 def test_infer_of_a_folder_as_json_lines(ask: Any, pictures: Path) -> None:
     result = ask("infer", "--model", "classifier", "--json", pictures)
     lines = [json.loads(line) for line in result.stdout.splitlines()]

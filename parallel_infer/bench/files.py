@@ -9,6 +9,7 @@ import msgspec
 from parallel_infer.bench.figures import Run
 from parallel_infer.errors import ConfigError
 from parallel_infer.outputs import write_whole
+from parallel_infer.wrong_fields import explained
 
 
 def read_run(path: Path) -> Run:
@@ -18,7 +19,7 @@ def read_run(path: Path) -> Run:
     except OSError as error:
         raise ConfigError(f"the saved run {path} cannot be read: {error.strerror}") from error
     except msgspec.MsgspecError as error:
-        raise ConfigError(f"{path} is no run that `parallel-infer bench --save` wrote: {error}") from error
+        raise ConfigError(f"{path} is no run that `parallel-infer bench --save` wrote: {explained(error)}") from error
 
 
 def as_json(run: Run) -> bytes:

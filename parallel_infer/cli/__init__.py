@@ -119,5 +119,5 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
 def main() -> None:
     """Serve ONNX models on pictures, with separate processes for every stage.
 
-    Start with `parallel-infer serve`, then `parallel-infer infer --model detector PICTURE`.
+    Start with `parallel-infer serve`, then `parallel-infer infer detector PICTURE`.
     """

@@ -11,6 +11,7 @@ import click
 
 from parallel_infer.cli.answer_formats import FORMATS, Format
 from parallel_infer.cli.answer_options import answer_options
+from parallel_infer.cli.model_argument import model_and_rest, model_option
 from parallel_infer.cli.saved_pictures import SavedPictures
 from parallel_infer.cli.server_options import connected, server_options
 from parallel_infer.errors import InferError, ServerUnavailable, Unauthorized, UnknownModel
@@ -24,11 +25,9 @@ SAME_FOR_ALL = (ServerUnavailable, Unauthorized, UnknownModel)  # errors that th
 
 
 @click.command("infer")
-@click.argument(
-    "pictures", nargs=-1, required=True, metavar="PICTURE...", type=click.Path(exists=False, path_type=Path)
-)
+@click.argument("words", nargs=-1, required=True, metavar="[MODEL] PICTURE...")
 @server_options
-@click.option("--model", required=True, help="Name of the model; `parallel-infer models list` shows those served.")
+@model_option
 @answer_options
 @click.option(
     "--timeout",
@@ -46,10 +45,10 @@ SAME_FOR_ALL = (ServerUnavailable, Unauthorized, UnknownModel)  # errors that th
 @click.option("--json", "form", flag_value="json", help="Print one JSON object per picture and line.")
 @click.option("--csv", "form", flag_value="csv", help="Print one line per object, with a heading.")
 def command(
-    pictures: tuple[Path, ...],
+    words: tuple[str, ...],
     server: str,
     key: str | None,
-    model: str,
+    model: str | None,
     conf: float | None,
     iou: float | None,
     options: dict[str, Any],
@@ -59,15 +58,22 @@ def command(
 ) -> None:
     """Ask a server about pictures: files, or folders of them.
 
+    \b
+    parallel-infer infer detector street.jpg yard.jpg
+    parallel-infer infer --model detector photos
+
+    Without --model the first argument is the model, also where a file has the same name.
+
     A picture that fails is reported and does not stop the others; the exit code is then 1.
-    """
+    """  # noqa: D301  # click looks for the character itself
     given = {"confidence": conf, "iou": iou}
     options = {name: value for name, value in given.items() if value is not None} | options
     shown = FORMATS[form or "table"]()
-    files, left_out = _files(pictures)
+    name, pictures = model_and_rest(model, words, server, key)
+    files, left_out = _files(Path(picture) for picture in pictures)
     folder = SavedPictures(save, files, key) if save else None
     with connected(server, key, timeout) as client, shown:
-        failed = _infer_all(client, model, files, options, shown, folder)
+        failed = _infer_all(client, name, files, options, shown, folder)
     for text in left_out:  # last, where it is not lost among the answers
         click.echo(text, err=True)
     if failed:

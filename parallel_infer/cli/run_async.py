@@ -41,7 +41,7 @@ def _shapes(_context: click.Context, _option: click.Parameter, values: tuple[str
     metavar="FILE|NAME=FILE",
     help="An input as it lies in memory, without a header; once per input of the model.",
 )
-@click.option("-n", "--batches", "batches", type=click.IntRange(1), default=10, show_default=True, help="Per job slot.")
+@click.option("-n", "--batches", "batches", type=click.IntRange(1), default=10, show_default=True, help="In all.")
 @click.option("--jobs", type=click.IntRange(1, 256), default=2, show_default=True, help="Jobs in flight.")
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Size, where the model takes any.")
 @click.option("--shape", "shapes", multiple=True, metavar="INPUT=SHAPE", callback=_shapes, help="Batch included.")
@@ -82,9 +82,9 @@ def command(
 ) -> None:
     """Run a model with several jobs in flight, without a server.
 
-    All job slots are filled, then the oldest job is waited for and its slot filled again, until every slot has had its
-    number of batches. The outputs of the last job are written as NAME_SHAPE.bin, without a header. Exit codes: 0 every
-    batch is complete, 1 one failed, 2 an option is wrong.
+    All job slots are filled, then the oldest job is waited for and its slot filled again, until so many batches have
+    been submitted in all. The outputs of the last job are written as NAME_SHAPE.bin, without a header. Exit codes: 0
+    every batch is complete, 1 one failed, 2 an option is wrong.
     """
     if dry_run == bool(files):
         raise click.UsageError("give either --input-binary, or --dry-run for random input")
@@ -97,7 +97,7 @@ def command(
         make_folder(output_dir, "--output-dir")
     with _runner(model_path, jobs, options) as runner:
         inputs = _inputs(runner.signature, files, input_shapes(runner.signature, batch, shapes))
-        run, total, comparison = AsyncPass(runner, inputs, timeout), batches * jobs, None
+        run, total, comparison = AsyncPass(runner, inputs, timeout), batches, None
         try:
             if benchmark:
                 comparison = compare(run, total)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from parallel_infer.cli.answer_options import answer_options
+from parallel_infer.cli.model_argument import model_and_rest, model_option
 from parallel_infer.cli.server_options import connected, server_options
 
 if TYPE_CHECKING:
@@ -25,9 +26,9 @@ _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 @click.command("stream")
-@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.argument("words", nargs=-1, required=True, metavar="[MODEL] SOURCE...")
 @server_options
-@click.option("--model", required=True, help="Name of the model; `parallel-infer models list` shows those served.")
+@model_option
 @click.option(
     "--drop",
     type=click.Choice(["none", "oldest", "latest"]),
@@ -74,7 +75,7 @@ _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
     "--show-stats", "stats", flag_value="table", help="Print a table of all sources every 5 s and at the end."
 )
 def command(
-    sources: tuple[str, ...], server: str, key: str | None, form: str | None, stats: str | None, **given: Any
+    words: tuple[str, ...], server: str, key: str | None, form: str | None, stats: str | None, **given: Any
 ) -> None:
     """Ask a server about live or recorded video.
 
@@ -82,14 +83,17 @@ def command(
     or realtime:FILE, a recording that plays like a camera. Ctrl-C ends it. The exit code is 1 if a source or a frame
     failed.
     """
+    from parallel_infer.cli.own_title import hide_secrets
     from parallel_infer.video import Streams
     from parallel_infer.video.display import Statistics, display_for
 
+    hide_secrets()
+    model, sources = model_and_rest(given["model"], words, server, key, "SOURCE...")
     read = _sources(sources, given)
     targets = _targets(read, given["save"], key)
     with connected(server, key) as client:
         client.models()  # a server that is away, or does not let us in, is told of once and at once
-    with Streams(read, given["model"], server, key, _settings(given)) as streams:
+    with Streams(read, model, server, key, _settings(given)) as streams:
         shown = display_for(streams, form)
         with (
             _signals_end(streams),  # outermost: a second signal must not cut off a file that is being finished
@@ -103,10 +107,8 @@ def command(
 
 
 def _sources(texts: tuple[str, ...], given: dict[str, Any]) -> list[Source]:
-    from parallel_infer.cli.own_title import hide_secrets
     from parallel_infer.video import sources_of
 
-    hide_secrets()
     sources = sources_of(texts)
     return [source.in_real_time() for source in sources] if given["pace"] else sources
 

@@ -24,6 +24,7 @@ from parallel_infer.client.pending import Outcome, Pending, outcome_of
 from parallel_infer.client.terms import Terms
 from parallel_infer.errors import BadInput, InferError, ServerStopping, ServerUnavailable, Unauthorized, UnknownRing
 from parallel_infer.protocol import Cancel, Error, Hello, Reply
+from parallel_infer.wrong_fields import explained
 
 SLICE = 0.05  # seconds between looks at the state of the connection while waiting
 GRACE = 0.25  # seconds the server's own DEADLINE_EXCEEDED has to arrive
@@ -225,7 +226,7 @@ class Connection:
         try:
             reply: Reply = _DECODE(header)
         except msgspec.MsgspecError as error:
-            self._complaint = f"unreadable reply: {error}"
+            self._complaint = f"unreadable reply: {explained(error)}"
             return
         pending = self._pending.pop(reply.id, None)
         if pending is None:

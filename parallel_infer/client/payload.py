@@ -87,6 +87,8 @@ def _payload_of(picture: Picture, color: Color | None, most: int) -> Payload:
 
 
 def _encoded(data: bytes | memoryview, most: int) -> Payload:
+    if not len(data):
+        raise BadInput("The picture is empty: it has no bytes")
     check_size(len(data), most)
     return Payload("picture", (), data)
 
@@ -103,6 +105,8 @@ def _of_array(array: npt.NDArray[Any], color: Color | None, most: int) -> Payloa
 
 
 def _of_frame(array: npt.NDArray[Any], most: int) -> Payload:
+    if not array.size:
+        raise BadInput(f"An array of shape {list(array.shape)} is no picture: it has no pixels")
     check_size(array.shape[0] * array.shape[1] * 3, most)
     if array.ndim == 2 or array.shape[2] == 1:
         array = np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)

@@ -35,12 +35,14 @@ def read_path(path: str | os.PathLike[str], most: int) -> bytes:
             status = os.fstat(file.fileno())
             if stat.S_ISREG(status.st_mode):
                 check_size(status.st_size, most)
-                return file.read()
-            return _in_pieces(file.read, most)
+            content = file.read() if stat.S_ISREG(status.st_mode) else _in_pieces(file.read, most)
     except IsADirectoryError:
         raise BadInput(f"{name!r} is a folder; send its pictures one by one, or with infer_many") from None
     except (OSError, ValueError) as error:
         raise BadInput(f"{name[:200]!r} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if not content:
+        raise BadInput(f"{name[:200]!r} is empty: it holds no picture")
+    return content
 
 
 def read_file(file: Any, most: int) -> bytes:
@@ -54,6 +56,8 @@ def read_file(file: Any, most: int) -> bytes:
         raise BadInput(f"The file cannot be read: {error}") from error
     if not isinstance(found, (bytes, bytearray)):
         raise BadInput(f"The file gives {type(found).__name__}, not bytes; open it in binary mode, 'rb'")
+    if not found:
+        raise BadInput("The file is empty, or was read to its end: it holds no picture")
     check_size(len(found), most)
     return bytes(found)
 

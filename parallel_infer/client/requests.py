@@ -16,7 +16,7 @@ from parallel_infer.client.payload import Payload
 from parallel_infer.client.pending import Outcome, Pending
 from parallel_infer.errors import BadInput, InferError
 from parallel_infer.limits import MAX_NAME, MAX_OPTIONS, options_too_large
-from parallel_infer.protocol import MAX_TIMEOUT, Infer
+from parallel_infer.protocol import LEAST_PRIORITY, MAX_TIMEOUT, MOST_PRIORITY, Infer
 
 Drop = Literal["none", "latest"]
 Errors = Literal["raise", "return"]
@@ -74,7 +74,16 @@ def job_of(model: str, timeout: float, priority: int, options: Mapping[str, Any]
     color = options.get("color")
     if color not in (None, "rgb", "bgr"):
         raise BadInput(f"color={color!r} is not known; it is 'rgb' or 'bgr'")
-    return Job(model, encode_options(options), checked_timeout(timeout), priority, color=color)
+    return Job(model, encode_options(options), checked_timeout(timeout), _checked_priority(priority), color=color)
+
+
+def _checked_priority(priority: Any) -> int:
+    whole = isinstance(priority, numbers.Integral) and not isinstance(priority, bool)
+    if not whole or not LEAST_PRIORITY <= int(priority) <= MOST_PRIORITY:
+        raise BadInput(
+            f"priority={priority!r:.50} is no whole number from {LEAST_PRIORITY} to {MOST_PRIORITY}; higher goes first"
+        )
+    return int(priority)
 
 
 def checked_timeout(timeout: Any, most: float = MAX_TIMEOUT) -> float:

@@ -63,7 +63,8 @@ class ReadinessCheck:
         """Judge by what the dispatcher said; the jobs to send next, none where no job would get through."""
         self._states = states(status)
         stages = {worker["stage"] for worker in status["workers"].values()}
-        missing = "".join(f"no {stage} worker is up" for stage in ("decode", "postprocess") if stage not in stages)
+        away = [stage for stage in ("decode", "postprocess") if stage not in stages]
+        missing = f"no {' and no '.join(away)} worker is up" if away else ""
         for name in self._models:
             state = self._states.get(name, "")
             if not state:

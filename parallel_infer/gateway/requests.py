@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -11,11 +11,13 @@ from parallel_infer.errors import BadInput
 from parallel_infer.gateway.pending import Caller
 from parallel_infer.limits import MAX_HEADER, MAX_OPTIONS, header_too_large, options_too_large
 from parallel_infer.messages import ModelOpened, PayloadKind
+from parallel_infer.wrong_fields import explained
 
 _LONGEST_READ = 16 << 20  # bytes of a header whose id is looked for
 _KINDS = {"picture": PayloadKind.PICTURE, "frame": PayloadKind.FRAME, "tensors": PayloadKind.TENSORS}
 _decode = msgspec.msgpack.Decoder(protocol.Request).decode
 _decode_id = msgspec.msgpack.Decoder(protocol.RequestIdOnly).decode
+_REQUESTS: tuple[type[msgspec.Struct], ...] = get_args(protocol.Request)
 
 
 def read_request(frames: list[Any], enveloped: int, caller: Caller) -> protocol.Request:
@@ -31,6 +33,9 @@ def read_request(frames: list[Any], enveloped: int, caller: Caller) -> protocol.
         raise BadInput(header_too_large(len(header)))
     try:
         request: protocol.Request = _decode(header)
+    except msgspec.ValidationError as error:
+        caller.request = _id_of(header)
+        raise BadInput(f"wrong request: {explained(error, *_REQUESTS)}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         caller.request = _id_of(header)
         raise BadInput(f"malformed header: {error}") from None

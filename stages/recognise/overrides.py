@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from parallel_infer.errors import ConfigError
+from parallel_infer.wrong_fields import explained
 from stages.families import FAMILIES
 from stages.pipeline import TASKS
 from stages.recognise.classes import names_from
@@ -22,6 +23,14 @@ COLORS = ("rgb", "bgr")
 Unit = Annotated[float, Meta(ge=0.0, le=1.0)]
 Side = Annotated[int, Meta(ge=1, le=16384)]
 Spread = Annotated[float, Meta(gt=0.0)]
+
+_EXPECTED = {
+    "imgsz": "one size from 1 to 16384, or [height, width]",
+    "mean": "one number, or three",
+    "std": "one number above 0, or three",
+    "kpt_shape": "[keypoints, 2 or 3]",
+    "shapes": "a list of whole numbers from 1 on for each input",
+}
 
 
 class Overrides(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -58,7 +67,7 @@ def parse_overrides(values: Mapping[str, Any]) -> Overrides:
     try:
         overrides = msgspec.convert(prepared, Overrides)
     except msgspec.ValidationError as error:
-        raise ConfigError(_explained(error)) from error
+        raise ConfigError(f"model option {explained(error, Overrides, expected=_EXPECTED)}") from error
     _check_choice("family", overrides.family, FAMILIES)
     _check_choice("task", overrides.task, TASKS)
     _check_choice("resize", overrides.resize, RESIZES)
@@ -82,12 +91,6 @@ def _spread(key: str, value: Any) -> Any:
     if key == "task" and value == "pose":
         return "keypoints"
     return value
-
-
-def _explained(error: msgspec.ValidationError) -> str:
-    """msgspec says "Expected ... - at `$.iou`"; this says it the other way round."""
-    problem, _, place = str(error).partition(" - at `$.")
-    return f"model option {place.rstrip('`')}: {problem[:1].lower()}{problem[1:]}"
 
 
 def _check_choice(key: str, value: str | None, known: Iterable[str]) -> None:

@@ -9,19 +9,21 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Annotated, Any, Generic, Literal, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
 from parallel_infer.errors import BadInput, ConfigError
 from parallel_infer.models import ModelSpec
+from parallel_infer.wrong_fields import explained
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 ClassFilter = Annotated[
     tuple[Annotated[int, Meta(ge=0, le=2**31 - 1)] | str, ...], Meta(min_length=1, max_length=10000)
 ]
 
+_EXPECTED = {"class_filter": "a list of class names and class numbers, at least one"}
 _CACHED = 64  # distinct option maps remembered per task; most requests repeat one
 _CACHED_SIZE = 1024  # bytes; longer maps are read anew each time, so that the memory stays bounded
 
@@ -76,7 +78,10 @@ class OptionsReader(Generic[Options]):
         self._defaults = {key: value for key, value in spec.parameters.items() if key in self._known}
         try:
             self._plain = self._convert({})
-        except (msgspec.ValidationError, BadInput) as error:
+        except msgspec.ValidationError as error:
+            text = explained(error, kind, expected=_EXPECTED)
+            raise ConfigError(f"parameters of model {spec.name!r}: {text}") from None
+        except BadInput as error:
             raise ConfigError(f"parameters of model {spec.name!r}: {error}") from None
         self._remember = lru_cache(_CACHED)(self._decode)
 
@@ -97,7 +102,7 @@ class OptionsReader(Generic[Options]):
         try:
             return self._convert(given)
         except msgspec.ValidationError as error:
-            raise BadInput(_explain(error, self._kind)) from None
+            raise BadInput(f"option {explained(error, self._kind, expected=_EXPECTED)}") from None
 
     def _convert(self, given: dict[str, Any]) -> Options:
         options = msgspec.convert({**self._defaults, **given}, self._kind)
@@ -129,14 +134,3 @@ def unknown_option(key: str, known: Iterable[str]) -> str:
 def _nearest(word: str, known: Iterable[str]) -> str:
     matches = difflib.get_close_matches(word[:64], list(known), n=1, cutoff=0.6)
     return f"; did you mean {matches[0]!r}?" if matches else ""
-
-
-def _explain(error: msgspec.ValidationError, kind: type[Struct]) -> str:
-    """The library says what it expected and then where; say where first, in the words of the request."""
-    problem, _, place = str(error).partition(" - at `$.")
-    if not place:
-        return str(error)
-    field = place.rstrip("`")
-    choices = get_args(get_type_hints(kind)[field]) if problem.startswith("Invalid enum") else ()
-    known = f"; known are {', '.join(choices)}" if choices else ""
-    return f"option {field}: {problem[:1].lower()}{problem[1:]}{known}"

@@ -209,7 +209,8 @@ def test_a_file_that_was_just_written_is_rewound():
     target = io.BytesIO()
     target.write(JPEG)
     assert payload_of(target).data == JPEG
-    assert payload_of(io.BytesIO(b"")).data == b""
+    with pytest.raises(BadInput, match="empty"):
+        payload_of(io.BytesIO(b""))
 
 
 def test_a_file_from_where_it_stands():

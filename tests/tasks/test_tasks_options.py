@@ -75,11 +75,11 @@ def test_every_option_of_segmentation_is_read() -> None:
     [
         ({"confidance": 0.3}, "did you mean 'confidence'"),
         ({"mask_decode_mode": "fast"}, "unknown option 'mask_decode_mode'.*known are decode, color, confidence, iou"),
-        ({"confidence": 1.01}, "option confidence: expected `float` <= 1.0"),
+        ({"confidence": 1.01}, "option confidence: expected a number from 0 to 1"),
         ({"confidence": -0.01}, "option confidence"),
         ({"confidence": float("nan")}, "option confidence"),
         ({"iou": float("inf")}, "option iou"),
-        ({"iou": "0.5"}, "option iou.*got `str`"),
+        ({"iou": "0.5"}, "option iou.*got a text"),
         ({"max_detections": 0}, "option max_detections"),
         ({"max_detections": 2.5}, "option max_detections"),
         ({"max_candidates": -1}, "option max_candidates"),
@@ -101,7 +101,9 @@ def test_wrong_options_are_named(wrong: dict[str, Any], told: str) -> None:
 
 
 def test_a_wrong_choice_is_told_the_right_ones() -> None:
-    with pytest.raises(BadInput, match=r"option mask_decode_mode: .*'slow'; known are accurate, tradeoff, fast"):
+    with pytest.raises(
+        BadInput, match=r"option mask_decode_mode: expected one of accurate, fast, tradeoff, got 'slow'"
+    ):
         SEGMENT.options(samples.encode(mask_decode_mode="slow"))
 
 

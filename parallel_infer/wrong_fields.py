@@ -1,0 +1,76 @@
+"""What is wrong with a field that somebody sent or wrote, in words: its name first, then what it takes.
+
+msgspec says "Expected `int` <= 100 - at `$.priority`", which speaks of its own types and paths.
+"""
+
+from __future__ import annotations
+
+import re
+import typing
+from collections.abc import Mapping
+
+import msgspec
+from msgspec import inspect
+
+from parallel_infer.config_fields import in_words
+
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a text",
+    "bool": "true or false",
+    "bytes": "bytes",
+    "array": "a list",
+    "object": "a map",
+    "null": "nothing",
+    "None": "nothing",
+}
+_SENTENCES = (
+    (r"Object missing required field `(.+?)`", r"the field \1 is missing"),
+    (r"Object contains unknown field `(.+?)`", r"unknown field \1"),
+    (r"Invalid (?:enum )?value (.+)", r"\1 is not known"),
+)
+
+
+def explained(
+    error: msgspec.MsgspecError, *kinds: type[msgspec.Struct], expected: Mapping[str, str] | None = None
+) -> str:
+    """"priority: expected a whole number from -100 to 100, got a text".
+
+    `kinds` are the structures that may be meant; `expected` has words for fields whose types do not tell enough.
+    """  # fmt: skip
+    problem, _, place = str(error).partition(" - at `")
+    field = re.split(r"[.\[]", place.rstrip("`").removeprefix("$").removeprefix("."))[0]
+    words = (expected or {}).get(field) or _type_in_words(field, kinds)
+    if not words:
+        return f"{field}: {_plain(problem)}" if field else _plain(problem)
+    found = re.search(r"got `(\w+)`|Invalid (?:enum )?value (.+)", problem)
+    if found is None or place != f"$.{field}`":  # said of an item of it
+        return f"{field}: expected {words}"
+    return f"{field}: expected {words}, got {found[2] or _KINDS.get(found[1], found[1])}"
+
+
+def _type_in_words(field: str, kinds: tuple[type[msgspec.Struct], ...]) -> str:
+    for kind in kinds:
+        if field in kind.__struct_fields__:
+            try:
+                return in_words(_without_none(typing.get_type_hints(kind, include_extras=True)[field]))
+            except TypeError:  # no type that people would be told of
+                return ""
+    return ""
+
+
+def _without_none(hint: object) -> inspect.Type:
+    found = inspect.type_info(hint)
+    if isinstance(found, inspect.UnionType):
+        types = tuple(one for one in found.types if not isinstance(one, inspect.NoneType))
+        return types[0] if len(types) == 1 else inspect.UnionType(types)
+    return found
+
+
+def _plain(problem: str) -> str:
+    for pattern, sentence in _SENTENCES:
+        if re.fullmatch(pattern, problem):
+            return re.sub(pattern, sentence, problem)
+    text = re.sub(r"`([^`]*)`", lambda match: " or ".join(_KINDS.get(p, p) for p in match[1].split(" | ")), problem)
+    return text[:1].lower() + text[1:]
