@@ -9,6 +9,8 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from parallel_infer.opencv_limit import VARIABLE, set_pixel_limit
+
 if TYPE_CHECKING:
     from parallel_infer.answer import Answer
     from parallel_infer.client import AsyncClient, Client
@@ -22,6 +24,10 @@ __all__ = ["Answer", "AsyncClient", "Client", "JobStatus", "Runner", "read_pictu
 # when they load, by one name or the other, so it is said before anything can import them.
 for _name in ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED"):
     os.environ.setdefault(_name, "1")
+
+# OpenCV ends the process where it cannot read this one, and other programs write it in ways that it cannot.
+if VARIABLE in os.environ:
+    set_pixel_limit()
 
 _HOMES = {
     "Answer": "parallel_infer.answer",

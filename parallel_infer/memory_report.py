@@ -55,6 +55,8 @@ def shared_memory(folder: Path = FOLDER) -> SharedMemory:
         found = os.statvfs(folder)
     except OSError as error:
         raise ConfigError(f"this machine has no shared memory at {folder}: {error.strerror}") from error
+    if found.f_flag & os.ST_RDONLY or not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"the shared memory of this machine, {folder}, may not be written by this user")
     return SharedMemory(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from parallel_infer.cli.tables import console
 from parallel_infer.errors import InferError
 
 if TYPE_CHECKING:
@@ -55,7 +56,6 @@ def _processes(server: LocalServer) -> int:
 
 def _show_answers(client: Client, output: Path) -> None:
     import cv2
-    from rich.console import Console
     from rich.table import Table
 
     from parallel_infer.outputs import write_whole
@@ -68,7 +68,7 @@ def _show_answers(client: Client, output: Path) -> None:
             table.add_row(path.name, model, _summary(answer), f"{answer.timing['total'] * 1000:.1f}")
             _, encoded = cv2.imencode(".jpg", answer.draw(picture))  # type: ignore[arg-type]  # a shipped picture can be read
             write_whole(output / f"{path.stem}-{model}.jpg", encoded.tobytes())
-    Console().print(table)
+    console().print(table)
 
 
 def _summary(answer: Answer) -> str:

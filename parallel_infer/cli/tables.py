@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import IO
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 Row = Sequence[str]
+_NARROWEST, _USUAL = 20, 80  # characters
 _GAP = "  "
 
 
@@ -43,8 +47,15 @@ def _all_numbers(cells: Sequence[str]) -> bool:
     return bool(cells) and all(cell[:1].isdigit() or cell[:1] in ("-", "") for cell in cells)
 
 
-def _print_rich(columns: Row, rows: Sequence[Row], title: str, stream: IO[str]) -> None:
+def console(**options: Any) -> Console:
+    """A console that is never too narrow for a table: COLUMNS=0 and terminals without a size would hide it all."""
     from rich.console import Console
+
+    found = Console(**options)
+    return found if found.width >= _NARROWEST else Console(**options, width=_USUAL)
+
+
+def _print_rich(columns: Row, rows: Sequence[Row], title: str, stream: IO[str]) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -53,4 +64,4 @@ def _print_rich(columns: Row, rows: Sequence[Row], title: str, stream: IO[str]) 
         table.add_column(column, justify="right" if _all_numbers(cells) else "left")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))  # Text: names from files and servers are no markup
-    Console(file=stream).print(table)
+    console(file=stream).print(table)

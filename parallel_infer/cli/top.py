@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from parallel_infer.cli.server_options import connected, server_options
+from parallel_infer.cli.tables import console as console_of_width
 from parallel_infer.errors import InferError
 
 if TYPE_CHECKING:
@@ -57,21 +58,19 @@ def _print(found: Rates, server: str, as_json: bool) -> None:
         bottleneck = found.bottleneck
         click.echo(json.dumps({**asdict(found), "bottleneck": None if bottleneck is None else asdict(bottleneck)}))
         return
-    from rich.console import Console
 
     from parallel_infer.cli.top_screen import screen
 
-    console = Console()
+    console = console_of_width()
     console.print(screen(found, server, console.width, None))
 
 
 def _watch(client: Client, looks: Iterator[Rates], server: str, interval: float) -> None:
-    from rich.console import Console
     from rich.live import Live
 
     from parallel_infer.cli.top_screen import screen, waiting
 
-    console = Console()
+    console = console_of_width()
     if not console.is_terminal:
         raise click.UsageError("this is no terminal; use --once or --json")
     shown: Any = waiting(server, "looking ...")

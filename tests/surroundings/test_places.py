@@ -95,7 +95,16 @@ def test_a_name_that_is_no_text_is_named_where_it_cannot_be_used(
 
 @pytest.mark.parametrize(
     ("given", "limit"),
-    [("1000", 1000), ("2MB", 2 << 20), ("3 kb", 3 << 10), ("abc", 2**28), ("", 2**28), ("0", 2**28), ("-1", 2**28)],
+    [
+        ("400000000", 400_000_000),
+        ("512MB", 2**29),
+        ("524288 kb", 2**29),
+        ("1000", 2**28),
+        ("abc", 2**28),
+        ("", 2**28),
+        ("0", 2**28),
+        ("-1", 2**28),
+    ],
 )
 def test_opencvs_limit_is_one_it_can_read(given: str, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, given)
@@ -148,3 +157,22 @@ def test_the_traceback_is_there_for_whoever_asks() -> None:
     assert ran.returncode == 1
     assert b"Traceback" in ran.stderr
     assert ran.stderr.endswith(b"Error: standard output: No space left on device; make room on that disk\n")
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "abc", "-5"])
+def test_a_terminal_without_a_width_hides_nothing(server: Server, columns: str) -> None:
+    environment = {"COLUMNS": columns, "LINES": "0", "TERM": "dumb", "TZ": "Nowhere/X"}
+    ran = run("top", "--once", "--interval", "0.1", "--server", server.address, environment=environment)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    assert b"detector" in ran.stdout
+
+
+@pytest.mark.parametrize("given", ["abc", "1MB"])
+def test_opencvs_variable_of_another_program_stops_nothing(
+    server: Server, pictures: Path, given: str, tmp_path: Path
+) -> None:
+    environment = {VARIABLE: given, "PARALLEL_INFER_SERVER": server.address}
+    picture = pictures / "chelsea.png"
+    ran = run("infer", "--model", "detector", picture, "--save", tmp_path / "saved", environment=environment)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    assert (tmp_path / "saved" / "chelsea.png").is_file()
