@@ -162,8 +162,10 @@ def quantize(
 
 
 def _check(spec: ModelSpec) -> None:
-    if not spec.preprocess:
+    if not spec.preprocess or spec.task == "tensor":
         raise ModelRejected("the model takes tensors, not pictures, so pictures cannot calibrate it")
+    if any(tensor.axis != 0 for tensor in spec.inputs):
+        raise ModelRejected("the model's inputs have no batch as their first dimension, so it cannot be calibrated")
     picture = next(tensor for tensor in spec.inputs if tensor.name == spec.preprocess["input"])
     if picture.dtype != "float32":
         raise ModelRejected(f"the model's picture input is {picture.dtype}; only float32 models can be quantized here")

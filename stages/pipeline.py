@@ -73,7 +73,7 @@ def probe(child: Child, arguments: dict[str, Any]) -> None:
     spec = msgspec.structs.replace(spec, digest=held.digest, data_files=held.data_files, warnings=warnings)
     if held.path == Path(arguments["path"]):
         check_unchanged(spec)  # nobody wrote to it while it was looked into
-    if arguments["uint8_rows"] and spec.preprocess:
+    if arguments["uint8_rows"] and spec.preprocess and spec.task != "tensor":  # of tensors every value counts
         preprocess = msgspec.convert(spec.preprocess, Preprocess)
         if isinstance(with_uint8_input(spec.path, preprocess), Rewritten):
             spec = msgspec.structs.replace(spec, inputs=small_rows(spec, preprocess.height, preprocess.width))

@@ -20,7 +20,8 @@ from stages.resample import Resampler
 Resize = Literal["stretch", "letterbox", "letterbox-corner", "crop"]
 Filter = Literal["linear", "bilinear", "bicubic"]
 Layout = Literal["nchw", "nhwc"]
-Color = Literal["rgb", "bgr"]
+Color = Literal["rgb", "bgr"]  # of frames
+RowColor = Literal["rgb", "bgr", "gray"]
 Row = npt.NDArray[Any]
 
 
@@ -42,11 +43,16 @@ class Preprocess(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     crop_fraction: float = 1.0
     filter: Filter = "linear"
     pad: int = 114
-    color: Color = "rgb"
+    color: RowColor = "rgb"  # gray: one channel, of which mean and std are the first numbers
     layout: Layout = "nchw"
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (255.0, 255.0, 255.0)
     constants: dict[str, list[float]] = {}  # further inputs that get the same values in every row, flattened
+
+    @property
+    def channels(self) -> int:
+        """Of a row."""
+        return 1 if self.color == "gray" else 3
 
 
 class Preprocessor:
@@ -62,15 +68,17 @@ class Preprocessor:
         self._preprocess = preprocess
         self._layout = layout
         height, width = preprocess.height, preprocess.width
-        self.shape = (3, height, width) if layout == "nchw" else (height, width, 3)
+        channels = preprocess.channels
+        self.shape = (channels, height, width) if layout == "nchw" else (height, width, channels)
         self.dtype = np.dtype(dtype)
         self._resampler = None if preprocess.filter == "linear" else Resampler(preprocess.filter)
         self._canvas: Frame = np.empty((height, width, 3), np.uint8)
         self._pixels: Frame = np.empty(self.shape, np.uint8)
         # NumPy is slow over a last axis of three, so NHWC is normalised line by line.
-        self._lines = self.shape if layout == "nchw" else (height, width * 3)
-        self._mean = None if set(preprocess.mean) == {0.0} else _spread(preprocess.mean, layout, width)
-        self._std = None if set(preprocess.std) == {1.0} else _spread(preprocess.std, layout, width)
+        self._lines = self.shape if layout == "nchw" else (height, width * channels)
+        mean, std = preprocess.mean[:channels], preprocess.std[:channels]
+        self._mean = None if set(mean) == {0.0} else _spread(mean, layout, width)
+        self._std = None if set(std) == {1.0} else _spread(std, layout, width)
         self._tables = _tables(preprocess, layout) if dtype == "float16" else []
 
     def least_scale(self, width: int, height: int) -> float:
@@ -106,6 +114,10 @@ class Preprocessor:
 
     def _arrange(self, pixels: Frame, color: Color) -> None:
         """Colours and axes, into `pixels` of the row's shape."""
+        if self._preprocess.color == "gray":
+            code = cv2.COLOR_BGR2GRAY if color == "bgr" else cv2.COLOR_RGB2GRAY
+            cv2.cvtColor(self._canvas, code, dst=pixels.reshape(self._canvas.shape[:2]))
+            return
         reversed_ = self._preprocess.color != color
         if self._layout == "nchw":
             cv2.split(self._canvas, list(pixels[::-1] if reversed_ else pixels))
@@ -167,7 +179,7 @@ def _check(preprocess: Preprocess, dtype: str) -> None:
         raise ConfigError(f"std is {preprocess.std} and mean {preprocess.mean}; both must be finite, and std not 0")
 
 
-def _spread(values: tuple[float, float, float], layout: Layout, width: int) -> Floats:
+def _spread(values: tuple[float, ...], layout: Layout, width: int) -> Floats:
     """`values` so that they broadcast over a row: planes, or lines of pixels of that width."""
     if len(set(values)) == 1:
         return np.array(values[0], np.float32)
@@ -178,9 +190,10 @@ def _spread(values: tuple[float, float, float], layout: Layout, width: int) -> F
 def _tables(preprocess: Preprocess, layout: Layout) -> list[npt.NDArray[np.uint16]]:
     """The float16 of every pixel value: one table of [256] per plane, or one of [1, 256, 3] for all channels."""
     pixels = np.arange(256, dtype=np.float32).reshape(1, 256, 1)
-    floats = (pixels - np.array(preprocess.mean, np.float32)) / np.array(preprocess.std, np.float32)
+    count = preprocess.channels
+    floats = (pixels - np.array(preprocess.mean[:count], np.float32)) / np.array(preprocess.std[:count], np.float32)
     bits = floats.astype(np.float16).view(np.uint16)
-    return [np.ascontiguousarray(bits[0, :, channel]) for channel in range(3)] if layout == "nchw" else [bits]
+    return [np.ascontiguousarray(bits[0, :, channel]) for channel in range(count)] if layout == "nchw" else [bits]
 
 
 def _chained(first: Geometry, second: Geometry) -> Geometry:

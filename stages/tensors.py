@@ -35,12 +35,13 @@ class Declared:
         height, width = preprocess.height, preprocess.width
         self.name = preprocess.input
         self.planes = preprocess.layout == "nchw"
-        self.shape = (3, height, width) if self.planes else (height, width, 3)
-        self.folded = row.dtype == "uint8"
+        channels = preprocess.channels
+        self.shape = (channels, height, width) if self.planes else (height, width, channels)
+        self.folded = row.dtype == "uint8" and channels == 3
         self._row = row
-        channels = (3, 1, 1) if self.planes else (3,)
-        self._mean = np.array(preprocess.mean, np.float64).reshape(channels)
-        self._std = np.array(preprocess.std, np.float64).reshape(channels)
+        spread = (channels, 1, 1) if self.planes else (channels,)
+        self._mean = np.array(preprocess.mean[:channels], np.float64).reshape(spread)
+        self._std = np.array(preprocess.std[:channels], np.float64).reshape(spread)
 
     def fits(self, dtype: str, shape: Sequence[int]) -> bool:
         """Whether a tensor is of the declared form, and the rows are not."""

@@ -86,9 +86,9 @@ def _spec(name: str, file: Path, graph: Graph, fed: _Fed, metadata: Metadata, op
     if picture is not None and scaled is not None:
         what = "pixels of 0..255" if scaled.takes_pixels else "fractions of 0..1"
         evidence = (*evidence, f"the graph rescales its picture itself, from {what}")
-    if picture is not None and verdict.fit.guessed:
+    if picture is not None and (verdict.fit.guessed or verdict.task == "tensor"):
         guess = guesses(picture, verdict.recipe, metadata, options, scaled is not None)
-    if picture is not None and verdict.task != "tensor":
+    if picture is not None:
         preprocess = preprocess_map(picture, facts.size, verdict.recipe, metadata, options, fed.constants, scaled)
     return ModelSpec(
         name=name,
@@ -122,20 +122,29 @@ def _names(verdict: Verdict, metadata: Metadata, options: Overrides) -> tuple[st
 
 def _picture(jobs: tuple[Port, ...], options: Overrides) -> tuple[Picture | None, tuple[str, ...]]:
     """The picture input, or None and the reason why this is a model of plain tensors."""
-    if "tensor" in (options.family, options.task):
-        return None, ()
     picture = find_picture(jobs)
+    asked = "tensor" in (options.family, options.task)
+    if asked and (picture is None or not _takes_pictures(picture, options)):
+        return None, ()
     others = [port.name for port in jobs if picture is None or port.name != picture.port.name]
     unknown = [name for name in others if name not in (TARGET_SIZES, PIXEL_MASK)]
     if picture is not None and not unknown:
         return picture, ()
+    if asked:
+        return None, ()
     found = "; ".join(map(str, jobs))
-    reason = f"not a picture model: its inputs are {found}; a picture has float32, float16 or uint8 and 3 channels"
+    reason = f"not a picture model: its inputs are {found}; a picture has float32, float16 or uint8 and 1 or 3 channels"
     if picture is not None:
         reason = f"besides its picture the model has inputs of unknown meaning: {', '.join(unknown)}"
     if options.family is not None or options.task is not None:
         raise ModelRejected(f"cannot do {options.family or options.task}: {reason}")
     return None, (f"{reason}: it is served as raw tensors",)
+
+
+def _takes_pictures(picture: Picture, options: Overrides) -> bool:
+    """Whether the shape that the user gives, if any, is that of a picture."""
+    given = options.shapes.get(picture.port.name)
+    return given is None or (len(given) == 3 and given[picture.channel] == picture.channels)
 
 
 def _constants(shapes: Shapes, picture: Picture | None) -> dict[str, list[float]]:

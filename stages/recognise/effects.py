@@ -11,6 +11,7 @@ from stages.recognise.overrides import Overrides
 from stages.recognise.picture import Picture
 
 _OF_FAMILIES = ("background",)  # options that only some families use
+_OF_PICTURES = ("resize", "crop_fraction", "filter", "pad", "color", "mean", "std")
 _ALWAYS = ("family", "task", "shapes", "imgsz")  # imgsz is an error where it cannot be had
 
 
@@ -29,16 +30,22 @@ def without_effect(
 def _idle(verdict: Verdict, picture: Picture | None, preprocess: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Options that a model of this kind does not use, and why."""
     if verdict.task == "tensor":
+        used = _ALWAYS if picture is None else (*_ALWAYS, *_OF_PICTURES)
         yield from (
-            (key, "tensors go in and out as they are") for key in Overrides.__struct_fields__ if key not in _ALWAYS
+            (key, "tensors go in and out as they are") for key in Overrides.__struct_fields__ if key not in used
         )
+    if picture is None:
         return
+    if picture.channels == 1:
+        yield "color", "the input has one channel"
     if not preprocess["resize"].startswith("letterbox"):
         yield "pad", f"resize is {preprocess['resize']}"
     if preprocess["resize"] != "crop":
         yield "crop_fraction", f"resize is {preprocess['resize']}"
-    if picture is not None and picture.port.dtype == "uint8":
+    if picture.port.dtype == "uint8":
         yield from ((key, "the input takes uint8 pixels as they are") for key in ("mean", "std"))
+    if verdict.task == "tensor":
+        return
     family = FAMILIES[verdict.family]
     yield from ((key, f"the family is {family.name}") for key in _OF_FAMILIES if key not in family.options)
     if verdict.task != "keypoints":

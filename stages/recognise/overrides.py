@@ -18,7 +18,7 @@ from stages.recognise.classes import names_from
 
 RESIZES = ("stretch", "letterbox", "letterbox-corner", "crop")
 FILTERS = ("linear", "bilinear", "bicubic")
-COLORS = ("rgb", "bgr")
+COLORS = ("rgb", "bgr", "gray")
 
 Unit = Annotated[float, Meta(ge=0.0, le=1.0)]
 Side = Annotated[int, Meta(ge=1, le=16384)]

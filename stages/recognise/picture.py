@@ -15,6 +15,7 @@ from stages.recognise.overrides import Overrides
 from stages.recognise.trial import Port
 
 _USUAL_NAMES = ("images", "image", "input", "pixel_values", "data", "x")
+_LEAST_SIDE = 8  # of a gray picture, in pixels
 _PIXEL_DTYPES = ("float32", "float16", "uint8")
 
 
@@ -30,18 +31,38 @@ class Picture(NamedTuple):
         return (1, 2) if self.layout == "nchw" else (0, 1)
 
     @property
+    def channels(self) -> int:
+        """1 where it is gray, else 3."""
+        return 1 if self.port.dims[self.channel] == 1 else 3
+
+    @property
     def channel(self) -> int:
         """Position of the colour channels."""
         return 0 if self.layout == "nchw" else 2
 
 
 def find_picture(jobs: tuple[Port, ...]) -> Picture | None:
-    """The one input that can take a colour picture: three dimensions for one job, height, width and 3 channels."""
+    """The one input that can take a picture: three dimensions for one job, height, width and 3 channels.
+
+    Or one channel, where it is the only input: states and spectra have such shapes too.
+    """
+    if len(jobs) == 1 and (gray := _as_gray(jobs[0])) is not None:
+        return gray
     candidates = [picture for port in jobs if (picture := _as_picture(port)) is not None]
     if len(candidates) == 1:
         return candidates[0]
     usual = [picture for picture in candidates if picture.port.name in _USUAL_NAMES]
     return usual[0] if len(usual) == 1 else None
+
+
+def _as_gray(port: Port) -> Picture | None:
+    """[1, h, w] or [h, w, 1], each side open or of some length."""
+    if len(port.dims) != 3 or port.dtype not in _PIXEL_DTYPES or 3 in port.dims:
+        return None
+    for layout, channel, sides in (("nchw", port.dims[0], port.dims[1:]), ("nhwc", port.dims[2], port.dims[:2])):
+        if channel == 1 and all(isinstance(side, str) or side >= _LEAST_SIDE for side in sides):
+            return Picture(port, "nchw" if layout == "nchw" else "nhwc")
+    return None
 
 
 def _as_picture(port: Port) -> Picture | None:
@@ -72,6 +93,8 @@ def preprocess_map(
     that rescales its picture itself (`scaled`) gets what it rescales.
     """
     mean, std = recipe.statistics
+    if picture.channels == 1 and recipe.statistics not in (PIXELS, UNIT):
+        mean, std = UNIT  # those of three colours say nothing of one
     if scaled is not None:
         mean, std = PIXELS if scaled.takes_pixels else UNIT
     wishes = {
@@ -79,7 +102,7 @@ def preprocess_map(
         "crop_fraction": _first(overrides.crop_fraction, metadata.crop_fraction, recipe.crop_fraction),
         "filter": _first(overrides.filter, metadata.filter, recipe.filter),
         "pad": _first(overrides.pad, recipe.pad),
-        "color": _first(overrides.color, recipe.color),
+        "color": "gray" if picture.channels == 1 else _first(overrides.color, recipe.color),
         "mean": _first(overrides.mean, metadata.mean, mean),
         "std": _first(overrides.std, metadata.std, std),
     }
@@ -93,12 +116,12 @@ def preprocess_map(
 
 def guesses(picture: Picture, recipe: Recipe, metadata: Metadata, overrides: Overrides, scaled: bool) -> str | None:
     """What is guessed of the preparation of pictures where nothing tells it, and the options that settle it."""
-    mean, std = recipe.statistics
+    mean, std = recipe.statistics if picture.channels == 3 else UNIT
     resize = f"resize {recipe.resize}" + (f" of {recipe.crop_fraction:g}" if recipe.resize == "crop" else "")
     numbers = scaled or picture.port.dtype == "uint8"
     open_ = {
         "resize": (resize, overrides.resize or metadata.resize),
-        "color": (f"color {recipe.color}", overrides.color),
+        "color": (f"color {recipe.color}", overrides.color or picture.channels == 1),
         "mean": (f"mean {', '.join(f'{value:g}' for value in mean)}", numbers or overrides.mean or metadata.mean),
         "std": (f"std {', '.join(f'{value:g}' for value in std)}", numbers or overrides.std or metadata.std),
     }

@@ -102,9 +102,9 @@ def _picture_size(
 
 def _with_size(picture: Picture, dims: tuple[int | str, ...], size: tuple[int, int]) -> tuple[int | str, ...]:
     settled = list(dims)
-    if settled[picture.channel] not in (3, picture.port.dims[picture.channel]):
+    if settled[picture.channel] not in (picture.channels, picture.port.dims[picture.channel]):
         raise ConfigError(f"shapes: {list(dims)} does not fit a picture, which has 3 channels; or set task = tensor")
-    settled[picture.channel] = 3
+    settled[picture.channel] = picture.channels
     for axis, side in zip(picture.axes, size, strict=True):
         settled[axis] = side
     return tuple(settled)

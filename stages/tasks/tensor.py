@@ -11,7 +11,7 @@ import numpy.typing as npt
 from parallel_infer.models import ModelSpec
 from stages.geometry import Geometry
 from stages.tasks import Arrays
-from stages.tasks.options import NoOptions, OptionsReader
+from stages.tasks.options import NoOptions, OptionsReader, PictureOptions
 
 
 class Tensors:
@@ -20,10 +20,11 @@ class Tensors:
     name: ClassVar[str] = "tensor"
 
     def __init__(self, spec: ModelSpec) -> None:
-        self._options = OptionsReader(NoOptions, spec)
+        self._options: OptionsReader[Any] = OptionsReader(PictureOptions if spec.preprocess else NoOptions, spec)
 
-    def options(self, encoded: bytes) -> NoOptions:
-        return self._options.read(encoded)
+    def options(self, encoded: bytes) -> NoOptions | PictureOptions:
+        options: NoOptions | PictureOptions = self._options.read(encoded)
+        return options
 
-    def answer(self, outputs: Mapping[str, npt.NDArray[Any]], geometry: Geometry, options: NoOptions) -> Arrays:
+    def answer(self, outputs: Mapping[str, npt.NDArray[Any]], geometry: Geometry, options: Any) -> Arrays:
         return {name: np.array(output, order="C") for name, output in outputs.items()}

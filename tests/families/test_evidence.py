@@ -279,3 +279,11 @@ def test_every_guess_of_the_preparation_is_said_until_it_is_settled(tmp_path: Pa
     assert not said(settled, "guess")
     ours = describe("m", saved(scores(("Softmax",), task="classify"), tmp_path))
     assert not said(ours, "guess")
+
+
+def test_a_detector_of_gray_pictures(tmp_path: Path) -> None:
+    inputs: dict[str, tuple[str, Dims]] = {"images": ("float32", ("batch", 1, 64, 64))}
+    model = tiny({"output0": zeros(6, CELLS)}, inputs, {"task": "detect", "names": names(2), "channels": "1"})
+    spec = describe("m", saved(model, tmp_path), {"color": "bgr"})
+    assert (spec.family, spec.preprocess["color"]) == ("yolov8", "gray")
+    assert said(spec, "color has no effect: the input has one channel")

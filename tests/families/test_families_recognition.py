@@ -220,7 +220,9 @@ def test_detr_with_a_pixel_mask(tmp_path: Path) -> None:
 )
 def test_unknown_outputs_are_served_as_tensors(tmp_path: Path, outputs: dict[str, Array]) -> None:
     spec = spec_of(tmp_path, outputs)
-    assert (spec.task, spec.family, spec.preprocess, spec.parameters) == ("tensor", "tensor", {}, {})
+    assert (spec.task, spec.family, spec.parameters) == ("tensor", "tensor", {})
+    assert spec.preprocess["resize"] == "stretch"
+    assert any("set resize, color, mean, std" in warning for warning in spec.warnings)
     assert any("raw output tensors" in warning and "set family" in warning for warning in spec.warnings)
 
 

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
+from onnx import TensorProto, helper
 
 from parallel_infer import Client
 from parallel_infer.class_names import read_names
@@ -19,7 +22,7 @@ from parallel_infer.config_sources import load_config
 from parallel_infer.errors import BadInput, ConfigError
 from stages.recognise import describe
 from tests.engine.serving import Server
-from tests.families.tiny_graphs import CELLS, names, saved, tiny, zeros
+from tests.families.tiny_graphs import CELLS, Dims, finished, names, saved, tiny, zeros
 
 SIX = {"output0": zeros(6, CELLS)}
 
@@ -161,6 +164,52 @@ def test_load_by_command_prints_the_warnings(served: Server, tmp_path: Path) -> 
     result = CliRunner().invoke(main, [*load, "--option", f"names={tmp_path}/names.txt", "--json"])
     assert "no class names" not in " ".join(json.loads(result.output)["warnings"])
     assert CliRunner().invoke(main, ["models", "unload", "told", "--server", served.address]).exit_code == 0
+
+
+def dense(channels: int) -> onnx.ModelProto:
+    """A picture [batch, channels, 4, 6] -> dense [batch, channels, 4, 6]: twice what went in."""
+    dims = ["batch", channels, 4, 6]
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, dims) for name in ("image", "dense")]
+    nodes = [helper.make_node("Add", ["image", "image"], ["dense"])]
+    return finished(helper.make_graph(nodes, "dense", ports[:1], ports[1:]))
+
+
+def test_a_picture_goes_into_any_model_and_tensors_come_out(client: Client, tmp_path: Path) -> None:
+    loaded = client.load("dense", saved(dense(3), tmp_path))
+    assert any("set resize, color, mean, std" in warning for warning in loaded["warnings"])
+    frame = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
+    row = frame[..., ::-1].transpose(2, 0, 1) / np.float32(255)
+    answer = client.infer("dense", frame)
+    np.testing.assert_allclose(answer.tensors["dense"], 2 * row, rtol=1e-6)
+    assert (answer.width, answer.height) == (6, 4)
+    png = cv2.imencode(".png", frame)[1].tobytes()
+    np.testing.assert_allclose(client.infer("dense", png).tensors["dense"], 2 * row, rtol=1e-6)
+    given = np.random.default_rng(1).random((3, 4, 6), np.float32)
+    np.testing.assert_array_equal(client.infer("dense", {"image": given}).tensors["dense"], 2 * given)
+    client.load("dense", saved(dense(3), tmp_path), mean=[1, 2, 3], std=2, color="bgr", resize="stretch")
+    row = (frame.transpose(2, 0, 1) - np.array([1, 2, 3], np.float32).reshape(3, 1, 1)) / 2
+    np.testing.assert_allclose(client.infer("dense", frame).tensors["dense"], 2 * row, rtol=1e-6)
+    client.unload("dense")
+
+
+def gray(dims: Dims) -> onnx.ModelProto:
+    """Twice a picture of one channel."""
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, dims) for name in ("image", "dense")]
+    return finished(
+        helper.make_graph([helper.make_node("Add", ["image", "image"], ["dense"])], "gray", ports[:1], ports[1:])
+    )
+
+
+@pytest.mark.parametrize("dims", [("batch", 1, 8, 16), ("batch", 8, 16, 1)], ids=str)
+def test_pictures_for_a_model_of_one_channel_become_gray(client: Client, tmp_path: Path, dims: Dims) -> None:
+    client.load("gray", saved(gray(dims), tmp_path))
+    frame = np.random.default_rng(0).integers(0, 256, (8, 16, 3), np.uint8)
+    expected = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY).reshape([int(dim) for dim in dims[1:]]) / np.float32(255)
+    dense = client.infer("gray", frame).tensors["dense"]
+    np.testing.assert_allclose(dense, 2 * expected, rtol=1e-6)
+    only = client.infer("gray", frame[..., 0]).tensors["dense"]
+    np.testing.assert_allclose(only.ravel(), 2 * (frame[..., 0].ravel() / np.float32(255)), rtol=1e-6)
+    client.unload("gray")
 
 
 def test_an_option_in_a_form_that_cannot_be_is_named(client: Client, tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_classification_has_options_of_its_own() -> None:
 
 
 def test_the_tensor_task_takes_no_options() -> None:
-    task = Tensors(samples.spec("tensor", "tensor"))
+    task = Tensors(samples.spec("tensor", "tensor", preprocess={}))
     task.options(samples.encode())
     with pytest.raises(BadInput, match="takes no options"):
         task.options(samples.encode(confidence=0.5))

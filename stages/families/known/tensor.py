@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stages.families.facts import Facts
-from stages.families.family import Claim, Family, Fit, Misfit, Strength
+from stages.families.family import Claim, Family, Fit, Misfit, Recipe, Strength
 
 
 def fits(facts: Facts, task: str) -> Fit | Misfit:
@@ -17,4 +17,4 @@ def claims(facts: Facts) -> Iterator[Claim]:
         yield Claim(Strength.TASK, "tensor", (facts.because,))
 
 
-FAMILY = Family(name="tensor", readers={"tensor": None}, fits=fits, claims=claims)
+FAMILY = Family(name="tensor", readers={"tensor": None}, fits=fits, claims=claims, recipe=Recipe("stretch"))
