@@ -151,6 +151,14 @@ class Link(Generic[Received]):
         """Queue a message."""
         self._waiting.append(message)
 
+    def withdraw(self, message: object) -> bool:
+        """Take a queued message back; False where it has left."""
+        for index in range(len(self._waiting) - 1, -1, -1):
+            if self._waiting[index] is message:
+                del self._waiting[index]
+                return True
+        return False
+
     def flush(self) -> None:
         """Send what waits as one frame."""
         if self._waiting:

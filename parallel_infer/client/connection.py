@@ -327,6 +327,8 @@ class Connection:
     def _expire(self, now: float) -> None:
         late = [pending for pending in self._pending.values() if now >= self._limit(pending)]
         for pending in late:
+            if pending.sent and not self.socket.closed:  # a server that stood still would work on it yet
+                self._tell(Cancel(id=self.number(), job=pending.request.id))
             self._fail(pending, self._unavailable(pending))
         self._earliest = min(map(self._limit, self._pending.values()), default=float("inf"))
 

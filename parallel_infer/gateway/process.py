@@ -19,6 +19,7 @@ from parallel_infer.errors import (
     BadInput,
     ConfigError,
     DeadlineExceeded,
+    Dropped,
     InferError,
     ServerStopping,
     ServerUnavailable,
@@ -258,7 +259,11 @@ class Gateway:
 
     def _cancel(self, request: protocol.Cancel, caller: Caller, payload: Any) -> None:
         job = self._replies.pending.job_of(caller, request.job)
-        if job is not None:
+        if job is None:
+            return
+        if self._link.withdraw(self._replies.pending.jobs[job].admit):  # it came together with the job, after a stall
+            self._replies.refused(job, Dropped.code, "cancelled by the client", SlotFate.FREE)
+        else:
             self._link.send(CancelJob(job))
 
     def _lend(self, request: protocol.Lend, caller: Caller, payload: Any) -> None:
