@@ -7,6 +7,7 @@ together travel together. `receive` drains a socket before anybody sleeps on it 
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
@@ -17,7 +18,10 @@ import zmq
 from zmq.utils import z85
 from zmq.utils.monitor import parse_monitor_message
 
+from parallel_infer.descriptors import Duplicates, End
+
 Received = TypeVar("Received")
+log = logging.getLogger(__name__)
 
 
 class Hello(msgspec.Struct, frozen=True):
@@ -32,6 +36,9 @@ _DRAIN = 256  # frames taken in one go, so that no socket starves the rest of a 
 _RECONNECT_MS = 10
 _HANDSHAKE_MS = 5000  # a newcomer that has not said who it is by then is sent away
 _MOMENT_MS = 500  # that what was sent has to leave, at least
+_HANDSHAKE_FAILED = (
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+)
 _BACKLOG = 1024  # newcomers the kernel keeps while others are let in
 # Plain numbers: combining zmq's flag enums costs more than the call they are for.
 _NOW = int(zmq.NOBLOCK)
@@ -228,8 +235,10 @@ class Admission(Enum):
     """What a newcomer is told, as the status of RFC 27."""
 
     WELCOME = b"200"
-    LATER = b"300"  # the connection is closed without a word, and tried again by the client's ZeroMQ
     REFUSED = b"400"
+    FULL = (
+        b"500"  # the client hears of it, and decides when to try again; a connection that is just closed hears nothing
+    )
 
 
 class Doorkeeper:
@@ -301,6 +310,9 @@ class Front:
             self.socket.heartbeat_timeout = 45_000
             self.socket.tcp_keepalive = 1
         self._connections: set[int] = set()  # descriptors
+        self._duplicates = Duplicates()
+        self._turned_away = 0  # handshakes that failed, and whose connection may not have ended yet
+        self._max_message = max_message
         self._told: dict[int, bytes] = {}  # clients that want to be told of a stop, by descriptor
         self.comings = self._watch_connections(context)
         try:
@@ -310,10 +322,11 @@ class Front:
             raise OSError(error.errno, zmq.strerror(error.errno or 0)) from None
         self.address = bytes(self.socket.getsockopt(zmq.LAST_ENDPOINT)).decode().rstrip("\0")
         self.unread = 0
+        self.cut = 0  # connections that were cut on account of what they sent
 
     def _watch_connections(self, context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
         address = f"inproc://comings-{id(self)}"
-        self.socket.monitor(address, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+        self.socket.monitor(address, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | _HANDSHAKE_FAILED)
         comings = _open(context, zmq.PAIR)
         comings.connect(address)
         return comings
@@ -325,10 +338,31 @@ class Front:
                 event = parse_monitor_message(self.comings.recv_multipart(_NOW))
                 if event["event"] == zmq.EVENT_ACCEPTED:
                     self._connections.add(event["value"])
+                    self._duplicates.keep(event["value"])
+                elif event["event"] & _HANDSHAKE_FAILED:
+                    self._turned_away += 1
                 else:
-                    self._connections.discard(event["value"])
-                    self._told.pop(event["value"], None)
+                    self._ended(event["value"])
         return len(self._connections)
+
+    def _ended(self, descriptor: int) -> None:
+        self._connections.discard(descriptor)
+        self._told.pop(descriptor, None)
+        end = self._duplicates.end_of(descriptor)
+        if end is End.OURS and self._turned_away:  # in its handshake, for which there is another word
+            self._turned_away -= 1
+        elif end in (End.OURS, End.OURS_UNREAD):
+            self.cut += 1
+            log.warning(
+                "the connection of a client was cut: it sent a frame of more than %d bytes (option max_payload_mb) or "
+                "what is no message, or was not there any more",
+                self._max_message,
+            )
+
+    @property
+    def descriptors_taken(self) -> int:
+        """How many descriptors its connections take."""
+        return self.connections() + len(self._duplicates)
 
     def descriptors(self) -> list[int]:
         """Those of the connections there are now."""
@@ -369,6 +403,7 @@ class Front:
         self.socket.disable_monitor()
         self.comings.close()
         self.socket.close(linger=_linger(until))
+        self._duplicates.close()
 
 
 class Watch:

@@ -7,6 +7,16 @@ MAX_NAME = 128  # characters of a model's name
 MAX_OPTIONS = 4096  # bytes, encoded
 LARGEST_PAYLOAD = 4096 << 20  # bytes; no server can be configured to take more
 ALWAYS_READ = 1 << 20  # bytes; a frame that every server reads, if only to refuse it
+_PIXELS_READ = 1 << 30  # bytes of pixels that are read at most, to be refused
+
+
+def largest_frame(max_payload: int, max_pixels: int) -> int:
+    """Bytes of the largest frame of a message that a server reads; beyond it a connection is cut.
+
+    Four times the payload, and as much as the pixels of a picture of `max_pixels`: a request that is too large is
+    better refused by name, and alone, than cut together with everything else on its connection.
+    """
+    return max(4 * max_payload, min(3 * max_pixels, _PIXELS_READ)) + (1 << 20)
 
 
 def payload_too_large(size: int, most: int) -> str:

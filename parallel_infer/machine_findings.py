@@ -50,7 +50,7 @@ def machine_findings(config: ServerConfig) -> Iterator[Finding]:
     yield processor_finding()
     yield cores_finding(os.cpu_count() or 1, usable_cores())
     yield memory_finding(_total_memory(), limits().memory)
-    yield files_finding(resource.getrlimit(resource.RLIMIT_NOFILE)[0], config.max_clients)
+    yield files_finding(resource.getrlimit(resource.RLIMIT_NOFILE)[1], config.max_clients)
     yield locked_finding(resource.getrlimit(resource.RLIMIT_MEMLOCK)[0])
 
 
@@ -177,6 +177,7 @@ def memory_finding(total: int, limit: int | None) -> Finding:
 
 
 def files_finding(limit: int, clients: int) -> Finding:
+    """`limit` is the hard one: the server raises its own as far as that."""
     needed = clients + FILES_PER_SERVER
     if limit == resource.RLIM_INFINITY or limit >= needed:
         return Finding.ok("open files", _limit_text(limit))

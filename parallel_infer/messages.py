@@ -466,6 +466,12 @@ class Left(Struct, frozen=True, array_like=True, tag=66):
     unread: int
 
 
+class ModelServed(Struct, frozen=True, array_like=True, tag=67):
+    """From the dispatcher: it takes jobs of this model (its key) now. Clients are told after that, and not before."""
+
+    model: str
+
+
 class Manage(Struct, frozen=True, array_like=True, tag=62):
     """From the gateway: a management request of a client: "load", "unload" or "stop"."""
 
@@ -531,4 +537,4 @@ ToGateway = (
     | Pulse
 )
 ToWorker = Register | DecodeLease | InferLease | PostLease | StopWorker | ModelAdded | ModelRemoved
-ToSupervisor = KillWorker | Manage | Started | StartFailed | ModelClosed | StatusReply
+ToSupervisor = KillWorker | Manage | Started | StartFailed | ModelServed | ModelClosed | StatusReply

@@ -31,6 +31,7 @@ from parallel_infer.messages import (
     ModelAdded,
     ModelFailed,
     ModelPlan,
+    ModelServed,
     OpenModel,
     Overdue,
     Postprocessed,
@@ -190,6 +191,7 @@ class DispatcherProcess:
     def _open_model(self, plan: ModelPlan) -> None:
         self._prepare_model(plan)
         self._core.open_model(plan)
+        self._router.send(self._core.supervisor, ModelServed(plan.key))
 
     def _tell_status(self, message: StatusQuery, peer: bytes) -> None:
         self._router.send(peer, StatusReply(message.query, status(self._core, self._crew)))

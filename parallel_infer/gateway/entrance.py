@@ -12,11 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from parallel_infer import descriptors
 from parallel_infer.addresses import is_local, socket_path
 from parallel_infer.channel import Admission, Front
 from parallel_infer.errors import ConfigError, Unauthorized
 from parallel_infer.keys import KeyFolder
 
+_RARE = 8  # descriptors are counted one by one where clients take more than one in so many
 log = logging.getLogger(__name__)
 
 
@@ -28,6 +30,7 @@ class Entrance:
         self._max_clients = max_clients
         self._files: list[SocketFile] = []
         self._doors: list[Front] = []
+        self._own = 0  # descriptors that are no client's
 
     def open(self, address: str, front: Callable[[str | None], Front]) -> Front:
         """A door at an address, made by `front` from the server's secret key or None. Raises OSError, ConfigError.
@@ -43,6 +46,7 @@ class Entrance:
             door = front(None)
             file.close_to_others()
         self._doors.append(door)
+        self._own = descriptors.open_now()
         return door
 
     def judge(self, public: str) -> tuple[Admission, str]:
@@ -56,8 +60,31 @@ class Entrance:
             name = client.name
         if sum(door.connections() for door in self._doors) > self._max_clients:
             log.warning("a client was sent away: there are %d already (option max_clients)", self._max_clients)
-            return Admission.LATER, ""
+            return Admission.FULL, ""
+        if not self._descriptors_suffice():
+            log.warning(
+                "a client was sent away: this process may have %d files open, and clients take %d (ulimit -n)",
+                descriptors.limit(),
+                self._descriptors_taken(),
+            )
+            return Admission.FULL, ""
         return Admission.WELCOME, name
+
+    def _descriptors_taken(self) -> int:
+        return sum(door.descriptors_taken for door in self._doors)
+
+    def _descriptors_suffice(self) -> bool:
+        """Whether there is room for another client; somebody may have lowered the limit meanwhile."""
+        before = descriptors.limit()
+        if _RARE * (self._own + self._descriptors_taken()) <= before:
+            return True
+        needed = descriptors.open_now() + descriptors.RESERVE  # rings that are lent take some, too
+        if needed <= before:
+            return True
+        now = descriptors.raise_limit()
+        if now > before:
+            log.warning("the limit of open files is raised from %d to %d for more clients (ulimit -n)", before, now)
+        return needed <= now
 
     def check_manages(self, door: Front, frame: Any) -> None:
         """Raises Unauthorized where the sender of a frame may not load, unload or stop."""

@@ -15,6 +15,7 @@ import msgspec
 from parallel_infer import protocol
 from parallel_infer.channel import AnswerInlet, Doorkeeper, Front, Link, Watch, new_context
 from parallel_infer.child import Child
+from parallel_infer.descriptors import raise_limit
 from parallel_infer.errors import (
     BadInput,
     ConfigError,
@@ -346,6 +347,7 @@ class Gateway:
             "lent_bytes": self._lending.used,
             "clients": self._admission.shares.clients,
             "known_poison": len(self._replies.poison),
+            "cut": sum(door.cut for door in self._doors.values()),
             "unread": sum(door.unread for door in self._doors.values()),
             "cpu_seconds": round(time.process_time(), 3),
             "models": self._replies.tally.models(),
@@ -357,6 +359,7 @@ class Gateway:
 def main(child: Child, options: dict[str, Any]) -> None:
     """Entry point of the process."""
     os.umask(0o077)  # a socket's file is there from the moment it is bound
+    raise_limit()  # every client takes a descriptor
     gateway = Gateway(child, options)
     gateway.run_forever()
     child.left(gateway.close())

@@ -14,6 +14,7 @@ import msgspec
 from parallel_infer.child import Child
 from parallel_infer.config import ServerConfig
 from parallel_infer.errors import ConfigError
+from parallel_infer.limits import largest_frame
 from parallel_infer.messages import ModelPlan
 from parallel_infer.plan import Plan, child_options
 from parallel_infer.process import Process
@@ -170,7 +171,7 @@ class Roster:
                 "segments": self._segments,
                 "lent_memory": config.lent_memory_mb << 20,
                 "max_payload": int(config.max_payload_mb * 2**20),
-                "max_message": int(config.max_payload_mb * 2**22) + 2**20,
+                "max_message": largest_frame(int(config.max_payload_mb * 2**20), config.max_pixels),
                 "timeout": config.timeout_ms / 1000,
             },
         )

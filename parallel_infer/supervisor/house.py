@@ -22,6 +22,7 @@ from parallel_infer.messages import (
     Left,
     Manage,
     ModelClosed,
+    ModelServed,
     OpenDoor,
     Pulse,
     Started,
@@ -71,6 +72,7 @@ class House:
         self._until = 0.0  # what is owed is waited for, once the server stops
         self._heart = Heart(config.silence_limit_ms / 1000)
         self._door_opened = False
+        self._door_waits = False
         self._context = new_context()
         self._link: Link[ToSupervisor] = Link(self._context, self._roster.dispatcher, "supervisor", ToSupervisor)
         self._gateway = AnswerLink(self._context, self._roster.answers)
@@ -182,6 +184,10 @@ class House:
     def _take(self, message: ToSupervisor) -> None:
         if isinstance(message, KillWorker):
             self._kill(message)
+        elif isinstance(message, ModelServed):
+            self.lineup.opened(message.model)
+            if self._door_waits and self.lineup.all_opened:
+                self._open_door()
         elif isinstance(message, ModelClosed):
             self.lineup.closed(message.model)
         elif isinstance(message, Manage):
@@ -285,7 +291,9 @@ class House:
         elif not self._door_opened and all(other.up for other in self._places.values()):
             self._door_opened = True
             self.lineup.serve_all()
-            self._open_door()
+            self._door_waits = True  # for the dispatcher to take jobs of every model
+            if self.lineup.all_opened:
+                self._open_door()
         elif self._door_opened:
             self.lineup.instance_up(place)
         self.report()
@@ -298,6 +306,7 @@ class House:
             place.last_word = text
 
     def _open_door(self) -> None:
+        self._door_waits = False
         self.lineup.open_doors()
         self._gateway.send(OpenDoor())
         if self.state == State.DRAINING:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 from parallel_infer.config import ModelConfig
 from parallel_infer.messages import ModelPlan
+from parallel_infer.model_digest import SHORT
 from parallel_infer.ring import Ring
 from parallel_infer.supervisor.crew import Place
+
+log = logging.getLogger(__name__)
 
 
 class ModelState(Enum):
@@ -31,6 +35,7 @@ class Lined:
     places: list[Place] = field(default_factory=list)
     rings: list[Ring] = field(default_factory=list)
     serving: bool = False
+    opened: bool = False  # the dispatcher takes its jobs
     closing: bool = False
     failed: bool = False  # its instances keep dying
     query: int | None = None  # the client's request that waits for this
@@ -66,6 +71,20 @@ class Lined:
             ring.close()
             ring.unlink()
         self.rings.clear()
+
+    def log_served(self) -> None:
+        """Say in the log that it is served, and what may be wrong with it."""
+        plan = self.plan
+        content = f"sha256 {plan.spec.digest[:SHORT]}"
+        log.info("model %s is served: version %d on %s, %s", plan.name, plan.version, self.provider, content)
+        for warning in plan.spec.warnings:
+            log.warning("model %s: %s", plan.name, warning)
+
+    def recognised(self) -> dict[str, Any]:
+        """What its file was taken for, and why."""
+        spec = self.plan.spec
+        said = {"evidence": list(spec.evidence), "warnings": list(spec.warnings)}
+        return {"task": spec.task, "family": spec.family, **said}
 
     def facts(self) -> dict[str, Any]:
         """For the status."""

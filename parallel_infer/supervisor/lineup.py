@@ -21,7 +21,6 @@ from parallel_infer.messages import (
     PrepareModel,
     ToSupervisor,
 )
-from parallel_infer.model_digest import SHORT
 from parallel_infer.models import ModelSpec
 from parallel_infer.plan import Plan, plan_model
 from parallel_infer.supervisor.crew import Place, Roster
@@ -54,6 +53,7 @@ class Lineup:
         self._dispatcher = dispatcher
         self._gateway = gateway
         self._employer = employer
+        self._starting = True  # no door was opened yet
         self._models: dict[str, Lined] = {}  # by key
         self._versions: dict[str, int] = {}  # the last one of each name
         self._probes = Probes(config, run.store, employer.listen)
@@ -91,7 +91,12 @@ class Lineup:
     def log_all(self) -> None:
         """Say in the log what is served."""
         for lined in self._models.values():
-            self._log_served(lined)
+            lined.log_served()
+
+    @property
+    def all_opened(self) -> bool:
+        """Whether the dispatcher takes the jobs of every model that is served."""
+        return all(lined.opened for lined in self._models.values() if lined.serving)
 
     def introduce(self) -> None:
         """Tell a new dispatcher what is served."""
@@ -104,8 +109,9 @@ class Lineup:
 
     def open_doors(self) -> None:
         """Tell a new gateway what is served."""
+        self._starting = False
         for lined in self._models.values():
-            if lined.serving and not lined.closing:
+            if lined.opened and not lined.closing:
                 self._gateway.send(ModelOpened(lined.plan, lined.provider))
 
     # --- instances ---------------------------------------------------------------------------------------------------
@@ -118,9 +124,6 @@ class Lineup:
         lined.failed = False
         if not lined.serving and all(other.up for other in lined.places):
             self._serve(lined)
-            self._gateway.send(ModelOpened(lined.plan, lined.provider))
-            self._log_served(lined)
-            self._became(lined.plan.name, lined.query, lined.became, lined)
 
     def instance_failed(self, place: Place, why: str) -> bool:
         """An infer worker did not start, or died; whether that was the end of a model which was being loaded."""
@@ -179,6 +182,18 @@ class Lineup:
         for probing, found in self._probes.late(now):
             self._on_probed(probing, found)
 
+    def opened(self, key: str) -> None:
+        """The dispatcher takes jobs of a model: now clients may know of it, and whoever asked for it first of all."""
+        lined = self._models.get(key)
+        if lined is None or lined.opened:
+            return
+        lined.opened = True
+        if not lined.closing:
+            self._gateway.send(ModelOpened(lined.plan, lined.provider))
+        if not self._starting:
+            lined.log_served()
+            self._became(lined.plan.name, lined.query, lined.became, lined)
+
     def closed(self, key: str) -> None:
         """The last job of a model that takes no more is answered."""
         lined = self._models.get(key)
@@ -225,14 +240,6 @@ class Lineup:
         """What is served under a name."""
         lineds = (lined for lined in self._models.values() if lined.plan.name == name)
         return next((lined for lined in lineds if lined.serving and not lined.closing), None)
-
-    @staticmethod
-    def _log_served(lined: Lined) -> None:
-        plan = lined.plan
-        content = f"sha256 {plan.spec.digest[:SHORT]}"
-        log.info("model %s is served: version %d on %s, %s", plan.name, plan.version, lined.provider, content)
-        for warning in plan.spec.warnings:
-            log.warning("model %s: %s", plan.name, warning)
 
     def _load(self, name: str, config: ModelConfig, query: int | None) -> None:
         if name in self._probes.names or any(
@@ -290,9 +297,7 @@ class Lineup:
         """A model that was to be loaded is served: say what has become of it, whoever asked."""
         if query is None and self._reload is not None:
             self._reload.note(name, became)
-        spec = lined.plan.spec
-        said = {"evidence": list(spec.evidence), "warnings": list(spec.warnings)}
-        self._tell(query, {**lined.facts(), "became": became, "task": spec.task, "family": spec.family, **said})
+        self._tell(query, {**lined.facts(), "became": became, **lined.recognised()})
 
     def _refuse(self, wish: Wish, error: Exception) -> None:
         if wish.query is None and self._reload is not None:

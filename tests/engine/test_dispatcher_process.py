@@ -16,6 +16,7 @@ from parallel_infer.messages import (
     AnswerFormat,
     Expect,
     GatewayUp,
+    ModelServed,
     OpenModel,
     PayloadKind,
     Register,
@@ -80,3 +81,10 @@ def test_what_the_gateway_sends_before_it_was_greeted_is_left_until_it_sends_it_
     wires.gateway.send(admit(1))
     wires.gateway.flush()
     assert wires.gateway.socket.poll(200) == 0  # neither dropped nor unknown: it waits for a decode worker
+
+
+def test_the_supervisor_hears_when_jobs_of_a_model_are_taken(wires):
+    """Only then may clients be told of it: what the gateway sends by its own connection may come first."""
+    wires.supervisor.send(OpenModel(plan()))
+    wires.supervisor.flush()
+    assert wires.supervisor.receive() == [ModelServed("m")]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 
 import pytest
 
+from parallel_infer import Client, descriptors
 from parallel_infer.channel import Front, new_context, new_key_pair
 from parallel_infer.client.key import Key
+from parallel_infer.errors import ServerUnavailable
+from tests.engine.serving import eventually
 from tests.security.guarded import SHORT, dealer, door, echoed, make_keys, throw_garbage
 
 
@@ -113,7 +117,55 @@ def test_no_more_than_max_clients_are_let_in(folder, known):
             assert not echoed(address, known["camera"], patience=SHORT)
             first.send(b"still here")
             assert first.recv() == b"still here"
-        assert echoed(address, known["camera"])  # as soon as there is room
+        eventually(lambda: echoed(address, known["camera"], patience=SHORT))  # as soon as there is room
+
+
+def test_who_comes_in_vain_is_told_that_there_is_no_room(folder, known):
+    for keys, key in ((None, None), (folder, known["camera"])):
+        with door("tcp://127.0.0.1:*", keys, max_clients=1) as opened, dealer(opened.front.address, key) as inside:
+            inside.send(b"x")
+            assert inside.recv() == b"x"
+            with Client(opened.front.address, key) as client, pytest.raises(ServerUnavailable, match="max_clients"):
+                client.infer("model", b"x", timeout=0.5)
+
+
+@pytest.mark.parametrize("room", [1, 2])
+def test_no_more_than_the_open_files_allow_are_let_in(monkeypatch, room):
+    with door("tcp://127.0.0.1:*", None) as opened:
+        allowed = descriptors.RESERVE + room
+        monkeypatch.setattr(descriptors, "open_now", opened.front.connections)
+        monkeypatch.setattr(descriptors, "limit", lambda: allowed)
+        monkeypatch.setattr(descriptors, "raise_limit", lambda: allowed)
+        with contextlib.ExitStack() as stack:
+            for _ in range(room):
+                inside = stack.enter_context(dealer(opened.front.address, None))
+                inside.send(b"x")
+                assert inside.recv() == b"x"
+            assert not echoed(opened.front.address, None, patience=SHORT)
+        eventually(lambda: echoed(opened.front.address, None, patience=SHORT))
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:*", "ipc"])
+@pytest.mark.parametrize("keys", ["with keys", "without keys"])
+def test_a_connection_that_is_cut_is_told_from_one_that_ends(address, keys, folder, known, tmp_path):
+    if address == "ipc":
+        address = f"ipc://{tmp_path}/door"
+    key = known["camera"] if keys == "with keys" and address.startswith("tcp") else None
+    with door(address, folder if key else None) as opened:
+        assert echoed(opened.front.address, key)  # it comes, and ends by itself
+        with dealer(opened.front.address, key) as sender:
+            sender.send(bytes(20 << 20), copy=False)
+            eventually(lambda: opened.front.cut > 0)
+            opened_before = opened.front.cut
+        assert echoed(opened.front.address, key)
+        assert opened.front.cut >= opened_before
+
+
+def test_connections_that_end_by_themselves_are_not_called_cut():
+    with door("tcp://127.0.0.1:*", None) as opened:
+        for _ in range(20):
+            assert echoed(opened.front.address, None)
+        assert opened.front.cut == 0
 
 
 def test_a_name_claimed_at_an_open_door_is_none():

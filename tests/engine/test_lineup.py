@@ -1,0 +1,79 @@
+"""When clients are told of a model: not before the dispatcher takes its jobs."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from parallel_infer.config import ModelConfig
+from parallel_infer.messages import Managed, ModelOpened, OpenModel
+from parallel_infer.supervisor.lined import Lined
+from parallel_infer.supervisor.lineup import Lineup
+from parallel_infer.supervisor.run import Run
+from tests.engine.core_rig import plan
+
+
+class Said(list):
+    """What was sent over a link."""
+
+    send = list.append
+
+
+class Up:
+    """An instance that has started."""
+
+    up, process, model = True, None, "m"
+
+
+@pytest.fixture
+def dispatcher():
+    return Said()
+
+
+@pytest.fixture
+def gateway():
+    return Said()
+
+
+@pytest.fixture
+def lineup(dispatcher, gateway):
+    lineup = Lineup(None, None, Run(None, None, None), None, dispatcher, gateway, SimpleNamespace(listen=None))
+    lineup.open_doors()
+    lineup._models["m"] = Lined(plan(), ModelConfig(path="m.onnx"), places=[Up()], query=7)
+    return lineup
+
+
+def test_a_load_is_done_when_the_dispatcher_knows_and_the_gateway_does(lineup, dispatcher, gateway):
+    lineup.instance_up(Up())
+    assert [type(message) for message in dispatcher] == [OpenModel]
+    assert gateway == []
+    lineup.opened("m")
+    assert [type(message) for message in gateway] == [ModelOpened, Managed]
+    assert gateway[1].query == 7
+    lineup.opened("m")  # a dispatcher that started anew
+    assert len(gateway) == 2
+
+
+def test_a_new_gateway_is_told_of_what_the_dispatcher_knows(lineup, gateway):
+    lineup.instance_up(Up())
+    lineup.open_doors()
+    assert gateway == []
+    lineup.opened("m")
+    gateway.clear()
+    lineup.open_doors()
+    assert [type(message) for message in gateway] == [ModelOpened]
+
+
+def test_what_was_closed_before_it_was_taken_is_not_told_to_clients(lineup, gateway):
+    lineup.instance_up(Up())
+    lineup._models["m"].closing = True
+    lineup.opened("m")
+    assert [type(message) for message in gateway] == [Managed]
+
+
+def test_doors_open_when_every_model_is_taken(lineup, gateway):
+    lineup.serve_all()
+    assert not lineup.all_opened
+    lineup.opened("m")
+    assert lineup.all_opened
