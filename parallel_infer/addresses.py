@@ -12,6 +12,7 @@ from parallel_infer.config import ServerConfig
 from parallel_infer.config_fields import show
 from parallel_infer.errors import ConfigError
 
+_LOCALHOST = "tcp://localhost:"
 LONGEST_SOCKET_PATH = 107  # bytes; sun_path of unix(7) without its final zero
 
 
@@ -57,8 +58,10 @@ def check_forms(addresses: list[str], bind: str) -> None:
 
 
 def absolute_address(address: str, folder: Path) -> str:
-    """An ipc address with its path made absolute, from `folder`; any other as it is."""
+    """An ipc address with its path made absolute, from `folder`; of others localhost becomes 127.0.0.1."""
     path = address.removeprefix("ipc://")
+    if address.startswith(_LOCALHOST):  # ZeroMQ asks /etc/hosts, which in some containers does not know it
+        return f"tcp://127.0.0.1:{address.removeprefix(_LOCALHOST)}"
     # "@" starts a name in Linux' abstract namespace, which is no path
     return address if path in (address, "") or path.startswith("@") else f"ipc://{os.path.abspath(folder / path)}"
 

@@ -12,9 +12,10 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from parallel_infer.addresses import is_local, is_local_name, tcp_address
+from parallel_infer.addresses import absolute_address, is_local, is_local_name, tcp_address
 from parallel_infer.config_fields import PREFIX, SERVER_FIELDS, Field, show
 from parallel_infer.errors import ConfigError
 
@@ -96,7 +97,7 @@ def familiar(
                 sound[name] = given[name]
         if sound:
             address = tcp_address(sound.get("HOST", "127.0.0.1"), sound.get("PORT", "5555"))
-            found["bind"] = [address], " and ".join(sorted(sound))
+            found["bind"] = [absolute_address(address, Path())], " and ".join(sorted(sound))
     return Familiar(found, tuple(warnings))
 
 

@@ -103,6 +103,11 @@ def test_plain_names_that_make_no_sense_are_passed_over(environment: dict[str, s
     assert read_config(ours, None, environment).warnings == ()
 
 
+def test_localhost_needs_no_hosts_file() -> None:
+    assert load_config({"bind": ["tcp://localhost:7"]}, None, {}).bind == ["tcp://127.0.0.1:7"]
+    assert load_config({}, None, {"HOST": "localhost"}).bind == ["tcp://127.0.0.1:5555"]
+
+
 def test_one_plain_name_is_followed_where_the_other_cannot_be() -> None:
     found = read_config({}, None, {"HOST": "mybox", "PORT": "8080"})
     assert found.config.bind == ["tcp://127.0.0.1:8080"]

@@ -17,6 +17,7 @@ from parallel_infer.confinement import PARTLY
 from parallel_infer.errors import ConfigError, ModelRejected
 from parallel_infer.logs import start_logging
 from parallel_infer.memory_report import check_memory, shared_memory
+from parallel_infer.outputs import make_folder
 from parallel_infer.plan import make_plan
 from parallel_infer.standard_streams import silence_stdout
 from parallel_infer.supervisor.crew import inside_door
@@ -65,6 +66,8 @@ def _metrics(config: ServerConfig, folder: Path) -> contextlib.AbstractContextMa
 
 
 def _serve(config: ServerConfig, announce: Announce, reread: Reread | None, signals: Signals, run: Run) -> int:
+    if config.profile is not None:
+        make_folder(Path(config.profile), "profile")
     plan = make_plan(config, run.mark.segment_name, run.store)
     check_memory(plan, shared_memory())
     signals.calm()
@@ -104,7 +107,7 @@ def _reload(house: House, signals: Signals, config: ServerConfig, reread: Reread
         return
     try:
         told = reread()
-    except ConfigError as error:
+    except (ConfigError, OSError) as error:  # the latter where a relative path starts in a folder that is gone
         log.error("SIGHUP: the configuration was not taken over, and everything stays as it is: %s", error)
         return
     reload = house.reload(told.models or zoo_models())

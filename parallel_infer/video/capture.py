@@ -93,6 +93,9 @@ class Capture:
         except CannotOpen as error:
             self._pipe.send(Ended(redacted(str(error)), 0, 0, well=False))
             return
+        except OSError as error:
+            self._pipe.send(Ended(f"it cannot be read: {error.strerror}", 0, 0, well=False))
+            return
         self._pipe.send(Opened(reader.fps, reader.frames))
         self._read(reader)
         well, message = reader.end()

@@ -183,3 +183,15 @@ def test_a_folder_and_a_recording_whose_names_are_no_text(server, pictures, vide
     ended = {row["source"]: row["answered"] for row in states if row["state"] == "ended"}
     shown = f"{tmp_path}/caf\N{REPLACEMENT CHARACTER}"
     assert ended == {shown: 1, f"{shown}/\N{REPLACEMENT CHARACTER}.mp4": FRAMES}
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and shutil.which("setpriv") is None, reason="root may read everything")
+def test_a_folder_that_may_not_be_read_is_said(server, tmp_path):
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0)
+    powerless = ["setpriv", "--inh-caps", "-all", "--bounding-set", "-all"] if os.geteuid() == 0 else []
+    command = [sys.executable, "-m", "parallel_infer", "stream", "--server", server.address, "--model", "detector"]
+    ran = subprocess.run([*powerless, *command, folder], capture_output=True, text=True, check=False)
+    folder.chmod(0o700)
+    assert ran.returncode == 1
+    assert "failed: it cannot be read: Permission denied" in ran.stderr
