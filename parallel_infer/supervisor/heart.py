@@ -36,3 +36,11 @@ class Heart:
         """A sign of life."""
         if incarnation in self._unanswered:
             self._unanswered[incarnation] = 0
+
+    def fine(self, places: Iterable[Place]) -> bool:
+        """Whether all who are asked are up, and have answered but for the last time they were asked."""
+        return all(
+            place.up and place.process is not None and self._unanswered.get(place.process.name, 0) <= 1
+            for place in places
+            if place.role in _ASKED
+        )

@@ -33,6 +33,7 @@ from parallel_infer.messages import (
 from parallel_infer.plan import Plan
 from parallel_infer.process import Process
 from parallel_infer.ring import Ring
+from parallel_infer.service_manager import ServiceManager
 from parallel_infer.supervisor.crew import Place, Role, Roster
 from parallel_infer.supervisor.heart import Heart
 from parallel_infer.supervisor.lineup import Lineup
@@ -57,7 +58,7 @@ class State(Enum):
 class House:
     """Starts, watches, restarts and stops the processes of one run; its models are the lineup's."""
 
-    def __init__(self, config: ServerConfig, plan: Plan, run: Run, wake: int) -> None:
+    def __init__(self, config: ServerConfig, plan: Plan, run: Run, manager: ServiceManager, wake: int) -> None:
         self._config = config
         self._plan = plan
         self.state = State.STARTING
@@ -70,6 +71,7 @@ class House:
         self._watched: dict[int, tuple[Place, Process]] = {}
         self._deadline = time.monotonic() + config.start_timeout_ms / 1000
         self._until = 0.0  # what is owed is waited for, once the server stops
+        self._manager = manager
         self._heart = Heart(config.silence_limit_ms / 1000)
         self._door_opened = False
         self._door_waits = False
@@ -161,7 +163,7 @@ class House:
             times.append(self._deadline)
         if self.state != State.STARTING:
             times += [late for place in self._places.values() if (late := place.late_at) is not None]
-            times.append(self._heart.due)
+            times += [self._heart.due, self._manager.due]
         return min(times) - time.monotonic() if times else None
 
     def _on_time(self, now: float) -> None:
@@ -173,6 +175,8 @@ class House:
                 self._end_late(place)
         if self.state != State.STARTING and now >= self._heart.due:
             self._beat(now)
+        if now >= self._manager.due:
+            self._manager.beat(now, self.state != State.SERVING or self._heart.fine(self._places.values()))
         self.lineup.on_time(now)
         if now >= self._deadline and self.state == State.STARTING:
             missing = ", ".join(place.name for place in self._places.values() if not place.up)

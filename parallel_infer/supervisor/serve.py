@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
+from typing import NamedTuple
 
 from setproctitle import setproctitle
 
@@ -19,6 +20,7 @@ from parallel_infer.logs import start_logging
 from parallel_infer.memory_report import check_memory, shared_memory
 from parallel_infer.outputs import make_folder
 from parallel_infer.plan import make_plan
+from parallel_infer.service_manager import ServiceManager
 from parallel_infer.standard_streams import silence_stdout
 from parallel_infer.supervisor.crew import inside_door
 from parallel_infer.supervisor.exporter import metrics_page
@@ -27,6 +29,7 @@ from parallel_infer.supervisor.reload import needs_restart
 from parallel_infer.supervisor.run import Run, new_run
 from parallel_infer.supervisor.signals import Signals
 
+_GRACE = 5.0  # seconds on top of a limit that is told to a service manager
 log = logging.getLogger(__name__)
 
 
@@ -48,10 +51,11 @@ def serve(config: ServerConfig, announce: Announce = Announce.TEXT, reread: Rere
     check_addresses(config)
     setproctitle("parallel-infer: supervisor")
     start_logging(config.log_format, config.log_level, "supervisor")
-    with Signals() as signals:
+    with Signals() as signals, contextlib.closing(ServiceManager()) as manager:
         try:
+            manager.starting("removing what dead runs left, looking into models", _patience(config))
             with new_run(config) as run, _metrics(config, run.folder):
-                return _serve(config, announce, reread, signals, run)
+                return _serve(_Told(config, announce, reread), signals, manager, run)
         except (ConfigError, ModelRejected) as error:
             log.error("%s", error)
             return 1
@@ -65,22 +69,39 @@ def _metrics(config: ServerConfig, folder: Path) -> contextlib.AbstractContextMa
     return metrics_page(config.metrics_host, config.metrics_port, inside_door(folder))
 
 
-def _serve(config: ServerConfig, announce: Announce, reread: Reread | None, signals: Signals, run: Run) -> int:
+class _Told(NamedTuple):
+    """What `serve` was told."""
+
+    config: ServerConfig
+    announce: Announce
+    reread: Reread | None
+
+
+def _patience(config: ServerConfig) -> float:
+    """Seconds that looking into models, or starting processes, may take."""
+    return config.start_timeout_ms / 1000 + _GRACE
+
+
+def _serve(told: _Told, signals: Signals, manager: ServiceManager, run: Run) -> int:
+    config = told.config
     if config.profile is not None:
         make_folder(Path(config.profile), "profile")
     plan = make_plan(config, run.mark.segment_name, run.store)
     check_memory(plan, shared_memory())
     signals.calm()
-    house = House(config, plan, run, signals.descriptor)
+    house = House(config, plan, run, manager, signals.descriptor)
     try:
+        manager.starting("starting processes and loading models", _patience(config))
         house.start()
         house.run_until(lambda: signals.ending or house.state != State.STARTING)
         if house.state == State.SERVING and not signals.ending:
-            _say_ready(house, announce)
+            _say_ready(house, told.announce)
+            manager.ready(_status(house))
             house.lineup.log_all()
             for text in house.said("confined"):
                 log.log(logging.WARNING if text.startswith(PARTLY) else logging.INFO, "decode workers are %s", text)
-            _run(house, signals, config, reread)
+            _run(house, signals, manager, told)
+        manager.stopping("answering what was admitted", config.drain_timeout_ms / 1000 + _GRACE)
         _drain(house, signals)
     finally:
         house.stop()
@@ -93,31 +114,38 @@ def _serve(config: ServerConfig, announce: Announce, reread: Reread | None, sign
     return _say_how_it_ended(house)
 
 
-def _run(house: House, signals: Signals, config: ServerConfig, reread: Reread | None) -> None:
+def _run(house: House, signals: Signals, manager: ServiceManager, told: _Told) -> None:
     while house.state == State.SERVING and not signals.ending:
         house.run_until(lambda: signals.any or house.state != State.SERVING)
         if signals.take_reload() and house.state == State.SERVING and not signals.ending:
-            _reload(house, signals, config, reread)
+            manager.reloading()
+            _reload(house, signals, told)
+            manager.ready(_status(house))
 
 
-def _reload(house: House, signals: Signals, config: ServerConfig, reread: Reread | None) -> None:
+def _reload(house: House, signals: Signals, told: _Told) -> None:
     """Read the configuration again, take over what can be, and say what became of it."""
-    if reread is None:
+    if told.reread is None:
         log.warning("SIGHUP: there is nothing to read again")
         return
     try:
-        told = reread()
+        now_told = told.reread()
     except (ConfigError, OSError) as error:  # the latter where a relative path starts in a folder that is gone
         log.error("SIGHUP: the configuration was not taken over, and everything stays as it is: %s", error)
         return
-    reload = house.reload(told.models or zoo_models())
+    reload = house.reload(now_told.models or zoo_models())
     house.run_until(lambda: reload.done or signals.ending or house.state != State.SERVING)
     if reload.done:
         log.info("SIGHUP: configuration taken over; %s", reload)
     for why in reload.refused.values():
         log.error("SIGHUP: not taken over, and served as before where it was: %s", why)
-    if restart := needs_restart(config, told):
+    if restart := needs_restart(told.config, now_told):
         log.warning("SIGHUP: these settings have changed and take a restart: %s", ", ".join(restart))
+
+
+def _status(house: House) -> str:
+    """In one line, for the service manager."""
+    return f"serving {', '.join(house.names) or 'no model'} at {' '.join(house.addresses)}"
 
 
 def _drain(house: House, signals: Signals) -> None:

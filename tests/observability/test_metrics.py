@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import re
 import threading
 from collections.abc import Callable
@@ -172,3 +174,37 @@ def no_leaks(page: Page) -> None:
     for name in ("ingress_slots_leaked", "model_slots_leaked"):
         assert samples[name]
         assert all(value == 0 for _, value in samples[name])
+
+
+def look(port: int, path: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        connection.request(method, path)
+        reply = connection.getresponse()
+        return reply.status, dict(reply.getheaders()), reply.read()
+    finally:
+        connection.close()
+
+
+def test_there_are_two_pages_and_they_are_only_looked_at(start_one_of_each: StartOneOfEach) -> None:
+    port = free_port()
+    server = start_one_of_each(f"metrics_port = {port}")
+    for path in ("/", "/metric", "/metrics/", "/favicon.ico"):
+        assert look(port, path)[0] == 404
+    status, headers, body = look(port, "/metrics?from=prometheus", "HEAD")
+    assert (status, body) == (200, b"")
+    assert "text/plain" in headers["Content-Type"]
+    assert int(headers["Content-Length"]) > 0
+    for method in ("POST", "PUT", "DELETE", "OPTIONS"):
+        status, headers, _ = look(port, "/metrics", method)
+        assert (status, headers["Allow"]) == (405, "GET, HEAD")
+    eventually(lambda: look(port, "/health")[0] == 200)
+    assert json.loads(look(port, "/health")[2])["ready"] is True
+    assert look(port, "/health", "HEAD")[::2] == (200, b"")
+    dispatcher = server.child("dispatcher")
+    dispatcher.suspend()
+    try:
+        eventually(lambda: look(port, "/health")[0] == 503)
+        assert json.loads(look(port, "/health")[2])["ready"] is False
+    finally:
+        dispatcher.resume()
