@@ -121,7 +121,11 @@ def draw(frame: Frame, answer: Answer) -> Frame:
     canvas = np.ascontiguousarray(canvas, np.uint8)
     pen = Pen.for_frame(canvas)
     if answer.task == "classify":
-        _draw_classes(canvas, answer, pen)
+        draw_lines(canvas, list(zip(_class_texts(answer), answer.classes.tolist(), strict=True)), pen)
+    elif answer.task in ("semantic", "map"):
+        from parallel_infer import drawing_dense
+
+        drawing_dense.draw(canvas, answer, pen)
     elif len(answer.boxes):
         scale = np.array([canvas.shape[1] / (answer.width or 1), canvas.shape[0] / (answer.height or 1)], np.float32)
         _draw_objects(canvas, answer, pen, scale if answer.width and answer.height else np.ones(2, np.float32))
@@ -198,12 +202,15 @@ def _draw_skeleton(
             cv2.circle(canvas, point, radius, color_of(number), cv2.FILLED, cv2.LINE_AA, _SUBPIXEL)
 
 
-def _draw_classes(canvas: Frame, answer: Answer, pen: Pen) -> None:
-    """The best classes, one line each from the top left, as many as fit."""
+def _class_texts(answer: Answer) -> list[str]:
+    return [f"{name} {score:.2f}" for name, score in zip(answer.names, answer.scores.tolist(), strict=True)]
+
+
+def draw_lines(canvas: Frame, lines: list[tuple[str, int]], pen: Pen) -> None:
+    """Texts in the colours of their numbers, one line each from the top left, as many as fit."""
     y = 0
-    found = zip(answer.names, answer.classes.tolist(), answer.scores.tolist(), strict=True)
-    for name, number, score in list(found)[:_LINES]:
-        label = Label.of(f"{name} {score:.2f}", color_of(number), pen, canvas)._replace(y=y)
+    for text, number in lines[:_LINES]:
+        label = Label.of(text, color_of(number), pen, canvas)._replace(y=y)
         if y and y + label.height > canvas.shape[0]:
             return
         label.draw(canvas, pen)

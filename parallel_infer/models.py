@@ -38,7 +38,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     path: str  # where its processes read it: the run's own copy, or the file itself where there is none
     digest: str = ""  # SHA-256 of what was looked into, see parallel_infer.model_content; "": not from a file
     data_files: tuple[str, ...] = ()  # with weights, by their names beside the file
-    task: str  # classify, detect, segment, keypoints, obb, tensor
+    task: str  # one of `stages.pipeline.TASKS`
     family: str  # how its outputs are laid out, e.g. "yolov8", "rtdetr"; see docs/models.md
     evidence: tuple[str, ...] = ()  # how task and family were decided, one sentence each
     warnings: tuple[str, ...] = ()  # what the user should know: fixed batch, ambiguous layout

@@ -29,9 +29,12 @@ STAGES = {
 TASKS = {
     "classify": "stages.tasks.classify:Classify",
     "detect": "stages.tasks.detect:Detect",
+    "embedding": "stages.tasks.embedding:Embedding",
     "keypoints": "stages.tasks.keypoints:Keypoints",
+    "map": "stages.tasks.map:Map",
     "obb": "stages.tasks.obb:OrientedBoxes",
     "segment": "stages.tasks.segment:Segment",
+    "semantic": "stages.tasks.semantic:Semantic",
     "tensor": "stages.tasks.tensor:Tensors",
 }
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 import click
 
+from parallel_infer import dense_results
 from parallel_infer.cli.tables import print_table
 from parallel_infer.errors import InferError
 
@@ -59,6 +60,8 @@ class Tables(_Plain):
         elif answer.task == "classify":
             rows = [_class_row(answer, index) for index in range(min(len(answer), MOST_CLASSES))]
             print_table(("class", "confidence"), rows, f"{file}: {answer.top or 'nothing'}")
+        elif answer.task in dense_results.TASKS:
+            _print_dense(file, answer)
         else:
             self._objects(file, answer)
         click.echo()
@@ -74,6 +77,20 @@ class Tables(_Plain):
         print_table(("class", "confidence", "x1", "y1", "x2", "y2"), rows, f"{file}: {len(answer)} found")
 
 
+def _print_dense(file: Path, answer: Answer) -> None:
+    """What covers the whole picture, in a few lines."""
+    if answer.embedding is not None:
+        click.echo(f"{file}: a vector of {len(answer.embedding)} numbers")
+    elif answer.areas is not None:
+        whole = max(1, answer.width * answer.height)
+        found = zip(answer.names, answer.areas.tolist(), strict=True)
+        rows = [(name, f"{100 * area / whole:.1f} %", str(area)) for name, area in found]
+        print_table(("class", "share", "pixels"), rows, f"{file}: {len(rows)} classes")
+    else:
+        numbers = answer.to_dict()["map"]
+        click.echo(f"{file}: numbers from {numbers['min']:.6g} to {numbers['max']:.6g}")
+
+
 class JsonLines(_Plain):
     """{"file": ..., and the documented result map or "error"} per line."""
 
@@ -85,19 +102,48 @@ class JsonLines(_Plain):
 
 
 class Csv(_Plain):
-    """One line per object or class; boxes in pixels, empty for classes alone."""
+    """One line per object or class; boxes in pixels, empty for classes alone. Other tasks have columns of their own."""
 
     def __init__(self) -> None:
         self._writer = csv.writer(sys.stdout, lineterminator="\n")
+        self._columns: tuple[str, ...] = ()
 
-    def __enter__(self) -> Self:
-        self._writer.writerow(COLUMNS)
-        return self
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None and not self._columns:
+            self._writer.writerow(COLUMNS)
+        super().__exit__(kind, error, trace)
 
     def answer(self, file: Path, answer: Answer) -> None:
         if answer.task == "tensor":
             raise click.UsageError(f"the model {answer.model!r} answers with tensors, which have no CSV; use --json")
-        self._writer.writerows(_csv_rows(file, answer))
+        if not self._columns:
+            self._columns = _csv_columns(answer)
+            self._writer.writerow(self._columns)
+        self._writer.writerows(
+            _dense_rows(file, answer) if answer.task in dense_results.TASKS else _csv_rows(file, answer)
+        )
+
+
+def _csv_columns(answer: Answer) -> tuple[str, ...]:
+    if answer.embedding is not None:
+        return ("file", *map(str, range(len(answer.embedding))))
+    return {"semantic": ("file", "class", "class_id", "area", "share"), "map": ("file", "min", "max")}.get(
+        answer.task, COLUMNS
+    )
+
+
+def _dense_rows(file: Path, answer: Answer) -> Iterator[tuple[object, ...]]:
+    if answer.embedding is not None:
+        yield (file, *(f"{number:.6g}" for number in answer.embedding.tolist()))
+    elif answer.areas is not None:
+        whole = max(1, answer.width * answer.height)
+        for name, number, area in zip(answer.names, answer.classes.tolist(), answer.areas.tolist(), strict=True):
+            yield (file, name, number, area, f"{area / whole:.6g}")
+    else:
+        numbers = answer.to_dict()["map"]
+        yield (file, f"{numbers['min']:.6g}", f"{numbers['max']:.6g}")
 
 
 def _csv_rows(file: Path, answer: Answer) -> Iterator[tuple[object, ...]]:

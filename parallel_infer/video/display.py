@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
+from parallel_infer import dense_results
 from parallel_infer.answer import Answer
 from parallel_infer.cli.tables import print_table
 from parallel_infer.errors import InferError
@@ -190,9 +191,22 @@ def summary(answer: Answer | InferError) -> str:
         return ", ".join(f"{name} {list(array.shape)}" for name, array in answer.tensors.items())
     if answer.task == "classify":
         return f"{answer.top} {answer.scores[0]:.2f}" if answer.top else "nothing"
+    if answer.task in dense_results.TASKS:
+        return _dense_summary(answer)
     counts = Counter(answer.names).most_common()
     more = f", and {len(counts) - _MOST_CLASSES} more classes" if len(counts) > _MOST_CLASSES else ""
     return ", ".join(f"{count} {name}" for name, count in counts[:_MOST_CLASSES]) + more if counts else "nothing"
+
+
+def _dense_summary(answer: Answer) -> str:
+    if answer.embedding is not None:
+        return f"a vector of {len(answer.embedding)} numbers"
+    if answer.areas is not None:
+        whole = max(1, answer.width * answer.height)
+        shares = zip(answer.names[:_MOST_CLASSES], answer.areas.tolist(), strict=False)
+        return ", ".join(f"{name} {100 * area / whole:.0f} %" for name, area in shares)
+    numbers = answer.to_dict()["map"]
+    return f"{numbers['min']:.4g} to {numbers['max']:.4g}"
 
 
 def described(change: Change) -> str:

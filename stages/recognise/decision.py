@@ -17,7 +17,17 @@ from stages.families.facts import Facts
 from stages.families.family import Claim, Fit, Recipe, Strength
 from stages.recognise.overrides import Overrides
 
-_TASKS_FIRST = ("segment", "classify", "detect", "obb", "keypoints", "tensor")  # those with more outputs
+_TASKS_FIRST = (
+    "segment",
+    "classify",
+    "detect",
+    "obb",
+    "keypoints",
+    "semantic",
+    "map",
+    "embedding",
+    "tensor",
+)  # those with more outputs
 
 
 class Verdict(Struct, frozen=True):

@@ -27,6 +27,7 @@ from stages.recognise.picture import Picture, find_picture, guesses, preprocess_
 from stages.recognise.shapes import PIXEL_MASK, TARGET_SIZES, Row, Shapes, check_inputs, row_of
 from stages.recognise.trial import Port, Trial
 
+_WITHOUT_CLASSES = ("tensor", "map", "embedding")
 _TENSOR = Verdict("tensor", "tensor", Fit(0, ""), (), ())
 
 
@@ -202,7 +203,7 @@ def _warnings(verdict: Verdict, fed: _Fed, metadata: Metadata, names: tuple[str,
         warnings.append(f"{tried.reason}: jobs cannot be batched freely. {command}")
     elif tried.most is not None:
         warnings.append(f"{tried.reason}: batches are of at most {tried.most}")
-    if verdict.task != "tensor" and not names:
+    if verdict.task not in _WITHOUT_CLASSES and not names:
         warnings.append("the file holds no class names, so classes are numbers; set names to name them")
     warnings.extend(f"the metadata's {key!r} could not be read and is ignored" for key in metadata.unreadable)
     return tuple(warnings)

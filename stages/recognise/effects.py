@@ -52,5 +52,7 @@ def _idle(verdict: Verdict, picture: Picture | None, preprocess: dict[str, Any])
         yield "kpt_shape", f"the task is {verdict.task}"
     if verdict.task != "classify":
         yield "multi_label", f"the task is {verdict.task}"
+    if verdict.task in ("semantic", "map", "embedding"):
+        yield "conf", f"the task is {verdict.task}"
     if not family.needs_nms:
         yield "iou", f"objects of {verdict.family} do not overlap"

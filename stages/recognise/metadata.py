@@ -31,6 +31,11 @@ _TASKS = {
     "instance-segmentation": "segment",
     "seg": "segment",
     "oriented-object-detection": "obb",
+    "semantic-segmentation": "semantic",
+    "depth-estimation": "map",
+    "depth": "map",
+    "feature-extraction": "embedding",
+    "image-feature-extraction": "embedding",
 }
 _PLAIN_NAMES = re.compile(r"[\w .,/&+-]+(?:\n[\w .,/&+-]+)*\n?")
 _NAMES = ("labels", "classes", "class_names", "categories", "id2label", "label_names", "model_labels")  # other keys

@@ -20,7 +20,7 @@ def task_parameters(verdict: Verdict, facts: Facts, overrides: Overrides) -> dic
     if verdict.task == "classify":
         return {"classes": verdict.fit.nc, **verdict.fit.parameters, **_of_classes(verdict, overrides)}
     if FAMILIES[verdict.family].readers[verdict.task] is None:
-        return {}
+        return dict(verdict.fit.parameters)
     return {"classes": verdict.fit.nc, **_of_objects(verdict, facts, overrides), **verdict.fit.parameters}
 
 

@@ -58,6 +58,20 @@ class SegmentOptions(DetectOptions, frozen=True, kw_only=True, forbid_unknown_fi
     mask_format: Literal["polygon", "rle"] = "polygon"
 
 
+class SemanticOptions(PictureOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """For class maps: as an array, as COCO run lengths of each class, or as a PNG whose gray is the class."""
+
+    map_format: Literal["array", "rle", "png"] = "array"
+    class_filter: ClassFilter | None = None  # classes that are listed; the map itself holds all
+
+
+class MapOptions(PictureOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """For maps of numbers: as an array, or as a PNG of 16 bits; at the picture's size or at the model's own."""
+
+    map_format: Literal["array", "png"] = "array"
+    map_size: Literal["picture", "model"] = "picture"
+
+
 class ClassifyOptions(PictureOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """For classification."""
 

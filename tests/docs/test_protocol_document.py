@@ -21,7 +21,14 @@ from parallel_infer.limits import MAX_HEADER, MAX_OPTIONS
 from parallel_infer.local_server import LocalServer
 from parallel_infer.messages import TIMES
 from stages.pipeline import TASKS
-from stages.tasks.options import ClassifyOptions, DetectOptions, SegmentOptions
+from stages.tasks.options import (
+    ClassifyOptions,
+    DetectOptions,
+    MapOptions,
+    PictureOptions,
+    SegmentOptions,
+    SemanticOptions,
+)
 from tests.docs.conftest import MODELS
 from tests.docs.hexdump import dump, undump
 from tests.docs.pages import Page
@@ -164,6 +171,7 @@ def test_options_of_the_tasks() -> None:
     rows = PAGE.section("Options").rows("Option", "Tasks", "Range", "Default", "Meaning")
     kinds: dict[str, type[Struct]] = {"detect": DetectOptions, "keypoints": DetectOptions, "obb": DetectOptions}
     kinds |= {"segment": SegmentOptions, "classify": ClassifyOptions}
+    kinds |= {"semantic": SemanticOptions, "map": MapOptions, "embedding": PictureOptions}
     for task, kind in kinds.items():
         own = {row[0].strip("`"): row for row in rows if task in row[1].split(", ")}
         types = typing.get_type_hints(kind, include_extras=True)

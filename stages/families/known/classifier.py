@@ -111,7 +111,7 @@ def _by_shape(facts: Facts) -> Iterator[Claim]:
     alone = set(facts.rows) == set(facts.outputs)
     if _NO_SCORES.search(name) or not (alone or (named and _NAMED_SCORES.search(name))):
         return
-    warning = f"{NO_METADATA}: class scores; for an embedding or other numbers set task = tensor"
+    warning = f"{NO_METADATA}: class scores; for an embedding or other numbers set task = embedding or tensor"
     yield Claim(Strength.SHAPE, "classify", (NO_METADATA,), () if named else (warning,))
 
 

@@ -1,0 +1,61 @@
+"""A number for each place of the picture: depth, saliency, heat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from stages.families.evidence import NO_METADATA, PREPARING
+from stages.families.facts import Facts
+from stages.families.family import IMAGENET, Claim, Family, Fit, Misfit, Recipe, Strength
+from stages.families.known.semantic import spans_row
+
+_NAMES = ("predicted_depth", "depth", "disparity", "metric_depth")
+
+
+def _grids(facts: Facts) -> list[str]:
+    """Outputs of one float for each place of a grid that spans the row."""
+    return [
+        name
+        for name, shape in facts.outputs.items()
+        if len(shape) >= 2
+        and facts.arrays[name].size == shape[-2] * shape[-1]
+        and facts.arrays[name].dtype.kind == "f"
+        and spans_row(facts, *shape[-2:])
+    ]
+
+
+def _output(facts: Facts) -> str | None:
+    found = _grids(facts)
+    named = [name for name in _NAMES if name in found]
+    return named[0] if named else found[0] if found and len(found) == len(facts.outputs) else None
+
+
+def fits(facts: Facts, task: str) -> Fit | Misfit:
+    name = _output(facts)
+    if name is None:
+        return Misfit(f"found outputs {facts.shown}; expected [h, w] or [1, h, w], a part of the row's size")
+    return Fit(0, f"{name} {list(facts.outputs[name])} is a number for each place", {"output": name})
+
+
+def claims(facts: Facts) -> Iterator[Claim]:
+    if facts.task == "map":
+        yield Claim(Strength.TASK, "map", (facts.because,))
+        return
+    name = _output(facts)
+    if facts.task is not None or facts.nc is not None or name is None:
+        return
+    prepared = f"pictures are prepared as those of depth models are: {PREPARING}"
+    if name in _NAMES:
+        yield Claim(Strength.NAMES, "map", (), (prepared,))
+    elif len(facts.outputs) == 1 and facts.outputs[name][-2:] == facts.size:
+        yield Claim(Strength.SHAPE, "map", (NO_METADATA,), (f"{NO_METADATA}: a number for each pixel; {prepared}",))
+
+
+FAMILY = Family(
+    name="map",
+    readers={"map": None},
+    fits=fits,
+    claims=claims,
+    recipe=Recipe("stretch", IMAGENET, filter="bicubic"),
+    export="optimum-cli export onnx --model MODEL --task depth-estimation FOLDER  (dynamic by default)",
+)
