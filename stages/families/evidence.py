@@ -17,8 +17,6 @@ STRIDES = (8, 16, 32)
 FRACTIONS = 2.0  # boxes that stay below are fractions of the picture, some of them reaching beyond its edge
 NO_METADATA = "no metadata names the task; decided by shape"
 
-PREPARING = "set resize, filter, color, mean and std if this one was trained on others"
-
 ANCHORS = 3  # per cell, of YOLOv5 and its like
 TOLERANCE = 1e-2  # of scores that went through float16 or 8-bit integers
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from parallel_infer.errors import InferError
 from parallel_infer.models import ModelSpec
 from stages.candidates import Candidates, Floats, Outputs, as_float32, require_finite
-from stages.families.evidence import PREPARING, STRIDES, are_fractions, are_scores
+from stages.families.evidence import STRIDES, are_fractions, are_scores
 from stages.families.facts import Facts
 from stages.families.family import Claim, Family, Fit, Misfit, Strength
 from stages.families.queries import best_of_rows, row_size
@@ -88,7 +88,7 @@ def fit_with(facts: Facts, skipped: int, because: str) -> Fit | Misfit:
     if not are_scores(facts, pair.scores):
         return Misfit(f"found numbers beyond 0..1 in {pair.scores}; expected scores")
     parameters = {"outputs": list(pair), "skipped": skipped, "normalised": are_fractions(facts, pair.boxes)}
-    return Fit(nc, f"{pair.boxes} and {pair.scores} are {because}", parameters)
+    return Fit(nc, f"{pair.boxes} and {pair.scores} are {because}", parameters, guessed=True)
 
 
 def fits(facts: Facts, task: str) -> Fit | Misfit:
@@ -103,7 +103,7 @@ def claims(facts: Facts) -> Iterator[Claim]:
     cells = [facts.cells(STRIDES), facts.cells((*STRIDES, 64)), 3 * facts.cells(STRIDES)]
     evidence = (f"{rows} boxes are those of all anchors at this size",) if rows in cells else ()
     units = "fractions of the picture" if are_fractions(facts, pair.boxes) else "pixels"
-    warning = f"boxes are taken as xyxy in {units}, and pictures as YOLO's: {PREPARING}"
+    warning = f"boxes are taken as xyxy in {units}"
     yield Claim(Strength.SHAPE, "detect", evidence, (warning,))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stages.families.evidence import NO_METADATA, PREPARING
+from stages.families.evidence import NO_METADATA
 from stages.families.facts import Facts
 from stages.families.family import IMAGENET, Claim, Family, Fit, Misfit, Recipe, Strength
 from stages.families.known.semantic import spans_row
@@ -34,7 +34,14 @@ def fits(facts: Facts, task: str) -> Fit | Misfit:
     name = _output(facts)
     if name is None:
         return Misfit(f"found outputs {facts.shown}; expected [h, w] or [1, h, w], a part of the row's size")
-    return Fit(0, f"{name} {list(facts.outputs[name])} is a number for each place", {"output": name})
+    unused = tuple(other for other in facts.outputs if other != name)
+    return Fit(
+        0,
+        f"{name} {list(facts.outputs[name])} is a number for each place",
+        {"output": name},
+        guessed=True,
+        unused=unused,
+    )
 
 
 def claims(facts: Facts) -> Iterator[Claim]:
@@ -44,11 +51,12 @@ def claims(facts: Facts) -> Iterator[Claim]:
     name = _output(facts)
     if facts.task is not None or facts.nc is not None or name is None:
         return
-    prepared = f"pictures are prepared as those of depth models are: {PREPARING}"
     if name in _NAMES:
-        yield Claim(Strength.NAMES, "map", (), (prepared,))
+        yield Claim(Strength.NAMES, "map")
     elif len(facts.outputs) == 1 and facts.outputs[name][-2:] == facts.size:
-        yield Claim(Strength.SHAPE, "map", (NO_METADATA,), (f"{NO_METADATA}: a number for each pixel; {prepared}",))
+        yield Claim(
+            Strength.SHAPE, "map", (NO_METADATA,), (f"{NO_METADATA}: a number for each pixel; set task if it is not",)
+        )
 
 
 FAMILY = Family(

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from parallel_infer.errors import InferError
 from parallel_infer.models import ModelSpec
 from stages.candidates import Candidates, Outputs, require_finite
-from stages.families.evidence import PREPARING, are_fractions
+from stages.families.evidence import are_fractions
 from stages.families.facts import Facts
 from stages.families.family import Claim, Family, Fit, Misfit, Strength
 from stages.families.queries import named_output, require_classes, row_size, select
@@ -84,7 +84,7 @@ def fits(facts: Facts, task: str) -> Fit | Misfit:
         expected = "a number of objects, boxes [objects, 4], scores and classes [objects]"
         return Misfit(f"found outputs {facts.shown}; expected {expected}")
     parameters = {"outputs": list(found), "normalised": are_fractions(facts, found.boxes)}
-    return Fit(facts.nc or 0, f"{found.number} counts objects, the other outputs hold them", parameters)
+    return Fit(facts.nc or 0, f"{found.number} counts objects, the other outputs hold them", parameters, guessed=True)
 
 
 def claims(facts: Facts) -> Iterator[Claim]:
@@ -92,7 +92,7 @@ def claims(facts: Facts) -> Iterator[Claim]:
     # TensorFlow's own detectors have such outputs too, but y first, and count in floats.
     if found is not None and facts.arrays[found.number].dtype.kind in "iu":
         units = "fractions of the picture" if are_fractions(facts, found.boxes) else "pixels"
-        warning = f"boxes are taken as xyxy in {units}, and pictures as YOLO's: {PREPARING}"
+        warning = f"boxes are taken as xyxy in {units}"
         yield Claim(Strength.NAMES, "detect", (), (warning,))
 
 

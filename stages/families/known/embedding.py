@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from stages.families.evidence import PREPARING
+from stages.families.evidence import NO_METADATA
 from stages.families.facts import Facts
 from stages.families.family import IMAGENET, Claim, Family, Fit, Misfit, Recipe, Strength
 
@@ -19,16 +19,21 @@ _TRANSFORMER = Recipe("crop", IMAGENET, crop_fraction=0.875, filter="bicubic")
 
 def _is_arcface(facts: Facts) -> bool:
     """One row of numbers, some below 0, for a picture of ArcFace's size: no class scores with their names."""
-    scores = facts.class_scores
-    if facts.size != (_ARCFACE_SIDE, _ARCFACE_SIDE) or scores is None or facts.nc is not None or scores[1] < 2:
+    name = _only_row(facts)
+    if facts.size != (_ARCFACE_SIDE, _ARCFACE_SIDE) or name is None or facts.nc is not None or facts.rows[name] < 2:
         return False
-    return bool(np.min(facts.arrays[scores[0]]) < 0.0)
+    return bool(np.min(facts.arrays[name]) < 0.0)
+
+
+def _only_row(facts: Facts) -> str | None:
+    """The output that is one row of numbers, where there is one."""
+    return next(iter(facts.rows)) if len(facts.rows) == 1 else None
 
 
 def _output(facts: Facts) -> str | None:
     named = [name for name in _NAMES if name in facts.outputs]
-    rows = [name for name in facts.outputs if facts.class_scores is not None and name == facts.class_scores[0]]
-    return next((name for name in (*named, *rows) if facts.outputs[name]), None)
+    name = _only_row(facts)
+    return next((name for name in (*named, *([] if name is None else [name])) if facts.outputs[name]), None)
 
 
 def fits(facts: Facts, task: str) -> Fit | Misfit:
@@ -37,8 +42,9 @@ def fits(facts: Facts, task: str) -> Fit | Misfit:
         return Misfit(f"found outputs {facts.shown}; expected a vector, or one for each token in last_hidden_state")
     shape = list(facts.outputs[name])
     what = "a vector" if facts.arrays[name].size == max(shape) else "vectors of tokens, the first of which is taken"
+    unused = tuple(other for other in facts.outputs if other != name and other not in _NAMES)
     recipe = _ARCFACE if facts.size == (_ARCFACE_SIDE, _ARCFACE_SIDE) else _TRANSFORMER
-    return Fit(0, f"{name} {shape} is {what}", {"output": name}, recipe=recipe)
+    return Fit(0, f"{name} {shape} is {what}", {"output": name}, recipe=recipe, guessed=True, unused=unused)
 
 
 def claims(facts: Facts) -> Iterator[Claim]:
@@ -48,11 +54,10 @@ def claims(facts: Facts) -> Iterator[Claim]:
     if facts.task is not None or facts.nc is not None:
         return
     if set(_NAMES) & set(facts.outputs) and "logits" not in facts.outputs:
-        warning = f"pictures are prepared as DINOv2's are: {PREPARING}"
-        yield Claim(Strength.NAMES, "embedding", (), (warning,))
+        yield Claim(Strength.NAMES, "embedding")
     elif _is_arcface(facts):
         evidence = ("pictures of 112 x 112 and numbers below 0 without names: an embedding of faces, such as ArcFace",)
-        warning = f"set task = classify if these are class scores; pictures are prepared as ArcFace's are: {PREPARING}"
+        warning = f"{NO_METADATA}: an embedding; set task = classify if these are class scores"
         yield Claim(Strength.SHAPE, "embedding", evidence, (warning,))
 
 

@@ -9,7 +9,6 @@ import numpy as np
 from parallel_infer.errors import InferError
 from parallel_infer.models import ModelSpec
 from stages.candidates import Candidates, Outputs, require_finite
-from stages.families.evidence import PREPARING
 from stages.families.facts import Facts
 from stages.families.family import IMAGENET, Claim, Family, Fit, Misfit, Recipe, Strength
 from stages.families.queries import named_output, require_classes, select
@@ -43,15 +42,13 @@ def fits(facts: Facts, task: str) -> Fit | Misfit:
     rows, labels = facts.outputs.get("dets", ()), facts.outputs.get("labels", ())
     if len(rows) != 2 or rows[1] != 5 or len(labels) != 1 or (labels[0] != rows[0]):
         return Misfit(f"found outputs {facts.shown}; expected dets [objects, 5] and labels [objects]")
-    return Fit(facts.nc or 0, "outputs dets with five columns and labels: MMDeploy")
+    unused = tuple(name for name in facts.outputs if name not in ("dets", "labels"))
+    return Fit(facts.nc or 0, "outputs dets with five columns and labels: MMDeploy", guessed=True, unused=unused)
 
 
 def claims(facts: Facts) -> Iterator[Claim]:
     if {"dets", "labels"} <= set(facts.outputs):
-        warnings = [f"pictures are prepared as MMDetection's are: {PREPARING}"]
-        if "masks" in facts.outputs:
-            warnings.append("the masks of this model are not decoded, only its boxes")
-        yield Claim(Strength.NAMES, "detect", (), tuple(warnings))
+        yield Claim(Strength.NAMES, "detect")
 
 
 FAMILY = Family(

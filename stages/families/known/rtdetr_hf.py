@@ -11,7 +11,7 @@ import numpy as np
 
 from parallel_infer.models import ModelSpec
 from stages.candidates import Candidates, Outputs, corners, require_finite, strongest, wanted
-from stages.families.evidence import PREPARING, queries
+from stages.families.evidence import queries
 from stages.families.facts import Facts
 from stages.families.family import IMAGENET, Claim, Family, Fit, Misfit, Recipe, Strength
 from stages.families.queries import boxes_and_logits, row_size
@@ -78,7 +78,7 @@ def claims(facts: Facts) -> Iterator[Claim]:
         yield Claim(Strength.NAMES, "detect", (f"names for {facts.nc} classes",))
     elif not has_empty_slot(facts):
         doubt = "no names say whether the last slot means nothing, and few queries of a trial picture choose it"
-        warning = f"{doubt}, so it is taken for a class: set family = detr if it is none; {PREPARING}"
+        warning = f"{doubt}, so it is taken for a class: set family = detr if it is none"
         yield Claim(Strength.NAMES, "detect", ("the last slot of the logits is a class as others",), (warning,))
 
 

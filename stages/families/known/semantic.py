@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.families.evidence import NO_METADATA, PREPARING
+from stages.families.evidence import NO_METADATA
 from stages.families.facts import Facts
 from stages.families.family import IMAGENET, Claim, Family, Fit, Misfit, Recipe, Strength
 
@@ -56,12 +56,14 @@ def fits(facts: Facts, task: str) -> Fit | Misfit:
     if count == 1:
         parameters["threshold"] = 0.5 if float(np.min(facts.arrays[name])) >= 0.0 else 0.0
         what = f"one number for each place: class 1 above {parameters['threshold']}, else class 0"
-    recipe = _ULTRALYTICS if facts.metadata.task == "semantic" else _USUAL
+    ultralytics = facts.metadata.task == "semantic"
     return Fit(
         count if count > 1 else facts.nc or 0,
         f"{name} {list(facts.outputs[name])} is {what}",
         parameters,
-        recipe=recipe,
+        recipe=_ULTRALYTICS if ultralytics else _USUAL,
+        guessed=not ultralytics,
+        unused=tuple(other for other in facts.outputs if other != name),
     )
 
 
@@ -72,7 +74,7 @@ def claims(facts: Facts) -> Iterator[Claim]:
     name = _output(facts) if facts.task is None else None
     if name is None or not _is_shown(facts, name):
         return
-    warning = f"{NO_METADATA}: classes of pixels; set task if they are not, and {PREPARING}"
+    warning = f"{NO_METADATA}: classes of pixels; set task if they are not"
     yield Claim(Strength.SHAPE, "semantic", (NO_METADATA,), (warning,))
 
 
