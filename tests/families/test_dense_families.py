@@ -38,7 +38,7 @@ CASES: dict[str, tuple[Mapping[str, Array], dict[str, str], str, str]] = {
     "one channel": ({"o": RISING[None]}, {"task": "semantic"}, "semantic", "semantic"),
     "depth": ({"predicted_depth": RISING}, {}, "map", "map"),
     "depth of half the size": ({"depth": RISING[::2, ::2]}, {}, "map", "map"),
-    "saliency": ({"o": RISING[None]}, {}, "map", "map"),
+    "saliency": ({"saliency": RISING[None]}, {}, "map", "map"),
     "depth by its task": ({"o": RISING[::2, ::2]}, {"task": "depth-estimation"}, "map", "map"),
     "ViT": ({"last_hidden_state": TOKENS, "pooler_output": TOKENS[0]}, {}, "embedding", "embedding"),
     "tokens alone": ({"last_hidden_state": TOKENS}, {}, "embedding", "embedding"),
@@ -76,6 +76,7 @@ def test_arcface_is_no_classifier(tmp_path: Path) -> None:
 NOT_THESE: dict[str, Mapping[str, Array]] = {
     "a picture": {"o": np.random.default_rng(0).random((3, 64, 64), np.float32) * 255},
     "features": {"o": np.random.default_rng(0).normal(size=(512, 2, 2)).astype(np.float32)},
+    "a number for each pixel, and nobody says of what": {"o": RISING[None]},
     "class scores": {"o": np.linspace(-1, 1, 10, dtype=np.float32)},
 }
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stages.families.evidence import NO_METADATA
 from stages.families.facts import Facts
 from stages.families.family import IMAGENET, Claim, Family, Fit, Misfit, Recipe, Strength
 from stages.families.known.semantic import spans_row
 
-_NAMES = ("predicted_depth", "depth", "disparity", "metric_depth")
+_NAMES = ("predicted_depth", "depth", "metric_depth", "inverse_depth", "disparity", "saliency", "saliency_map")
 
 
 def _grids(facts: Facts) -> list[str]:
@@ -49,14 +48,8 @@ def claims(facts: Facts) -> Iterator[Claim]:
         yield Claim(Strength.TASK, "map", (facts.because,))
         return
     name = _output(facts)
-    if facts.task is not None or facts.nc is not None or name is None:
-        return
-    if name in _NAMES:
+    if facts.task is None and facts.nc is None and name in _NAMES:
         yield Claim(Strength.NAMES, "map")
-    elif len(facts.outputs) == 1 and facts.outputs[name][-2:] == facts.size:
-        yield Claim(
-            Strength.SHAPE, "map", (NO_METADATA,), (f"{NO_METADATA}: a number for each pixel; set task if it is not",)
-        )
 
 
 FAMILY = Family(
