@@ -1,6 +1,7 @@
 """Stalls: is anybody refused or dropped who had time? A start, stopped workers, other programs, a suspended server.
 
-    python benchmarks/stalls.py [--rounds 1] [--scenes start,workers,bursts,server] [--pause 40]
+    python benchmarks/stalls.py [--rounds 1] [--scenes start,workers,bursts,server]
+        [--model detector] [--options '--instances 1'] [--pause 40]
 
 32 jobs are in flight at any time, each with 5 to 8 seconds, against the shipped detector:
 
@@ -21,6 +22,7 @@ import multiprocessing
 import os
 import queue
 import random
+import shlex
 import signal
 import sys
 import threading
@@ -167,10 +169,10 @@ SCENES: dict[str, Callable[[LocalServer, Seen, float], None]] = {
 }
 
 
-def play(scene: str, model: str, pause: float) -> Seen:
+def play(scene: str, model: str, options: list[str], pause: float) -> Seen:
     """One scene with a server of its own."""
     seen, over = Seen(), threading.Event()
-    with local_server("--model", f"{model}=zoo:{model}", "--log-level", "error") as server:
+    with local_server("--model", f"{model}=zoo:{model}", "--log-level", "error", *options) as server:
         asking = threading.Thread(target=ask, args=(server, seen, over))
         asking.start()
         SCENES[scene](server, seen, pause)
@@ -188,12 +190,13 @@ def main() -> int:
     parser.add_argument("--scenes", default=",".join(SCENES))
     parser.add_argument("--model", default="detector", help="one of the shipped models")
     parser.add_argument("--pause", type=float, default=40.0, help="seconds for which the server is stopped")
+    parser.add_argument("--options", default="", help="more options of serve")
     arguments = parser.parse_args()
     print_header()
     print(f"{'scene':10s} {'jobs':>6s} {'answered':>9s} {'a second':>9s} {'no time':>8s} {'killed':>7s}   wronged")
     bad = 0
     for scene in arguments.scenes.split(",") * arguments.rounds:
-        seen = play(scene, arguments.model, arguments.pause)
+        seen = play(scene, arguments.model, shlex.split(arguments.options), arguments.pause)
         wronged, answered = seen.wronged(), sum(not code for *_, code in seen.jobs)
         lost = len(seen.jobs) - answered - sum(wronged.values())
         running = seen.jobs[-1][1] - seen.jobs[0][0] - sum(end - begin for begin, end in seen.stops)

@@ -11,8 +11,10 @@ none of them: it stands in the client's own file, in the form that `parallel_inf
 from __future__ import annotations
 
 import logging
-import os
+import math
 import re
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +27,8 @@ CLIENTS = "clients"
 _SUFFIX = ".pub"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _Z85 = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
+STRANGERS = 1.0  # seconds between looks at all files for the sake of unknown keys
+_STEP = 0.1  # seconds; no file system that keys lie on counts in longer ones, but for FAT
 _YES_NO = {"yes": True, "no": False}
 log = logging.getLogger(__name__)
 
@@ -46,13 +50,27 @@ class KnownClient:
     manages: bool
 
 
-class KeyFolder:
-    """The folder as it is now: what changed in it counts from the next look on."""
+_Stamp = tuple[int, int, int, int]  # of a file or folder: differs whenever it was changed
+_Known = tuple[_Stamp, KnownClient | None]
 
-    def __init__(self, path: Path) -> None:
+
+class KeyFolder:
+    """The folder as it is now: what changed in it counts from the next look on, and only that is read.
+
+    A handshake costs two looks at the file system however many keys there are: at the folder, which tells of files
+    that came, went or were replaced, and at the client's own file, which tells of a change within it. All files are
+    looked at when the folder has changed, and for a stranger, whose key may have been written into a file that was
+    there before, once in `STRANGERS` seconds.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self.path = path
-        self._seen: tuple[tuple[str, int, int], ...] | None = None
+        self._clock = clock
+        self._folder: _Stamp | None = None  # of the folder of clients when all its files were looked at
+        self._looked = -math.inf  # when that was
+        self._files: dict[str, _Known] = {}  # by name of the file
         self._by_key: dict[str, KnownClient] = {}
+        self._by_name: dict[str, KnownClient] = {}
 
     @classmethod
     def open(cls, path: str | Path) -> KeyFolder:
@@ -74,34 +92,60 @@ class KeyFolder:
 
     def clients(self) -> list[KnownClient]:
         """Everybody who may come in, by name; a file that cannot be read lets nobody in, and the log says so."""
-        self._refresh()
+        self._look_at_all()
         return sorted(self._by_key.values(), key=lambda client: client.name)
 
     def client(self, public: str) -> KnownClient | None:
         """Whose key this is; None for a stranger's."""
         self._refresh()
-        return self._by_key.get(public)
+        if public not in self._by_key and self._clock() >= self._looked + STRANGERS:
+            self._look_at_all()
+        return self._as_it_is(self._by_key.get(public), lambda: self._by_key.get(public))
 
     def manages(self, name: str) -> bool:
         """Whether the client of this name may manage the server now."""
         self._refresh()
-        return any(client.manages for client in self._by_key.values() if client.name == name)
+        client = self._as_it_is(self._by_name.get(name), lambda: self._by_name.get(name))
+        return client is not None and client.manages
 
     def _refresh(self) -> None:
-        seen = _files(self.path / CLIENTS)
-        if seen == self._seen:
-            return
-        self._by_key = {}
-        for name, _, _ in seen:
-            try:
-                client = _read_client(self.path / CLIENTS / name)
-            except ConfigError as error:
-                log.warning("a client's key is passed over: %s", error)
+        stamp = _stamp(self.path / CLIENTS)
+        if stamp is None or stamp != self._folder:
+            self._look_at_all()
+
+    def _as_it_is(self, client: KnownClient | None, again: Callable[[], KnownClient | None]) -> KnownClient | None:
+        """A client, looked up again where its file is another one by now."""
+        if client is None:
+            return None
+        file = f"{client.name}{_SUFFIX}"
+        if _stamp(self.path / CLIENTS / file) == self._files[file][0]:
+            return client
+        self._look_at_all()
+        return again()
+
+    def _look_at_all(self) -> None:
+        """Look at every file, and read those that have changed."""
+        folder, now = self.path / CLIENTS, time.time()
+        stamp = _stamp(folder)
+        before, self._files = self._files, {}
+        for name in _names(folder):
+            seen = _stamp(folder / name)
+            known = before.get(name)
+            if known is not None and known[0] == seen:
+                self._files[name] = known
+            elif seen is not None:
+                self._files[name] = _fresh(seen, now), _client_in(folder / name)
+        self._by_key, self._by_name = {}, {}
+        for _, client in self._files.values():
+            if client is None:
                 continue
-            if client.public in self._by_key:
-                log.warning("%s and %s have the same key", client.name, self._by_key[client.public].name)
-            self._by_key.setdefault(client.public, client)
-        self._seen = seen
+            other = self._by_key.setdefault(client.public, client)
+            if other is client:
+                self._by_name[client.name] = client
+            elif self._files != before:
+                log.warning("%s and %s have the same key", client.name, other.name)
+        self._folder = None if stamp is None else _fresh(stamp, now)
+        self._looked = self._clock()
 
 
 def add_server(folder: Path, pair: KeyPair) -> Path:
@@ -158,14 +202,38 @@ def _check_private(path: Path) -> None:
         raise ConfigError(f"{path} is open to other users; say chmod {wanted} {path}")
 
 
-def _files(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Name, time of change and inode of every client's file: differs whenever one of them does."""
+def _names(folder: Path) -> list[str]:
+    """The clients' files, by name."""
     try:
-        with os.scandir(folder) as entries:
-            found = [(entry.name, entry.stat()) for entry in entries if entry.name.endswith(_SUFFIX)]
+        return sorted(path.name for path in folder.iterdir() if path.name.endswith(_SUFFIX))
     except OSError:
-        return ()
-    return tuple(sorted((name, stat.st_mtime_ns, stat.st_ino) for name, stat in found))
+        return []
+
+
+def _stamp(path: Path) -> _Stamp | None:
+    """What differs whenever a file or folder was changed; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _fresh(stamp: _Stamp, now: float) -> _Stamp:
+    """The stamp to remember of what is being read `now` (seconds since 1970).
+
+    Time stamps of files move in steps. Of what was changed just now a further change might leave no trace, so what is
+    remembered equals nothing: it will be read once more.
+    """
+    return stamp if stamp[3] < (now - _STEP) * 1e9 else (-1, *stamp[1:])
+
+
+def _client_in(file: Path) -> KnownClient | None:
+    try:
+        return _read_client(file)
+    except ConfigError as error:
+        log.warning("a client's key is passed over: %s", error)
+        return None
 
 
 def _read_client(file: Path) -> KnownClient:

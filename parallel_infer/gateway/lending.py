@@ -7,6 +7,7 @@ renewed for TTL seconds is taken back.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 
 from parallel_infer.errors import BadInput, ConfigError, ResourceUnavailable, UnknownRing
@@ -35,7 +36,7 @@ class Lending:
     def __init__(self, segment_name: Callable[[str], str], budget: int) -> None:
         self._segment_name = segment_name
         self._budget = budget
-        self._rings: dict[int, Lent] = {}
+        self._rings: OrderedDict[int, Lent] = OrderedDict()  # the one whose time is up first in front
         self._next = 1
         self.used = 0
 
@@ -58,8 +59,7 @@ class Lending:
 
     def renew(self, client: bytes, number: int, now: float) -> dict[str, int | float]:
         """Keep a ring for another TTL."""
-        lent = self._of(client, number)
-        lent.expires = now + TTL
+        self._keep(number, self._of(client, number), now)
         return {"ring": number, "ttl": TTL}
 
     def ref(self, client: bytes, slot: LentSlot, now: float) -> SlotRef:
@@ -69,7 +69,7 @@ class Lending:
         slot_size = spec.tensors[0].size
         if slot.index >= spec.slots or slot.size > slot_size:
             raise BadInput(f"slot {slot.index} of {slot.size} bytes is outside ring {slot.ring}")
-        lent.expires = now + TTL
+        self._keep(slot.ring, lent, now)
         return SlotRef(spec.segment, slot.index, 0, slot.size, slot_size)
 
     def give_back(self, client: bytes, number: int) -> None:
@@ -79,17 +79,24 @@ class Lending:
 
     def next_timer(self) -> float | None:
         """When the next ring's time is up."""
-        return min((lent.expires for lent in self._rings.values()), default=None)
+        return next(iter(self._rings.values())).expires if self._rings else None
 
     def expire(self, now: float) -> None:
         """Take back the rings whose time is up."""
-        for number in [number for number, lent in self._rings.items() if lent.expires <= now]:
+        while self._rings:
+            number, lent = next(iter(self._rings.items()))
+            if lent.expires > now:
+                return
             self._take_back(number)
 
     def close(self) -> None:
         """Take every ring back."""
         for number in list(self._rings):
             self._take_back(number)
+
+    def _keep(self, number: int, lent: Lent, now: float) -> None:
+        lent.expires = now + TTL
+        self._rings.move_to_end(number)
 
     def _of(self, client: bytes, number: int) -> Lent:
         lent = self._rings.get(number)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from click.testing import CliRunner
 
+import parallel_infer.keys
 from parallel_infer.channel import new_key_pair
 from parallel_infer.cli import main
 from parallel_infer.client import Key
@@ -129,6 +131,90 @@ def test_changes_count_from_the_next_look_on(folder):
     listed.unlink()
     assert opened.client(public) is None
     assert not opened.manages("late")
+
+
+def settled(folder, monkeypatch):
+    """The folder, all of it known for longer than time stamps of files are coarse."""
+    now = time.time()
+    monkeypatch.setattr(parallel_infer.keys.time, "time", lambda: now + 10.0)
+    return KeyFolder.open(folder)
+
+
+def test_a_handshake_costs_two_looks_and_reads_nothing_however_many_keys_there_are(folder, monkeypatch):
+    keys = [new_key_pair()[0] for _ in range(30)]
+    for number, public in enumerate(keys):
+        add_client(folder, KnownClient(f"c{number}", public, manages=number == 7))
+    opened, looks, reads = settled(folder, monkeypatch), [], []
+    stamp, read = parallel_infer.keys._stamp, parallel_infer.keys._read_client
+    monkeypatch.setattr(parallel_infer.keys, "_stamp", lambda path: (looks.append(path), stamp(path))[1])
+    monkeypatch.setattr(parallel_infer.keys, "_read_client", lambda path: (reads.append(path), read(path))[1])
+    for public in keys:
+        assert opened.client(public) is not None
+    assert opened.manages("c7")
+    assert len(looks) == 2 * 31
+    assert not reads
+    stranger = new_key_pair()[0]
+    for _ in range(100):
+        assert opened.client(stranger) is None
+    assert len(looks) <= 2 * 31 + 100
+    add_client(folder, KnownClient("late", stranger, manages=False))
+    assert opened.client(stranger) is not None
+    assert {path.name for path in reads} == {"late.pub"}
+
+
+def test_what_is_changed_within_a_file_counts_at_once(folder, monkeypatch):
+    public, other = new_key_pair()[0], new_key_pair()[0]
+    file = add_client(folder, KnownClient("boss", public, manages=True))
+    opened = settled(folder, monkeypatch)
+    assert opened.manages("boss")
+    file.write_text(f"public = {public}\nmanage = no\n")
+    assert not opened.manages("boss")
+    assert opened.client(public) == KnownClient("boss", public, manages=False)
+    file.write_text(f"public = {other}\nmanage = no\n")
+    assert opened.client(public) is None
+    assert opened.client(other) == KnownClient("boss", other, manages=False)
+    file.write_text("rubbish")
+    assert opened.client(other) is None
+    assert not opened.manages("boss")
+
+
+def test_a_key_written_into_a_file_that_was_there_is_known_a_second_later(folder, monkeypatch):
+    file = add_client(folder, KnownClient("one", new_key_pair()[0], manages=False))
+    now, other = time.time(), new_key_pair()[0]
+    monkeypatch.setattr(parallel_infer.keys.time, "time", lambda: now + 10.0)
+    clock = [100.0]
+    opened = KeyFolder(folder, lambda: clock[0])
+    opened.clients()
+    file.write_text(f"public = {other}\nmanage = no\n")
+    assert opened.client(other) is None
+    clock[0] += parallel_infer.keys.STRANGERS
+    assert opened.client(other) == KnownClient("one", other, manages=False)
+
+
+def test_changes_one_right_after_the_other_are_all_seen(folder):
+    public = new_key_pair()[0]
+    file = add_client(folder, KnownClient("one", public, manages=True))
+    opened = KeyFolder.open(folder)
+    for number in range(200):  # of the same length, and faster than time stamps of files move
+        file.write_text(f"public = {public}\nmanage = {'yes' if number % 2 else 'no '}\n")
+        assert opened.manages("one") == bool(number % 2)
+    for _ in range(50):
+        file.unlink()
+        assert opened.client(public) is None
+        add_client(folder, KnownClient("one", public, manages=False))
+        assert opened.client(public) is not None
+
+
+def test_a_folder_that_is_put_in_the_place_of_another_counts(folder, monkeypatch):
+    old, new = new_key_pair()[0], new_key_pair()[0]
+    add_client(folder, KnownClient("old", old, manages=False))
+    opened = settled(folder, monkeypatch)
+    add_client(folder.parent / "next", KnownClient("new", new, manages=False))
+    (folder / "clients").rename(folder.parent / "gone")
+    assert opened.client(old) is None
+    (folder.parent / "next" / "clients").rename(folder / "clients")
+    assert opened.client(old) is None
+    assert opened.client(new) is not None
 
 
 def test_secrets_are_not_shown():
