@@ -76,10 +76,10 @@ SERVER_MEANINGS: dict[str, str] = {
     "drain_timeout_ms": "Milliseconds that admitted jobs get to finish when the server is told to stop.",
     "shared_memory_mb": "Megabytes of shared memory for the payloads of waiting requests.",
     "lent_memory_mb": "Most megabytes of shared memory lent to clients on this machine, all together. 0: none is lent.",
-    "max_payload_mb": "Largest payload of one request, in megabytes.",
+    "max_payload_mb": "Largest payload of one request, in megabytes, whichever way it comes.",
     "max_pixels": "Pictures of more pixels are refused before they are decoded.",
     "formats": "Picture formats to accept, told by their first bytes; docs/pictures.md says what of each is read.",
-    "max_clients": "Most clients connected at the same time.",
+    "max_clients": "Most clients connected at the same time; each takes a file descriptor (`ulimit -n`).",
     "keys": "Folder of CURVE keys, made with `parallel-infer keys`. With it, tcp connections are encrypted and only "
     "listed clients may use them.",
     "insecure": "Allow tcp addresses that other machines can reach without keys.",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -183,3 +185,20 @@ def test_a_server_that_is_not_there(tmp_path: Path, pictures: Path) -> None:
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: SERVER_UNAVAILABLE: ")
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_command_says_after_a_second_why_it_waits_and_that_it_goes_on(tmp_path: Path) -> None:
+    """The line is there long before the command ends."""
+    command = [sys.executable, "-m", "parallel_infer", "infer", "--model", "m", "--timeout", "60", str(tmp_path)]
+    (tmp_path / "a.png").write_bytes(b"x")
+    with subprocess.Popen(
+        [*command, "--server", f"ipc://{tmp_path}/nobody"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    ) as process:
+        try:
+            assert process.stderr is not None
+            line = process.stderr.readline()
+            assert process.poll() is None
+        finally:
+            process.kill()
+    assert "there is no such socket" in line
+    assert "Trying again for up to" in line
