@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, get_args
 
@@ -120,7 +121,7 @@ def test_a_folder_as_a_source_of_video_is_read_the_same_way(tmp_path: Path) -> N
     (tmp_path / "a.JFIF").write_bytes(TURNED)
     (tmp_path / "b.jpg").write_bytes(b"text")
     (tmp_path / "c.txt").write_text("not one")
-    reader = open_reader(Order("folder", str(tmp_path), waits=True, fps=None, opening=5, silence=5))
+    reader = open_reader(Order("folder", os.fsencode(tmp_path), waits=True, fps=None, opening=5, silence=5))
     assert reader.grab()
     assert reader.take(None).shape == (64, 48, 3)
     assert reader.grab()
