@@ -1,11 +1,13 @@
 """Faults under load: processes of a real server are killed, stopped or hung, and every job is accounted for.
 
-    python benchmarks/chaos.py [--jobs 100000] [--kill worker] [--signal kill] [--every 0.2-2.0] [--in-flight 64]
-                               [--faults 0] [--client library|wire] [--bytes 4096] [--timeout 30] [--fence on|off]
+    python benchmarks/chaos.py [--jobs 100000] [--kill worker] [--signal kill|stop|gil|restart] [--every 0.2-2.0]
+                               [--in-flight 64] [--faults 0] [--client library|wire] [--bytes 4096] [--timeout 30]
+                               [--fence on|off]
 
 Each payload carries its own checksum through a model that returns it; each answer is compared byte for byte. `--client
-wire` is a DEALER socket that counts every reply. `--fence off` is the negative control: it must be caught. Ends with 1
-where an invariant is broken.
+wire` is a DEALER socket that counts every reply. `--signal restart` stops the whole server with SIGTERM and starts a
+new one on the same address. `--fence off` is the negative control: it must be caught. Ends with 1 where an invariant is
+broken.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.chaos_support.faults import KINDS, WORKERS, Fault, Saboteur
 from benchmarks.chaos_support.loads import MODEL, LibraryLoad, Load, Outcome, WireLoad, drive
 from benchmarks.chaos_support.payloads import Payloads, write_identity_model
+from benchmarks.chaos_support.restarts import Restarter, SuccessiveServers, successive_servers
 from benchmarks.chaos_support.settle import drain
 from benchmarks.chaos_support.tally import Tally
 from benchmarks.machine import print_header
@@ -34,6 +37,7 @@ LOADS: dict[str, Callable[[str, float], Load]] = {"library": LibraryLoad, "wire"
 TARGETS = {"worker": WORKERS, "random": KINDS, **{kind: (kind,) for kind in KINDS}}
 EXPLAINED = {  # errors that a client may get because of these faults
     Fault.KILL: frozenset({"POISON"}),
+    Fault.RESTART: frozenset(),
     Fault.STOP: frozenset({"POISON", "DEADLINE_EXCEEDED"}),
     Fault.GIL: frozenset({"POISON", "DEADLINE_EXCEEDED"}),
 }
@@ -45,19 +49,28 @@ def prepare(arguments: argparse.Namespace) -> None:
     os.environ["PARALLEL_INFER_LOG_LEVEL"] = arguments.log_level
     os.environ["PYTHONPATH"] = f"{INJECTED}{os.pathsep}{INJECTED.parents[2]}"
     os.environ["CHAOS_FENCE"] = arguments.fence
-    if arguments.signal != "kill":
+    if arguments.signal in ("stop", "gil"):
         os.environ["PARALLEL_INFER_STAGE_LIMIT_MS"] = str(arguments.stage_limit * 1000)
         os.environ["PARALLEL_INFER_START_TIMEOUT_MS"] = "10000"
 
 
-def run(arguments: argparse.Namespace, server: LocalServer) -> tuple[Tally, Saboteur, float]:
+def trouble(arguments: argparse.Namespace, server: LocalServer | SuccessiveServers) -> Saboteur | Restarter:
+    """Who does the faults."""
+    low, _, high = arguments.every.partition("-")
+    every = float(low), float(high)
+    if isinstance(server, SuccessiveServers):
+        return Restarter(server, every, arguments.seed)
+    return Saboteur(server, TARGETS[arguments.kill], Fault(arguments.signal), every, arguments.seed)
+
+
+def run(
+    arguments: argparse.Namespace, server: LocalServer | SuccessiveServers
+) -> tuple[Tally, Saboteur | Restarter, float]:
     """All jobs, while the saboteur is at work; then wait for every slot to be free."""
     payloads, tally = Payloads(arguments.bytes, arguments.seed), Tally()
-    low, _, high = arguments.every.partition("-")
-    fault = Fault(arguments.signal)
     load = LOADS[arguments.client](server.address, arguments.timeout)
     started = time.monotonic()
-    with Saboteur(server, TARGETS[arguments.kill], fault, (float(low), float(high)), arguments.seed) as saboteur:
+    with trouble(arguments, server) as saboteur:
 
         def ended(outcome: Outcome) -> None:
             if not outcome.code:
@@ -71,11 +84,12 @@ def run(arguments: argparse.Namespace, server: LocalServer) -> tuple[Tally, Sabo
         drive(load, payloads, tally, more, arguments.in_flight, ended)
         seconds = time.monotonic() - started
     load.close()
+    tally.refused = load.refused
     tally.leaked = drain(server)
     return tally, saboteur, seconds
 
 
-def restarts(server: LocalServer) -> str:
+def restarts(server: LocalServer | SuccessiveServers) -> str:
     """How often each process was started again."""
     with Client(server.address, timeout=10.0) as client:
         processes = client.status()["processes"]
@@ -115,7 +129,8 @@ def main() -> int:
         write_identity_model(model, arguments.bytes)
         options = ("--model", f"{MODEL}={model}", "--provider", "cpu", "--decode-workers", "2", "--threads", "1")
         batch = ("--max-batch-size", str(arguments.max_batch_size))
-        with local_server(*options, *batch, "--postprocess-workers", "2", "--instances", "2") as server:
+        started = successive_servers if arguments.signal == "restart" else local_server
+        with started(*options, *batch, "--postprocess-workers", "2", "--instances", "2") as server:
             tally, saboteur, seconds = run(arguments, server)
             print("\n".join(tally.lines()))
             print(f"\n{len(saboteur.incidents)} faults in {seconds:.0f} s; "

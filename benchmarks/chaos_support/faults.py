@@ -31,6 +31,7 @@ class Fault(Enum):
 
     KILL = "kill"  # SIGKILL
     STOP = "stop"  # SIGSTOP, and SIGCONT after a while, unless it was replaced before
+    RESTART = "restart"  # the whole server: SIGTERM, its end, and a new one on the same address
     GIL = "gil"  # busy in one C call for ever, holding the GIL; workers only
 
 
@@ -181,14 +182,14 @@ class Saboteur:
         lines = [f"{head}   {'back p50':>9s} {'p99':>8s} {'max':>8s}"]
         for kind in KINDS:
             if found[kind]:
-                served = _three([i.served - i.at for i in found[kind] if i.served is not None])
-                back = _three([i.back - i.at for i in found[kind] if i.back is not None])
+                served = three([i.served - i.at for i in found[kind] if i.served is not None])
+                back = three([i.back - i.at for i in found[kind] if i.back is not None])
                 lines.append(f"{kind:18s} {len(found[kind]):7d}   {served[0]:>15s} {served[1]:>8s} {served[2]:>8s}"
                              f"   {back[0]:>9s} {back[1]:>8s} {back[2]:>8s}")  # fmt: skip
         return lines
 
 
-def _three(values: list[float]) -> tuple[str, str, str]:
+def three(values: list[float]) -> tuple[str, str, str]:
     """Median, 99th percentile and maximum."""
     if not values:
         return "-", "-", "-"

@@ -16,9 +16,10 @@ from benchmarks.chaos_support.payloads import Bytes, Payloads
 from benchmarks.chaos_support.tally import LOST, Tally
 from parallel_infer import Client
 from parallel_infer.client.futures import InferFuture
-from parallel_infer.errors import InferError
+from parallel_infer.errors import InferError, ServerStopping
 
 MODEL = "identity"
+_PAUSE = 0.05  # seconds after which a job that a stopping server refused is handed in again
 _GRACE = 15.0  # seconds after its deadline until a request without a reply counts as lost: a gateway may be restarting
 
 
@@ -34,6 +35,8 @@ class Outcome(NamedTuple):
 class Load(Protocol):
     """Sends jobs and tells how they ended."""
 
+    refused: int  # how often a job was refused by a stopping server and handed in again
+
     def send(self, number: int, payload: Bytes) -> None:
         """Send a job."""
 
@@ -48,11 +51,16 @@ class Load(Protocol):
 
 
 class LibraryLoad(Load):
-    """The client library, as users use it: it sends again what a restart lost, and drops second replies itself."""
+    """The client library, as users use it: it sends again what a crash lost, and drops second replies itself.
+
+    What a stopping server refused is handed in again after a moment, as its caller has to.
+    """
 
     def __init__(self, address: str, timeout: float) -> None:
+        self.refused = 0
         self._client = Client(address, timeout=timeout)
         self._done: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        self._refused: queue.SimpleQueue[tuple[float, int, Bytes]] = queue.SimpleQueue()
 
     def send(self, number: int, payload: Bytes) -> None:
         """Send a job."""
@@ -61,13 +69,26 @@ class LibraryLoad(Load):
         def ended(future: InferFuture) -> None:
             try:
                 self._done.put(Outcome(number, sent, future.result().tensors["y"]))
+            except ServerStopping:
+                self._refused.put((time.monotonic() + _PAUSE, number, payload))
             except InferError as error:
                 self._done.put(Outcome(number, sent, None, error.code))
 
         self._client.submit(MODEL, {"x": payload}, callback=ended)
 
+    def _hand_in_again(self) -> None:
+        now = time.monotonic()
+        for _ in range(self._refused.qsize()):
+            due, number, payload = self._refused.get()
+            if due <= now:
+                self.refused += 1
+                self.send(number, payload)
+            else:
+                self._refused.put((due, number, payload))
+
     def outcomes(self, patience: float) -> Iterator[Outcome]:
         """Jobs that ended."""
+        self._hand_in_again()
         try:
             yield self._done.get(timeout=patience)
             while True:
@@ -86,6 +107,8 @@ class LibraryLoad(Load):
 
 class WireLoad(Load):
     """A DEALER of its own that counts every reply, and sends what is unanswered again over a new connection."""
+
+    refused = 0
 
     def __init__(self, address: str, timeout: float) -> None:
         self._timeout = timeout

@@ -18,6 +18,7 @@ class Tally:
     sent: int = 0
     answers: int = 0
     errors: Counter[str] = field(default_factory=Counter)  # by code; without the lost
+    refused: int = 0  # times that a stopping server refused a job, which was handed in again
     lost: int = 0  # no reply within the timeout
     twice: int = 0  # more replies than requests on the wire
     verdicts: Counter[Verdict] = field(default_factory=Counter)
@@ -49,6 +50,7 @@ class Tally:
             f"answers            {self.answers:10,d}",
             f"named errors       {self.errors.total():10,d}   ({errors})",
             f"lost               {self.lost:10,d}",
+            *([f"refused for a time {self.refused:10,d}"] if self.refused else []),
             f"answered twice     {self.twice:10,d}",
             f"cross-job bytes    {self.crossed:10,d}",
             f"slots leaked       {sum(self.leaked.values()):10,d}",
