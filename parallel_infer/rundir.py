@@ -20,6 +20,8 @@ from parallel_infer.errors import ConfigError
 from parallel_infer.segment import alive
 
 _LONGEST = 80  # bytes of the place; an ipc address may have 107 in all
+_RUNS = f"parallel-infer-{os.getuid()}"
+_LOCAL = f"{_RUNS}-local"  # apart, because older versions take everything in the former for runs
 _VARIABLES = ("XDG_RUNTIME_DIR", "TMPDIR")
 _USUAL = ("/tmp", "/var/tmp", "/dev/shm")
 _locks: dict[Path, int] = {}  # descriptors of the folders that this process made
@@ -31,13 +33,13 @@ def make_run_directory(run: str) -> Path:
 
     It stays in use, as `sweep_directories` sees it, until `remove_directory` or the end of this process.
     """
-    return _make(run)
+    return _make(_RUNS, run)
 
 
 @contextlib.contextmanager
 def socket_directory() -> Iterator[Path]:
     """The same for the socket of a server that is started for a while."""
-    folder = _make(f"local-{secrets.token_hex(4)}")
+    folder = _make(_LOCAL, secrets.token_hex(4))
     try:
         yield folder
     finally:
@@ -53,8 +55,7 @@ def remove_directory(folder: Path) -> None:
 
 def sweep_directories() -> None:
     """Remove the folders of runs that are gone, wherever they were made."""
-    for place in _places():
-        base = _base(place)
+    for base in (place / name for place in _places() for name in (_RUNS, _LOCAL)):
         try:
             _check_private(base)
             folders = list(base.iterdir())
@@ -64,11 +65,11 @@ def sweep_directories() -> None:
             _sweep(folder)
 
 
-def _make(name: str) -> Path:
+def _make(base: str, name: str) -> Path:
     refused = []
     for place in _places():
         try:
-            folder = _base(place) / name
+            folder = place / base / name
             _make_private(folder.parent)
             _make_locked(folder)
         except OSError as error:
@@ -121,10 +122,6 @@ def _places() -> Iterator[Path]:
     for place in dict.fromkeys(Path(text) for text in (*given, *_USUAL) if text):
         if place.is_absolute() and len(os.fsencode(place)) <= _LONGEST:
             yield place
-
-
-def _base(place: Path) -> Path:
-    return place / f"parallel-infer-{os.getuid()}"
 
 
 def _make_private(base: Path) -> None:

@@ -75,7 +75,9 @@ def test_a_place_with_too_long_a_name_is_left_out(tmp_path, other, monkeypatch):
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(place))
     monkeypatch.setattr(rundir, "_LONGEST", len(os.fsencode(place)) - 1)
     with socket_directory() as folder:
-        assert folder.parent == other / NAME
+        assert folder.parent == other / f"{NAME}-local"
+        sweep_directories()
+        assert folder.is_dir()
 
 
 @pytest.mark.usefixtures("other")
