@@ -109,6 +109,11 @@ class Answer:
         return names_of(self.classes, self.class_names)
 
     @property
+    def text(self) -> str:
+        """The line that a text model read; empty for other tasks."""
+        return self.arrays["text"].tobytes().decode() if self.task == "text" else ""
+
+    @property
     def masks(self) -> Polygons | None:
         """Per object a list of rings, float32 [k, 2] each, the largest first; None where masks are not polygons."""
         return polygons(self.arrays)

@@ -99,7 +99,7 @@ MODEL_MEANINGS: dict[str, str] = {
     "for a shipped model. A relative path starts at the folder of the configuration file.",
     "family": "How the outputs are laid out, where the file does not tell; `parallel-infer inspect` shows what was "
     "recognised.",
-    "task": "What the model does: classify, detect, segment, keypoints, obb, semantic, map, embedding or tensor.",
+    "task": "What the model does: classify, detect, segment, keypoints, obb, semantic, map, embedding, text or tensor.",
     "names": "Class names, by class number: a list, a table {number = name}, text with commas, or a file with one name "
     "a line (.txt, .names, .labels), JSON or the YAML of a data set.",
     "resize": "How a picture becomes the input: stretch, letterbox, letterbox-corner or crop.",

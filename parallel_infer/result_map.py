@@ -49,6 +49,10 @@ def result_dict(
     if task == "tensor" or not arrays.keys() & {"boxes", "scores"}:  # plain numbers, as far as this file knows
         return result | {"outputs": {name: array.tolist() for name, array in arrays.items()}}
     result["image"] = {"width": int(width), "height": int(height)}
+    if task == "text":
+        scores = arrays["scores"].tolist()
+        confidence = sum(scores) / len(scores) if scores else 0.0
+        return result | {"text": arrays["text"].tobytes().decode(), "confidence": confidence}
     if task == "classify":
         return result | _classification(arrays, class_names)
     objects = _objects(arrays, class_names, width, height)

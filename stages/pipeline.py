@@ -36,6 +36,7 @@ TASKS = {
     "segment": "stages.tasks.segment:Segment",
     "semantic": "stages.tasks.semantic:Semantic",
     "tensor": "stages.tasks.tensor:Tensors",
+    "text": "stages.tasks.text:Text",
 }
 
 

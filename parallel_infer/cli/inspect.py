@@ -51,7 +51,7 @@ _SIZE, _COLOUR, _POINTS = "SIDE or HEIGHT,WIDTH", "NUMBER or R,G,B", "POINTS,VAL
 @click.argument("model", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--family", help="Layout of the outputs; see docs/models.md.")
-@click.option("--task", help="classify, detect, segment, keypoints, obb, semantic, map, embedding or tensor.")
+@click.option("--task", help="classify, detect, segment, keypoints, obb, semantic, map, embedding, text or tensor.")
 @click.option("--names", help="Class names with commas between them.")
 @click.option("--resize", help="stretch, letterbox, letterbox-corner or crop.")
 @click.option(

@@ -44,6 +44,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     inputs: tuple[str, ...]
     size: tuple[int, int]  # height, width of a row
     nc: int | None = None  # number of classes, where it is known
+    names: tuple[str, ...] = ()  # of them
+    varying: frozenset[str] = frozenset()  # outputs whose first dimension a picture decides
     kpt_shape: tuple[int, int] | None = None
     background: int | None = None  # the user's option: the class slot that means "nothing"
     metadata: Metadata = Metadata()

@@ -24,7 +24,16 @@ from stages.recognise.metadata import parse_metadata
 from stages.recognise.overrides import Overrides, parse_overrides
 from stages.recognise.parameters import task_parameters
 from stages.recognise.picture import Picture, find_picture, guesses, preprocess_map
-from stages.recognise.shapes import PIXEL_MASK, TARGET_SIZES, Row, Shapes, check_inputs, row_of
+from stages.recognise.shapes import (
+    PICTURE_SHAPE,
+    PIXEL_MASK,
+    SCALE_FACTOR,
+    TARGET_SIZES,
+    Row,
+    Shapes,
+    check_inputs,
+    row_of,
+)
 from stages.recognise.trial import Port, Trial
 
 _WITHOUT_CLASSES = ("tensor", "map", "embedding")
@@ -118,6 +127,8 @@ def _names(verdict: Verdict, metadata: Metadata, options: Overrides) -> tuple[st
     if verdict.task == "tensor":
         return ()
     listed = metadata.character if len(metadata.character) == verdict.fit.nc else ()
+    if verdict.task == "text":
+        return verdict.fit.names
     return options.names or metadata.names or listed or verdict.fit.names
 
 
@@ -128,7 +139,7 @@ def _picture(jobs: tuple[Port, ...], options: Overrides) -> tuple[Picture | None
     if asked and (picture is None or not _takes_pictures(picture, options)):
         return None, ()
     others = [port.name for port in jobs if picture is None or port.name != picture.port.name]
-    unknown = [name for name in others if name not in (TARGET_SIZES, PIXEL_MASK)]
+    unknown = [name for name in others if name not in (TARGET_SIZES, PIXEL_MASK, SCALE_FACTOR, PICTURE_SHAPE)]
     if picture is not None and not unknown:
         return picture, ()
     if asked:
@@ -156,6 +167,11 @@ def _constants(shapes: Shapes, picture: Picture | None) -> dict[str, list[float]
     if TARGET_SIZES in shapes:
         height, width = _size(shapes, picture)
         constants[TARGET_SIZES] = [float(width), float(height)]
+    if SCALE_FACTOR in shapes:
+        constants[SCALE_FACTOR] = [1.0, 1.0]  # boxes come in pixels of the row
+    if PICTURE_SHAPE in shapes:
+        height, width = _size(shapes, picture)
+        constants[PICTURE_SHAPE] = [float(height), float(width)]
     if PIXEL_MASK in shapes:
         constants[PIXEL_MASK] = [1.0] * int(np.prod(shapes[PIXEL_MASK]))
     return constants
@@ -177,6 +193,8 @@ def _facts(graph: Graph, fed: _Fed, metadata: Metadata, options: Overrides) -> F
         inputs=tuple(row.shapes),
         size=_size(row.shapes, picture) if picture is not None else (0, 0),
         nc=len(names) or None,
+        names=names,
+        varying=frozenset(spec.name for spec in tried.specs if spec.shape[:1] == (-1,)),
         kpt_shape=options.kpt_shape or metadata.kpt_shape,
         background=options.background,
         metadata=metadata,

@@ -19,6 +19,9 @@ def task_parameters(verdict: Verdict, facts: Facts, overrides: Overrides) -> dic
     """`ModelSpec.parameters`: empty for tensors; see docs/models.md for the keys."""
     if verdict.task == "classify":
         return {"classes": verdict.fit.nc, **verdict.fit.parameters, **_of_classes(verdict, overrides)}
+    if verdict.task == "text":
+        least = 0.0 if overrides.conf is None else overrides.conf
+        return {"classes": verdict.fit.nc, **verdict.fit.parameters, "confidence": least}
     if FAMILIES[verdict.family].readers[verdict.task] is None:
         return dict(verdict.fit.parameters)
     return {"classes": verdict.fit.nc, **_of_objects(verdict, facts, overrides), **verdict.fit.parameters}

@@ -22,6 +22,8 @@ Shapes = dict[str, tuple[int, ...]]
 
 TARGET_SIZES = "orig_target_sizes"
 PIXEL_MASK = "pixel_mask"
+SCALE_FACTOR = "scale_factor"  # of PaddleDetection: from the picture to the row, height first
+PICTURE_SHAPE = "im_shape"  # of PaddleDetection: of the row, height first
 
 
 class Row(Struct, frozen=True):
@@ -122,7 +124,7 @@ def _symbols(inputs: tuple[Port, ...], settled: dict[str, tuple[int | str, ...]]
 
 def _closed(port: Port, dims: tuple[int | str, ...], symbols: dict[str, int]) -> tuple[int, ...]:
     """`dims` with every dimension a number: by its symbol, by what families know of an input, or it must be given."""
-    known = {TARGET_SIZES: 2, PIXEL_MASK: _MASK_SIDE}.get(port.name)
+    known = {TARGET_SIZES: 2, PIXEL_MASK: _MASK_SIDE, SCALE_FACTOR: 2, PICTURE_SHAPE: 2}.get(port.name)
     closed = [symbols.get(dim, known) if isinstance(dim, str) else dim for dim in dims]
     if None in closed:
         example = ", ".join(str(dim) if isinstance(dim, int) else "?" for dim in dims)

@@ -79,6 +79,12 @@ class ClassifyOptions(PictureOptions, frozen=True, kw_only=True, forbid_unknown_
     confidence: Share = 0.0  # classes below this are left out
 
 
+class TextOptions(PictureOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """For lines of text."""
+
+    confidence: Share = 0.0  # lines whose mean score is below this are empty
+
+
 Options = TypeVar("Options", bound=Struct)
 
 

@@ -28,6 +28,7 @@ from stages.tasks.options import (
     PictureOptions,
     SegmentOptions,
     SemanticOptions,
+    TextOptions,
 )
 from tests.docs.conftest import MODELS
 from tests.docs.hexdump import dump, undump
@@ -172,6 +173,7 @@ def test_options_of_the_tasks() -> None:
     kinds: dict[str, type[Struct]] = {"detect": DetectOptions, "keypoints": DetectOptions, "obb": DetectOptions}
     kinds |= {"segment": SegmentOptions, "classify": ClassifyOptions}
     kinds |= {"semantic": SemanticOptions, "map": MapOptions, "embedding": PictureOptions}
+    kinds |= {"text": TextOptions, "tensor": PictureOptions}
     for task, kind in kinds.items():
         own = {row[0].strip("`"): row for row in rows if task in row[1].split(", ")}
         types = typing.get_type_hints(kind, include_extras=True)

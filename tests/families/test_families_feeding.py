@@ -238,7 +238,7 @@ BAD_OVERRIDES: list[tuple[dict[str, Any], str]] = [
     ({"task": "detection"}, "unknown task 'detection'; did you mean detect"),
     ({"resize": "letterbix"}, "did you mean letterbox"),
     ({"color": "rbg"}, "unknown color 'rbg'"),
-    ({"conf": 1.5}, "conf: .*<= 1"),
+    ({"conf": 1.5}, "conf: .*0 to 1"),
     ({"iou": "high"}, "iou: expected"),
     ({"imgsz": [640]}, "imgsz"),
     ({"imgsz": 0}, "imgsz"),

@@ -126,6 +126,28 @@ def _mmdeploy(rng: np.random.Generator, count: int) -> Arrays:
     return {"dets": dets, "labels": rng.integers(-1, CLASSES, count)}
 
 
+def _paddle_detection(rng: np.random.Generator, count: int) -> Arrays:
+    rows = (rng.integers(-1, CLASSES, (count, 1)), rng.random((count, 1)), _xyxy(rng, count))
+    return {"output0": np.concatenate(rows, axis=1)}
+
+
+def _numbered(rng: np.random.Generator, count: int) -> Arrays:
+    rows = (np.zeros((count, 1)), _xyxy(rng, count), rng.integers(0, CLASSES, (count, 1)), rng.random((count, 1)))
+    return {"output0": np.concatenate(rows, axis=1)}
+
+
+def _tensorflow_detection(rng: np.random.Generator, count: int) -> Arrays:
+    return {
+        "detection_boxes": (_xyxy(rng, count) / np.array([*SIZE, *SIZE]))[:, [1, 0, 3, 2]],
+        "detection_scores": rng.random(count),
+        "detection_classes": rng.integers(1, CLASSES + 1, count).astype(np.float32),
+    }
+
+
+def _torchvision(rng: np.random.Generator, count: int) -> Arrays:
+    return {"boxes": _xyxy(rng, count), "labels": rng.integers(0, CLASSES, count), "scores": rng.random(count)}
+
+
 def _rtdetr_hf(rng: np.random.Generator, count: int) -> Arrays:
     return {"logits": rng.normal(-2, 2, (count, CLASSES)), "pred_boxes": _normalised(rng, count)}
 
@@ -167,4 +189,8 @@ _MAKERS = {
     "boxes-scores": _boxes_scores,
     "ultraface": _ultraface,
     "nanodet": _nanodet,
+    "paddle-detection": _paddle_detection,
+    "numbered": _numbered,
+    "tensorflow-detection": _tensorflow_detection,
+    "torchvision": _torchvision,
 }

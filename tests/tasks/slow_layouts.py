@@ -110,6 +110,30 @@ def mmdeploy(outputs: Outputs, size: tuple[int, int]) -> Iterator[Detection]:
             yield Detection(tuple(row[:4]), row[4], label)
 
 
+def paddle_detection(outputs: Outputs, size: tuple[int, int]) -> Iterator[Detection]:
+    for label, score, *box in outputs["output0"].astype(float).tolist():
+        if label >= 0:
+            yield Detection(tuple(box), score, int(label))
+
+
+def numbered(outputs: Outputs, size: tuple[int, int]) -> Iterator[Detection]:
+    for _, x1, y1, x2, y2, label, score in outputs["output0"].astype(float).tolist():
+        yield Detection((x1, y1, x2, y2), score, int(label))
+
+
+def tensorflow_detection(outputs: Outputs, size: tuple[int, int]) -> Iterator[Detection]:
+    names = ("detection_boxes", "detection_scores", "detection_classes")
+    for box, score, label in zip(*(outputs[name].astype(float).tolist() for name in names), strict=True):
+        top, left, bottom, right = box
+        yield Detection((left * size[0], top * size[1], right * size[0], bottom * size[1]), score, int(label) - 1)
+
+
+def torchvision(outputs: Outputs, size: tuple[int, int]) -> Iterator[Detection]:
+    rows = zip(outputs["boxes"].astype(float).tolist(), outputs["scores"].tolist(), outputs["labels"], strict=True)
+    for box, score, label in rows:
+        yield Detection(tuple(box), score, int(label))
+
+
 def rtdetr_hf(outputs: Outputs, size: tuple[int, int]) -> Iterator[Detection]:
     for box, logits in zip(outputs["pred_boxes"].astype(float), outputs["logits"].astype(float), strict=True):
         for number, logit in enumerate(logits):

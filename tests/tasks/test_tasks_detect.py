@@ -39,6 +39,10 @@ READERS = {
     "boxes-scores": slow.boxes_scores,
     "ultraface": slow.ultraface,
     "nanodet": slow.nanodet,
+    "paddle-detection": slow.paddle_detection,
+    "numbered": slow.numbered,
+    "tensorflow-detection": slow.tensorflow_detection,
+    "torchvision": slow.torchvision,
 }
 # Those that give points first and boxes alone on request are read slowly in tests/families/test_faces.py.
 DETECTORS = [name for name, family in FAMILIES.items() if family.readers.get("detect") and family.tasks[0] == "detect"]
@@ -181,6 +185,10 @@ SCORES: dict[str, tuple[str, Any]] = {  # a score of each family: the output and
     "boxes-scores": ("scores", (0, 1)),
     "ultraface": ("scores", (0, 1)),
     "nanodet": ("output", (0, 1)),
+    "paddle-detection": ("output0", (np.s_[:], 1)),
+    "numbered": ("output0", (0, 6)),
+    "tensorflow-detection": ("detection_scores", 0),
+    "torchvision": ("scores", 0),
 }
 BOXES = {  # where boxes are not in output0
     "rtdetr": "boxes",
@@ -192,6 +200,8 @@ BOXES = {  # where boxes are not in output0
     "boxes-scores": "boxes",
     "ultraface": "boxes",
     "nanodet": "output",
+    "tensorflow-detection": "detection_boxes",
+    "torchvision": "boxes",
 }
 
 

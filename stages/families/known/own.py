@@ -8,7 +8,7 @@ from stages.families.facts import Facts
 from stages.families.family import Claim, Family, Fit, Misfit, Strength
 from stages.pipeline import TASKS
 
-SHIPPED = ("classify", "detect", "segment", "keypoints", "obb", "semantic", "map", "embedding", "tensor")
+SHIPPED = ("classify", "detect", "segment", "keypoints", "obb", "semantic", "map", "embedding", "tensor", "text")
 
 ADDED = tuple(task for task in TASKS if task not in SHIPPED)
 

@@ -1,0 +1,66 @@
+"""Detectors of torchvision (Faster R-CNN, RetinaNet, SSD, FCOS): ready objects in pixels of the input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from parallel_infer.errors import InferError
+from parallel_infer.models import ModelSpec
+from stages.candidates import Candidates, Outputs, require_finite
+from stages.families.evidence import beyond
+from stages.families.facts import Facts
+from stages.families.family import Claim, Family, Fit, Misfit, Recipe, Strength
+from stages.families.queries import named_output, require_classes, select
+from stages.tasks.options import DetectOptions
+
+
+class Torchvision:
+    """`boxes` [n, 4] xyxy in row pixels, `labels` [n], of which 0 means the background, `scores` [n]."""
+
+    overlapping = False
+
+    def __init__(self, spec: ModelSpec, extra: int) -> None:
+        pass
+
+    def candidates(self, outputs: Outputs, options: DetectOptions) -> Candidates:
+        boxes = named_output(outputs, "boxes", 2)
+        scores, labels = (named_output(outputs, name, 1) for name in ("scores", "labels"))
+        if boxes.shape != (len(scores), 4) or len(labels) != len(scores):
+            raise InferError(f"expected {len(scores)} boxes and labels for as many scores")
+        classes = np.rint(labels).astype(np.int64)
+        index = select(scores, classes, options)
+        require_classes(classes[index])
+        require_finite(boxes[index])
+        return Candidates(boxes[index], scores[index], classes[index], boxes[index, :0], index)
+
+
+def fits(facts: Facts, task: str) -> Fit | Misfit:
+    boxes, labels, scores = (facts.outputs.get(name, ()) for name in ("boxes", "labels", "scores"))
+    if len(boxes) != 2 or boxes[1] != 4 or len(labels) != 1 or labels != scores or boxes[0] != scores[0]:
+        return Misfit(f"found outputs {facts.shown}; expected boxes [n, 4], labels [n] and scores [n]")
+    if facts.arrays["labels"].dtype.kind not in "iu":
+        return Misfit("found labels that are no whole numbers; expected those of classes")
+    wrong = beyond(facts, "scores", lambda values: values)
+    if wrong is not None:
+        return Misfit(wrong)
+    unused = tuple(name for name in facts.outputs if name not in ("boxes", "labels", "scores"))
+    because = "outputs boxes, labels and scores of the same objects: torchvision"
+    return Fit(facts.nc or 0, because, guessed=True, unused=unused)
+
+
+def claims(facts: Facts) -> Iterator[Claim]:
+    if {"boxes", "labels", "scores"} <= set(facts.outputs) and facts.task in (None, "detect"):
+        doubt = "classes are numbered as the model does, where 0 is mostly the background: so has names to be"
+        yield Claim(Strength.NAMES, "detect", (), (doubt,) if facts.nc is not None else ())
+
+
+FAMILY = Family(
+    name="torchvision",
+    readers={"detect": Torchvision},
+    fits=fits,
+    claims=claims,
+    recipe=Recipe("letterbox-corner", filter="bilinear", pad=0),
+    export="torchvision's detectors take one picture at a time",
+)

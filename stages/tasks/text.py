@@ -1,0 +1,62 @@
+"""A line of text: what a recurrent network trained with CTC reads in a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from parallel_infer.errors import InferError, ModelRejected
+from parallel_infer.models import ModelSpec
+from stages.candidates import as_float32, main_output, require_finite, require_scores
+from stages.geometry import Geometry
+from stages.scores import softmax
+from stages.tasks import Arrays
+from stages.tasks.options import OptionsReader, TextOptions
+
+
+class Text:
+    """The characters of the line, with a score and a class number each.
+
+    The best path: of each step the best class, of repeated classes the first, and no blanks (Graves et al.,
+    "Connectionist Temporal Classification", 2006). A character's score is the highest of the steps that gave it.
+    """
+
+    name: ClassVar[str] = "text"
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._characters = spec.names
+        if not self._characters:
+            raise ModelRejected(
+                f"model {spec.name!r}: set names to the characters it reads, in the order of its classes"
+            )
+        self._output: str | None = spec.parameters.get("output")
+        self._blank: int = spec.parameters.get("blank", 0)
+        self._softmax: bool = spec.parameters.get("softmax", False)
+        self._options = OptionsReader(TextOptions, spec)
+
+    def options(self, encoded: bytes) -> TextOptions:
+        return self._options.read(encoded)
+
+    def answer(self, outputs: Mapping[str, npt.NDArray[Any]], geometry: Geometry, options: TextOptions) -> Arrays:
+        steps = as_float32(main_output(outputs, self._output, 2))
+        require_finite(steps)
+        if steps.shape[1] != len(self._characters):
+            raise InferError(f"expected {len(self._characters)} classes at each step, the model gave {steps.shape[1]}")
+        best = steps.argmax(axis=1)
+        scores = (softmax(steps) if self._softmax else steps)[np.arange(len(steps)), best]
+        require_scores(scores)
+        starts = np.flatnonzero(np.diff(best, prepend=-1))  # of runs of one class
+        peaks = np.maximum.reduceat(scores, starts) if len(starts) else scores
+        kept = best[starts] != self._blank
+        classes, found = best[starts][kept], peaks[kept]
+        if float(found.mean(dtype=np.float64)) < options.confidence if len(found) else False:
+            classes, found = classes[:0], found[:0]
+        text = "".join(self._characters[number] for number in classes.tolist())
+        return {
+            "text": np.frombuffer(text.encode(), np.uint8),
+            "scores": np.array(found, np.float32),
+            "classes": classes.astype(np.int64),
+        }
