@@ -79,9 +79,10 @@ def command(
 ) -> None:
     """Ask a server about live or recorded video.
 
-    A SOURCE is a video file, a folder of pictures, a camera (/dev/videoN or its number), a URL (rtsp://, http://, ...)
-    or realtime:FILE, a recording that plays like a camera. Ctrl-C ends it. The exit code is 1 if a source or a frame
-    failed.
+    A SOURCE is a video file, a folder of pictures, a camera (/dev/videoN or its number), a URL (rtsp://, http://, ...),
+    realtime:FILE, a recording that plays like a camera, or - for standard input: a video that is piped in (Matroska,
+    MPEG-TS, MJPEG, ...), or JPEG or PNG pictures one after the other. Without --model the first argument is the model.
+    Ctrl-C ends it. The exit code is 1 if a source or a frame failed.
     """
     from parallel_infer.cli.own_title import hide_secrets
     from parallel_infer.video import Streams

@@ -24,6 +24,7 @@ from parallel_infer.video.redaction import redacted
 from parallel_infer.video.sources import SourceKind
 
 _PR_SET_PDEATHSIG = 1
+_RECORDED = (SourceKind.FILE.value, SourceKind.REALTIME.value, SourceKind.STDIN.value)
 
 
 class Places:
@@ -117,7 +118,7 @@ class Capture:
     def _thinning(self, reader: Reader) -> Thinning | None:
         if self._order.fps is None or self._order.kind == SourceKind.FOLDER.value:
             return None
-        recorded = self._order.kind in (SourceKind.FILE.value, SourceKind.REALTIME.value)
+        recorded = self._order.kind in _RECORDED
         return ByNumber(self._order.fps, reader.fps) if recorded and reader.fps else ByTime(self._order.fps)
 
     def _on_time(self, clock: Clock | None) -> bool:
@@ -138,10 +139,10 @@ class Capture:
         except Unreadable as error:
             if place is not None:
                 self._places.put_back(place)
-            self._pipe.send(Spoiled(self.frames, self.turns, now, redacted(str(error))))
+            self._pipe.send(Spoiled(self.frames, self.turns, now, reader.position(), redacted(str(error))))
             return
         height, width = pixels.shape[:2]
-        self._pipe.send(Captured(place.number, self.frames, self.turns, now, height, width))
+        self._pipe.send(Captured(place.number, self.frames, self.turns, now, reader.position(), height, width))
 
     def _take(self, reader: Reader, place: Place | None) -> tuple[Place, Frame]:
         """The frame in a place: straight where it was decoded to, or copied where its size was not known before."""

@@ -11,6 +11,7 @@ import msgspec
 
 from parallel_infer.group_signals import starting_child
 from parallel_infer.video.pipe import Order, Pipe, Place, Word, socket_pair
+from parallel_infer.video.sources import SourceKind
 
 _ROOT = Path(__file__).resolve().parents[2]  # so that a checkout that is not installed works too
 
@@ -31,7 +32,7 @@ class CaptureProcess:
                 self.process = subprocess.Popen(
                     command,
                     pass_fds=(theirs,),
-                    stdin=subprocess.DEVNULL,
+                    stdin=None if order.kind == SourceKind.STDIN.value else subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,  # FFmpeg writes addresses there, with their passwords
                     env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},

@@ -51,16 +51,17 @@ class _Lines:
 
 
 class JsonLines(_Lines):
-    """One object per frame: source, frame, captured, age_ms, the counts so far, and the result map or "error".
+    """One object per frame: source, frame, position, captured, age_ms, the counts so far, and the result or "error".
 
-    A change of state is an object with "state" and "message" instead. "captured" is in seconds since 1970; "time" is
-    part of the result map: the seconds the server took.
+    A change of state is an object with "state" and "message" instead. "position" is in seconds from the start of a
+    recording, "captured" in seconds since 1970; "time" is part of the result map: the seconds the server took.
     """
 
     def result(self, result: Result) -> None:
         row = {
             "source": result.source,
             "frame": result.frame,
+            **({} if result.position is None else {"position": round(result.position, 3)}),
             "captured": round(result.captured, 6),
             "age_ms": round(result.age * 1000, 2),
             "dropped": result.tally.dropped,
@@ -81,7 +82,8 @@ class TextLines(_Lines):
     """A line per frame on standard output, states and errors on standard error."""
 
     def result(self, result: Result) -> None:
-        line = f"{result.source} #{result.frame} {result.age * 1000:.0f} ms: {summary(result.answer)}"
+        at = "" if result.position is None else f"at {result.position:.2f} s, "
+        line = f"{result.source} #{result.frame} {at}{result.age * 1000:.0f} ms old: {summary(result.answer)}"
         click.echo(line, err=isinstance(result.answer, InferError))
 
     def change(self, change: Change) -> None:

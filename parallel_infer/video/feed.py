@@ -43,6 +43,7 @@ class Result:
     answer: Answer | InferError
     tally: Tally  # of the source, so far
     pixels: npt.NDArray[np.uint8] | None  # [h, w, 3] BGR; None with an error
+    position: float | None = None  # seconds from the start of a recording; None for what has none, as cameras
 
 
 @dataclass(frozen=True)
@@ -199,7 +200,7 @@ class Feed:
         self._count_missing(word.turn)
         self._turns = word.turn + 1
         self._last_frame = self._base + word.frame
-        return Shot(self._last_frame, self._turn_base + word.turn, word.time)
+        return Shot(self._last_frame, self._turn_base + word.turn, word.time, word.position)
 
     def _count_missing(self, turn: int) -> None:
         """Frames that the capture process had no place for."""
@@ -281,7 +282,15 @@ class Feed:
         assert shot.outcome is not None
         age = time.monotonic() - shot.captured
         return Result(
-            self.source.name, shot.frame, shot.turn, time.time() - age, age, shot.outcome, self.tally, shot.pixels
+            source=self.source.name,
+            frame=shot.frame,
+            turn=shot.turn,
+            captured=time.time() - age,
+            age=age,
+            answer=shot.outcome,
+            tally=self.tally,
+            pixels=shot.pixels,
+            position=shot.position,
         )
 
     def _judge(self, shot: Shot) -> None:

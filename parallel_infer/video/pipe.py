@@ -68,6 +68,7 @@ class Captured(Struct, frozen=True, array_like=True, tag=True):
     frame: int  # number of the frame in its source
     turn: int  # the same without the frames that `fps` leaves out; a gap is frames that were dropped
     time: float  # time.monotonic() of the capture
+    position: float | None  # seconds from the start of a recording
     height: int
     width: int
 
@@ -78,6 +79,7 @@ class Spoiled(Struct, frozen=True, array_like=True, tag=True):
     frame: int
     turn: int
     time: float
+    position: float | None
     message: str
 
 

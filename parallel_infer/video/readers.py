@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from pathlib import Path
 from typing import Protocol
@@ -47,6 +48,10 @@ class Reader(Protocol):
         """Height and width the next frame will probably have."""
         ...
 
+    def position(self) -> float | None:
+        """Seconds from the start of a recording to the frame gone to; None where there is no such time."""
+        ...
+
     def take(self, place: Frame | None) -> Frame:
         """The frame gone to: in `place` where it has that shape, else in an array of its own. Raises Unreadable."""
         ...
@@ -80,6 +85,14 @@ class VideoReader:
 
     def shape(self) -> tuple[int, int] | None:
         return self._shape
+
+    def position(self) -> float | None:
+        if self._endless and not self.frames:
+            return None
+        seconds: float = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        if self._grabbed > 1 and seconds <= 0:  # a container without times
+            return (self._grabbed - 1) / self.fps if self.fps else None
+        return max(0.0, seconds)
 
     def take(self, place: Frame | None) -> Frame:
         ok, frame = self._capture.retrieve() if place is None else self._capture.retrieve(place)
@@ -128,6 +141,9 @@ class FolderReader:
     def shape(self) -> tuple[int, int] | None:
         return None
 
+    def position(self) -> float | None:
+        return None
+
     def take(self, place: Frame | None) -> Frame:
         file = self._files[self._at]
         try:
@@ -147,6 +163,8 @@ def open_reader(order: Order) -> Reader:
     cv2.setNumThreads(1)  # one core per source is enough to decode; the others are for inference
     if kind in (SourceKind.FILE, SourceKind.REALTIME) and not os.access(order.address, os.R_OK):
         raise CannotOpen("no such file" if not Path(order.address).exists() else "the file may not be read")
+    if kind is SourceKind.STDIN and os.isatty(0):
+        raise CannotOpen("standard input is a terminal: pipe a video into it, or pictures one after the other")
     if kind is SourceKind.CAMERA and not Path(f"/dev/video{order.address}").exists():
         raise CannotOpen("there is no such camera")
     started = time.monotonic()
@@ -177,6 +195,10 @@ def _capture(kind: SourceKind, order: Order) -> cv2.VideoCapture:
         capture = cv2.VideoCapture(int(order.address), cv2.CAP_V4L2)
         capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
         return capture
+    if kind is SourceKind.STDIN:
+        # A file is opened anew, because FFmpeg goes to and fro in it; pipes and sockets are read as they come.
+        address = "/dev/stdin" if stat.S_ISREG(os.fstat(0).st_mode) else "pipe:0"
+        return cv2.VideoCapture(address, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     timeouts = [
         *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(_PATIENCE * order.opening * 1000)),
         *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(_PATIENCE * order.silence * 1000)),

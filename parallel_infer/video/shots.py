@@ -28,10 +28,11 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.1  # seconds before a refused frame is s
 class Shot:
     """One frame, from its capture to its outcome being handed on."""
 
-    def __init__(self, frame: int, turn: int, captured: float) -> None:
+    def __init__(self, frame: int, turn: int, captured: float, position: float | None) -> None:
         self.frame = frame
         self.turn = turn
         self.captured = captured  # time.monotonic()
+        self.position = position  # seconds from the start of a recording
         self.slot: Slot | None = None
         self.region: Region | None = None
         self.pixels: npt.NDArray[np.uint8] | None = None

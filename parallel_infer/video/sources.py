@@ -12,11 +12,13 @@ from enum import Enum
 from pathlib import Path
 from urllib.request import url2pathname
 
+from parallel_infer.errors import ConfigError
 from parallel_infer.video.redaction import redacted_address
 
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 _DEVICE = re.compile(r"(?:/dev/video)?(\d{1,4})")
 _REALTIME = "realtime:"
+STANDARD_INPUT = "-"
 _LONGEST_NAME = 120  # characters; the server takes 128, and a name may get a number behind it
 
 
@@ -28,6 +30,7 @@ class SourceKind(Enum):
     FOLDER = "folder"  # pictures, by name
     CAMERA = "camera"
     NETWORK = "network"  # RTSP, HTTP and whatever else FFmpeg opens
+    STDIN = "stdin"  # a recording that is piped in, or pictures one after the other
 
 
 class SourceState(Enum):
@@ -64,7 +67,9 @@ class Source:
 
     @classmethod
     def of(cls, text: str) -> Source:
-        """A source from its text: a path, a number or /dev/videoN, a URL, or realtime:PATH."""
+        """A source from its text: a path, a number or /dev/videoN, a URL, realtime:PATH, or - for standard input."""
+        if text == STANDARD_INPUT:
+            return cls("stdin", SourceKind.STDIN, text)
         name = redacted_address(os.fsencode(text).decode(errors="replace"))[:_LONGEST_NAME]
         if text.startswith(_REALTIME):
             return cls(name, SourceKind.REALTIME, str(Path(text.removeprefix(_REALTIME)).absolute()))
@@ -90,12 +95,17 @@ class Source:
         return []
 
     def in_real_time(self) -> Source:
-        """The same, where it is a recording played like a camera."""
+        """The same, where it is a recording played like a camera. Raises ConfigError for standard input."""
+        if self.kind is SourceKind.STDIN:
+            raise ConfigError("standard input is read as fast as it comes; --realtime is for recordings in files")
         return replace(self, kind=SourceKind.REALTIME) if self.kind is SourceKind.FILE else self
 
 
 def sources_of(given: Iterable[str | Source]) -> list[Source]:
-    """Sources with names of their own: the same one given twice gets a number behind its name."""
+    """Sources with names of their own: the same one given twice gets a number behind its name.
+
+    Raises ConfigError where two of them are standard input.
+    """
     found: list[Source] = []
     taken: set[str] = set()
     for source in (Source.of(one) if isinstance(one, str) else one for one in given):
@@ -103,4 +113,6 @@ def sources_of(given: Iterable[str | Source]) -> list[Source]:
         name = next(name for name in names if name not in taken)
         taken.add(name)
         found.append(replace(source, name=name))
+    if sum(source.kind is SourceKind.STDIN for source in found) > 1:
+        raise ConfigError("standard input can be read by one source alone; - is given twice")
     return found

@@ -195,3 +195,52 @@ def test_a_folder_that_may_not_be_read_is_said(server, tmp_path):
     folder.chmod(0o700)
     assert ran.returncode == 1
     assert "failed: it cannot be read: Permission denied" in ran.stderr
+
+
+def test_results_say_where_in_a_recording_they_are(server, video, pictures):
+    frames, _ = lines(stream(server, video, "--json"))
+    assert [row["frame"] for row in frames] == list(range(FRAMES))
+    assert [row["position"] for row in frames] == pytest.approx([number / 25 for number in range(FRAMES)], abs=0.002)
+    frames, _ = lines(stream(server, video, "--json", "--fps", "5"))
+    assert [round(row["position"] * 25) for row in frames] == [row["frame"] for row in frames]
+    assert "#2 at 0.08 s, " in stream(server, video).stdout.splitlines()[2]
+    frames, _ = lines(stream(server, pictures, "--json"))
+    assert all("position" not in row for row in frames)
+
+
+def piped(server, content, *arguments):
+    command = [sys.executable, "-m", "parallel_infer", "stream", "detector", "-", "--server", server.address, "--json"]
+    return subprocess.run([*command, *arguments], input=content, capture_output=True, timeout=100, check=False)
+
+
+def as_matroska(video, folder):
+    source, path = cv2.VideoCapture(str(video)), folder / "street.mkv"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25, (320, 240))
+    while (read := source.read())[0]:
+        writer.write(read[1])
+    writer.release()
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("form", ["matroska", "jpeg"])
+def test_standard_input_is_read_as_a_video_or_pictures_one_after_the_other(server, video, tmp_path, form):
+    count = FRAMES if form == "matroska" else 7
+    content = as_matroska(video, tmp_path) if form == "matroska" else b"".join(jpeg(240, 320, n) for n in range(count))
+    result = piped(server, content, "--save", str(tmp_path / "seen.mp4"))
+    assert result.returncode == 0, result.stderr
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    frames = [row for row in rows if "state" not in row]
+    assert [row["frame"] for row in frames] == list(range(count))
+    assert {row["source"] for row in rows} == {"stdin"}
+    assert frames[5]["position"] == pytest.approx(0.2, abs=0.002)
+    assert rows[-1]["state"] == "ended"
+    assert length(tmp_path / "seen.mp4") == count
+
+
+def test_standard_input_that_is_no_video_is_said(server):
+    for content in (b"", b"no video at all"):
+        result = piped(server, content)
+        assert result.returncode == 1
+        assert json.loads(result.stdout.splitlines()[-1])["state"] == "failed"
+    assert stream(server, "-", "-").exit_code == 2
+    assert stream(server, "-", "--realtime").exit_code == 2
