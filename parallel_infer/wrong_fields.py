@@ -54,10 +54,16 @@ def _type_in_words(field: str, kinds: tuple[type[msgspec.Struct], ...]) -> str:
     for kind in kinds:
         if field in kind.__struct_fields__:
             try:
-                return in_words(_without_none(typing.get_type_hints(kind, include_extras=True)[field]))
+                return _words(_without_none(typing.get_type_hints(kind, include_extras=True)[field]))
             except TypeError:  # no type that people would be told of
                 return ""
     return ""
+
+
+def _words(kind: inspect.Type) -> str:
+    if isinstance(kind, inspect.StrType) and kind.max_length is not None:
+        return f"a text of {kind.min_length or 0} to {kind.max_length} characters"
+    return in_words(kind)
 
 
 def _without_none(hint: object) -> inspect.Type:
