@@ -1,6 +1,6 @@
 """More than the server can do: what still gets done, how long it takes, and how soon the rest is refused.
 
-    python benchmarks/overload.py [--seconds 8] [--loads 0.8,1,2,10] [--deaf-rounds 4]
+    python benchmarks/overload.py [--seconds 8] [--loads 0.8,1,2,10] [--deaf-rounds 4] [--timeout 10] [--queue 64]
 
 Measures the capacity in a closed loop, then sends at random moments (open loop) at multiples of it: goodput, latency of
 what was accepted, latency of refusals, memory. Then measures, in turns, the p99 of a light load beside a client
@@ -49,7 +49,7 @@ from parallel_infer.client.requests import job_of
 from parallel_infer.errors import InferError
 from parallel_infer.local_server import LocalServer, local_server
 
-MODEL, SIDE, QUEUE = "work", 64, 64
+MODEL, SIDE = "work", 64
 TIMEOUT = 10.0  # seconds
 
 
@@ -83,9 +83,9 @@ class Seen:
 class Sender:
     """Sends over one connection of the client, from one thread."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, timeout: float = TIMEOUT) -> None:
         self._connection = Connection(Address(address, None))
-        self._job = job_of(MODEL, TIMEOUT, 0, {})
+        self._job = job_of(MODEL, timeout, 0, {})
         self._payload = payload_of({"x": np.ones((SIDE, SIDE), np.float32)})
         self._seen = Seen()
         self._in_flight = 0
@@ -187,9 +187,9 @@ def beside(neighbour: Neighbour, address: str, rate: float) -> Iterator[None]:
     thread.join()
 
 
-def overloaded(server: LocalServer, loads: list[float], seconds: float) -> list[str]:
+def overloaded(server: LocalServer, loads: list[float], seconds: float, timeout: float) -> list[str]:
     """Print goodput and latencies at multiples of the capacity; which bounds are broken."""
-    sender = Sender(server.address)
+    sender = Sender(server.address, timeout)
     sender.closed(2.0, 32)
     capacity = sender.closed(seconds, 32).goodput
     with Client(server.address) as client:
@@ -246,6 +246,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement")
     parser.add_argument("--loads", default="0.8,1,2,10", help="multiples of the capacity")
     parser.add_argument("--deaf-rounds", type=int, default=4)
+    parser.add_argument("--timeout", type=float, default=TIMEOUT, help="seconds a job has")
+    parser.add_argument("--queue", type=int, default=64, help="places for jobs that wait for decoding")
     parser.add_argument("--steps", type=int, default=150, help="of the model: products of matrices per job")
     arguments = parser.parse_args()
     print_header()
@@ -253,10 +255,21 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="pi-overload-") as folder:
         model = Path(folder) / "work.onnx"
         write_work_model(model, arguments.steps)
-        options = ("--model", f"{MODEL}={model}", "--provider", "cpu", "--queue-size", str(QUEUE), "--threads", "1")
+        options = (
+            "--model",
+            f"{MODEL}={model}",
+            "--provider",
+            "cpu",
+            "--queue-size",
+            str(arguments.queue),
+            "--threads",
+            "1",
+        )
         with local_server(*options) as server:
-            broken = overloaded(server, [float(load) for load in arguments.loads.split(",")], arguments.seconds)
-            broken += beside_the_deaf(server, arguments.deaf_rounds, arguments.seconds)
+            loads = [float(load) for load in arguments.loads.split(",")]
+            broken = overloaded(server, loads, arguments.seconds, arguments.timeout)
+            if arguments.deaf_rounds:
+                broken += beside_the_deaf(server, arguments.deaf_rounds, arguments.seconds)
     print("\n".join(f"BROKEN: {text}" for text in broken) or "every bound holds")
     return 1 if broken else 0
 

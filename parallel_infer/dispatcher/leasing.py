@@ -74,11 +74,13 @@ class Leasing:
     def _lease_decoding(self, now: float) -> None:
         """Queued jobs to decode workers: across models by share of the stage's time, within one by its own order."""
         while True:
-            eligible = sorted((m for m in self.models.values() if m.queued and m.rows.free), key=lambda m: m.share)
-            heads = ((served, head) for served in eligible if (head := served.head(now)) is not None)
-            served, head = next(heads, (None, None))
-            worker = self.decoders.pick(head) if head is not None else None
-            if served is None or head is None or worker is None:
+            eligible = [m for m in self.models.values() if m.queue and m.rows.free]
+            heads = [(m.share, m.key, m, head) for m in eligible if (head := m.head(now)) is not None]
+            if not heads:
+                return
+            *_, served, head = min(heads)
+            worker = self.decoders.pick(head)
+            if worker is None:
                 return
             self._lease_head(served, head, worker, now)
 
@@ -107,7 +109,6 @@ class Leasing:
                 return
             self._put_back_late(served, now)
             if not served.ready:
-                self._lease_decoding(now)
                 return
             decision = served.policy.decide(self._situation(served, len(idle), len(spare), now))
             if isinstance(decision, Wait):
@@ -118,10 +119,13 @@ class Leasing:
 
     def _put_back_late(self, served: Served, now: float) -> None:
         """Give the rows of jobs that would be late to others; they wait on, for when there is time after all."""
-        for job in served.late_rows(now):
+        late = served.late_rows(now)
+        for job in late:
             del served.ready[job.row]
             self._ledger.free_row(job)
             self._ledger.queue_again(job)
+        if late:
+            self._lease_decoding(now)
 
     def _situation(self, served: Served, idle: int, spare: int, now: float) -> Situation:
         oldest = next(iter(served.ready.values()))

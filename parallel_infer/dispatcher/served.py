@@ -12,7 +12,7 @@ from parallel_infer.dispatcher.workers import Worker
 from parallel_infer.messages import Admit, ModelPlan
 from parallel_infer.ring import Slots
 
-_AGED = 0.9  # part of its time that the oldest in the queue will have needed, from which the queue counts as too long
+_AGED = 0.8  # part of its time that the oldest in the queue will have needed, from which the queue counts as too long
 _BACKLOG = 0.5  # part of a new job's time that those before it take even at the best pace, below which it does not
 _KIN = 1.5  # times a new job's timeout, up to which the age of another one tells what it would meet
 _SUSPECT_BATCH = 1  # a job that may have killed a worker runs alone
@@ -85,9 +85,10 @@ class Served:
 
     def needs(self, before: int) -> float:
         """Seconds until a waiting job is inferred that comes behind `before` others, as batches usually go."""
-        policy, instances = self.policy, max(1, len(self.instances))
-        own = max(1, min(policy.target, self.jobs - self.inferring))
-        return policy.expected(own) + policy.expected(policy.target) * before / (instances * policy.target)
+        target = self.policy.target
+        whole = self.policy.expected(target)
+        own = whole if target == 1 else self.policy.expected(max(1, min(target, self.jobs - self.inferring)))
+        return own + whole * before / (max(1, len(self.instances)) * target)
 
     def enqueue(self, job: Job) -> None:
         """Queue a job behind those of higher priority or earlier deadline."""
@@ -100,6 +101,8 @@ class Served:
         Those passed over stay where they are, and have their turn if there is time after all. None: a row is worth
         more to whoever comes next, and the instances have enough to do until then.
         """
+        if self.jobs <= len(self.instances) * self.policy.target:  # nobody is in another's way
+            return self.queue.head
         job = self.queue.first(now + self.needs(self.jobs - self.queued))
         if job is None and len(self.ready) + self.decoding < len(self.instances) * self.policy.target:
             return self.queue.last
@@ -111,6 +114,8 @@ class Served:
 
     def late_rows(self, now: float) -> list[Job]:
         """Ready jobs that would be late in the next batch, where there are others that would not."""
+        if self.queued + self.decoding + len(self.ready) <= self.policy.target:
+            return []
         late = now + self.needs(self.inferring)
         found = [job for job in self.ready.values() if job.admit.deadline < late]
         if len(found) == len(self.ready) and self.queue.first(late) is None:

@@ -69,6 +69,7 @@ class Times:
     row: float = 0.065  # of each row in it
     post: float = 0.001
     noise: float = 0.15
+    hop: float = 0.0  # from one process to the next, on average (exponential): processes wait for a core
 
 
 @dataclass
@@ -242,7 +243,8 @@ class House:
             self.first_run = 0.0
         else:
             work = times.post * len(lease.jobs)
-        end = self._worked(worker.stage, began, work * self._random.lognormvariate(0.0, times.noise))
+        hop = self._random.expovariate(1 / times.hop) if times.hop else 0.0
+        end = self._worked(worker.stage, began + hop, work * self._random.lognormvariate(0.0, times.noise))
         self._later(end, lambda: self._done(worker, lease, began))
 
     def _worked(self, stage: str, began: float, work: float) -> float:

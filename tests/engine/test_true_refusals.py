@@ -130,7 +130,7 @@ def test_overload_costs_little_goodput(times, timeout, instances, batch, load):
         simulated.open(capacity * load, (timeout,), until=seconds)
         simulated.run(seconds)
         found.append(simulated.goodput(1, seconds) / capacity)
-    assert sum(found) / len(found) > 0.85
+    assert sum(found) / len(found) > 0.82
 
 
 def test_a_mix_of_timeouts_costs_little_goodput():
