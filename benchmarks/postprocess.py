@@ -53,6 +53,7 @@ def predictions(rng: np.random.Generator, objects: int, extra: int = 0) -> Float
     count = objects * ANCHORS_PER_OBJECT
     places = rng.choice(8400, count, replace=False)
     centres, sizes = rng.uniform(30, SIDE - 30, (2, objects)), rng.uniform(30, 160, (2, objects))
+    centres[1] = 90 + (centres[1] - 30) * (SIDE - 180) / (SIDE - 60)  # within the picture, and not in its padding
     output[:2, places] = np.repeat(centres, ANCHORS_PER_OBJECT, axis=1) + rng.normal(0, 1.5, (2, count))
     output[2:4, places] = np.repeat(sizes, ANCHORS_PER_OBJECT, axis=1) * rng.uniform(0.95, 1.05, (2, count))
     classes = np.repeat(rng.integers(0, CLASSES, objects), ANCHORS_PER_OBJECT)
@@ -82,7 +83,7 @@ def usual(output: Floats, options: DetectOptions) -> Arrays:
     kept = kept[: options.max_detections]
     boxes = boxes[kept]
     boxes[:, 2:] += boxes[:, :2]
-    boxes = (boxes - np.array([0, 80, 0, 80], np.float32)) / np.float32(0.5)
+    boxes = np.clip((boxes - np.array([0, 80, 0, 80], np.float32)) / np.float32(0.5), 0, [1280, 960, 1280, 960])
     return {"boxes": boxes, "scores": scores[kept], "classes": classes[kept]}
 
 

@@ -202,7 +202,9 @@ class Answer:
         return True
 
     def __repr__(self) -> str:
-        found = f"{len(self.arrays)} arrays" if self.task == "tensor" else f"{len(self)} found"
+        found = f"{len(self)} found"
+        if self.task in ("tensor", "map", "embedding"):
+            found = f"{len(self.arrays)} arrays"
         return f"<Answer {self.task} of {self.model!r}: {found}, picture {self.width}x{self.height}>"
 
 

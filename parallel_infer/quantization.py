@@ -27,6 +27,7 @@ from msgspec import Struct
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from parallel_infer import dense_results
 from parallel_infer.agreement import Agreement, agreement
 from parallel_infer.child import Child
 from parallel_infer.errors import BadInput, ConfigError, ModelRejected
@@ -164,6 +165,8 @@ def quantize(
 def _check(spec: ModelSpec) -> None:
     if not spec.preprocess or spec.task == "tensor":
         raise ModelRejected("the model takes tensors, not pictures, so pictures cannot calibrate it")
+    if spec.task in dense_results.TASKS:
+        raise ModelRejected(f"how far answers of the task {spec.task} move is not measured, so no copy is made")
     if any(tensor.axis != 0 for tensor in spec.inputs):
         raise ModelRejected("the model's inputs have no batch as their first dimension, so it cannot be calibrated")
     picture = next(tensor for tensor in spec.inputs if tensor.name == spec.preprocess["input"])

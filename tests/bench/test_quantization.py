@@ -106,6 +106,13 @@ def without_layers() -> onnx.ModelProto:
     return model
 
 
+def of_a_vector() -> onnx.ModelProto:
+    model = classifier()
+    del model.metadata_props[:]
+    helper.set_model_props(model, {"task": "embedding"})
+    return model
+
+
 def of_tensors() -> onnx.ModelProto:
     tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 5]) for name in ("x", "y")]
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "relu", tensors[:1], tensors[1:])
@@ -116,6 +123,7 @@ def of_tensors() -> onnx.ModelProto:
     ("model", "said"),
     [
         (of_tensors(), "takes tensors, not pictures"),
+        (of_a_vector(), "the task embedding"),
         (classifier(TensorProto.FLOAT16), "is float16; only float32"),
         (without_layers(), "no convolution or matrix product"),
     ],

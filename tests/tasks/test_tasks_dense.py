@@ -233,6 +233,11 @@ ANSWERS = {
 }
 
 
+@pytest.mark.parametrize(("task", "found"), [("semantic", "2 found"), ("map", "1 arrays"), ("embedding", "1 arrays")])
+def test_an_answer_says_what_it_holds(task: str, found: str) -> None:
+    assert repr(ANSWERS[task]) == f"<Answer {task} of 'm': {found}, picture 30x20>"
+
+
 def test_the_properties_of_an_answer() -> None:
     found = ANSWERS["semantic"]
     assert (found.names, len(found)) == (["road", "sky"], 2)
