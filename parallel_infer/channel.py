@@ -1,4 +1,4 @@
-"""Channels: ZeroMQ sockets that carry lists of typed messages. The only server file that imports zmq.
+"""Channels: ZeroMQ sockets that carry lists of typed messages. With `front` the only server file that imports zmq.
 
 `send` only queues; `flush` sends everything that waits for one peer as one frame, so that answers which are ready
 together travel together. `receive` drains a socket before anybody sleeps on it again.
@@ -9,16 +9,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from enum import Enum
+from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
 
 import msgspec
 import zmq
-from zmq.utils import z85
-from zmq.utils.monitor import parse_monitor_message
-
-from parallel_infer.descriptors import Duplicates, End
 
 Received = TypeVar("Received")
 log = logging.getLogger(__name__)
@@ -32,14 +27,9 @@ class Hello(msgspec.Struct, frozen=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_DRAIN = 256  # frames taken in one go, so that no socket starves the rest of a loop
+DRAIN = 256  # frames taken in one go, so that no socket starves the rest of a loop
 _RECONNECT_MS = 10
-_HANDSHAKE_MS = 5000  # a newcomer that has not said who it is by then is sent away
 _MOMENT_MS = 500  # that what was sent has to leave, at least
-_HANDSHAKE_FAILED = (
-    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-)
-_BACKLOG = 1024  # newcomers the kernel keeps while others are let in
 # Plain numbers: combining zmq's flag enums costs more than the call they are for.
 _NOW = int(zmq.NOBLOCK)
 _MORE = int(zmq.SNDMORE)
@@ -52,7 +42,7 @@ def new_context() -> zmq.Context[zmq.Socket[bytes]]:
     return zmq.Context(io_threads=1)
 
 
-def _open(context: zmq.Context[zmq.Socket[bytes]], kind: int) -> zmq.Socket[bytes]:
+def open_socket(context: zmq.Context[zmq.Socket[bytes]], kind: int) -> zmq.Socket[bytes]:
     socket = context.socket(kind)
     socket.linger = 0
     # Credit bounds what is under way; a high-water mark here would only drop what is owed.
@@ -65,7 +55,7 @@ class Router(Generic[Received]):
     """The bound end of many links; peers are known by the identity they connect with."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, received: Any) -> None:
-        self._socket = _open(context, zmq.ROUTER)
+        self._socket = open_socket(context, zmq.ROUTER)
         self._socket.router_mandatory = True  # a peer that is gone is an error, not a silent loss
         self._socket.bind(address)
         self._decode = msgspec.msgpack.Decoder(list[received]).decode
@@ -76,7 +66,7 @@ class Router(Generic[Received]):
     def receive(self, timeout: float | None) -> Iterator[tuple[bytes, Received | Hello]]:
         """Messages with their senders; waits up to `timeout` seconds (None: for ever) for the first."""
         receive = self._socket.recv
-        for number in range(_DRAIN):
+        for number in range(DRAIN):
             try:
                 peer = receive(_NOW)
             except zmq.Again:
@@ -125,14 +115,14 @@ class Router(Generic[Received]):
 
     def close(self, until: float | None = None) -> None:
         """Close the socket; what was sent has until `until` to leave."""
-        self._socket.close(linger=_linger(until))
+        self._socket.close(linger=linger(until))
 
 
 class Link(Generic[Received]):
     """The connected end of a link to a Router, under an identity of one's own."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, identity: str, received: Any) -> None:
-        self.socket = _open(context, zmq.DEALER)
+        self.socket = open_socket(context, zmq.DEALER)
         self.socket.identity = identity.encode()
         self.socket.reconnect_ivl = _RECONNECT_MS
         self.socket.probe_router = True  # says Hello
@@ -147,7 +137,7 @@ class Link(Generic[Received]):
     def drain(self) -> list[Received]:
         """What is there already, without waiting."""
         messages: list[Received] = []
-        for _ in range(_DRAIN):
+        for _ in range(DRAIN):
             try:
                 messages += self._decode(self.socket.recv(_NOW))
             except zmq.Again:
@@ -174,14 +164,14 @@ class Link(Generic[Received]):
 
     def close(self, until: float | None = None) -> None:
         """Close the socket; what was sent has until `until` to leave."""
-        self.socket.close(linger=_linger(until))
+        self.socket.close(linger=linger(until))
 
 
 class AnswerLink:
     """From a postprocess worker to the gateway: messages, and payloads as frames of their own."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str) -> None:
-        self._socket = _open(context, zmq.PUSH)
+        self._socket = open_socket(context, zmq.PUSH)
         self._socket.reconnect_ivl = _RECONNECT_MS
         self._socket.connect(address)
         self._messages: list[object] = []
@@ -205,20 +195,20 @@ class AnswerLink:
 
     def close(self, until: float | None = None) -> None:
         """Close the socket; what was sent has until `until` to leave."""
-        self._socket.close(linger=_linger(until))
+        self._socket.close(linger=linger(until))
 
 
 class AnswerInlet(Generic[Received]):
     """The gateway's end of all AnswerLinks."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, received: Any) -> None:
-        self.socket = _open(context, zmq.PULL)
+        self.socket = open_socket(context, zmq.PULL)
         self.socket.bind(address)
         self._decode = msgspec.msgpack.Decoder(list[received]).decode
 
     def drain(self) -> Iterator[tuple[Received, list[zmq.Frame]]]:
         """Messages that are there, each with the payload frames of its batch."""
-        for _ in range(_DRAIN):
+        for _ in range(DRAIN):
             try:
                 frames = self.socket.recv_multipart(_NOW, copy=False)
             except zmq.Again:
@@ -229,181 +219,6 @@ class AnswerInlet(Generic[Received]):
     def close(self) -> None:
         """Close the socket."""
         self.socket.close()
-
-
-class Admission(Enum):
-    """What a newcomer is told, as the status of RFC 27."""
-
-    WELCOME = b"200"
-    REFUSED = b"400"
-    FULL = (
-        b"500"  # the client hears of it, and decides when to try again; a connection that is just closed hears nothing
-    )
-
-
-class Doorkeeper:
-    """Decides about newcomers: ZeroMQ asks it in the middle of every handshake at a Front (ZAP, RFC 27).
-
-    `judge` is given the client's public key in Z85, "" at a door without keys, and says what to do and who that is.
-    """
-
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], judge: Callable[[str], tuple[Admission, str]]) -> None:
-        self._judge = judge
-        self.socket = _open(context, zmq.REP)
-        self.socket.bind("inproc://zeromq.zap.01")
-
-    def answer(self) -> None:
-        """Answer everybody who is waiting at a door."""
-        for _ in range(_DRAIN):
-            try:
-                _, number, _, _, _, mechanism, *credentials = self.socket.recv_multipart(_NOW)
-            except zmq.Again:
-                return
-            key = z85.encode(credentials[0]).decode() if mechanism == b"CURVE" else ""
-            admission, name = self._judge(key)
-            self.socket.send_multipart([b"1.0", number, admission.value, b"", name.encode(), b""])
-
-    def close(self) -> None:
-        """Close the socket. Doors must be closed before."""
-        self.socket.close()
-
-
-def new_key_pair() -> tuple[str, str]:
-    """A public key and its secret, in Z85."""
-    public, secret = zmq.curve_keypair()
-    return public.decode(), secret.decode()
-
-
-class Front:
-    """A public door: a ROUTER that any client may talk to. Frames come in as they are, unchecked.
-
-    With `secret`, the server's secret key, everything is encrypted (CURVE) and each client shows a key. With keys or
-    without, the Doorkeeper of the context is asked about each newcomer; that also makes ZeroMQ refuse the old form of
-    its protocol, which has no handshake and takes any bytes for messages.
-    """
-
-    def __init__(
-        self,
-        context: zmq.Context[zmq.Socket[bytes]],
-        address: str,
-        max_message: int,
-        secret: str | None = None,
-        queue: int = 10_000,
-    ) -> None:
-        self.guarded = secret is not None
-        self.socket = context.socket(zmq.ROUTER)
-        self.socket.linger = 0
-        self.socket.router_mandatory = True
-        self.socket.maxmsgsize = max_message
-        self.socket.sndhwm = queue  # answers a client may leave unread before they are dropped, and counted
-        self.socket.rcvhwm = queue
-        self.socket.ipv6 = "[" in address
-        self.socket.backlog = _BACKLOG
-        self.socket.handshake_ivl = _HANDSHAKE_MS
-        self.socket.zap_domain = b"keys" if self.guarded else b"open"
-        self.socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)  # with no Doorkeeper nobody comes in, instead of everybody
-        if secret is not None:
-            self.socket.curve_server = True
-            self.socket.curve_secretkey = secret.encode()
-        if address.startswith("tcp://"):
-            self.socket.heartbeat_ivl = 15_000
-            self.socket.heartbeat_timeout = 45_000
-            self.socket.tcp_keepalive = 1
-        self._connections: set[int] = set()  # descriptors
-        self._duplicates = Duplicates()
-        self._turned_away = 0  # handshakes that failed, and whose connection may not have ended yet
-        self._max_message = max_message
-        self._told: dict[int, bytes] = {}  # clients that want to be told of a stop, by descriptor
-        self.comings = self._watch_connections(context)
-        try:
-            self.socket.bind(address)
-        except zmq.ZMQError as error:
-            self.close()
-            raise OSError(error.errno, zmq.strerror(error.errno or 0)) from None
-        self.address = bytes(self.socket.getsockopt(zmq.LAST_ENDPOINT)).decode().rstrip("\0")
-        self.unread = 0
-        self.cut = 0  # connections that were cut on account of what they sent
-
-    def _watch_connections(self, context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
-        address = f"inproc://comings-{id(self)}"
-        self.socket.monitor(address, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | _HANDSHAKE_FAILED)
-        comings = _open(context, zmq.PAIR)
-        comings.connect(address)
-        return comings
-
-    def connections(self) -> int:
-        """How many connections there are now, those in the middle of their handshake too."""
-        with contextlib.suppress(zmq.Again):
-            while True:
-                event = parse_monitor_message(self.comings.recv_multipart(_NOW))
-                if event["event"] == zmq.EVENT_ACCEPTED:
-                    self._connections.add(event["value"])
-                    self._duplicates.keep(event["value"])
-                elif event["event"] & _HANDSHAKE_FAILED:
-                    self._turned_away += 1
-                else:
-                    self._ended(event["value"])
-        return len(self._connections)
-
-    def _ended(self, descriptor: int) -> None:
-        self._connections.discard(descriptor)
-        self._told.pop(descriptor, None)
-        end = self._duplicates.end_of(descriptor)
-        if end is End.OURS and self._turned_away:  # in its handshake, for which there is another word
-            self._turned_away -= 1
-        elif end in (End.OURS, End.OURS_UNREAD):
-            self.cut += 1
-            log.warning(
-                "the connection of a client was cut: it sent a frame of more than %d bytes (option max_payload_mb) or "
-                "what is no message, or was not there any more",
-                self._max_message,
-            )
-
-    @property
-    def descriptors_taken(self) -> int:
-        """How many descriptors its connections take."""
-        return self.connections() + len(self._duplicates)
-
-    def descriptors(self) -> list[int]:
-        """Those of the connections there are now."""
-        self.connections()
-        return list(self._connections)
-
-    def enlist(self, client: bytes, frame: zmq.Frame) -> None:
-        """Tell the client that sent a frame when `tell` is called, if it is still there."""
-        self.connections()  # first who has left: descriptors are used again
-        self._told[int(frame.get(zmq.SRCFD))] = client
-
-    def tell(self, header: bytes) -> None:
-        """Send a message to everybody who is enlisted."""
-        for client in self._told.values():
-            self.send([client, header])
-
-    def drain(self) -> Iterator[list[zmq.Frame]]:
-        """Messages that are there: sender, then the client's frames."""
-        for _ in range(_DRAIN):
-            try:
-                yield self.socket.recv_multipart(_NOW, copy=False)
-            except zmq.Again:
-                return
-
-    def user(self, frame: zmq.Frame) -> str:
-        """Who sent a frame, by the name the Doorkeeper gave; "" at a door without keys, where any name is a claim."""
-        return str(frame.get("User-Id")) if self.guarded else ""
-
-    def send(self, frames: list[Any]) -> None:
-        """Send frames, the first being the client. A client that is gone or does not read loses them."""
-        try:
-            _send_frames(self.socket, frames)
-        except zmq.ZMQError:
-            self.unread += 1
-
-    def close(self, until: float | None = None) -> None:
-        """Close the door; what was sent has until `until` to leave."""
-        self.socket.disable_monitor()
-        self.comings.close()
-        self.socket.close(linger=_linger(until))
-        self._duplicates.close()
 
 
 class Watch:
@@ -426,7 +241,7 @@ class Watch:
         return {source for source, _ in self._poller.poll(_milliseconds(timeout))}
 
 
-def _linger(until: float | None) -> int:
+def linger(until: float | None) -> int:
     """Milliseconds, never none: a reply that was just sent takes a moment to leave whatever the time is."""
     return _MOMENT_MS if until is None else max(_MOMENT_MS, int((until - time.monotonic()) * 1000))
 
@@ -434,10 +249,3 @@ def _linger(until: float | None) -> int:
 def _milliseconds(timeout: float | None) -> int | None:
     """For a poller: rounded up, so that a timer is never looked at just before its time."""
     return None if timeout is None else max(0, int(timeout * 1000 + 0.999))
-
-
-def _send_frames(socket: zmq.Socket[bytes], frames: Sequence[Any]) -> None:
-    """All frames or none, without waiting. Raises ZMQError where the first cannot be sent."""
-    last = len(frames) - 1
-    for number, frame in enumerate(frames):
-        socket.send(frame, _NOW_MORE if number < last else _NOW)

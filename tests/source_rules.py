@@ -30,7 +30,12 @@ ALLOWED_MULTIPROCESSING = (
 )
 FORKS = {"os.fork", "os.forkpty", "pty.fork", "os.posix_spawn", "concurrent.futures.ProcessPoolExecutor"}
 
-ZMQ_FILES = ("parallel_infer/channel.py", "parallel_infer/client*.py", "parallel_infer/client/*")
+ZMQ_FILES = (
+    "parallel_infer/channel.py",
+    "parallel_infer/front.py",
+    "parallel_infer/client*.py",
+    "parallel_infer/client/*",
+)
 HOMES = {
     "zmq": ZMQ_FILES,
     "multiprocessing.shared_memory": ("parallel_infer/ring.py", "parallel_infer/segment.py"),

@@ -61,14 +61,14 @@ def new(name: str, server: bool, manage: bool, out: Path | None, folder: Path) -
 
 
 def _new_server(folder: Path) -> None:
-    from parallel_infer.channel import new_key_pair
+    from parallel_infer.front import new_key_pair
     from parallel_infer.keys import KeyPair, add_server
 
     click.echo(f"the server's keys: {add_server(folder, KeyPair(*new_key_pair()))}")
 
 
 def _new_client(name: str, manage: bool, out: Path, folder: Path) -> None:
-    from parallel_infer.channel import new_key_pair
+    from parallel_infer.front import new_key_pair
     from parallel_infer.keys import SERVER_FILE, KeyFolder, KeyPair, KnownClient, add_client, write_client_key
 
     if not (folder / SERVER_FILE).exists():

@@ -14,8 +14,8 @@ from typing import Any
 
 from parallel_infer import descriptors
 from parallel_infer.addresses import is_local, socket_path
-from parallel_infer.channel import Admission, Front
 from parallel_infer.errors import ConfigError, Unauthorized
+from parallel_infer.front import Admission, Front
 from parallel_infer.keys import KeyFolder
 
 _RARE = 8  # descriptors are counted one by one where clients take more than one in so many

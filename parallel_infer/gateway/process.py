@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from parallel_infer import protocol
-from parallel_infer.channel import AnswerInlet, Doorkeeper, Front, Link, Watch, new_context
+from parallel_infer.channel import AnswerInlet, Link, Watch, new_context
 from parallel_infer.child import Child
 from parallel_infer.descriptors import raise_limit
 from parallel_infer.errors import (
@@ -25,6 +25,7 @@ from parallel_infer.errors import (
     ServerStopping,
     ServerUnavailable,
 )
+from parallel_infer.front import Doorkeeper, Front
 from parallel_infer.gateway.admission import Admission, source_name
 from parallel_infer.gateway.entrance import Entrance
 from parallel_infer.gateway.ingress import Ingress

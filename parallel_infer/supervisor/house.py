@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable
 from enum import Enum
@@ -17,7 +16,6 @@ from parallel_infer.messages import (
     CrewReport,
     Drain,
     Drained,
-    Expect,
     KillWorker,
     Left,
     Manage,
@@ -34,6 +32,7 @@ from parallel_infer.plan import Plan
 from parallel_infer.process import Process
 from parallel_infer.ring import Ring
 from parallel_infer.service_manager import ServiceManager
+from parallel_infer.supervisor.children import Children
 from parallel_infer.supervisor.crew import Place, Role, Roster
 from parallel_infer.supervisor.heart import Heart
 from parallel_infer.supervisor.lineup import Lineup
@@ -67,8 +66,9 @@ class House:
         self.outcome: Left | None = None  # how the stop went, as the gateway told
         self._roster = Roster(config, run.folder, run.mark.segment_name("lent"))
         self._ingress: list[Ring] = []
-        self._places: dict[str, Place] = {}
-        self._watched: dict[int, tuple[Place, Process]] = {}
+        self._watch = Watch()
+        self._children = Children(self._watch, config.start_timeout_ms / 1000)
+        self._places = self._children.places
         self._deadline = time.monotonic() + config.start_timeout_ms / 1000
         self._until = 0.0  # what is owed is waited for, once the server stops
         self._manager = manager
@@ -79,7 +79,6 @@ class House:
         self._link: Link[ToSupervisor] = Link(self._context, self._roster.dispatcher, "supervisor", ToSupervisor)
         self._gateway = AnswerLink(self._context, self._roster.answers)
         self.lineup = Lineup(config, plan, run, self._roster, self._link, self._gateway, self)
-        self._watch = Watch()
         self._watch.add(self._link.socket)
         self._watch.add(wake)
 
@@ -105,18 +104,11 @@ class House:
 
     def hire(self, place: Place) -> None:
         """Fill a new place, and keep it filled."""
-        self._places[place.name] = place
-        self._start(place)
+        self._children.hire(place)
 
     def dismiss(self, place: Place) -> None:
         """End a place and its process."""
-        self._places.pop(place.name, None)
-        process, place.process = place.process, None
-        if process is not None:
-            for descriptor in (process.sentinel, process.connection.fileno()):
-                self._forget(descriptor)
-            process.kill()
-            process.close()
+        self._children.dismiss(place)
 
     def listen(self, descriptor: int) -> None:
         """Let the lineup hear of what comes on a descriptor."""
@@ -125,13 +117,6 @@ class House:
     def ignore(self, descriptor: int) -> None:
         """No more."""
         self._watch.remove(descriptor)
-
-    def _start(self, place: Place) -> None:
-        process = place.start()
-        place.up_by = time.monotonic() + self._config.start_timeout_ms / 1000
-        for descriptor in (process.sentinel, process.connection.fileno()):
-            self._watched[descriptor] = place, process
-            self._watch.add(descriptor)
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
@@ -152,8 +137,8 @@ class House:
             for message in self._link.drain():
                 self._take(message)
         for descriptor in there:
-            if descriptor in self._watched:
-                self._on_child(*self._watched[descriptor], descriptor)
+            if concerned := self._children.concerned(descriptor):
+                self._on_child(*concerned, descriptor)
         self.lineup.heard(there)
 
     def _timeout(self) -> float | None:
@@ -169,10 +154,9 @@ class House:
     def _on_time(self, now: float) -> None:
         for place in self._places.values():
             if place.start_at is not None and place.start_at <= now:
-                self._start(place)
-            if self.state != State.STARTING and place.late_at is not None and place.late_at <= now:
-                log.warning("%s is killed: it hangs in its start (option start_timeout_ms)", place.name)
-                self._end_late(place)
+                self._children.start(place)
+        if self.state != State.STARTING:
+            self._children.end_late(now)
         if self.state != State.STARTING and now >= self._heart.due:
             self._beat(now)
         if now >= self._manager.due:
@@ -187,7 +171,7 @@ class House:
 
     def _take(self, message: ToSupervisor) -> None:
         if isinstance(message, KillWorker):
-            self._kill(message)
+            self._children.kill(message.worker, message.why)
         elif isinstance(message, ModelServed):
             self.lineup.opened(message.model)
             if self._door_waits and self.lineup.all_opened:
@@ -200,34 +184,16 @@ class House:
     def _introduce(self) -> None:
         """Tell a dispatcher that has just started what is served and who lives."""
         self.lineup.introduce()
-        workers: list[str] = []
-        starting: list[str] = []
-        gateway = ""
-        for place in self._places.values():
-            if place.process is not None and place.role == Role.WORKER:
-                (workers if place.up else starting).append(place.process.name)
-            elif place.process is not None and place.role == Role.GATEWAY:
-                gateway = place.process.name
-        self._link.send(Expect(tuple(workers), gateway, tuple(starting)))
+        self._link.send(self._children.introduction())
         self.report()
         if self.state == State.DRAINING:
             self._link.send(Drain())
 
     def report(self) -> None:
         """Tell the dispatcher, who answers for the status, how processes and models are."""
-        processes = {
-            place.name: {"state": "up" if place.up else "down", "restarts": place.restarts}
-            for place in self._places.values()
-        }
-        self._link.send(CrewReport(processes, self.lineup.facts()))
+        self._link.send(CrewReport(self._children.processes(), self.lineup.facts()))
 
     # --- children ----------------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _end_late(place: Place) -> None:
-        place.up_by = math.inf  # once; what follows is that of any death
-        if place.process is not None:
-            place.process.kill()
 
     def _beat(self, now: float) -> None:
         """Ask the dispatcher and the gateway for a sign of life, and end what has given none for too long."""
@@ -240,31 +206,17 @@ class House:
             else:
                 self._gateway.send(Pulse())
 
-    def _kill(self, message: KillWorker) -> None:
-        for place in self._places.values():
-            if place.process is not None and place.process.name == message.worker:
-                log.warning("%s is killed: it %s", place.name, message.why)
-                place.process.kill()
-
     def _on_child(self, place: Place, process: Process, descriptor: int) -> None:
         self._hear(place, process)  # first its last words: they may say why it died
         if descriptor != process.sentinel:
             return
-        process.reap()
-        code = process.exit_code
-        for watched in (process.sentinel, process.connection.fileno()):
-            self._forget(watched)
-        process.close()
+        code = self._children.bury(process)
         if place.process is process:
             self._on_death(place, process.name, code)
 
     def _hear(self, place: Place, process: Process) -> None:
-        descriptor = process.connection.fileno()
-        while descriptor in self._watched and process.has_spoken:
-            word = process.heard()
-            if word is None:
-                self._forget(descriptor)
-            elif isinstance(word, Started):
+        for word in self._children.words(process):
+            if isinstance(word, Started):
                 self._on_started(place, word.facts)
             elif isinstance(word, Alive):
                 self._heart.answered(process.name)
@@ -274,10 +226,6 @@ class House:
                 self.outcome = word
             else:
                 self._on_start_failed(place, word.text)
-
-    def _forget(self, descriptor: int) -> None:
-        self._watched.pop(descriptor, None)
-        self._watch.remove(descriptor)
 
     def _on_started(self, place: Place, facts: dict[str, Any]) -> None:
         place.up = True
@@ -382,10 +330,7 @@ class House:
         self._link.flush()
         self._gateway.flush()
         self.lineup.end_probes()
-        for place, process in set(self._watched.values()):
-            # What is not up holds nothing, and would not hear that it shall go.
-            if not place.up or not process.reap(max(0.0, until - time.monotonic())):
-                process.kill()
+        self._children.end(until)
         self._link.close()
         self._gateway.close()
         self._context.destroy(linger=0)

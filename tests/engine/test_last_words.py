@@ -7,7 +7,7 @@ from typing import Any
 
 from parallel_infer.channel import Watch
 from parallel_infer.child import Child
-from parallel_infer.process import Process
+from parallel_infer.supervisor.children import Children
 from parallel_infer.supervisor.crew import Place, Role
 from parallel_infer.supervisor.house import House, State
 
@@ -19,26 +19,22 @@ def fail_at_once(child: Child, options: dict[str, Any]) -> None:
     raise OSError(WHY)
 
 
-def starting(place: Place) -> House:
-    """A house that is starting and knows of one child."""
+def starting() -> House:
+    """A house that is starting."""
     house = House.__new__(House)
     house.state = State.STARTING
     house.failure = ""
-    house._watch = Watch()
-    house._watched = {}
-    house._places = {place.name: place}
-    assert isinstance(place.process, Process)
-    for descriptor in (place.process.sentinel, place.process.connection.fileno()):
-        house._watched[descriptor] = place, place.process
-        house._watch.add(descriptor)
+    house._children = Children(Watch(), start_timeout=30.0)
     return house
 
 
 def test_why_a_child_cannot_start_is_told_though_its_death_is_seen_first() -> None:
     options = {"log_format": "text", "log_level": "error"}
     place = Place("odd", Role.WORKER, f"{__name__}:{fail_at_once.__name__}", options)
-    process = place.start()
-    house = starting(place)
+    house = starting()
+    house._children.hire(place)
+    process = place.process
+    assert process is not None
     assert select.select([process.sentinel], [], [], 30)[0]
     house._on_child(place, process, process.sentinel)
     assert house.state == State.FAILED

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import zmq
 
-from parallel_infer.channel import Doorkeeper, Front, Watch, new_context, new_key_pair
+from parallel_infer.channel import Watch, new_context
 from parallel_infer.client.endpoint import Address, open_socket
 from parallel_infer.client.key import Key
+from parallel_infer.front import Doorkeeper, Front, new_key_pair
 from parallel_infer.gateway.entrance import Entrance
 from parallel_infer.keys import KeyPair, KnownClient, add_client, add_server
 

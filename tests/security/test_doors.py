@@ -8,9 +8,10 @@ import socket
 import pytest
 
 from parallel_infer import Client, descriptors
-from parallel_infer.channel import Front, new_context, new_key_pair
+from parallel_infer.channel import new_context
 from parallel_infer.client.key import Key
 from parallel_infer.errors import ServerUnavailable
+from parallel_infer.front import Front, new_key_pair
 from tests.engine.serving import eventually
 from tests.security.guarded import SHORT, dealer, door, echoed, make_keys, throw_garbage
 

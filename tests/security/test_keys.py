@@ -9,10 +9,10 @@ import pytest
 from click.testing import CliRunner
 
 import parallel_infer.keys
-from parallel_infer.channel import new_key_pair
 from parallel_infer.cli import main
 from parallel_infer.client import Key
 from parallel_infer.errors import ConfigError
+from parallel_infer.front import new_key_pair
 from parallel_infer.keys import KeyFolder, KeyPair, KnownClient, add_client, add_server
 
 
