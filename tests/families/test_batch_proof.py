@@ -283,3 +283,24 @@ def test_other_whole_numbers_are_a_difference() -> None:
     values = np.arange(100)
     assert alike(values, values.copy())
     assert not alike(values + 1, values)
+
+
+def test_a_few_rows_that_change_places_are_no_difference() -> None:
+    """Scores of a sorted output that are almost equal swap by noise; an object that is missing does not."""
+    rows = np.linspace(0, 100, 600, dtype=np.float32).reshape(100, 6)
+    swapped = rows.copy()
+    swapped[[10, 11]] = rows[[11, 10]]
+    assert alike(swapped, rows)
+    assert alike(swapped[:, 0], rows[:, 0])
+    missing = rows.copy()
+    missing[10] = 0
+    assert not alike(missing, rows)
+    assert not alike(rows[::-1], rows)
+    classes = np.arange(100)
+    other = classes.copy()
+    other[[3, 4]] = classes[[4, 3]]
+    assert alike(other, classes)
+    other[3] = 7
+    assert not alike(other, classes)
+    assert alike(np.float32(1.0) * np.ones(()), np.ones((), np.float64))
+    assert not alike(np.zeros((), np.int64), np.ones((), np.int64))
