@@ -30,7 +30,7 @@ from benchmarks.chaos_support.settle import drain
 from benchmarks.chaos_support.tally import Tally
 from benchmarks.machine import print_header
 from parallel_infer import Client
-from parallel_infer.local_server import LocalServer, local_server
+from parallel_infer.tools.local_server import LocalServer, local_server
 
 INJECTED = Path(__file__).resolve().parent / "chaos_support" / "injected"
 LOADS: dict[str, Callable[[str, float], Load]] = {"library": LibraryLoad, "wire": WireLoad}

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.machine import print_header
 from parallel_infer import Client
-from parallel_infer.local_server import LocalServer, local_server
+from parallel_infer.tools.local_server import LocalServer, local_server
 
 PICTURES = Path(__file__).resolve().parents[1] / "parallel_infer" / "zoo" / "pictures"
 

@@ -29,9 +29,9 @@ from benchmarks.nothing_model import write_nothing_model
 from parallel_infer import Client, protocol
 from parallel_infer.client.endpoint import Address, open_socket
 from parallel_infer.errors import BadInput
-from parallel_infer.gateway.pending import Caller
+from parallel_infer.gateway.pending import ReplyAddress
 from parallel_infer.gateway.requests import admitted_kind, read_request
-from parallel_infer.local_server import local_server
+from parallel_infer.tools.local_server import local_server
 
 SIZE = 16
 TENSOR = protocol.Tensor("x", "uint8", (SIZE,))
@@ -98,7 +98,7 @@ def spoilt(header: bytes, chance: random.Random) -> bytes:
 
 def read(header: bytes) -> str:
     """What becomes of a header. Anything but a request or a BadInput passes through and ends the run."""
-    caller = Caller(None, b"client", 0, 0)  # type: ignore[arg-type]
+    caller = ReplyAddress(None, b"client", 0, 0)  # type: ignore[arg-type]
     try:
         request = read_request([Frame(b"client"), Frame(header)], 0, caller)
         if isinstance(request, protocol.Infer):

@@ -26,7 +26,7 @@ from benchmarks.chaos_support.settle import drain
 from benchmarks.machine import print_header
 from parallel_infer import Client
 from parallel_infer.errors import InferError
-from parallel_infer.local_server import local_server
+from parallel_infer.tools.local_server import local_server
 
 PICTURE = Path(__file__).resolve().parents[1] / "parallel_infer" / "zoo" / "pictures" / "coffee.png"
 FORMATS = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "bmp": ".bmp", "tiff": ".tiff", "gif": ".gif"}

@@ -25,10 +25,10 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.machine import print_header
-from parallel_infer.config_sources import load_config
+from parallel_infer.config.sources import load_config
 from parallel_infer.errors import ConfigError
-from parallel_infer.plan import make_plan
-from parallel_infer.session import Session
+from parallel_infer.inference.session import Session
+from parallel_infer.supervisor.plan import make_plan
 from stages.infer import model_for, session_config
 
 

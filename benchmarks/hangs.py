@@ -26,7 +26,7 @@ from benchmarks.chaos_support.faults import HANG, processes
 from benchmarks.chaos_support.payloads import Payloads, write_identity_model
 from benchmarks.machine import print_header
 from parallel_infer import Client
-from parallel_infer.local_server import LocalServer, local_server
+from parallel_infer.tools.local_server import LocalServer, local_server
 
 SIZE = 4096
 INJECTED = Path(__file__).resolve().parent / "chaos_support" / "injected"

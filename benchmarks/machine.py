@@ -6,7 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from parallel_infer.bench.machine import Origin, installed, processor
+from parallel_infer.tools.bench.machine import Origin, installed, processor
 
 __all__ = ["print_header", "processor", "versions"]
 

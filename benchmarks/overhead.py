@@ -25,7 +25,7 @@ from benchmarks import bare
 from benchmarks.machine import print_header
 from benchmarks.nothing_model import write_nothing_model
 from parallel_infer import Client
-from parallel_infer.local_server import local_server
+from parallel_infer.tools.local_server import local_server
 
 SIZES = (100, 150_000)
 

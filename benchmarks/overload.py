@@ -47,7 +47,7 @@ from parallel_infer.client.payload import payload_of
 from parallel_infer.client.pending import Outcome, Pending
 from parallel_infer.client.requests import job_of
 from parallel_infer.errors import InferError
-from parallel_infer.local_server import LocalServer, local_server
+from parallel_infer.tools.local_server import LocalServer, local_server
 
 MODEL, SIDE = "work", 64
 TIMEOUT = 10.0  # seconds

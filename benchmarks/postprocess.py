@@ -28,7 +28,7 @@ import numpy.typing as npt
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.machine import print_header
-from parallel_infer.models import ModelSpec, TensorSpec
+from parallel_infer.model_spec import ModelSpec, TensorSpec
 from stages.geometry import Geometry
 from stages.opencv import cv2
 from stages.tasks import Arrays

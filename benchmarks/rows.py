@@ -20,11 +20,11 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.machine import print_header
-from parallel_infer.config_sources import load_config, zoo_models
-from parallel_infer.messages import ModelPlan, PayloadKind
-from parallel_infer.plan import make_plan
+from parallel_infer.config.sources import load_config, zoo_models
+from parallel_infer.inference.session import Session
+from parallel_infer.ipc.messages import ModelPlan, PayloadKind
 from parallel_infer.protocol import Tensor
-from parallel_infer.session import Session
+from parallel_infer.supervisor.plan import make_plan
 from stages.decode import Decode
 from stages.infer import model_for, session_config
 

@@ -29,7 +29,7 @@ from benchmarks.chaos_support.payloads import Payloads, write_identity_model
 from benchmarks.chaos_support.settle import drain
 from benchmarks.chaos_support.tally import Tally
 from benchmarks.machine import print_header
-from parallel_infer.local_server import LocalServer, local_server
+from parallel_infer.tools.local_server import LocalServer, local_server
 
 GROWTH = 1.0  # percent of a process's memory per hour
 SETTLES = 20.0  # seconds after its start that a process may still grow

@@ -37,10 +37,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.chaos_support.faults import kind_of, processes
 from benchmarks.machine import print_header
 from parallel_infer import Client
-from parallel_infer.bench.payloads import read_pictures, shipped_pictures
 from parallel_infer.client.futures import InferFuture
 from parallel_infer.errors import InferError
-from parallel_infer.local_server import LocalServer, local_server
+from parallel_infer.tools.bench.payloads import read_pictures, shipped_pictures
+from parallel_infer.tools.local_server import LocalServer, local_server
 
 IN_FLIGHT, TIMEOUTS = 32, (5.0, 8.0)
 ENOUGH = 3.0  # seconds; what is in flight takes one or two

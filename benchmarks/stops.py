@@ -44,7 +44,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.machine import print_header
 from parallel_infer import AsyncClient, Client
 from parallel_infer.errors import InferError, ResourceUnavailable, ServerStopping
-from parallel_infer.local_server import LocalServer, local_server
+from parallel_infer.tools.local_server import LocalServer, local_server
 
 SIZES = (1, 4096, 1 << 18, 1 << 20, 1 << 22)  # bytes of an answer
 TIMEOUT = 20.0  # seconds of a job: far more than any stop

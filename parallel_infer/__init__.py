@@ -9,14 +9,14 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from parallel_infer.opencv_limit import VARIABLE, set_pixel_limit
+from parallel_infer.pictures.opencv_limit import VARIABLE, set_pixel_limit
 
 if TYPE_CHECKING:
-    from parallel_infer.answer import Answer
+    from parallel_infer.answers.answer import Answer
     from parallel_infer.client import AsyncClient, Client
     from parallel_infer.job_status import JobStatus
-    from parallel_infer.picture_files import read_picture
-    from parallel_infer.runner import Runner
+    from parallel_infer.pictures.files import read_picture
+    from parallel_infer.runner.runner import Runner
 
 __all__ = ["Answer", "AsyncClient", "Client", "JobStatus", "Runner", "read_picture"]
 
@@ -30,12 +30,12 @@ if VARIABLE in os.environ:
     set_pixel_limit()
 
 _HOMES = {
-    "Answer": "parallel_infer.answer",
+    "Answer": "parallel_infer.answers.answer",
     "AsyncClient": "parallel_infer.client",
     "Client": "parallel_infer.client",
     "JobStatus": "parallel_infer.job_status",
-    "Runner": "parallel_infer.runner",
-    "read_picture": "parallel_infer.picture_files",
+    "Runner": "parallel_infer.runner.runner",
+    "read_picture": "parallel_infer.pictures.files",
 }
 
 

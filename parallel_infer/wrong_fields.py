@@ -5,14 +5,13 @@ msgspec says "Expected `int` <= 100 - at `$.priority`", which speaks of its own 
 
 from __future__ import annotations
 
+import difflib
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 from msgspec import inspect
-
-from parallel_infer.config_fields import in_words
 
 _KINDS = {
     "int": "a whole number",
@@ -80,3 +79,40 @@ def _plain(problem: str) -> str:
             return re.sub(pattern, sentence, problem)
     text = re.sub(r"`([^`]*)`", lambda match: " or ".join(_KINDS.get(p, p) for p in match[1].split(" | ")), problem)
     return text[:1].lower() + text[1:]
+
+
+def in_words(kind: inspect.Type) -> str:
+    """A type as a person would say it."""
+    match kind:
+        case inspect.BoolType():
+            return "true or false"
+        case inspect.IntType() | inspect.FloatType():
+            return _number_in_words(kind)
+        case inspect.StrType():
+            return "a text"
+        case inspect.LiteralType(values=values):
+            return "one of " + ", ".join(str(value) for value in values)
+        case inspect.ListType(item_type=item):
+            return f"a list, each of it {in_words(item)}"
+        case inspect.DictType(value_type=value):
+            return f"a table, each value {in_words(value)}"
+        case inspect.UnionType(types=types):
+            return " or ".join(in_words(one) for one in types)
+        case inspect.StructType():
+            return "a table"
+    raise TypeError(f"a field of type {kind} has no words")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What to add to an error about `name`: "; did you mean 'x'?", or nothing where no known name is like it."""
+    close = difflib.get_close_matches(name.lower(), list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _number_in_words(kind: inspect.IntType | inspect.FloatType) -> str:
+    noun = "a whole number" if isinstance(kind, inspect.IntType) else "a number"
+    if kind.ge is not None and kind.le is not None:
+        return f"{noun} from {kind.ge:.15g} to {kind.le:.15g}"
+    bounds = [("above", kind.gt), ("at least", kind.ge), ("below", kind.lt), ("at most", kind.le)]
+    limits = [f"{words} {bound:.15g}" for words, bound in bounds if bound is not None]
+    return " ".join([noun, " and ".join(limits)]).strip()

@@ -11,8 +11,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from parallel_infer.dispatcher.estimate import learned
 from parallel_infer.dispatcher.policy import Situation, Start, Wait
-from parallel_infer.estimate import learned
 
 _RUN_OVERHEAD = 0.0003  # seconds a batch costs besides its run: lease, report, hand-over
 _STRANGE = 4.0  # times what other sizes make one expect that the first run of a size may count

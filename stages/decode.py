@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from parallel_infer.errors import BadInput
-from parallel_infer.messages import ModelPlan, PayloadKind
-from parallel_infer.models import ModelSpec
+from parallel_infer.ipc.messages import ModelPlan, PayloadKind
+from parallel_infer.model_spec import ModelSpec
 from parallel_infer.protocol import Tensor
 from stages.geometry import Geometry
 from stages.pictures import Decoder, PictureLimits

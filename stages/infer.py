@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from parallel_infer.errors import InferError
-from parallel_infer.messages import FailedRow, ModelPlan
-from parallel_infer.model_digest import check_unchanged
-from parallel_infer.ring import Ring, batch_view, gather_into
-from parallel_infer.session import Session
-from parallel_infer.session_config import ArenaStrategy, GraphOptimization, SessionConfig
+from parallel_infer.inference.options import ArenaStrategy, GraphOptimization, SessionConfig
+from parallel_infer.inference.session import Session
+from parallel_infer.ipc.messages import FailedRow, ModelPlan
+from parallel_infer.model_files.digest import check_unchanged
+from parallel_infer.shm.ring import Ring, batch_view, gather_into
 from stages.batch import power_sizes
 from stages.graph import Rewritten, with_uint8_input
 from stages.preprocess import Preprocess

@@ -6,7 +6,7 @@ while it is imported, and starts its own threads unless told otherwise.
 
 from __future__ import annotations
 
-from parallel_infer.opencv_limit import set_pixel_limit
+from parallel_infer.pictures.opencv_limit import set_pixel_limit
 
 _LIMIT = set_pixel_limit()
 

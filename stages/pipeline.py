@@ -10,13 +10,14 @@ from typing import Any
 
 import msgspec
 
-from parallel_infer.child import Child
-from parallel_infer.confinement import limit_probe
 from parallel_infer.errors import ConfigError
-from parallel_infer.messages import ModelPlan
-from parallel_infer.model_digest import check_unchanged
-from parallel_infer.model_store import CopyOrder
-from parallel_infer.models import ModelSpec, TensorSpec
+from parallel_infer.ipc.messages import ModelPlan
+from parallel_infer.loading import load_by_name
+from parallel_infer.model_files.digest import check_unchanged
+from parallel_infer.model_files.store import CopyOrder
+from parallel_infer.model_spec import ModelSpec, TensorSpec
+from parallel_infer.process.child import Child
+from parallel_infer.process.sandbox.confinement import limit_probe
 from stages.batch import AutoBatch
 from stages.tasks import Task
 
@@ -46,7 +47,7 @@ def task_for(spec: ModelSpec) -> Task:
         path = TASKS[spec.task]
     except KeyError:
         raise ConfigError(f"unknown task {spec.task!r}; known are {', '.join(sorted(TASKS))}") from None
-    task: Task = Child.load(path)(spec)
+    task: Task = load_by_name(path)(spec)
     return task
 
 

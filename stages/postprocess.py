@@ -8,9 +8,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from parallel_infer.answer import result_dict
-from parallel_infer.messages import AnswerFormat, ModelPlan, PostJob
-from parallel_infer.models import ModelSpec
+from parallel_infer.answers.answer import result_dict
+from parallel_infer.ipc.messages import AnswerFormat, ModelPlan, PostJob
+from parallel_infer.model_spec import ModelSpec
 from parallel_infer.protocol import AnswerBody, Tensor
 from stages.geometry import Geometry
 from stages.pipeline import task_for

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from msgspec import Struct
 
 from parallel_infer.errors import ConfigError
-from parallel_infer.models import TensorSpec
+from parallel_infer.model_spec import TensorSpec
 from stages import resize
 from stages.frame import Frame, checked
 from stages.geometry import Floats, Geometry

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from parallel_infer.errors import BadInput
-from parallel_infer.models import ModelSpec, TensorSpec
+from parallel_infer.model_spec import ModelSpec, TensorSpec
 from parallel_infer.protocol import Tensor
 from stages.preprocess import Preprocess
 

@@ -31,21 +31,25 @@ ALLOWED_MULTIPROCESSING = (
 FORKS = {"os.fork", "os.forkpty", "pty.fork", "os.posix_spawn", "concurrent.futures.ProcessPoolExecutor"}
 
 ZMQ_FILES = (
-    "parallel_infer/channel.py",
-    "parallel_infer/front.py",
+    "parallel_infer/ipc/channel.py",
+    "parallel_infer/ipc/client_socket.py",
     "parallel_infer/client*.py",
     "parallel_infer/client/*",
 )
 HOMES = {
     "zmq": ZMQ_FILES,
-    "multiprocessing.shared_memory": ("parallel_infer/ring.py", "parallel_infer/segment.py"),
+    "multiprocessing.shared_memory": ("parallel_infer/shm/ring.py", "parallel_infer/shm/segment.py"),
     "onnxruntime": (
-        *("parallel_infer/onnx_runtime.py", "parallel_infer/engines/*", "parallel_infer/providers.py"),
+        *(
+            "parallel_infer/inference/ort.py",
+            "parallel_infer/inference/engines/*",
+            "parallel_infer/inference/providers.py",
+        ),
         *("parallel_infer/cli/inspect.py", "parallel_infer/cli/doctor.py"),
         "stages/recognise/*",
-        "parallel_infer/quantization.py",  # the quantizer is a part of ONNX Runtime and has no other door
+        "parallel_infer/tools/quantize/quantization.py",  # the quantizer is a part of ONNX Runtime
     ),
-    "openvino": ("parallel_infer/engines/openvino.py",),
+    "openvino": ("parallel_infer/inference/engines/openvino.py",),
 }
 
 

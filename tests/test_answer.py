@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import supervision
 
-from parallel_infer.answer import Answer, rotated_corners
+from parallel_infer.answers.answer import Answer, rotated_corners
 from parallel_infer.errors import InferError
 from parallel_infer.protocol import Answer as WireAnswer
 from parallel_infer.protocol import AnswerBody, Tensor
@@ -203,7 +203,7 @@ def test_maps_are_plain():
     ("module", "absent"),
     [
         ("parallel_infer", ("zmq", "numpy", "onnxruntime", "cv2")),
-        ("parallel_infer.answer", ("zmq", "onnxruntime", "cv2")),
+        ("parallel_infer.answers.answer", ("zmq", "onnxruntime", "cv2")),
         ("parallel_infer.client", ("onnxruntime", "onnx", "cv2")),
     ],
 )

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from parallel_infer.cgroups import Limits, limits_of
-from parallel_infer.cores import usable_cores, whole_cores
+from parallel_infer.machine.cgroups import Limits, limits_of
+from parallel_infer.machine.cores import usable_cores, whole_cores
 
 MEBI = 1 << 20
 V2_MOUNT = "29 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate"
@@ -158,6 +158,6 @@ def test_a_fraction_of_a_core_becomes_the_nearest_number(cores: int, quota: floa
 def test_affinity_counts() -> None:
     code = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-        "from parallel_infer.cores import usable_cores; print(usable_cores())"
+        "from parallel_infer.machine.cores import usable_cores; print(usable_cores())"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "1\n"

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from parallel_infer.cli import main
-from parallel_infer.local_server import local_server
+from parallel_infer.tools.local_server import local_server
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,13 @@ import pytest
 from click.testing import CliRunner
 
 from parallel_infer.cli import main
-from parallel_infer.config import ModelConfig, ServerConfig
-from parallel_infer.findings import Finding, Verdict
-from parallel_infer.machine_findings import (
+from parallel_infer.config.schema import ModelConfig, ServerConfig
+from parallel_infer.inference.providers import CPU, Machine, OpenVino
+from parallel_infer.shm.segment import FOLDER, PREFIX
+from parallel_infer.supervisor.memory_report import SharedMemory
+from parallel_infer.supervisor.plan import RingPlan
+from parallel_infer.tools.doctor.findings import Finding, Verdict
+from parallel_infer.tools.doctor.machine import (
     PACKAGES,
     cores_finding,
     files_finding,
@@ -31,11 +35,7 @@ from parallel_infer.machine_findings import (
     python_finding,
     runtime_findings,
 )
-from parallel_infer.memory_report import SharedMemory
-from parallel_infer.plan import RingPlan
-from parallel_infer.providers import CPU, Machine, OpenVino
-from parallel_infer.segment import FOLDER, PREFIX
-from parallel_infer.server_findings import address_findings, left_over_findings, memory_findings
+from parallel_infer.tools.doctor.server import address_findings, left_over_findings, memory_findings
 
 OK, WARNING, PROBLEM = Verdict.OK, Verdict.WARNING, Verdict.PROBLEM
 MEBI = 1 << 20
@@ -128,7 +128,7 @@ def test_a_provider_that_is_asked_for_must_be_there() -> None:
 
 
 def test_without_onnx_runtime_the_providers_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("parallel_infer.providers", "parallel_infer.onnx_runtime"):
+    for module in ("parallel_infer.inference.providers", "parallel_infer.inference.ort"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     (finding,) = provider_findings(ServerConfig())
@@ -225,9 +225,11 @@ def test_what_a_dead_run_left_is_told(dead_run: str) -> None:
 
 def test_a_processor_with_bfloat16_that_nothing_uses_is_worth_a_warning(monkeypatch) -> None:
     machine = Machine(flags=frozenset({"avx512_bf16"}), providers=frozenset({CPU}), gpus=0, openvino=OpenVino.ABSENT)
-    monkeypatch.setattr("parallel_infer.providers.survey", lambda config: machine)
+    monkeypatch.setattr("parallel_infer.inference.providers.survey", lambda config: machine)
     found = {finding.subject: finding for finding in provider_findings(ServerConfig())}
     assert (found["provider auto"].verdict, found["provider auto"].remedy) == (WARNING, "pip install openvino")
-    monkeypatch.setattr("parallel_infer.providers.survey", lambda config: replace(machine, openvino=OpenVino.RUNTIME))
+    monkeypatch.setattr(
+        "parallel_infer.inference.providers.survey", lambda config: replace(machine, openvino=OpenVino.RUNTIME)
+    )
     found = {finding.subject: finding for finding in provider_findings(ServerConfig())}
     assert (found["provider auto"].verdict, found["provider auto"].text) == (OK, "openvino bf16 (cpu)")

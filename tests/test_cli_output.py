@@ -13,7 +13,7 @@ from parallel_infer import Answer
 from parallel_infer.cli.answer_formats import Csv, Tables
 from parallel_infer.cli.plain_maps import cell, print_map
 from parallel_infer.cli.tables import aligned, print_table
-from parallel_infer.memory_report import size_text
+from parallel_infer.supervisor.memory_report import size_text
 
 
 class Terminal(io.StringIO):

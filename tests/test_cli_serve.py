@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from parallel_infer import memory_report, supervisor
 from parallel_infer.cli import main
 from parallel_infer.cli.config_options import ON_COMMAND_LINE
-from parallel_infer.config import ServerConfig
-from parallel_infer.config_fields import SERVER_FIELDS
-from parallel_infer.config_sources import load_config
-from parallel_infer.memory_report import SharedMemory, check_memory
-from parallel_infer.plan import RingPlan
+from parallel_infer.config.fields import SERVER_FIELDS
+from parallel_infer.config.schema import ServerConfig
+from parallel_infer.config.sources import load_config
+from parallel_infer.supervisor import memory_report
+from parallel_infer.supervisor import serve as supervisor
+from parallel_infer.supervisor.memory_report import SharedMemory, check_memory
+from parallel_infer.supervisor.plan import RingPlan
 
 GIVEN = {
     "bind": ("tcp://127.0.0.1:7001", ["tcp://127.0.0.1:7001"]),

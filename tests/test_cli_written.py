@@ -16,8 +16,8 @@ from parallel_infer import Answer
 from parallel_infer.cli import main
 from parallel_infer.cli.saved_pictures import SavedPictures, names_for
 from parallel_infer.errors import ConfigError
-from parallel_infer.outputs import Inputs
-from parallel_infer.raw_tensors import write_tensors
+from parallel_infer.files.outputs import Inputs
+from parallel_infer.runner.raw_tensors import write_tensors
 
 NOBODY = "ipc:///nowhere/at/all"
 

@@ -8,9 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from parallel_infer.cli import main
-from parallel_infer.client.key import Key
-from parallel_infer.config_sources import load_config, read_config
+from parallel_infer.config.sources import load_config, read_config
 from parallel_infer.errors import ConfigError
+from parallel_infer.keys.client import Key
 from tests.conftest import StartServer
 
 PLAIN = load_config({}, None, {})

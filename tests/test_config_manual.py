@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 
 from parallel_infer.cli.config_options import ON_COMMAND_LINE
-from parallel_infer.config_fields import MODEL_FIELDS, SERVER_FIELDS, Field, toml_value
-from parallel_infer.config_sources import load_config
-from parallel_infer.model_files import SERVED_BY_DEFAULT
+from parallel_infer.config.fields import MODEL_FIELDS, SERVER_FIELDS, Field, toml_value
+from parallel_infer.config.sources import load_config
+from parallel_infer.model_files.location import SERVED_BY_DEFAULT
 
 MANUAL = Path(__file__).parents[1] / "docs" / "configuration.md"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from parallel_infer.config_sources import load_config
+from parallel_infer.config.sources import load_config
 from parallel_infer.errors import ConfigError
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from parallel_infer.cli.config_options import ON_COMMAND_LINE
-from parallel_infer.config import ModelConfig, ServerConfig
-from parallel_infer.config_fields import MODEL_FIELDS, SERVER_FIELDS, toml_value
-from parallel_infer.config_sources import check_addresses, load_config, provenance, read_config, zoo_models
-from parallel_infer.config_text import to_toml
+from parallel_infer.config.fields import MODEL_FIELDS, SERVER_FIELDS, toml_value
+from parallel_infer.config.schema import ModelConfig, ServerConfig
+from parallel_infer.config.sources import check_addresses, load_config, provenance, read_config, zoo_models
+from parallel_infer.config.toml import to_toml
 from parallel_infer.errors import ConfigError
 
 # for every field a value that is not its default, as TOML has it and as the environment has it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from parallel_infer.cores import Split, split_cores
+from parallel_infer.machine.cores import Split, split_cores
 
 
 @pytest.mark.parametrize(

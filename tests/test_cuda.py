@@ -10,14 +10,14 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from parallel_infer.engines import Stop, address_of
-from parallel_infer.engines.cuda import CudaEngine, CudaTied
-from parallel_infer.engines.cuda_runtime import CudaRuntime
-from parallel_infer.engines.onnx_runtime import OrtTied
 from parallel_infer.errors import ConfigError, Dropped, InferError
-from parallel_infer.providers import ON_CPU, choose, survey
-from parallel_infer.session import Session
-from parallel_infer.session_config import SessionConfig
+from parallel_infer.inference.engines import Stop, address_of
+from parallel_infer.inference.engines.cuda import CudaEngine, CudaTied
+from parallel_infer.inference.engines.cuda_runtime import CudaRuntime
+from parallel_infer.inference.engines.onnx_runtime import OrtTied
+from parallel_infer.inference.options import SessionConfig
+from parallel_infer.inference.providers import ON_CPU, choose, survey
+from parallel_infer.inference.session import Session
 from tests import session_models as models
 
 STREAM = 4711

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from parallel_infer.answer import Answer
-from parallel_infer.drawing import Label, Pen, color_of
+from parallel_infer.answers.answer import Answer
+from parallel_infer.answers.drawing import Label, Pen, color_of
 
 SIZES = [(100, 100), (480, 640), (4000, 4000), (40, 1500), (1500, 40), (1, 1)]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from parallel_infer.local_server import LocalServer, local_server
+from parallel_infer.tools.local_server import LocalServer, local_server
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 

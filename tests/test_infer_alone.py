@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from parallel_infer import Client
-from parallel_infer.cores import usable_cores
-from parallel_infer.local_server import local_server
+from parallel_infer.machine.cores import usable_cores
+from parallel_infer.tools.local_server import local_server
 
 
 @pytest.mark.skipif(usable_cores() < 2, reason="one core: there is nothing to share out")

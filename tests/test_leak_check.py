@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from parallel_infer.segment import RunMark
+from parallel_infer.shm.segment import RunMark
 
 LEAKING = """
 import subprocess, sys, time

@@ -11,7 +11,7 @@ import pytest
 
 _COMMAND = """
 import sys
-from parallel_infer.local_server import local_server
+from parallel_infer.tools.local_server import local_server
 
 with local_server("--model", "classifier=zoo:classifier", "--provider", "cpu", stderr=sys.stderr) as server:
     print(server.process.pid, flush=True)

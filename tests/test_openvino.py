@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from parallel_infer.engines import Stop
-from parallel_infer.engines.openvino import OpenVinoEngine
 from parallel_infer.errors import ConfigError, Dropped, ModelRejected
-from parallel_infer.providers import Choice, choose, survey
-from parallel_infer.session import Session
-from parallel_infer.session_config import SessionConfig
+from parallel_infer.inference.engines import Stop
+from parallel_infer.inference.engines.openvino import OpenVinoEngine
+from parallel_infer.inference.options import SessionConfig
+from parallel_infer.inference.providers import Choice, choose, survey
+from parallel_infer.inference.session import Session
 from tests import session_models as models
 from tests.engine.test_model_copies import times
 
@@ -193,8 +193,8 @@ def test_nothing_is_reported_to_anybody(tmp_path: Path):
     program = (
         "import sys; told = []\n"
         "sys.addaudithook(lambda event, _: told.append(event) if event.startswith(('socket.', 'urllib.')) else None)\n"
-        "from tests import session_models; from parallel_infer.session import Session\n"
-        "from parallel_infer.session_config import SessionConfig\n"
+        "from tests import session_models; from parallel_infer.inference.session import Session\n"
+        "from parallel_infer.inference.options import SessionConfig\n"
         "Session(session_models.identity(), SessionConfig(provider='openvino'))\n"
         "assert 'openvino' in sys.modules and not [name for name in told if name != 'socket.gethostname'], told\n"
     )

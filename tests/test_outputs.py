@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from parallel_infer.errors import ConfigError
-from parallel_infer.outputs import Inputs, check_target, draft_beside, make_folder, write_new, write_whole
+from parallel_infer.files.outputs import Inputs, check_target, draft_beside, make_folder, write_new, write_whole
 
 FULL = Path("/dev/full")
 
@@ -120,7 +120,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
     """The limit on the size of files stands for the full disk: writing fails in the middle."""
     (tmp_path / "old").write_bytes(b"old")
     code = (
-        "import resource, signal; from pathlib import Path; from parallel_infer.outputs import write_whole\n"
+        "import resource, signal; from pathlib import Path; from parallel_infer.files.outputs import write_whole\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
         f"write_whole(Path({str(tmp_path / 'old')!r}), bytes(100_000))"
     )

@@ -13,11 +13,11 @@ import pytest
 from click.testing import CliRunner
 
 import parallel_infer
-from parallel_infer.answer import Answer
+from parallel_infer.answers.answer import Answer
 from parallel_infer.cli import main
 from parallel_infer.errors import BadInput
-from parallel_infer.local_server import local_server
-from parallel_infer.picture_files import SUFFIXES, look_into
+from parallel_infer.pictures.files import SUFFIXES, look_into
+from parallel_infer.tools.local_server import local_server
 from parallel_infer.video.pipe import Order
 from parallel_infer.video.readers import open_reader
 from stages.pictures import Format

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parallel_infer.errors import BadInput, ConfigError
-from parallel_infer.models import TensorSpec
+from parallel_infer.model_spec import TensorSpec
 from stages.geometry import Geometry
 from stages.pictures import Decoder, PictureLimits
 from stages.preprocess import Preprocess, Preprocessor, constants

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from parallel_infer.errors import ConfigError
-from parallel_infer.onnx_runtime import ort
-from parallel_infer.providers import (
+from parallel_infer.inference.options import ArenaStrategy, SessionConfig
+from parallel_infer.inference.ort import ort
+from parallel_infer.inference.providers import (
     CPU,
     CUDA,
     TENSORRT,
@@ -26,8 +27,7 @@ from parallel_infer.providers import (
     survey,
     tensorrt_options,
 )
-from parallel_infer.session import Session
-from parallel_infer.session_config import ArenaStrategy, SessionConfig
+from parallel_infer.inference.session import Session
 from tests import session_models as models
 
 PLAIN = Machine(flags=frozenset({"avx2", "avx512f"}), providers=frozenset({CPU}), gpus=0, openvino=OpenVino.NO_DEVICE)

@@ -11,9 +11,9 @@ import pytest
 
 from parallel_infer import JobStatus, Runner
 from parallel_infer.errors import BadInput, ConfigError, Dropped, InferError, ModelRejected, ResourceUnavailable
-from parallel_infer.models import TensorSpec
-from parallel_infer.runner import JobHandle
-from parallel_infer.session_config import SessionConfig
+from parallel_infer.inference.options import SessionConfig
+from parallel_infer.model_spec import TensorSpec
+from parallel_infer.runner.runner import JobHandle
 from tests import session_models as models
 
 FOREVER = models.endless_inputs(go=True)
@@ -158,7 +158,7 @@ def test_an_error_in_a_callback_is_logged_and_harms_nothing(caplog: pytest.LogCa
     def callback(_: JobHandle) -> None:
         raise ValueError("from the callback")
 
-    with caplog.at_level(logging.ERROR, "parallel_infer.runner"), runner(models.addition(), jobs=1) as adder:
+    with caplog.at_level(logging.ERROR, "parallel_infer.runner.runner"), runner(models.addition(), jobs=1) as adder:
         handle = adder.execute_async(pair(1), callback)
         assert (adder.result(handle)["y"] == 2).all()
         assert (adder.result(adder.execute_async(pair(2)))["y"] == 3).all()  # the same thread, afterwards

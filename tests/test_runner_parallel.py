@@ -10,7 +10,7 @@ import pytest
 
 from parallel_infer import Runner
 from parallel_infer.errors import BadInput, ConfigError, DeadlineExceeded, Dropped, InferError
-from parallel_infer.parallel_run import split_threads
+from parallel_infer.runner.parallel_run import split_threads
 from tests import session_models as models
 
 FOREVER = models.endless_inputs(go=True)

@@ -11,11 +11,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from parallel_infer.engines import Stop
 from parallel_infer.errors import BadInput, ConfigError, Dropped, InferError, ModelRejected, ResourceUnavailable
-from parallel_infer.models import TensorSpec
-from parallel_infer.session import Session
-from parallel_infer.session_config import GraphOptimization, SessionConfig
+from parallel_infer.inference.engines import Stop
+from parallel_infer.inference.options import GraphOptimization, SessionConfig
+from parallel_infer.inference.session import Session
+from parallel_infer.model_spec import TensorSpec
 from tests import session_models as models
 
 ONE_THREAD = SessionConfig(provider="cpu", threads=1)

@@ -7,11 +7,11 @@ from multiprocessing.shared_memory import SharedMemory
 import numpy as np
 import pytest
 
-from parallel_infer.engines import Stop
 from parallel_infer.errors import BadInput, ConfigError, Dropped, InferError, ResourceUnavailable
-from parallel_infer.providers import choose, survey
-from parallel_infer.session import Session
-from parallel_infer.session_config import SessionConfig
+from parallel_infer.inference.engines import Stop
+from parallel_infer.inference.options import SessionConfig
+from parallel_infer.inference.providers import choose, survey
+from parallel_infer.inference.session import Session
 from tests import session_models as models
 
 PROVIDERS = ("cpu", "openvino")

@@ -12,17 +12,17 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from parallel_infer.config_sources import load_config
-from parallel_infer.plan import make_plan
-from parallel_infer.session import Session
-from parallel_infer.session_config import ArenaStrategy, GraphOptimization, SessionConfig
+from parallel_infer.config.sources import load_config
+from parallel_infer.inference.options import ArenaStrategy, GraphOptimization, SessionConfig
+from parallel_infer.inference.session import Session
+from parallel_infer.supervisor.plan import make_plan
 from stages.infer import session_config
 
 WIDE = 64 << 20  # bytes of an intermediate tensor
 RESIDENT = """
 import sys, psutil, numpy as np
-from parallel_infer.session import Session
-from parallel_infer.session_config import SessionConfig
+from parallel_infer.inference.session import Session
+from parallel_infer.inference.options import SessionConfig
 session = Session(sys.argv[1], SessionConfig(provider="cpu", threads=1, cpu_arena=sys.argv[2] == "on"))
 before = psutil.Process().memory_info().rss
 session.run({"x": np.ones(1, np.float32)})

@@ -12,7 +12,7 @@ from parallel_infer import protocol
 from parallel_infer.client.payload import payload_of
 from parallel_infer.client.requests import job_of
 from parallel_infer.errors import BadInput, ConfigError
-from parallel_infer.gateway.pending import Caller
+from parallel_infer.gateway.pending import ReplyAddress
 from parallel_infer.gateway.readiness import ReadinessCheck
 from parallel_infer.gateway.requests import read_request
 from stages.recognise.overrides import parse_overrides
@@ -28,7 +28,7 @@ class Frame:
 
 
 def refusal(header: Any) -> str:
-    caller = Caller.__new__(Caller)
+    caller = ReplyAddress.__new__(ReplyAddress)
     with pytest.raises(BadInput) as caught:
         read_request([Frame(b""), Frame(msgspec.msgpack.encode(header))], 0, caller)
     assert caller.request == header.get("id", 0)

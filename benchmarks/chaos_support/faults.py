@@ -17,7 +17,7 @@ from typing import Any
 
 from parallel_infer import Client
 from parallel_infer.errors import InferError
-from parallel_infer.local_server import LocalServer
+from parallel_infer.tools.local_server import LocalServer
 
 _TITLE = "parallel-infer: "
 WORKERS = ("decode", "infer", "postprocess")

@@ -7,7 +7,7 @@ import time
 from benchmarks.chaos_support.tally import taken_slots
 from parallel_infer import Client
 from parallel_infer.errors import InferError
-from parallel_infer.local_server import LocalServer
+from parallel_infer.tools.local_server import LocalServer
 
 
 def drain(server: LocalServer, patience: float = 15.0) -> dict[str, int]:

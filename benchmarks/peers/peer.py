@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.work import Setup
-from parallel_infer.local_server import local_server
+from parallel_infer.tools.local_server import local_server
 
 HERE = Path(__file__).resolve().parent
 _START_TIMEOUT = 120.0  # seconds

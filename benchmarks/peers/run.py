@@ -30,9 +30,9 @@ from benchmarks.peers.graphs import MAKERS, graph_file
 from benchmarks.peers.peer import HERE, PEERS, Peer
 from benchmarks.peers.plot import write_plot
 from benchmarks.peers.summary import lines, notes, summary
-from parallel_infer.cores import usable_cores
-from parallel_infer.providers import choose, survey
-from parallel_infer.session_config import SessionConfig
+from parallel_infer.inference.options import SessionConfig
+from parallel_infer.inference.providers import choose, survey
+from parallel_infer.machine.cores import usable_cores
 
 RESULTS = HERE.parent / "results"
 ZOO = HERE.parents[1] / "parallel_infer" / "zoo"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from parallel_infer.cores import usable_cores
+from parallel_infer.machine.cores import usable_cores
 
 
 class Setting(NamedTuple):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 import click
 
-from parallel_infer import dense_results
+from parallel_infer.answers import dense_results
 from parallel_infer.cli.tables import print_table
 from parallel_infer.errors import InferError
 

@@ -16,11 +16,11 @@ import click
 from parallel_infer.cli.config_options import configuration
 from parallel_infer.cli.serve import command as serve
 from parallel_infer.errors import ConfigError
-from parallel_infer.outputs import Inputs, check_target, write_whole
+from parallel_infer.files.outputs import Inputs, check_target, write_whole
 
 if TYPE_CHECKING:
-    from parallel_infer.bench.figures import Comparison, Level, Run
-    from parallel_infer.bench.measure import Bench, Demand
+    from parallel_infer.tools.bench.figures import Comparison, Level, Run
+    from parallel_infer.tools.bench.measure import Bench, Demand
 
 CONCURRENCY = "1,8,32,128"
 _SHIPPED = "detector=zoo:detector"
@@ -85,7 +85,7 @@ class Wish:
 
     def check_outputs(self, outputs: dict[str, Path | None], baseline: Path | None) -> None:
         """Refuse to write over anything that is read, or one output over the other. Raises ConfigError."""
-        from parallel_infer.bench.payloads import picture_files
+        from parallel_infer.tools.bench.payloads import picture_files
 
         words = [word.rpartition("=")[2] for word in (*self.models, *self.serve_options)]  # most of them are no files
         inputs = Inputs([baseline, self.key, *words, *(picture_files(self.pictures) if self.pictures else ())])
@@ -163,7 +163,8 @@ def command(as_json: bool, save: Path | None, baseline: Path | None, plot: Path 
     """  # noqa: D301  # click looks for the character itself
     wish = Wish(**wishes)
     wish.check()
-    from parallel_infer.bench import files, report
+    from parallel_infer.cli import bench_report as report
+    from parallel_infer.tools.bench import files
 
     wish.check_outputs({"--save": save, "--plot": plot}, baseline)
     saved = None if baseline is None else files.read_run(baseline)
@@ -174,7 +175,7 @@ def command(as_json: bool, save: Path | None, baseline: Path | None, plot: Path 
     if save is not None:
         files.save_run(save, run)
     if plot is not None:
-        from parallel_infer.bench.plot import draw_run
+        from parallel_infer.tools.bench.plot import draw_run
 
         write_whole(plot, draw_run(run))
     if as_json:
@@ -185,9 +186,9 @@ def command(as_json: bool, save: Path | None, baseline: Path | None, plot: Path 
 
 def _measure(wish: Wish) -> Run:
     """Everything, told as it goes."""
-    from parallel_infer.bench import report
-    from parallel_infer.bench.figures import Run
-    from parallel_infer.bench.machine import Origin
+    from parallel_infer.cli import bench_report as report
+    from parallel_infer.tools.bench.figures import Run
+    from parallel_infer.tools.bench.machine import Origin
 
     origin = Origin.here(_command())
     for line in origin.lines():
@@ -212,8 +213,8 @@ def _measure(wish: Wish) -> Run:
 
 
 def _levels(wish: Wish, bench: Bench) -> list[Level]:
-    from parallel_infer.bench import report
-    from parallel_infer.bench.measure import demands
+    from parallel_infer.cli import bench_report as report
+    from parallel_infer.tools.bench.measure import demands
 
     levels = []
     for seed, demand in enumerate(demands(_demand(wish), wish.in_flight, wish.rate or [])):
@@ -224,7 +225,7 @@ def _levels(wish: Wish, bench: Bench) -> list[Level]:
 
 
 def _compare(wish: Wish, bench: Bench, levels: list[Level]) -> Comparison:
-    from parallel_infer.bench.comparison import compare
+    from parallel_infer.tools.bench.comparison import compare
 
     closed = [level for level in levels if level.in_flight > 1]  # one at a time is no pipeline
     best = max(closed, key=lambda level: level.per_second).in_flight if closed else _IN_FLIGHT
@@ -235,11 +236,11 @@ def _compare(wish: Wish, bench: Bench, levels: list[Level]) -> Comparison:
 @contextlib.contextmanager
 def _bench(wish: Wish) -> Iterator[tuple[Bench, dict[str, Any]]]:
     """The server, its client and its load, ready."""
-    from parallel_infer.bench.generators import Generators, Target
-    from parallel_infer.bench.measure import Bench, source_for
-    from parallel_infer.bench.payloads import shipped_pictures
     from parallel_infer.cli.server_options import connected
-    from parallel_infer.local_server import local_server
+    from parallel_infer.tools.bench.generators import Generators, Target
+    from parallel_infer.tools.bench.measure import Bench, source_for
+    from parallel_infer.tools.bench.payloads import shipped_pictures
+    from parallel_infer.tools.local_server import local_server
 
     with contextlib.ExitStack() as stack:
         folder = wish.pictures or stack.enter_context(shipped_pictures())
@@ -265,7 +266,7 @@ def _facts(models: list[dict[str, Any]], name: str | None) -> dict[str, Any]:
 
 
 def _demand(wish: Wish) -> Demand:
-    from parallel_infer.bench.measure import Demand
+    from parallel_infer.tools.bench.measure import Demand
 
     return Demand(seconds=wish.seconds, timeout=wish.timeout, within=wish.within_ms / 1000)
 

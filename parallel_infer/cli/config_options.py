@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import click
 from msgspec import NODEFAULT, inspect
 
-from parallel_infer.config_fields import PREFIX, SERVER_FIELDS, Field
-from parallel_infer.config_sources import Configuration, read_config
+from parallel_infer.config.fields import PREFIX, SERVER_FIELDS, Field
+from parallel_infer.config.sources import Configuration, read_config
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

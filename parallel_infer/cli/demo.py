@@ -13,7 +13,7 @@ from parallel_infer.errors import InferError
 
 if TYPE_CHECKING:
     from parallel_infer import Answer, Client
-    from parallel_infer.local_server import LocalServer
+    from parallel_infer.tools.local_server import LocalServer
 
 PICTURES = Path(__file__).resolve().parents[1] / "zoo" / "pictures"
 MODELS = ("detector", "classifier", "segmenter", "pose")
@@ -36,8 +36,8 @@ def command(output: Path, seconds: float) -> None:
     Prints every answer and the throughput, writes annotated pictures, and stops the server.
     """
     from parallel_infer import Client
-    from parallel_infer.local_server import local_server
-    from parallel_infer.outputs import make_folder
+    from parallel_infer.files.outputs import make_folder
+    from parallel_infer.tools.local_server import local_server
 
     make_folder(output, "--output")
     options = [word for model in MODELS for word in ("--model", f"{model}=zoo:{model}")]
@@ -58,7 +58,7 @@ def _show_answers(client: Client, output: Path) -> None:
     import cv2
     from rich.table import Table
 
-    from parallel_infer.outputs import write_whole
+    from parallel_infer.files.outputs import write_whole
 
     table = Table("picture", "model", "answer", "ms", title="Answers")
     for path in sorted(PICTURES.glob("*.png")):

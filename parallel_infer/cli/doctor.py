@@ -9,11 +9,11 @@ from typing import Any
 import click
 
 from parallel_infer.cli.config_options import config_options, configuration
-from parallel_infer.config import ServerConfig
+from parallel_infer.config.schema import ServerConfig
 from parallel_infer.errors import ConfigError
-from parallel_infer.findings import Finding, Verdict
-from parallel_infer.machine_findings import machine_findings
-from parallel_infer.server_findings import left_over_findings, server_findings
+from parallel_infer.tools.doctor.findings import Finding, Verdict
+from parallel_infer.tools.doctor.machine import machine_findings
+from parallel_infer.tools.doctor.server import left_over_findings, server_findings
 
 COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "red"}
 

@@ -15,7 +15,7 @@ from parallel_infer.cli.model_argument import model_and_rest, model_option
 from parallel_infer.cli.saved_pictures import SavedPictures
 from parallel_infer.cli.server_options import connected, server_options
 from parallel_infer.errors import InferError, ServerUnavailable, Unauthorized, UnknownModel
-from parallel_infer.picture_files import look_into
+from parallel_infer.pictures.files import look_into
 
 if TYPE_CHECKING:
     from parallel_infer import Answer, Client

@@ -10,9 +10,9 @@ from typing import Any
 import click
 import msgspec
 
-from parallel_infer.child import Child
 from parallel_infer.errors import ConfigError, ModelRejected
-from parallel_infer.models import ModelSpec, TensorSpec
+from parallel_infer.loading import load_by_name
+from parallel_infer.model_spec import ModelSpec, TensorSpec
 
 _HEADING = 15  # columns
 
@@ -82,7 +82,7 @@ def command(model: Path, as_json: bool, shapes: dict[str, list[int]], **override
     The options say what the file does not; they have the names of the configuration file. Exit codes: 0 the model can
     be served, 1 it is rejected, 2 an option is wrong.
     """
-    describe = Child.load("stages.recognise:describe")  # not at the top: --help need not wait for ONNX Runtime
+    describe = load_by_name("stages.recognise:describe")  # not at the top: --help need not wait for ONNX Runtime
     given = {key: value for key, value in overrides.items() if value is not None}
     try:
         spec: ModelSpec = describe(model.stem, model, {**given, "shapes": shapes})
@@ -103,10 +103,10 @@ def _reject(reason: str, as_json: bool) -> None:
 
 
 def _report(spec: ModelSpec) -> dict[str, Any]:
-    from parallel_infer.providers import survey
-    from parallel_infer.session_config import SessionConfig
+    from parallel_infer.inference.options import SessionConfig
+    from parallel_infer.inference.providers import survey
 
-    export_command = Child.load("stages.families:export_command")
+    export_command = load_by_name("stages.families:export_command")
     built: dict[str, Any] = msgspec.to_builtins(spec)
     return {
         **built,

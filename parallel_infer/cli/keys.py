@@ -61,15 +61,15 @@ def new(name: str, server: bool, manage: bool, out: Path | None, folder: Path) -
 
 
 def _new_server(folder: Path) -> None:
-    from parallel_infer.front import new_key_pair
-    from parallel_infer.keys import KeyPair, add_server
+    from parallel_infer.ipc.client_socket import new_key_pair
+    from parallel_infer.keys.server import KeyPair, add_server
 
     click.echo(f"the server's keys: {add_server(folder, KeyPair(*new_key_pair()))}")
 
 
 def _new_client(name: str, manage: bool, out: Path, folder: Path) -> None:
-    from parallel_infer.front import new_key_pair
-    from parallel_infer.keys import SERVER_FILE, KeyFolder, KeyPair, KnownClient, add_client, write_client_key
+    from parallel_infer.ipc.client_socket import new_key_pair
+    from parallel_infer.keys.server import SERVER_FILE, KeyFolder, KeyPair, KnownClient, add_client, write_client_key
 
     if not (folder / SERVER_FILE).exists():
         _new_server(folder)
@@ -90,7 +90,7 @@ def _new_client(name: str, manage: bool, out: Path, folder: Path) -> None:
 @_folder
 def list_(as_json: bool, folder: Path) -> None:
     """Show the server's public key and who may come in."""
-    from parallel_infer.keys import KeyFolder
+    from parallel_infer.keys.server import KeyFolder
 
     keys = KeyFolder.open(folder)
     server, clients = keys.server().public, keys.clients()

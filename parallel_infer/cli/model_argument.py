@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from parallel_infer.cli.server_options import connected
-from parallel_infer.video.redaction import redacted_address
+from parallel_infer.redaction import redacted_address
 
 
 def model_and_rest(

@@ -10,12 +10,13 @@ from typing import Any
 
 import click
 
-from parallel_infer.class_names import read_names
 from parallel_infer.cli.plain_maps import cell
 from parallel_infer.cli.server_options import connected, server_options
 from parallel_infer.cli.tables import print_table
-from parallel_infer.config_fields import MODEL_FIELDS, nearest
+from parallel_infer.config.fields import MODEL_FIELDS
 from parallel_infer.errors import ConfigError
+from parallel_infer.model_files.class_names import read_names
+from parallel_infer.wrong_fields import nearest
 
 _SHORT = 12  # characters of a digest that are enough for people
 

@@ -7,7 +7,7 @@ import sys
 
 from setproctitle import setproctitle
 
-from parallel_infer.video.redaction import redacted_address
+from parallel_infer.redaction import redacted_address
 
 
 def hide_secrets() -> None:

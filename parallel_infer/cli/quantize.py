@@ -12,8 +12,8 @@ import click
 from parallel_infer.errors import ModelRejected
 
 if TYPE_CHECKING:
-    from parallel_infer.agreement import Agreement
-    from parallel_infer.quantization import Report
+    from parallel_infer.tools.quantize.agreement import Agreement
+    from parallel_infer.tools.quantize.quantization import Report
 
 _FEW_PICTURES = 20  # fewer say little about the ranges of activations
 _FAR = {"classify": 0.95}  # agreement below which answers have moved far
@@ -72,11 +72,11 @@ def command(
     """
     import msgspec
 
-    from parallel_infer.bench.payloads import picture_files
-    from parallel_infer.model_files import find_model
-    from parallel_infer.outputs import Inputs, check_target
-    from parallel_infer.quantization import Calibration, quantize
-    from parallel_infer.session_config import SessionConfig
+    from parallel_infer.files.outputs import Inputs, check_target
+    from parallel_infer.inference.options import SessionConfig
+    from parallel_infer.model_files.location import find_model
+    from parallel_infer.tools.bench.payloads import picture_files
+    from parallel_infer.tools.quantize.quantization import Calibration, quantize
 
     path = Path(find_model(model, Path()))
     target = output or Path(f"{path.stem}.int8.onnx")

@@ -13,9 +13,9 @@ from parallel_infer.errors import ConfigError, InferError
 if TYPE_CHECKING:
     import numpy as np
 
-    from parallel_infer.async_pass import AsyncPass, Comparison
-    from parallel_infer.runner import Runner
-    from parallel_infer.signature import Signature
+    from parallel_infer.inference.signature import Signature
+    from parallel_infer.runner.async_pass import AsyncPass, Comparison
+    from parallel_infer.runner.runner import Runner
 
 
 def _shapes(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
@@ -88,9 +88,12 @@ def command(
     """
     if dry_run == bool(files):
         raise click.UsageError("give either --input-binary, or --dry-run for random input")
-    from parallel_infer.async_pass import AsyncPass, compare  # not at the top: --help need not wait for ONNX Runtime
-    from parallel_infer.outputs import Inputs, make_folder
-    from parallel_infer.raw_tensors import input_shapes, write_tensors
+    from parallel_infer.files.outputs import Inputs, make_folder
+    from parallel_infer.runner.async_pass import (  # not at the top: --help need not wait for ONNX Runtime
+        AsyncPass,
+        compare,
+    )
+    from parallel_infer.runner.raw_tensors import input_shapes, write_tensors
 
     read = Inputs([model_path, *(file.rpartition("=")[2] for file in files), *files])
     if not dry_run:
@@ -113,8 +116,8 @@ def command(
 
 
 def _runner(model: Path, jobs: int, options: dict[str, Any]) -> Runner:
-    from parallel_infer.runner import Runner
-    from parallel_infer.session_config import SessionConfig
+    from parallel_infer.inference.options import SessionConfig
+    from parallel_infer.runner.runner import Runner
 
     config = SessionConfig(**{name: value for name, value in options.items() if value is not None})
     return Runner(model, jobs=jobs, config=config)
@@ -122,7 +125,7 @@ def _runner(model: Path, jobs: int, options: dict[str, Any]) -> Runner:
 
 def _inputs(signature: Signature, files: tuple[str, ...], shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     """From the files; random numbers where there are none."""
-    from parallel_infer.raw_tensors import random_tensors, read_tensor
+    from parallel_infer.runner.raw_tensors import random_tensors, read_tensor
 
     if not files:
         return random_tensors(signature, shapes)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from parallel_infer.errors import BadInput, ConfigError
-from parallel_infer.outputs import Inputs, check_target, make_folder, write_whole
-from parallel_infer.picture_files import read_picture
+from parallel_infer.files.outputs import Inputs, check_target, make_folder, write_whole
+from parallel_infer.pictures.files import read_picture
 
 if TYPE_CHECKING:
     from parallel_infer import Answer

@@ -11,14 +11,14 @@ import click
 
 from parallel_infer.cli.config_options import FURTHER_FIELDS, config_options, configuration
 from parallel_infer.cli.tables import print_table
-from parallel_infer.config import ServerConfig
-from parallel_infer.config_sources import Configuration, check_addresses
-from parallel_infer.config_text import to_toml
-from parallel_infer.group_signals import hold_hangups
-from parallel_infer.memory_report import as_dict, check_memory, ring_rows, shared_memory, size_text
+from parallel_infer.config.schema import ServerConfig
+from parallel_infer.config.sources import Configuration, check_addresses
+from parallel_infer.config.toml import to_toml
+from parallel_infer.process.group_signals import hold_hangups
+from parallel_infer.supervisor.memory_report import as_dict, check_memory, ring_rows, shared_memory, size_text
 
 if TYPE_CHECKING:
-    from parallel_infer.plan import Plan
+    from parallel_infer.supervisor.plan import Plan
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +58,8 @@ def command(as_json: bool, dry_run: bool, print_config: bool, **options: Any) ->
 
 
 def _serve(found: Configuration, as_json: bool, reread: Callable[[], ServerConfig]) -> int:
-    from parallel_infer.logs import start_logging  # first used here: --help needs none of it
-    from parallel_infer.supervisor import Announce, serve
+    from parallel_infer.process.logs import start_logging  # first used here: --help needs none of it
+    from parallel_infer.supervisor.serve import Announce, serve
 
     config = found.config
     start_logging(config.log_format, config.log_level, "supervisor")
@@ -70,7 +70,7 @@ def _serve(found: Configuration, as_json: bool, reread: Callable[[], ServerConfi
 
 def _rehearse(config: ServerConfig, as_json: bool) -> None:
     """Look into every model, size every ring, and compare with what there is."""
-    from parallel_infer.plan import make_plan
+    from parallel_infer.supervisor.plan import make_plan
 
     plan, memory = make_plan(config), shared_memory()
     if as_json:

@@ -15,8 +15,8 @@ from parallel_infer.cli.model_argument import model_and_rest, model_option
 from parallel_infer.cli.server_options import connected, server_options
 
 if TYPE_CHECKING:
+    from parallel_infer.cli.video_display import Display
     from parallel_infer.video import Result, Source, Streams, StreamSettings
-    from parallel_infer.video.display import Display
     from parallel_infer.video.recorder import Names, Recorder
 
     Targets = tuple[dict[str, Path], Names]
@@ -85,8 +85,8 @@ def command(
     Ctrl-C ends it. The exit code is 1 if a source or a frame failed.
     """
     from parallel_infer.cli.own_title import hide_secrets
+    from parallel_infer.cli.video_display import Statistics, display_for
     from parallel_infer.video import Streams
-    from parallel_infer.video.display import Statistics, display_for
 
     hide_secrets()
     model, sources = model_and_rest(given["model"], words, server, key, "SOURCE...")
@@ -152,7 +152,7 @@ def _targets(sources: list[Source], target: Path | None, key: str | None) -> Tar
     """A file per source, all of which can be written. Raises ConfigError where the target cannot be one."""
     if target is None:
         return None
-    from parallel_infer.outputs import Inputs
+    from parallel_infer.files.outputs import Inputs
     from parallel_infer.video.recorder import Names, paths_for
 
     paths = paths_for(target, [source.name for source in sources])

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 
 import click
 
-from parallel_infer.standard_streams import STANDARD_OUTPUT, prepare_streams, silence_stdout, use_utf8
+from parallel_infer.process.standard_streams import STANDARD_OUTPUT, prepare_streams, silence_stdout, use_utf8
 
 _REMEDIES = {
     errno.EMFILE: "allow this process more open files (ulimit -n)",

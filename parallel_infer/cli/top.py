@@ -16,7 +16,7 @@ from parallel_infer.errors import InferError
 
 if TYPE_CHECKING:
     from parallel_infer import Client
-    from parallel_infer.rates import Rates
+    from parallel_infer.observe.rates import Rates
 
 
 @click.command("top")
@@ -43,7 +43,7 @@ def command(server: str, key: str | None, interval: float, once: bool, as_json: 
 
 def _looks(client: Client, interval: float) -> Iterator[Rates]:
     """What happened in each interval. Raises InferError where the server does not answer; may be asked again then."""
-    from parallel_infer.rates import rates
+    from parallel_infer.observe.rates import rates
 
     older, looked = client.status(), time.monotonic()
     while True:

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from parallel_infer.rates import TIGHT, ModelRates, Rates, SourceRates, StageRates
+from parallel_infer.observe.rates import TIGHT, ModelRates, Rates, SourceRates, StageRates
 
 Side = Literal["left", "right"]
 _BAR = 20  # characters

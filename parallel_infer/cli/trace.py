@@ -32,8 +32,8 @@ def command(server: str, key: str | None, seconds: float, output: Path, as_json:
 
     One track per process, with every job and batch it worked on. The server notes nothing unless it is asked.
     """
-    from parallel_infer.outputs import Inputs, check_target, write_whole
-    from parallel_infer.trace import Work, chrome_trace
+    from parallel_infer.files.outputs import Inputs, check_target, write_whole
+    from parallel_infer.observe.chrome_trace import Work, chrome_trace
 
     check_target(output, Inputs([key]), "--output")
     with connected(server, key) as client:

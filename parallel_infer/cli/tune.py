@@ -16,9 +16,9 @@ import click
 from parallel_infer.cli.tables import print_table
 
 if TYPE_CHECKING:
-    from parallel_infer.tuning.search import Goal, Trial
-    from parallel_infer.tuning.settings import Settings
-    from parallel_infer.tuning.trials import Subject
+    from parallel_infer.tools.tuning.search import Goal, Trial
+    from parallel_infer.tools.tuning.settings import Settings
+    from parallel_infer.tools.tuning.trials import Subject
 
 Advance = Callable[[str], None]
 
@@ -65,9 +65,9 @@ def command(model: str, output: Path | None, as_json: bool, **wishes: Any) -> No
     parallel-infer tune yolov8n.onnx --p99-ms 50
     parallel-infer serve --config tuned.toml
     """  # noqa: D301  # click looks for the character itself
-    from parallel_infer.bench.payloads import picture_files
-    from parallel_infer.model_files import find_model, zoo_name
-    from parallel_infer.outputs import Inputs, check_target, write_whole
+    from parallel_infer.files.outputs import Inputs, check_target, write_whole
+    from parallel_infer.model_files.location import find_model, zoo_name
+    from parallel_infer.tools.bench.payloads import picture_files
 
     path = find_model(model, Path())
     if output is not None:
@@ -89,9 +89,9 @@ def command(model: str, output: Path | None, as_json: bool, **wishes: Any) -> No
 
 @contextlib.contextmanager
 def _subject(path: str, wishes: dict[str, Any]) -> Iterator[Subject]:
-    from parallel_infer.bench.measure import Demand
-    from parallel_infer.bench.payloads import shipped_pictures
-    from parallel_infer.tuning.trials import Subject
+    from parallel_infer.tools.bench.measure import Demand
+    from parallel_infer.tools.bench.payloads import shipped_pictures
+    from parallel_infer.tools.tuning.trials import Subject
 
     demand = Demand(in_flight=wishes["concurrency"], seconds=wishes["seconds"])
     with contextlib.ExitStack() as stack:
@@ -107,10 +107,10 @@ def _name(path: str) -> str:
 
 def _tune(subject: Subject, wishes: dict[str, Any]) -> tuple[list[Trial], Trial]:
     """All trials, the default first, and the one to suggest."""
-    from parallel_infer.config_sources import load_config
+    from parallel_infer.config.sources import load_config
     from parallel_infer.errors import ServerUnavailable
-    from parallel_infer.tuning.machine_space import PROVIDERS, available, default_settings
-    from parallel_infer.tuning.search import explore, finalists, winner
+    from parallel_infer.tools.tuning.machine_space import PROVIDERS, available, default_settings
+    from parallel_infer.tools.tuning.search import explore, finalists, winner
 
     config = load_config({"models": [f"{subject.name}={subject.path}"]}, None, {})
     base, space = default_settings(config)
@@ -135,7 +135,7 @@ def _tune(subject: Subject, wishes: dict[str, Any]) -> tuple[list[Trial], Trial]
 def _run_finals(subject: Subject, finals: list[Trial], rounds: int, advance: Advance) -> None:
     """Measure the finalists in turns. Where there is no room for all servers at once, the last ones drop out."""
     from parallel_infer.errors import ServerUnavailable
-    from parallel_infer.tuning.trials import Finals
+    from parallel_infer.tools.tuning.trials import Finals
 
     base = finals[0].settings
     while len(finals) > 1:
@@ -152,7 +152,7 @@ def _run_finals(subject: Subject, finals: list[Trial], rounds: int, advance: Adv
 
 
 def _goal(p99_ms: float | None) -> Goal:
-    from parallel_infer.tuning.search import LatencyLimit, Throughput
+    from parallel_infer.tools.tuning.search import LatencyLimit, Throughput
 
     return Throughput() if p99_ms is None else LatencyLimit(p99_ms)
 
@@ -215,8 +215,8 @@ def _row(trial: Trial, base: Trial, chosen: Trial) -> tuple[str, ...]:
 
 
 def _toml(name: str, path: str, base: Trial, chosen: Trial) -> str:
-    from parallel_infer.bench.machine import Origin
-    from parallel_infer.tuning.settings import to_toml
+    from parallel_infer.tools.bench.machine import Origin
+    from parallel_infer.tools.tuning.settings import to_toml
 
     outcome = chosen.median()
     origin = Origin.here(f"parallel-infer {shlex.join(sys.argv[1:])}")

@@ -5,6 +5,6 @@ from __future__ import annotations
 from parallel_infer.client.asynchronous import AsyncClient
 from parallel_infer.client.blocking import Client
 from parallel_infer.client.futures import InferFuture
-from parallel_infer.client.key import Key
+from parallel_infer.keys.client import Key
 
 __all__ = ["AsyncClient", "Client", "InferFuture", "Key"]

@@ -15,12 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from parallel_infer import protocol
-from parallel_infer.answer import Answer
+from parallel_infer.answers.answer import Answer
 from parallel_infer.client.async_driver import Driver
 from parallel_infer.client.async_stream import AsyncStream, Source, pulled
 from parallel_infer.client.endpoint import Address
 from parallel_infer.client.held_frame import HeldFrame
-from parallel_infer.client.key import HasKeys, Key
 from parallel_infer.client.model_options import model_options
 from parallel_infer.client.payload import Picture, payload_of
 from parallel_infer.client.pending import Pending
@@ -39,6 +38,7 @@ from parallel_infer.client.requests import (
 )
 from parallel_infer.client.window import Window
 from parallel_infer.errors import BadInput, InferError, ServerUnavailable
+from parallel_infer.keys.client import HasKeys, Key
 
 
 class AsyncClient:
@@ -159,7 +159,7 @@ class AsyncClient:
         return await self._ask(protocol.Ready)
 
     async def trace(self, seconds: float = 5.0) -> Any:
-        """What every process of the server did for the next `seconds`; `parallel_infer.trace` makes a file of it."""
+        """What every process did for the next `seconds`; `parallel_infer.observe.chrome_trace` makes a file of it."""
         return await self._ask(protocol.Trace, seconds + self.timeout, seconds=seconds)
 
     async def load(

@@ -16,13 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from parallel_infer import protocol
-from parallel_infer.answer import Answer
+from parallel_infer.answers.answer import Answer
 from parallel_infer.client.connection import Connection
-from parallel_infer.client.courier import Courier
 from parallel_infer.client.endpoint import Address
 from parallel_infer.client.futures import InferFuture
 from parallel_infer.client.held_frame import HeldFrame, hold
-from parallel_infer.client.key import HasKeys, Key
 from parallel_infer.client.minder import END, Minder
 from parallel_infer.client.model_options import model_options
 from parallel_infer.client.payload import Picture, payload_of
@@ -41,8 +39,10 @@ from parallel_infer.client.requests import (
     result_of,
 )
 from parallel_infer.client.streaming import Stream
+from parallel_infer.client.submit_thread import SubmitThread
 from parallel_infer.client.window import Window
 from parallel_infer.errors import InferError, ServerUnavailable
+from parallel_infer.keys.client import HasKeys, Key
 
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
@@ -177,7 +177,7 @@ class Client:
         return self._ask(protocol.Ready)
 
     def trace(self, seconds: float = 5.0) -> Any:
-        """What every process of the server did for the next `seconds`; `parallel_infer.trace` makes a file of it."""
+        """What every process did for the next `seconds`; `parallel_infer.observe.chrome_trace` makes a file of it."""
         return self._ask(protocol.Trace, seconds + self.timeout, seconds=seconds)
 
     def load(self, name: str, path: str | os.PathLike[str], *, timeout: float = LOAD_TIMEOUT, **options: Any) -> Any:
@@ -211,7 +211,7 @@ class Client:
 
     def _open(self) -> None:
         self._idle = [Connection(self._address)]  # each is used by one thread at a time
-        self._courier = Courier(self._address)
+        self._courier = SubmitThread(self._address)
         self._finalizer = weakref.finalize(self, _close, self._idle, self._courier)
 
     def _start_over(self) -> None:
@@ -303,7 +303,7 @@ def _close_all(connections: list[Connection]) -> None:
             return
 
 
-def _close(connections: list[Connection], courier: Courier) -> None:
+def _close(connections: list[Connection], courier: SubmitThread) -> None:
     _close_all(connections)
     courier.stop()
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import zmq
 
-from parallel_infer.client.key import Key
+from parallel_infer.keys.client import Key
 
 _LINGER = 500  # ms that unsent messages may live on after a close
 _SEND_LIMIT, _RECEIVE_LIMIT = 1000, 100_000  # messages

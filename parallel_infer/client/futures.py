@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 
-from parallel_infer.answer import Answer
+from parallel_infer.answers.answer import Answer
 from parallel_infer.client.connection import Connection
 from parallel_infer.client.payload import Payload
 from parallel_infer.client.pending import Outcome, Pending

@@ -20,7 +20,7 @@ from parallel_infer.client.pending import Outcome, Pending
 from parallel_infer.errors import ResourceUnavailable
 from parallel_infer.limits import ALWAYS_READ
 from parallel_infer.protocol import GiveBack, Lend, LentSlot
-from parallel_infer.ring import Ring, byte_ring
+from parallel_infer.shm.ring import Ring, byte_ring
 
 if TYPE_CHECKING:
     from parallel_infer.client.connection import Connection

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from parallel_infer.class_names import read_names
 from parallel_infer.errors import BadInput, ConfigError
+from parallel_infer.model_files.class_names import read_names
 
 
 def model_options(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from parallel_infer.answer import Answer
+from parallel_infer.answers.answer import Answer
 from parallel_infer.errors import InferError, error_for
 from parallel_infer.protocol import Answer as WireAnswer
 from parallel_infer.protocol import Error, Infer, Reply, Request

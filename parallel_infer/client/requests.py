@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 import numpy as np
 
-from parallel_infer.answer import Answer
+from parallel_infer.answers.answer import Answer
 from parallel_infer.client.arrays import Color
 from parallel_infer.client.connection import Connection
 from parallel_infer.client.payload import Payload

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from parallel_infer.answer import Answer
+from parallel_infer.answers.answer import Answer
 from parallel_infer.client.futures import InferFuture
 from parallel_infer.client.payload import Picture
 from parallel_infer.client.requests import Job

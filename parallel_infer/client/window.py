@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from parallel_infer.answer import Answer
+from parallel_infer.answers.answer import Answer
 from parallel_infer.client.connection import Connection
 from parallel_infer.client.payload import Payload, Picture, payload_of
 from parallel_infer.client.pending import Outcome, Pending

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from parallel_infer.dispatcher.estimate import learned
 from parallel_infer.dispatcher.jobs import Job, JobState
-from parallel_infer.dispatcher.leasing import Leasing
 from parallel_infer.dispatcher.ledger import Ledger, Send
+from parallel_infer.dispatcher.model_queue import ModelQueue
 from parallel_infer.dispatcher.policy import Policy
 from parallel_infer.dispatcher.recovery import Recovery
-from parallel_infer.dispatcher.served import Served
-from parallel_infer.dispatcher.vigil import Vigil
+from parallel_infer.dispatcher.scheduler import Leasing
+from parallel_infer.dispatcher.watchdog import Vigil
 from parallel_infer.dispatcher.workers import Lease, Pool, Worker
 from parallel_infer.errors import (
     DeadlineExceeded,
@@ -20,14 +21,13 @@ from parallel_infer.errors import (
     UnknownModel,
     WorkerLost,
 )
-from parallel_infer.estimate import learned
-from parallel_infer.messages import (
+from parallel_infer.ipc.messages import (
     OWN_PRIORITY,
     Admit,
+    AnswersInDoubt,
     CloseModel,
     Decoded,
     DecodeFailed,
-    Doubtful,
     Inferred,
     KillWorker,
     ModelClosed,
@@ -57,7 +57,7 @@ class Core:
         self.leasing = Leasing(self.ledger, first_lease)
         self._recovery = Recovery(self.ledger, self.leasing)
         self.supervisor = b"supervisor"
-        self.serving: dict[str, Served] = {}  # by name; `models` also has those being loaded and drained
+        self.serving: dict[str, ModelQueue] = {}  # by name; `models` also has those being loaded and drained
         self.awaited: set[bytes] = set()  # workers of an earlier dispatcher that have not announced themselves
         self._early: dict[str, dict[bytes, WorkerReady]] = {}  # instances of models that are not announced yet
         self._patience = 0.0  # until when they have time
@@ -87,7 +87,7 @@ class Core:
         self.ledger.enter(job)
         served.enqueue(job)
 
-    def _obstacle(self, message: Admit, served: Served, now: float) -> tuple[str, str] | None:
+    def _obstacle(self, message: Admit, served: ModelQueue, now: float) -> tuple[str, str] | None:
         """Why a job is not taken in: code and text; None when it is."""
         if served.failure:
             return WorkerLost.code, f"model {served.name!r} is unavailable: {served.failure}"
@@ -229,7 +229,7 @@ class Core:
         if worker is None:
             return
         if worker.answered:
-            self._send(self.gateway, Doubtful(tuple(worker.answered)))
+            self._send(self.gateway, AnswersInDoubt(tuple(worker.answered)))
         for served in self.models.values():
             served.progress.restart()
         self._recovery.recover(worker)
@@ -238,7 +238,7 @@ class Core:
 
     def prepare_model(self, plan: ModelPlan) -> None:
         """A model that is being loaded; its instances announce themselves, jobs come later."""
-        served = Served(plan, self._policy(plan))
+        served = ModelQueue(plan, self._policy(plan))
         self.models[served.key] = served
         for name, message in self._early.pop(served.key, {}).items():
             self.worker_ready(name, message)
@@ -325,7 +325,7 @@ class Core:
         return self.ledger.jobs
 
     @property
-    def models(self) -> dict[str, Served]:
+    def models(self) -> dict[str, ModelQueue]:
         """Every model, by key: served, being loaded, or being drained."""
         return self.leasing.models
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from parallel_infer.messages import Admit, Geometry
+from parallel_infer.ipc.messages import Admit, Geometry
 
 if TYPE_CHECKING:
-    from parallel_infer.dispatcher.served import Served
+    from parallel_infer.dispatcher.model_queue import ModelQueue
 
 
 class JobState(IntEnum):
@@ -44,7 +44,7 @@ class Job:
         "turn",
     )
 
-    def __init__(self, admit: Admit, served: Served) -> None:
+    def __init__(self, admit: Admit, served: ModelQueue) -> None:
         self.admit = admit
         self.served = served  # the model's version that the job was admitted to
         self.state = JobState.QUEUED

@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 from parallel_infer.deadlines import Deadlines
 from parallel_infer.dispatcher.jobs import Batch, Job, JobState
-from parallel_infer.dispatcher.served import Served
+from parallel_infer.dispatcher.model_queue import ModelQueue
 from parallel_infer.errors import DeadlineExceeded, Dropped
-from parallel_infer.messages import Admit, Refused, Released, SlotFate
+from parallel_infer.ipc.messages import Admit, Refused, Released, SlotFate
 
 Send = Callable[[bytes, object], None]
 
@@ -93,7 +93,7 @@ class Ledger:
             job.served.rows.release(job.row, job.generation)
             job.row = -1
 
-    def release_share(self, served: Served, batch: Batch) -> None:
+    def release_share(self, served: ModelQueue, batch: Batch) -> None:
         """One lease or queued share of a batch's outputs is done; the last one frees the slot."""
         batch.leases -= 1
         if not batch.leases:

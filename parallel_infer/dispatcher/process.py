@@ -10,17 +10,15 @@ from typing import Any
 from msgspec import Raw
 from msgspec.msgpack import encode
 
-from parallel_infer.channel import Hello, Router, new_context
-from parallel_infer.child import Child
 from parallel_infer.dispatcher.core import Core
 from parallel_infer.dispatcher.policy import Policy
 from parallel_infer.dispatcher.recording import Recording
 from parallel_infer.dispatcher.status import status
-from parallel_infer.messages import (
+from parallel_infer.ipc.channel import Hello, Router, new_context
+from parallel_infer.ipc.messages import (
     Admit,
     CancelJob,
     CloseModel,
-    CrewReport,
     Decoded,
     DecodeFailed,
     Drain,
@@ -34,9 +32,10 @@ from parallel_infer.messages import (
     ModelServed,
     OpenModel,
     Overdue,
+    Ping,
     Postprocessed,
     PrepareModel,
-    Pulse,
+    ProcessReport,
     Register,
     StatusQuery,
     StatusReply,
@@ -48,6 +47,8 @@ from parallel_infer.messages import (
     WorkerDown,
     WorkerReady,
 )
+from parallel_infer.loading import load_by_name
+from parallel_infer.process.child import Child
 
 _RETRY = 0.01  # seconds between attempts to reach those whose connection to a new dispatcher is under way
 _LOOKS = 16  # at most so many times 256 messages are taken in before the clock is looked at
@@ -76,7 +77,7 @@ class DispatcherProcess:
         self._strangers: set[bytes] = set()  # to be asked to announce themselves
         self._greeted: set[bytes] = set()  # they were asked
         self._reach_until = 0.0  # how long strangers that are not connected yet are tried again
-        self._crew = CrewReport({}, {})
+        self._crew = ProcessReport({}, {})
         core = self._core
         self._take: dict[type, Callable[[Any, bytes, float], None]] = {
             Admit: self._admit,
@@ -91,7 +92,7 @@ class DispatcherProcess:
             PrepareModel: lambda message, peer, now: self._prepare_model(message.plan),
             OpenModel: lambda message, peer, now: self._open_model(message.plan),
             ModelFailed: lambda message, peer, now: core.model_failed(message),
-            CrewReport: lambda message, peer, now: setattr(self, "_crew", message),
+            ProcessReport: lambda message, peer, now: setattr(self, "_crew", message),
             CloseModel: lambda message, peer, now: core.close_model(message),
             TraceQuery: self._record,
             StatusQuery: lambda message, peer, now: self._tell_status(message, peer),
@@ -99,7 +100,7 @@ class DispatcherProcess:
             Expect: lambda message, peer, now: self._expect(message),
             Manage: lambda message, peer, now: self._router.send(core.supervisor, message),
             Hello: lambda message, peer, now: self._greet(peer),
-            Pulse: lambda message, peer, now: alive(),
+            Ping: lambda message, peer, now: alive(),
             Drain: lambda message, peer, now: setattr(core, "draining", True),
             StopWorkers: lambda message, peer, now: self._stop(message.until),
         }
@@ -241,7 +242,7 @@ class DispatcherProcess:
 
 def main(child: Child, arguments: dict[str, Any]) -> None:
     """Entry point of the process."""
-    policy = child.load(arguments["policy"])
+    policy = load_by_name(arguments["policy"])
     process = DispatcherProcess(arguments["address"], policy, arguments["stage_limit"], arguments["epoch"], child.alive)
     child.started({})
     process.run_forever()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from parallel_infer.messages import Turn, WorkSpan
+from parallel_infer.ipc.messages import Turn, WorkSpan
 
 if TYPE_CHECKING:
     from parallel_infer.dispatcher.workers import Lease

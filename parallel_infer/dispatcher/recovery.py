@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from parallel_infer.dispatcher.jobs import Job, JobState
-from parallel_infer.dispatcher.leasing import Leasing
 from parallel_infer.dispatcher.ledger import Ledger
+from parallel_infer.dispatcher.scheduler import Leasing
 from parallel_infer.dispatcher.workers import Lease, Worker
 from parallel_infer.errors import Poison
 

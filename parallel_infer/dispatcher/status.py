@@ -6,12 +6,12 @@ import time
 from typing import Any
 
 from parallel_infer.dispatcher.core import Core
-from parallel_infer.dispatcher.served import Served
+from parallel_infer.dispatcher.model_queue import ModelQueue
 from parallel_infer.dispatcher.workers import Worker
-from parallel_infer.messages import CrewReport
+from parallel_infer.ipc.messages import ProcessReport
 
 
-def status(core: Core, crew: CrewReport) -> dict[str, Any]:
+def status(core: Core, crew: ProcessReport) -> dict[str, Any]:
     """Models, workers and counters, as docs/protocol.md describes them."""
     return {
         "jobs": len(core.jobs),
@@ -32,7 +32,7 @@ def _place(name: bytes) -> str:
     return name.decode().rpartition(".")[0]
 
 
-def _model(served: Served) -> dict[str, Any]:
+def _model(served: ModelQueue) -> dict[str, Any]:
     counts = served.counts
     return {
         "unavailable": served.failure,
@@ -57,7 +57,7 @@ def _model(served: Served) -> dict[str, Any]:
     }
 
 
-def _leaked(core: Core, served: Served) -> dict[str, int]:
+def _leaked(core: Core, served: ModelQueue) -> dict[str, int]:
     """Slots that are taken though nothing in the house needs them: always 0."""
     rows = sum(1 for job in core.jobs.values() if job.served is served and job.row >= 0)
     return {

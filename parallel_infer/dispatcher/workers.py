@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from parallel_infer.dispatcher.estimate import learned
 from parallel_infer.dispatcher.jobs import Batch, Job
-from parallel_infer.estimate import learned
 
 if TYPE_CHECKING:
-    from parallel_infer.dispatcher.served import Served
+    from parallel_infer.dispatcher.model_queue import ModelQueue
 
 _FINE = 0.0003  # seconds of work below which a wake-up costs more than the work
 _AHEAD = 0.002  # seconds of work a worker may hold, so that it never waits for its next lease
@@ -27,7 +27,7 @@ class Lease:
     __slots__ = ("batch", "deadline", "expected", "jobs", "number", "positions", "served", "suspect", "worker")
 
     def __init__(
-        self, number: int, worker: Worker, served: Served, jobs: list[Job], batch: Batch | None, expected: float
+        self, number: int, worker: Worker, served: ModelQueue, jobs: list[Job], batch: Batch | None, expected: float
     ) -> None:
         self.number = number
         self.worker = worker

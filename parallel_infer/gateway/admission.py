@@ -7,19 +7,19 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from parallel_infer import protocol
-from parallel_infer.channel import Link
 from parallel_infer.errors import BadInput, Poison, ResourceUnavailable, ServerStopping, UnknownModel
+from parallel_infer.gateway.counters import UNNAMED
+from parallel_infer.gateway.fairness import Share, Shares
+from parallel_infer.gateway.handover import STOPPING
 from parallel_infer.gateway.ingress import Ingress
-from parallel_infer.gateway.leaving import STOPPING
 from parallel_infer.gateway.lending import Lending
-from parallel_infer.gateway.pending import Caller, Owed
+from parallel_infer.gateway.pending import PendingJob, ReplyAddress
 from parallel_infer.gateway.readiness import SyntheticJob, synthetic_job
 from parallel_infer.gateway.replies import KNOWN, Replies
 from parallel_infer.gateway.requests import admitted_kind
-from parallel_infer.gateway.shares import Share, Shares
-from parallel_infer.gateway.tally import UNNAMED
+from parallel_infer.ipc.channel import Link
+from parallel_infer.ipc.messages import OWN_PRIORITY, Admit, AnswerFormat, ModelOpened, SlotRef, ToGateway
 from parallel_infer.limits import payload_too_large
-from parallel_infer.messages import OWN_PRIORITY, Admit, AnswerFormat, ModelOpened, SlotRef, ToGateway
 
 
 class Admission:
@@ -48,7 +48,7 @@ class Admission:
         self.closed = False  # the server is stopping
         self.unsent: list[SyntheticJob] = []  # that wait for a slot
 
-    def infer(self, request: protocol.Infer, caller: Caller, payload: Any) -> None:
+    def infer(self, request: protocol.Infer, caller: ReplyAddress, payload: Any) -> None:
         """Admit a job. Raises InferError where it cannot be."""
         opened = self.models.get(request.model)
         if opened is None:
@@ -81,12 +81,12 @@ class Admission:
             f"{caller.client.hex()}/{request.source}" if request.drop == "latest" else "",
         )
         self._replies.tally.of(request.model).bytes_in += ref.size
-        self._replies.pending.add(Owed(caller, admit, share, source_name(request)))
+        self._replies.pending.add(PendingJob(caller, admit, share, source_name(request)))
         self._link.send(admit)
         if self._replies.tracing is not None:
             self._replies.tracing.admitted(admit.job, now)
 
-    def _store(self, request: protocol.Infer, caller: Caller, payload: Any, now: float, share: Share) -> SlotRef:
+    def _store(self, request: protocol.Infer, caller: ReplyAddress, payload: Any, now: float, share: Share) -> SlotRef:
         if request.slot is not None:
             if request.slot.size > self._max_payload:  # the same picture fares the same, whichever way it comes
                 raise BadInput(payload_too_large(request.slot.size, self._max_payload))
@@ -128,7 +128,7 @@ class Admission:
                 *(self._number(), job.model, ref, kind, tensors, b"\x80", AnswerFormat.ARRAYS),
                 *(now, now + job.patience, OWN_PRIORITY, ""),
             )
-            self._replies.pending.add(Owed(Caller(job.check, b"", 0, job.number), admit))
+            self._replies.pending.add(PendingJob(ReplyAddress(job.check, b"", 0, job.number), admit))
             self._link.send(admit)
 
 

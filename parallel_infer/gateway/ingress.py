@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from parallel_infer.messages import SlotRef
-from parallel_infer.ring import Ring, RingSpec, Slots
+from parallel_infer.ipc.messages import SlotRef
+from parallel_infer.shm.ring import Ring, RingSpec, Slots
 
 _NOTHING: Mapping[str, int] = MappingProxyType({})
 

@@ -11,9 +11,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from parallel_infer.errors import BadInput, ConfigError, ResourceUnavailable, UnknownRing
-from parallel_infer.messages import SlotRef
+from parallel_infer.ipc.messages import SlotRef
 from parallel_infer.protocol import LentSlot
-from parallel_infer.ring import Ring, byte_ring
+from parallel_infer.shm.ring import Ring, byte_ring
 
 TTL = 60.0  # seconds
 _PAGE = 4096

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from parallel_infer.deadlines import Deadlines
-from parallel_infer.gateway.shares import Share
-from parallel_infer.messages import Admit, SlotRef
+from parallel_infer.gateway.fairness import Share
+from parallel_infer.ipc.messages import Admit, SlotRef
 
 _LATE = 0.05  # seconds after a deadline from which the gateway answers in the dispatcher's place
 
@@ -19,7 +19,7 @@ class ReplyTo(Protocol):
         """Take a reply's frames, the first being the client."""
 
 
-class Caller:
+class ReplyAddress:
     """Where a reply goes: a client at a door, and the request's number there."""
 
     __slots__ = ("client", "door", "enveloped", "request")
@@ -31,12 +31,12 @@ class Caller:
         self.request = request
 
 
-class Owed:
+class PendingJob:
     """One admitted job."""
 
     __slots__ = ("admit", "again", "caller", "share", "source")
 
-    def __init__(self, caller: Caller, admit: Admit, share: Share | None = None, source: str = "") -> None:
+    def __init__(self, caller: ReplyAddress, admit: Admit, share: Share | None = None, source: str = "") -> None:
         self.caller = caller
         self.admit = admit
         self.share = share  # of the client; None for a job of our own
@@ -48,12 +48,12 @@ class Pending:
     """Every job that is owed a reply, by job and by client."""
 
     def __init__(self) -> None:
-        self.jobs: dict[int, Owed] = {}
+        self.jobs: dict[int, PendingJob] = {}
         self.held: dict[int, SlotRef] = {}  # slots of jobs that have their error but whose payload may still be read
         self._requests: dict[tuple[ReplyTo, bytes, int], int] = {}  # two doors may see clients of one name
         self._deadlines: Deadlines[int] = Deadlines()
 
-    def add(self, owed: Owed) -> None:
+    def add(self, owed: PendingJob) -> None:
         """Owe a reply."""
         admit, caller = owed.admit, owed.caller
         self.jobs[admit.job] = owed
@@ -62,7 +62,7 @@ class Pending:
         if owed.share is not None:
             owed.share.enter(admit.model, admit.ref.ring)
 
-    def pop(self, job: int) -> Owed | None:
+    def pop(self, job: int) -> PendingJob | None:
         """The job is being answered: nothing is owed any more. None where it was answered before."""
         owed = self.jobs.pop(job, None)
         if owed is not None:
@@ -72,7 +72,7 @@ class Pending:
                 owed.share.leave(owed.admit.model, owed.admit.ref.ring)
         return owed
 
-    def job_of(self, caller: Caller, request: int) -> int | None:
+    def job_of(self, caller: ReplyAddress, request: int) -> int | None:
         """The job that stands for a client's request, while it is owed."""
         return self._requests.get((caller.door, caller.client, request))
 

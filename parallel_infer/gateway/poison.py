@@ -6,7 +6,7 @@ from collections import Counter, OrderedDict
 from hashlib import blake2b
 from typing import Any
 
-from parallel_infer.messages import PayloadKind
+from parallel_infer.ipc.messages import PayloadKind
 
 _DIGEST = 16  # bytes
 

@@ -13,9 +13,6 @@ from typing import Any
 import msgspec
 
 from parallel_infer import protocol
-from parallel_infer.channel import AnswerInlet, Link, Watch, new_context
-from parallel_infer.child import Child
-from parallel_infer.descriptors import raise_limit
 from parallel_infer.errors import (
     BadInput,
     ConfigError,
@@ -25,21 +22,22 @@ from parallel_infer.errors import (
     ServerStopping,
     ServerUnavailable,
 )
-from parallel_infer.front import Doorkeeper, Front
+from parallel_infer.gateway.access import AccessControl
 from parallel_infer.gateway.admission import Admission, source_name
-from parallel_infer.gateway.entrance import Entrance
+from parallel_infer.gateway.handover import GIVEN_UP, STOPPING, Handover, Leaving
 from parallel_infer.gateway.ingress import Ingress
-from parallel_infer.gateway.leaving import GIVEN_UP, STOPPING, Handover, Leaving
 from parallel_infer.gateway.lending import Lending
-from parallel_infer.gateway.pending import Caller
+from parallel_infer.gateway.pending import ReplyAddress
 from parallel_infer.gateway.queries import Queries
 from parallel_infer.gateway.replies import Replies
 from parallel_infer.gateway.requests import read_request
-from parallel_infer.messages import (
+from parallel_infer.ipc.channel import AnswerInlet, Link, Watch, new_context
+from parallel_infer.ipc.client_socket import ClientSocket, ZapAuthenticator
+from parallel_infer.ipc.messages import (
     Answered,
+    AnswersInDoubt,
     CancelJob,
     CloseDoor,
-    Doubtful,
     GatewayUp,
     JobError,
     Left,
@@ -48,7 +46,7 @@ from parallel_infer.messages import (
     ModelOpened,
     OpenDoor,
     Overdue,
-    Pulse,
+    Ping,
     Refused,
     Register,
     Released,
@@ -57,7 +55,9 @@ from parallel_infer.messages import (
     ToGateway,
     Traced,
 )
-from parallel_infer.ring import RingSpec
+from parallel_infer.machine.descriptors import raise_limit
+from parallel_infer.process.child import Child
+from parallel_infer.shm.ring import RingSpec
 
 log = logging.getLogger(__name__)
 _MANAGING = frozenset({protocol.Load, protocol.Unload, protocol.Stop})
@@ -74,10 +74,10 @@ class Gateway:
         self._context = new_context()
         self._link: Link[ToGateway] = Link(self._context, options["dispatcher"], child.name, ToGateway)
         self._inlet: AnswerInlet[ToGateway] = AnswerInlet(self._context, options["answers"], ToGateway)
-        self._entrance = Entrance(options["keys"], options["max_clients"])
-        self._doorkeeper = Doorkeeper(self._context, self._entrance.judge)
-        self._doors: dict[Any, Front] = {}
-        self._comings: dict[Any, Front] = {}
+        self._entrance = AccessControl(options["keys"], options["max_clients"])
+        self._doorkeeper = ZapAuthenticator(self._context, self._entrance.judge)
+        self._doors: dict[Any, ClientSocket] = {}
+        self._comings: dict[Any, ClientSocket] = {}
         self._watch = Watch()
         self._watch.add(self._doorkeeper.socket)
         self._watch.add(self._link.socket)
@@ -101,7 +101,7 @@ class Gateway:
         self._take: dict[type, Callable[[Any], None]] = {
             Refused: self._on_refused,
             Released: lambda message: self._replies.release(self._replies.pending.held.pop(message.job, None)),
-            Doubtful: self._on_doubtful,
+            AnswersInDoubt: self._on_doubtful,
             StatusReply: self._queries.on_status,
             Traced: self._queries.on_traced,
             JobError: lambda message: self._replies.refused(message.job, message.code, message.text, SlotFate.FREE),
@@ -111,9 +111,9 @@ class Gateway:
             OpenDoor: lambda message: self._open_doors(),
             CloseDoor: self._close_door,
             Managed: self._queries.on_managed,
-            Pulse: lambda message: self._child.alive(),
+            Ping: lambda message: self._child.alive(),
         }
-        self._requests: dict[type, Callable[[Any, Caller, Any], None]] = {
+        self._requests: dict[type, Callable[[Any, ReplyAddress, Any], None]] = {
             protocol.Infer: self._admission.infer,
             protocol.Cancel: self._cancel,
             protocol.Lend: self._lend,
@@ -233,10 +233,10 @@ class Gateway:
 
     # --- from clients ------------------------------------------------------------------------------------------------
 
-    def _on_request(self, door: Front, frames: list[Any]) -> None:
+    def _on_request(self, door: ClientSocket, frames: list[Any]) -> None:
         client = frames[0].bytes
         enveloped = 1 if len(frames) > 2 and not len(frames[1]) else 0
-        caller = Caller(door, client, enveloped, 0)
+        caller = ReplyAddress(door, client, enveloped, 0)
         request: protocol.Request | None = None
         if self._leaving is not None:
             self._leaving.heard(time.monotonic())
@@ -259,7 +259,7 @@ class Gateway:
                     self._leaving.refused += 1
             self._replies.error(caller, error.code, str(error), error.reason)
 
-    def _cancel(self, request: protocol.Cancel, caller: Caller, payload: Any) -> None:
+    def _cancel(self, request: protocol.Cancel, caller: ReplyAddress, payload: Any) -> None:
         job = self._replies.pending.job_of(caller, request.job)
         if job is None:
             return
@@ -268,8 +268,8 @@ class Gateway:
         else:
             self._link.send(CancelJob(job))
 
-    def _lend(self, request: protocol.Lend, caller: Caller, payload: Any) -> None:
-        if not (isinstance(caller.door, Front) and caller.door.address.startswith("ipc://")):
+    def _lend(self, request: protocol.Lend, caller: ReplyAddress, payload: Any) -> None:
+        if not (isinstance(caller.door, ClientSocket) and caller.door.address.startswith("ipc://")):
             raise BadInput("slots are lent to clients on the same machine only: connect through ipc://")
         now = time.monotonic()
         if request.ring is not None:
@@ -277,11 +277,11 @@ class Gateway:
         else:
             self._replies.result(caller, self._lending.lend(caller.client, request.slots, request.size, now))
 
-    def _give_back(self, request: protocol.GiveBack, caller: Caller, payload: Any) -> None:
+    def _give_back(self, request: protocol.GiveBack, caller: ReplyAddress, payload: Any) -> None:
         self._lending.give_back(caller.client, request.ring)
         self._replies.result(caller, {})
 
-    def _hello(self, request: protocol.Hello, caller: Caller, payload: Any) -> None:
+    def _hello(self, request: protocol.Hello, caller: ReplyAddress, payload: Any) -> None:
         limits = {name: int(self._options[name]) for name in ("max_payload", "max_message")}
         self._replies.result(caller, limits)
 
@@ -295,7 +295,7 @@ class Gateway:
     def _on_refused(self, message: Refused) -> None:
         self._replies.refused(message.job, message.code, message.text, message.slot)
 
-    def _on_doubtful(self, message: Doubtful) -> None:
+    def _on_doubtful(self, message: AnswersInDoubt) -> None:
         """Answers may have died with their worker: what is still owed is admitted again."""
         for job in message.jobs:
             owed = self._replies.pending.jobs.get(job)
@@ -329,7 +329,7 @@ class Gateway:
         inside = self._options["inside"]  # for our own supervisor, and told to nobody
         try:
             for address in (*self._options["bind"], *([inside] if inside else ())):
-                door = self._entrance.open(address, partial(Front, self._context, address, limit))
+                door = self._entrance.open(address, partial(ClientSocket, self._context, address, limit))
                 self._doors[door.socket] = self._comings[door.comings] = door
                 self._watch.add(door.socket)
                 self._watch.add(door.comings)

@@ -11,17 +11,17 @@ from functools import partial
 from typing import Any
 
 from parallel_infer import protocol
-from parallel_infer.channel import Link
 from parallel_infer.errors import InferError, ResourceUnavailable, ServerStopping
 from parallel_infer.gateway.admission import Admission
-from parallel_infer.gateway.leaving import STOPPING
-from parallel_infer.gateway.pending import Caller
+from parallel_infer.gateway.handover import STOPPING
+from parallel_infer.gateway.pending import ReplyAddress
 from parallel_infer.gateway.readiness import PATIENCE, ReadinessCheck
 from parallel_infer.gateway.replies import Replies
 from parallel_infer.gateway.requests import model_facts
 from parallel_infer.gateway.tracing import Tracing
-from parallel_infer.job_times import BOUNDS
-from parallel_infer.messages import Manage, Managed, StatusQuery, StatusReply, ToGateway, Traced, TraceQuery
+from parallel_infer.ipc.channel import Link
+from parallel_infer.ipc.messages import Manage, Managed, StatusQuery, StatusReply, ToGateway, Traced, TraceQuery
+from parallel_infer.observe.histogram import BOUNDS
 
 
 class Queries:
@@ -40,20 +40,20 @@ class Queries:
         self._admission = admission
         self._own_status = own_status
         self._number = number
-        self._waiting: dict[int, Caller] = {}
+        self._waiting: dict[int, ReplyAddress] = {}
         self.checks: dict[int, ReadinessCheck] = {}  # that wait for what the dispatcher says
 
     # --- from clients ------------------------------------------------------------------------------------------------
 
-    def models(self, request: protocol.Models, caller: Caller, payload: Any) -> None:
+    def models(self, request: protocol.Models, caller: ReplyAddress, payload: Any) -> None:
         """What is served."""
         self._replies.result(caller, self._model_list())
 
-    def status(self, request: protocol.Status, caller: Caller, payload: Any) -> None:
+    def status(self, request: protocol.Status, caller: ReplyAddress, payload: Any) -> None:
         """How the server is."""
         self._link.send(StatusQuery(self._query(caller)))
 
-    def ready(self, request: protocol.Ready, caller: Caller, payload: Any) -> None:
+    def ready(self, request: protocol.Ready, caller: ReplyAddress, payload: Any) -> None:
         """Whether a picture gets through every stage of every model; none does while the server stops."""
         names = list(self._admission.models)
         done = partial(self._replies.result, caller)
@@ -65,14 +65,14 @@ class Queries:
         self.checks[number] = ReadinessCheck(names, time.monotonic() + PATIENCE, done)
         self._link.send(StatusQuery(number))
 
-    def trace(self, request: protocol.Trace, caller: Caller, payload: Any) -> None:
+    def trace(self, request: protocol.Trace, caller: ReplyAddress, payload: Any) -> None:
         """What every process does for a while. Raises ResourceUnavailable while that is being noted already."""
         if self._replies.tracing is not None:
             raise ResourceUnavailable("a trace is being recorded already; try again later")
         self._replies.tracing = Tracing()
         self._link.send(TraceQuery(self._query(caller), request.seconds))
 
-    def manage(self, request: Any, caller: Caller, payload: Any) -> None:
+    def manage(self, request: Any, caller: ReplyAddress, payload: Any) -> None:
         """Load, unload, stop: the supervisor does it."""
         number = self._query(caller)
         arguments = {
@@ -128,7 +128,7 @@ class Queries:
             self._replies.error(self._waiting.pop(number), error.code, str(error), error.reason)
         self._replies.tracing = None
 
-    def _query(self, caller: Caller) -> int:
+    def _query(self, caller: ReplyAddress) -> int:
         number = self._number()
         self._waiting[number] = caller
         return number

@@ -11,7 +11,7 @@ import msgspec
 
 from parallel_infer import protocol
 from parallel_infer.errors import ServerUnavailable, WorkerLost
-from parallel_infer.messages import ModelOpened, PayloadKind
+from parallel_infer.ipc.messages import ModelOpened, PayloadKind
 from parallel_infer.protocol import Tensor
 
 PATIENCE = 1.0  # seconds for the dispatcher to answer, and for a synthetic job besides what batches take

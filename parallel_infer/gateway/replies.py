@@ -9,14 +9,14 @@ from typing import Any
 import msgspec
 
 from parallel_infer import protocol
-from parallel_infer.channel import Link
 from parallel_infer.errors import Poison, ServerUnavailable
+from parallel_infer.gateway.counters import Tally
 from parallel_infer.gateway.ingress import Ingress
-from parallel_infer.gateway.pending import Caller, Owed, Pending
+from parallel_infer.gateway.pending import Pending, PendingJob, ReplyAddress
 from parallel_infer.gateway.poison import KnownPoison
-from parallel_infer.gateway.tally import Tally
 from parallel_infer.gateway.tracing import Tracing
-from parallel_infer.messages import TIMES, Admit, Answered, CancelJob, SlotFate, SlotRef, ToGateway
+from parallel_infer.ipc.channel import Link
+from parallel_infer.ipc.messages import TIMES, Admit, Answered, CancelJob, SlotFate, SlotRef, ToGateway
 
 KNOWN = "this very payload killed two workers before"
 _encode = msgspec.msgpack.Encoder().encode
@@ -94,13 +94,13 @@ class Replies:
                 self._fail(owed, Poison.code, KNOWN)
                 self._link.send(CancelJob(admit.job, held=True))
 
-    def _fail(self, owed: Owed, code: str, text: str) -> None:
+    def _fail(self, owed: PendingJob, code: str, text: str) -> None:
         """Give an admitted job its error."""
         if owed.share is not None:
             self.tally.failed(owed.admit.model, owed.source, code)
         self.error(owed.caller, code, text)
 
-    def error(self, caller: Caller, code: str, text: str, reason: str = "") -> None:
+    def error(self, caller: ReplyAddress, code: str, text: str, reason: str = "") -> None:
         """Reply with an error."""
         self.counts[code] += 1
         self._send(caller, _encode(protocol.Error(id=caller.request, code=code, message=text, reason=reason)), b"")
@@ -113,13 +113,13 @@ class Replies:
             self._fail(one, ServerUnavailable.code, text)
         return sum(one.share is not None for one in owed)
 
-    def result(self, caller: Caller, result: Any) -> None:
+    def result(self, caller: ReplyAddress, result: Any) -> None:
         """Reply to a query."""
         encoded = msgspec.Raw(_encode(result))
         self._send(caller, _encode(protocol.Result(id=caller.request, result=encoded)), b"")
 
     @staticmethod
-    def _send(caller: Caller, header: bytes, payload: Any) -> None:
+    def _send(caller: ReplyAddress, header: bytes, payload: Any) -> None:
         frames = [caller.client, b"", header] if caller.enveloped else [caller.client, header]
         if len(payload):
             frames.append(payload)

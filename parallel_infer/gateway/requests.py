@@ -8,9 +8,9 @@ import msgspec
 
 from parallel_infer import protocol
 from parallel_infer.errors import BadInput
-from parallel_infer.gateway.pending import Caller
+from parallel_infer.gateway.pending import ReplyAddress
+from parallel_infer.ipc.messages import ModelOpened, PayloadKind
 from parallel_infer.limits import MAX_HEADER, MAX_OPTIONS, header_too_large, options_too_large
-from parallel_infer.messages import ModelOpened, PayloadKind
 from parallel_infer.wrong_fields import explained
 
 _LONGEST_READ = 16 << 20  # bytes of a header whose id is looked for
@@ -20,7 +20,7 @@ _decode_id = msgspec.msgpack.Decoder(protocol.RequestIdOnly).decode
 _REQUESTS: tuple[type[msgspec.Struct], ...] = get_args(protocol.Request)
 
 
-def read_request(frames: list[Any], enveloped: int, caller: Caller) -> protocol.Request:
+def read_request(frames: list[Any], enveloped: int, caller: ReplyAddress) -> protocol.Request:
     """The request in a client's frames `[client, (empty), header, payload?]`; fills in `caller.request`."""
     if len(frames) < 2 + enveloped:
         raise BadInput("a message has a header and at most one payload; none came")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from parallel_infer.messages import Traced, Turn
+from parallel_infer.ipc.messages import Traced, Turn
 
 _MOST = 50_000  # of each kind that are kept
 

@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from parallel_infer.channel import Watch
-from parallel_infer.messages import Expect
-from parallel_infer.process import Process, Word
-from parallel_infer.supervisor.crew import Place, Role
+from parallel_infer.ipc.channel import Watch
+from parallel_infer.ipc.messages import Expect
+from parallel_infer.process.spawn import Process, Word
+from parallel_infer.supervisor.child_specs import Place, Role
 
 log = logging.getLogger(__name__)
 

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from parallel_infer.config import ModelConfig, ServerConfig
+from parallel_infer.config.schema import ModelConfig, ServerConfig
 from parallel_infer.errors import ConfigError, InferError, ModelRejected
-from parallel_infer.model_store import CopyOrder, ModelStore
-from parallel_infer.models import ModelSpec
-from parallel_infer.plan import probed, start_probe, too_slow
-from parallel_infer.process import Process
+from parallel_infer.model_files.store import CopyOrder, ModelStore
+from parallel_infer.model_spec import ModelSpec
+from parallel_infer.process.spawn import Process
+from parallel_infer.supervisor.plan import probed, start_probe, too_slow
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from parallel_infer.config import ModelConfig, ServerConfig
+from parallel_infer.config.schema import ModelConfig, ServerConfig
 
 
 class Reload:

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from parallel_infer.config import ServerConfig
-from parallel_infer.model_store import ModelStore, sweep_copies
-from parallel_infer.rundir import make_run_directory, remove_directory, sweep_directories
-from parallel_infer.segment import RunMark, sweep
+from parallel_infer.config.schema import ServerConfig
+from parallel_infer.model_files.store import ModelStore, sweep_copies
+from parallel_infer.process.rundir import make_run_directory, remove_directory, sweep_directories
+from parallel_infer.shm.segment import RunMark, sweep
 
 log = logging.getLogger(__name__)
 

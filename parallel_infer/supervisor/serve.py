@@ -12,21 +12,21 @@ from typing import NamedTuple
 
 from setproctitle import setproctitle
 
-from parallel_infer.config import ServerConfig
-from parallel_infer.config_sources import check_addresses, zoo_models
-from parallel_infer.confinement import PARTLY
+from parallel_infer.config.schema import ServerConfig
+from parallel_infer.config.sources import check_addresses, zoo_models
 from parallel_infer.errors import ConfigError, ModelRejected
-from parallel_infer.logs import start_logging
-from parallel_infer.memory_report import check_memory, shared_memory
-from parallel_infer.outputs import make_folder
-from parallel_infer.plan import make_plan
-from parallel_infer.service_manager import ServiceManager
-from parallel_infer.standard_streams import silence_stdout
-from parallel_infer.supervisor.crew import inside_door
-from parallel_infer.supervisor.exporter import metrics_page
-from parallel_infer.supervisor.house import House, State
+from parallel_infer.files.outputs import make_folder
+from parallel_infer.observe.exporter import metrics_page
+from parallel_infer.process.logs import start_logging
+from parallel_infer.process.sandbox.confinement import PARTLY
+from parallel_infer.process.standard_streams import silence_stdout
+from parallel_infer.supervisor.child_specs import inside_door
+from parallel_infer.supervisor.memory_report import check_memory, shared_memory
+from parallel_infer.supervisor.plan import make_plan
+from parallel_infer.supervisor.processes import ProcessSupervisor, State
 from parallel_infer.supervisor.reload import needs_restart
 from parallel_infer.supervisor.run import Run, new_run
+from parallel_infer.supervisor.service_manager import ServiceManager
 from parallel_infer.supervisor.signals import Signals
 
 _GRACE = 5.0  # seconds on top of a limit that is told to a service manager
@@ -89,7 +89,7 @@ def _serve(told: _Told, signals: Signals, manager: ServiceManager, run: Run) -> 
     plan = make_plan(config, run.mark.segment_name, run.store)
     check_memory(plan, shared_memory())
     signals.calm()
-    house = House(config, plan, run, manager, signals.descriptor)
+    house = ProcessSupervisor(config, plan, run, manager, signals.descriptor)
     try:
         manager.starting("starting processes and loading models", _patience(config))
         house.start()
@@ -114,7 +114,7 @@ def _serve(told: _Told, signals: Signals, manager: ServiceManager, run: Run) -> 
     return _say_how_it_ended(house)
 
 
-def _run(house: House, signals: Signals, manager: ServiceManager, told: _Told) -> None:
+def _run(house: ProcessSupervisor, signals: Signals, manager: ServiceManager, told: _Told) -> None:
     while house.state == State.SERVING and not signals.ending:
         house.run_until(lambda: signals.any or house.state != State.SERVING)
         if signals.take_reload() and house.state == State.SERVING and not signals.ending:
@@ -123,7 +123,7 @@ def _run(house: House, signals: Signals, manager: ServiceManager, told: _Told) -
             manager.ready(_status(house))
 
 
-def _reload(house: House, signals: Signals, told: _Told) -> None:
+def _reload(house: ProcessSupervisor, signals: Signals, told: _Told) -> None:
     """Read the configuration again, take over what can be, and say what became of it."""
     if told.reread is None:
         log.warning("SIGHUP: there is nothing to read again")
@@ -143,12 +143,12 @@ def _reload(house: House, signals: Signals, told: _Told) -> None:
         log.warning("SIGHUP: these settings have changed and take a restart: %s", ", ".join(restart))
 
 
-def _status(house: House) -> str:
+def _status(house: ProcessSupervisor) -> str:
     """In one line, for the service manager."""
     return f"serving {', '.join(house.names) or 'no model'} at {' '.join(house.addresses)}"
 
 
-def _drain(house: House, signals: Signals) -> None:
+def _drain(house: ProcessSupervisor, signals: Signals) -> None:
     """Let admitted jobs finish; a second signal ends the waiting."""
     house.drain()
     signals.forget()
@@ -161,7 +161,7 @@ def _drain(house: House, signals: Signals) -> None:
             signals.forget()
 
 
-def _say_how_it_ended(house: House) -> int:
+def _say_how_it_ended(house: ProcessSupervisor) -> int:
     """One line about what was owed; the exit code."""
     if not house.addresses:
         return 0  # it never served
@@ -178,7 +178,7 @@ def _say_how_it_ended(house: House) -> int:
     return 1
 
 
-def _say_ready(house: House, announce: Announce) -> None:
+def _say_ready(house: ProcessSupervisor, announce: Announce) -> None:
     names = house.names
     if announce is Announce.JSON:
         line = json.dumps({"ready": True, "addresses": house.addresses, "models": names})

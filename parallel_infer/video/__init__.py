@@ -8,14 +8,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from parallel_infer.opencv_limit import set_pixel_limit
+from parallel_infer.pictures.opencv_limit import set_pixel_limit
 
 if TYPE_CHECKING:
+    from parallel_infer.video.counts import Tally
     from parallel_infer.video.feed import Change, Result
     from parallel_infer.video.settings import Drop, StreamSettings
     from parallel_infer.video.sources import Source, SourceKind, SourceState, sources_of
     from parallel_infer.video.streams import Streams
-    from parallel_infer.video.tally import Tally
 
 set_pixel_limit()  # here, because OpenCV reads it when it is imported, and everything in this package does
 

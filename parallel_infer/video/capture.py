@@ -15,12 +15,12 @@ from collections import deque
 
 import numpy as np
 
-from parallel_infer.group_signals import leave_signals_to_parent
-from parallel_infer.ring import Ring, byte_ring
+from parallel_infer.process.group_signals import leave_signals_to_parent
+from parallel_infer.redaction import redacted
+from parallel_infer.shm.ring import Ring, byte_ring
 from parallel_infer.video.pacing import ByNumber, ByTime, Clock, Thinning
-from parallel_infer.video.pipe import Captured, Ended, Needs, Opened, Order, Pipe, Place, Spoiled, Told
+from parallel_infer.video.pipe import Captured, DecodeError, Ended, Needs, Opened, Order, Pipe, Place, Told
 from parallel_infer.video.readers import CannotOpen, Frame, Reader, Unreadable, open_reader
-from parallel_infer.video.redaction import redacted
 from parallel_infer.video.sources import SourceKind
 
 _PR_SET_PDEATHSIG = 1
@@ -139,7 +139,7 @@ class Capture:
         except Unreadable as error:
             if place is not None:
                 self._places.put_back(place)
-            self._pipe.send(Spoiled(self.frames, self.turns, now, reader.position(), redacted(str(error))))
+            self._pipe.send(DecodeError(self.frames, self.turns, now, reader.position(), redacted(str(error))))
             return
         height, width = pixels.shape[:2]
         self._pipe.send(Captured(place.number, self.frames, self.turns, now, reader.position(), height, width))

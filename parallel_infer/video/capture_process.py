@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from parallel_infer.group_signals import starting_child
+from parallel_infer.process.group_signals import starting_child
 from parallel_infer.video.pipe import Order, Pipe, Place, Word, socket_pair
 from parallel_infer.video.sources import SourceKind
 

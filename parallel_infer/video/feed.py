@@ -12,17 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from parallel_infer.answer import Answer
+from parallel_infer.answers.answer import Answer
 from parallel_infer.client.lent import Slot
 from parallel_infer.errors import BadInput, InferError, ServerUnavailable, Unauthorized, UnknownModel
+from parallel_infer.redaction import without_secrets
 from parallel_infer.video.capture_process import CaptureProcess
+from parallel_infer.video.counts import Tally
+from parallel_infer.video.in_flight import InFlightFrame, Shots
 from parallel_infer.video.memory import Memory, Region
-from parallel_infer.video.pipe import Captured, Ended, Needs, Opened, Order, Place, Spoiled, Word
-from parallel_infer.video.redaction import without_secrets
+from parallel_infer.video.pipe import Captured, DecodeError, Ended, Needs, Opened, Order, Place, Word
 from parallel_infer.video.settings import Drop, StreamSettings
-from parallel_infer.video.shots import Shot, Shots
 from parallel_infer.video.sources import Source, SourceState
-from parallel_infer.video.tally import Tally
 
 _START = 10.0  # seconds a capture process has to come up, on top of what opening may take
 _SLOW = 3.0  # intervals of a slow source that are no silence yet
@@ -176,7 +176,7 @@ class Feed:
                 self._memory.need(word.size)
             case Captured():
                 self._captured(word)
-            case Spoiled():
+            case DecodeError():
                 shot = self._shot(word)
                 shot.outcome = BadInput(self._told(word.message))
                 self._shots.add(shot)
@@ -196,11 +196,11 @@ class Feed:
         shot.hold(*given, word.height, word.width)
         self._shots.add(shot)
 
-    def _shot(self, word: Captured | Spoiled) -> Shot:
+    def _shot(self, word: Captured | DecodeError) -> InFlightFrame:
         self._count_missing(word.turn)
         self._turns = word.turn + 1
         self._last_frame = self._base + word.frame
-        return Shot(self._last_frame, self._turn_base + word.turn, word.time, word.position)
+        return InFlightFrame(self._last_frame, self._turn_base + word.turn, word.time, word.position)
 
     def _count_missing(self, turn: int) -> None:
         """Frames that the capture process had no place for."""
@@ -278,7 +278,7 @@ class Feed:
             slot.release()
         self._given.clear()
 
-    def _result(self, shot: Shot) -> Result:
+    def _result(self, shot: InFlightFrame) -> Result:
         assert shot.outcome is not None
         age = time.monotonic() - shot.captured
         return Result(
@@ -293,7 +293,7 @@ class Feed:
             position=shot.position,
         )
 
-    def _judge(self, shot: Shot) -> None:
+    def _judge(self, shot: InFlightFrame) -> None:
         """An error that every further frame would get ends the source."""
         hopeless = _FATAL if self.source.live else (*_FATAL, ServerUnavailable)
         if isinstance(shot.outcome, hopeless) and self._farewell is None:

@@ -21,7 +21,7 @@ from parallel_infer.client.lent import Grant, LentRing, Slot
 from parallel_infer.client.pending import Outcome, Pending
 from parallel_infer.errors import ConfigError
 from parallel_infer.protocol import GiveBack, Lend
-from parallel_infer.ring import Ring, byte_ring
+from parallel_infer.shm.ring import Ring, byte_ring
 
 _PAGE = 4096
 _TIMEOUT = 5.0  # seconds the server has to lend

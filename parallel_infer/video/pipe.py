@@ -8,7 +8,7 @@ Pixels never travel here: the parent hands out places in shared memory, the capt
              ◀──  Needs(size)    the first frame, or a larger one: all places given before are void
       Place, Place ... ──▶
              ◀──  Captured       one place is filled and is the parent's again
-             ◀──  Spoiled        a frame that could not be decoded
+             ◀──  DecodeError        a frame that could not be decoded
              ◀──  Ended          nothing more will come, and why
 """
 
@@ -73,7 +73,7 @@ class Captured(Struct, frozen=True, array_like=True, tag=True):
     width: int
 
 
-class Spoiled(Struct, frozen=True, array_like=True, tag=True):
+class DecodeError(Struct, frozen=True, array_like=True, tag=True):
     """A frame could not be decoded."""
 
     frame: int
@@ -92,7 +92,7 @@ class Ended(Struct, frozen=True, array_like=True, tag=True):
     well: bool
 
 
-Word = Opened | Needs | Captured | Spoiled | Ended
+Word = Opened | Needs | Captured | DecodeError | Ended
 Told = Order | Place
 T = TypeVar("T")
 

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from parallel_infer.errors import BadInput
-from parallel_infer.picture_files import look_into, read_picture
-from parallel_infer.video.complaints import Complaints
+from parallel_infer.pictures.files import look_into, read_picture
+from parallel_infer.redaction import HINT, needs_encoding
 from parallel_infer.video.pipe import Order
-from parallel_infer.video.redaction import HINT, needs_encoding
 from parallel_infer.video.sources import SourceKind
+from parallel_infer.video.stderr_capture import StderrCapture
 
 Frame = npt.NDArray[np.uint8]
 _SHORT = 0.9  # a recording that stops before this part of what its header promises is damaged
@@ -168,7 +168,7 @@ def open_reader(order: Order) -> Reader:
     if kind is SourceKind.CAMERA and not Path(f"/dev/video{order.address}").exists():
         raise CannotOpen("there is no such camera")
     started = time.monotonic()
-    with Complaints() as complaints:
+    with StderrCapture() as complaints:
         capture = _capture(kind, order)
         if not capture.isOpened():
             waited = time.monotonic() - started

@@ -21,9 +21,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from parallel_infer.answer import Answer
+from parallel_infer.answers.answer import Answer
 from parallel_infer.errors import ConfigError
-from parallel_infer.outputs import Inputs, check_target, draft_for, put_in_place
+from parallel_infer.files.outputs import Inputs, check_target, draft_for, put_in_place
 from parallel_infer.video.feed import Result
 
 CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}

@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.request import url2pathname
 
 from parallel_infer.errors import ConfigError
-from parallel_infer.video.redaction import redacted_address
+from parallel_infer.redaction import redacted_address
 
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 _DEVICE = re.compile(r"(?:/dev/video)?(\d{1,4})")

@@ -11,14 +11,14 @@ from typing import Any, Self
 
 from parallel_infer.client.connection import SLICE, Connection
 from parallel_infer.client.endpoint import Address
-from parallel_infer.client.key import HasKeys, Key
-from parallel_infer.segment import RunMark, sweep
+from parallel_infer.keys.client import HasKeys, Key
+from parallel_infer.shm.segment import RunMark, sweep
+from parallel_infer.video.counts import Tally
 from parallel_infer.video.feed import Change, Feed, Result
+from parallel_infer.video.in_flight import Shots
 from parallel_infer.video.memory import Memory
 from parallel_infer.video.settings import StreamSettings
-from parallel_infer.video.shots import Shots
 from parallel_infer.video.sources import Source, sources_of
-from parallel_infer.video.tally import Tally
 
 _IDLE = 1.0  # seconds between two looks where nothing is on its way
 

@@ -7,7 +7,7 @@ order wins.
 from __future__ import annotations
 
 from parallel_infer.errors import ModelRejected
-from parallel_infer.models import ModelSpec
+from parallel_infer.model_spec import ModelSpec
 from stages.candidates import Layout
 from stages.families.family import Family
 from stages.families.known import (

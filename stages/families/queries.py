@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from parallel_infer.errors import InferError
-from parallel_infer.models import ModelSpec
+from parallel_infer.model_spec import ModelSpec
 from stages.candidates import Floats, Ints, Outputs, as_float32, require_finite, strongest, wanted
 from stages.tasks.options import DetectOptions
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from parallel_infer.errors import ModelRejected
-from parallel_infer.models import TensorSpec
+from parallel_infer.model_spec import TensorSpec
 from stages.recognise.axes import Declared
 from stages.recognise.graph import Graph
 from stages.recognise.proof import Array, Arrays, Bench, Constants, Unproven, alike, check_rows

@@ -11,7 +11,7 @@ import numpy as np
 from msgspec import Struct
 
 from parallel_infer.errors import ModelRejected
-from parallel_infer.models import ModelSpec, TensorSpec
+from parallel_infer.model_spec import ModelSpec, TensorSpec
 from stages.families import export_command
 from stages.families.facts import Facts, Metadata
 from stages.families.family import Fit

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from msgspec import Struct
 
 from parallel_infer.errors import ModelRejected
-from parallel_infer.model_content import graphs_of, outside_tensors
+from parallel_infer.model_files.content import graphs_of, outside_tensors
 from stages.recognise.chains import Scaling, last_operators, scaling
 from stages.recognise.variable import VALUE_SHAPED, variable_outputs
 

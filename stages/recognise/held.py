@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from parallel_infer.errors import ModelRejected
-from parallel_infer.model_digest import digest_of_parts
-from parallel_infer.model_store import CopyOrder, folder_with_room
+from parallel_infer.model_files.digest import digest_of_parts
+from parallel_infer.model_files.store import CopyOrder, folder_with_room
 from stages.recognise.graph import data_files, parse_model, read_model, written_at
 
 _CHUNK = 4 << 20

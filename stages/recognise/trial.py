@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from parallel_infer.engines import Stop
 from parallel_infer.errors import InferError, ModelRejected
-from parallel_infer.session import Session
-from parallel_infer.session_config import GraphOptimization, SessionConfig
-from parallel_infer.signature import DeclaredTensor
+from parallel_infer.inference.engines import Stop
+from parallel_infer.inference.options import GraphOptimization, SessionConfig
+from parallel_infer.inference.session import Session
+from parallel_infer.inference.signature import DeclaredTensor
 
 NAMELESS = "?"  # a dimension that varies and has no name
 TIME_LIMIT = 60.0  # seconds for one run

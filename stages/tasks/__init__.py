@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy.typing as npt
 
-from parallel_infer.models import ModelSpec
+from parallel_infer.model_spec import ModelSpec
 from stages.geometry import Geometry
 
 Arrays = dict[str, npt.NDArray[Any]]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from parallel_infer.errors import InferError
-from parallel_infer.models import ModelSpec
+from parallel_infer.model_spec import ModelSpec
 from stages.candidates import Floats, Ints, Outputs, as_float32, require_finite, require_scores
 from stages.geometry import Geometry
 from stages.scores import sigmoid, softmax

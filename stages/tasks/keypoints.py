@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from parallel_infer.errors import ModelRejected
-from parallel_infer.models import ModelSpec
+from parallel_infer.model_spec import ModelSpec
 from stages.candidates import Floats, require_finite
 from stages.families import layout_for
 from stages.geometry import Geometry

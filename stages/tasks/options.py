@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from parallel_infer.errors import BadInput, ConfigError
-from parallel_infer.models import ModelSpec
+from parallel_infer.model_spec import ModelSpec
 from parallel_infer.wrong_fields import explained
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from parallel_infer.errors import ModelRejected
-from parallel_infer.models import ModelSpec
+from parallel_infer.model_spec import ModelSpec
 from stages.candidates import Candidates, Outputs, as_float32, only_output
 from stages.families import FAMILIES, layout_for
 from stages.geometry import Geometry

@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from parallel_infer.bench.figures import Level, Run
-from parallel_infer.bench.machine import Origin
-from parallel_infer.bench.record import COLUMNS, Order, Record
+from parallel_infer.tools.bench.figures import Level, Run
+from parallel_infer.tools.bench.machine import Origin
+from parallel_infer.tools.bench.record import COLUMNS, Order, Record
 
 
 def order(**fields: Any) -> Order:

@@ -14,18 +14,18 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from parallel_infer.bench.comparison import BATCH, limits_of, loop_plan
-from parallel_infer.bench.figures import Run
-from parallel_infer.bench.generators import Generators, Target
-from parallel_infer.bench.measure import Bench, Demand, source_for
-from parallel_infer.bench.payloads import SIZE, Source, read_pictures, shipped_pictures
-from parallel_infer.bench.synchronous import Loop, Subject, Synchronous
 from parallel_infer.cli import main
 from parallel_infer.client import Client
-from parallel_infer.config_sources import load_config
+from parallel_infer.config.sources import load_config
 from parallel_infer.errors import ConfigError, InferError
-from parallel_infer.local_server import LocalServer, local_server
 from parallel_infer.protocol import AnswerBody
+from parallel_infer.tools.bench.comparison import BATCH, limits_of, loop_plan
+from parallel_infer.tools.bench.figures import Run
+from parallel_infer.tools.bench.generators import Generators, Target
+from parallel_infer.tools.bench.measure import Bench, Demand, source_for
+from parallel_infer.tools.bench.payloads import SIZE, Source, read_pictures, shipped_pictures
+from parallel_infer.tools.bench.synchronous import Loop, Subject, Synchronous
+from parallel_infer.tools.local_server import LocalServer, local_server
 
 
 @pytest.fixture(scope="module")

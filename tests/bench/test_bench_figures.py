@@ -10,13 +10,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from parallel_infer.bench import files, report
-from parallel_infer.bench.figures import Comparison, Level, Run, Steps, bottleneck, level_of
-from parallel_infer.bench.generators import share_of
-from parallel_infer.bench.plot import draw_run, tick_step
-from parallel_infer.bench.record import Record
-from parallel_infer.bench.usage import Busy, Use, between
+from parallel_infer.cli import bench_report as report
 from parallel_infer.errors import ConfigError
+from parallel_infer.tools.bench import files
+from parallel_infer.tools.bench.figures import Comparison, Level, Run, Steps, bottleneck, level_of
+from parallel_infer.tools.bench.generators import share_of
+from parallel_infer.tools.bench.plot import draw_run, tick_step
+from parallel_infer.tools.bench.record import Record
+from parallel_infer.tools.bench.usage import Busy, Use, between
 from tests.bench.measured import level, order, record, run
 
 IDLE = Use({"decode": 0.1, "infer": 0.2}, {"gateway": 0.05, "infer-m-0": 0.2})

@@ -13,12 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from parallel_infer.agreement import agreement, box_iou, matches
 from parallel_infer.cli import main
 from parallel_infer.cli.quantize import spread
 from parallel_infer.errors import ConfigError, ModelRejected
-from parallel_infer.quantizable import check_scales, kept_in_float
-from parallel_infer.quantization import quantize
+from parallel_infer.tools.quantize.agreement import agreement, box_iou, matches
+from parallel_infer.tools.quantize.quantizable import check_scales, kept_in_float
+from parallel_infer.tools.quantize.quantization import quantize
 
 METADATA = {"task": "classify", "names": str({number: f"thing {number}" for number in range(10)}), "author": "somebody"}
 

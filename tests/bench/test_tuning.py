@@ -10,15 +10,24 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from parallel_infer.bench.measure import Demand
-from parallel_infer.bench.payloads import shipped_pictures
 from parallel_infer.cli import main
-from parallel_infer.config_sources import load_config
-from parallel_infer.cores import usable_cores
-from parallel_infer.tuning.machine_space import available, default_settings
-from parallel_infer.tuning.search import LatencyLimit, Outcome, Throughput, Trial, beats, explore, finalists, winner
-from parallel_infer.tuning.settings import Settings, Space, to_toml
-from parallel_infer.tuning.trials import Subject
+from parallel_infer.config.sources import load_config
+from parallel_infer.machine.cores import usable_cores
+from parallel_infer.tools.bench.measure import Demand
+from parallel_infer.tools.bench.payloads import shipped_pictures
+from parallel_infer.tools.tuning.machine_space import available, default_settings
+from parallel_infer.tools.tuning.search import (
+    LatencyLimit,
+    Outcome,
+    Throughput,
+    Trial,
+    beats,
+    explore,
+    finalists,
+    winner,
+)
+from parallel_infer.tools.tuning.settings import Settings, Space, to_toml
+from parallel_infer.tools.tuning.trials import Subject
 
 BASE = Settings("cpu", "fp32", 1, 4, 8, 2)
 SPACE = Space(4, [("cpu", "fp32"), ("openvino", "bf16")], fixed_batch=False)

@@ -16,7 +16,7 @@ import zmq
 
 from parallel_infer import protocol
 from parallel_infer.protocol import Answer, AnswerBody, Error, Infer, Result, Tensor
-from parallel_infer.ring import Ring, byte_ring
+from parallel_infer.shm.ring import Ring, byte_ring
 
 _encode = msgspec.msgpack.encode
 _decode = msgspec.msgpack.Decoder(protocol.Request).decode

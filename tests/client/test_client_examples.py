@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from parallel_infer import protocol
-from parallel_infer.answer import result_dict
+from parallel_infer.answers.answer import result_dict
 from tests.test_answer import NAMES, OBJECTS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

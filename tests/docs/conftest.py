@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from parallel_infer.local_server import LocalServer, local_server
+from parallel_infer.tools.local_server import LocalServer, local_server
 
 MODELS = ("detector", "classifier", "segmenter", "pose")
 

@@ -14,7 +14,7 @@ CLIENT = """
 import sys
 import numpy as np
 from parallel_infer import Client
-from parallel_infer.local_server import local_server
+from parallel_infer.tools.local_server import local_server
 
 with local_server("--config", sys.argv[1]) as server, Client(server.address, timeout=30.0) as client:
     frame = np.zeros((40, 30, 3), np.uint8)

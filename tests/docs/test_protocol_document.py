@@ -15,11 +15,11 @@ import zmq
 from msgspec import Struct, inspect
 
 from parallel_infer import protocol
-from parallel_infer.config import ServerConfig
+from parallel_infer.config.schema import ServerConfig
 from parallel_infer.errors import InferError, error_for
+from parallel_infer.ipc.messages import TIMES
 from parallel_infer.limits import MAX_HEADER, MAX_OPTIONS
-from parallel_infer.local_server import LocalServer
-from parallel_infer.messages import TIMES
+from parallel_infer.tools.local_server import LocalServer
 from stages.pipeline import TASKS
 from stages.tasks.options import (
     ClassifyOptions,

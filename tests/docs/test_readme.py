@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from parallel_infer import Answer, Client
-from parallel_infer.local_server import LocalServer
+from parallel_infer.tools.local_server import LocalServer
 from tests.docs.pages import Page
 
 PAGE = Page.read("README.md")

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 
 from parallel_infer.dispatcher.core import Core
 from parallel_infer.dispatcher.policy import Policy
-from parallel_infer.messages import (
+from parallel_infer.ipc.messages import (
     Admit,
     AnswerFormat,
+    AnswersInDoubt,
     Decoded,
     DecodeFailed,
     DecodeLease,
-    Doubtful,
     FailedRow,
     InferLease,
     Inferred,
@@ -33,8 +33,8 @@ from parallel_infer.messages import (
     SlotRef,
     WorkerReady,
 )
-from parallel_infer.models import ModelSpec, TensorSpec
-from parallel_infer.ring import RingSpec
+from parallel_infer.model_spec import ModelSpec, TensorSpec
+from parallel_infer.shm.ring import RingSpec
 from stages.pipeline import batching
 
 Lease = DecodeLease | InferLease | PostLease
@@ -327,7 +327,7 @@ class Rig:
         elif isinstance(message, Released):
             assert message.job in self.held, "released without having been held"
             self.held.remove(message.job)
-        elif isinstance(message, Doubtful):
+        elif isinstance(message, AnswersInDoubt):
             assert all(self.answered[job] for job in message.jobs), "in doubt about a job that was never done"
             self.doubtful.update(message.jobs)
         elif isinstance(message, KillWorker):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from parallel_infer.dispatcher.core import Core
-from parallel_infer.messages import (
+from parallel_infer.ipc.messages import (
     Admit,
     AnswerFormat,
     Decoded,
@@ -81,7 +81,7 @@ class FakeWorker:
     leases: list[Any] = field(default_factory=list)
 
 
-class House:
+class ProcessSupervisor:
     """One model `m`, its workers, and whoever asks."""
 
     def __init__(

@@ -7,7 +7,7 @@ import gc
 import pytest
 
 from parallel_infer.dispatcher.jobs import Job, JobState
-from parallel_infer.messages import CloseModel, InferLease, SlotFate, WorkerReady
+from parallel_infer.ipc.messages import CloseModel, InferLease, SlotFate, WorkerReady
 from tests.engine.core_rig import FakeWorker, Rig, plan
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from parallel_infer.channel import Link, new_context
 from parallel_infer.dispatcher.process import DispatcherProcess
-from parallel_infer.messages import (
+from parallel_infer.ipc.channel import Link, new_context
+from parallel_infer.ipc.messages import (
     Admit,
     AnswerFormat,
     Expect,

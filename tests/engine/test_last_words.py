@@ -5,11 +5,11 @@ from __future__ import annotations
 import select
 from typing import Any
 
-from parallel_infer.channel import Watch
-from parallel_infer.child import Child
+from parallel_infer.ipc.channel import Watch
+from parallel_infer.process.child import Child
+from parallel_infer.supervisor.child_specs import Place, Role
 from parallel_infer.supervisor.children import Children
-from parallel_infer.supervisor.crew import Place, Role
-from parallel_infer.supervisor.house import House, State
+from parallel_infer.supervisor.processes import ProcessSupervisor, State
 
 WHY = "the reason, as it said"
 
@@ -19,9 +19,9 @@ def fail_at_once(child: Child, options: dict[str, Any]) -> None:
     raise OSError(WHY)
 
 
-def starting() -> House:
+def starting() -> ProcessSupervisor:
     """A house that is starting."""
-    house = House.__new__(House)
+    house = ProcessSupervisor.__new__(ProcessSupervisor)
     house.state = State.STARTING
     house.failure = ""
     house._children = Children(Watch(), start_timeout=30.0)

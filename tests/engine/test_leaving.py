@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from parallel_infer.gateway.leaving import Handover, Leaving
+from parallel_infer.gateway.handover import Handover, Leaving
 
 LARGE = 8 << 20  # bytes: more than any socket keeps
 

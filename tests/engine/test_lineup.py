@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from parallel_infer.config import ModelConfig
-from parallel_infer.messages import Managed, ModelOpened, OpenModel
-from parallel_infer.supervisor.lined import Lined
-from parallel_infer.supervisor.lineup import Lineup
+from parallel_infer.config.schema import ModelConfig
+from parallel_infer.ipc.messages import Managed, ModelOpened, OpenModel
+from parallel_infer.supervisor.model_registry import ModelRegistry
+from parallel_infer.supervisor.model_version import ModelVersion
 from parallel_infer.supervisor.run import Run
 from tests.engine.core_rig import plan
 
@@ -38,9 +38,9 @@ def gateway():
 
 @pytest.fixture
 def lineup(dispatcher, gateway):
-    lineup = Lineup(None, None, Run(None, None, None), None, dispatcher, gateway, SimpleNamespace(listen=None))
+    lineup = ModelRegistry(None, None, Run(None, None, None), None, dispatcher, gateway, SimpleNamespace(listen=None))
     lineup.open_doors()
-    lineup._models["m"] = Lined(plan(), ModelConfig(path="m.onnx"), places=[Up()], query=7)
+    lineup._models["m"] = ModelVersion(plan(), ModelConfig(path="m.onnx"), places=[Up()], query=7)
     return lineup
 
 

@@ -17,9 +17,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from parallel_infer.errors import ConfigError, ModelRejected
-from parallel_infer.model_digest import check_unchanged
-from parallel_infer.model_store import CopyOrder, ModelStore
-from parallel_infer.models import ModelSpec
+from parallel_infer.model_files.digest import check_unchanged
+from parallel_infer.model_files.store import CopyOrder, ModelStore
+from parallel_infer.model_spec import ModelSpec
 from stages.recognise import graph as model_files
 from stages.recognise.held import hold
 from tests.engine.serving import Server, eventually

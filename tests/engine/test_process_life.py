@@ -22,7 +22,7 @@ import pytest
 import zmq
 
 from parallel_infer.errors import DeadlineExceeded, InferError, ServerUnavailable
-from parallel_infer.segment import sweep
+from parallel_infer.shm.segment import sweep
 from tests.engine.graphs import job
 from tests.engine.serving import Server, StartRefused, eventually
 

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parallel_infer.dispatcher.estimate import learned
+from parallel_infer.dispatcher.job_queue import Waiting
 from parallel_infer.dispatcher.jobs import Job
 from parallel_infer.dispatcher.progress import MEMORY, Progress
-from parallel_infer.dispatcher.vigil import STEP, Vigil
-from parallel_infer.dispatcher.waiting import Waiting
-from parallel_infer.estimate import learned
-from parallel_infer.messages import Admit, AnswerFormat, PayloadKind, SlotRef
+from parallel_infer.dispatcher.watchdog import STEP, Vigil
+from parallel_infer.ipc.messages import Admit, AnswerFormat, PayloadKind, SlotRef
 
 
 def works(progress: Progress, seconds: float, rate: float, start: float) -> float:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallel_infer.models import TensorSpec
-from parallel_infer.ring import Ring, RingSpec, Slots, batch_view, byte_ring, gather_into
-from parallel_infer.segment import RunMark
+from parallel_infer.model_spec import TensorSpec
+from parallel_infer.shm.ring import Ring, RingSpec, Slots, batch_view, byte_ring, gather_into
+from parallel_infer.shm.segment import RunMark
 
 
 @pytest.fixture

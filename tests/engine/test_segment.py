@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parallel_infer import segment
 from parallel_infer.errors import ConfigError
-from parallel_infer.segment import RunMark, Segment, alive, dead_runs, exists, sweep
+from parallel_infer.shm import segment
+from parallel_infer.shm.segment import RunMark, Segment, alive, dead_runs, exists, sweep
 
 SHM = Path("/dev/shm")
 
@@ -119,7 +119,7 @@ def test_mapping_and_unmapping_leaks_no_descriptor(mark):
 
 ATTACH = """
 import sys
-from parallel_infer.segment import Segment
+from parallel_infer.shm.segment import Segment
 segment = Segment.attach(sys.argv[1])
 view = segment.view("uint8", (1,))
 assert view[0] == 9
@@ -182,7 +182,7 @@ def test_removing_a_mark_removes_every_segment_of_the_run_and_of_no_other(mark):
 
 DIE = """
 import os, sys
-from parallel_infer.segment import RunMark, Segment
+from parallel_infer.shm.segment import RunMark, Segment
 mark = RunMark()
 for name in ("a", "lent-g1-b"):
     Segment.create(mark.segment_name(name), 4096)

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from parallel_infer.service_manager import ServiceManager
-from parallel_infer.supervisor.crew import Role
-from parallel_infer.supervisor.heart import Heart
+from parallel_infer.supervisor.child_specs import Role
+from parallel_infer.supervisor.liveness import Liveness
+from parallel_infer.supervisor.service_manager import ServiceManager
 from tests.engine.serving import Server
 from tests.engine.test_model_copies import configure, folder, write  # noqa: F401  # folder is a fixture
 
@@ -142,7 +142,7 @@ def place(name: str, role: Role, **more: Any) -> Any:
 
 
 def test_life_is_an_answer_of_dispatcher_and_gateway() -> None:
-    heart = Heart(4.0)
+    heart = Liveness(4.0)
     places = [place("d", Role.DISPATCHER), place("g", Role.GATEWAY), place("w", Role.WORKER)]
     beat: Callable[[float], object] = lambda now: list(heart.beat(now, places))  # noqa: E731
     assert heart.fine(places)

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from parallel_infer.group_signals import GROUP_SIGNALS
+from parallel_infer.process.group_signals import GROUP_SIGNALS
 from tests.engine.graphs import job
 from tests.engine.serving import Server, eventually
 from tests.engine.test_process_life import DOOR
@@ -156,7 +156,7 @@ with Signals() as signals:
 
 _CHILD = """
 import os, signal, sys
-from parallel_infer.group_signals import GROUP_SIGNALS, leave_signals_to_parent
+from parallel_infer.process.group_signals import GROUP_SIGNALS, leave_signals_to_parent
 if "held" in sys.argv:
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) >= GROUP_SIGNALS
 leave_signals_to_parent()
@@ -167,7 +167,7 @@ print("alive")
 
 
 def test_a_child_is_deaf_from_its_first_instruction_on():
-    from parallel_infer.group_signals import starting_child
+    from parallel_infer.process.group_signals import starting_child
 
     with starting_child():
         child = subprocess.Popen([sys.executable, "-c", _CHILD, "held"], stdout=subprocess.PIPE, text=True)

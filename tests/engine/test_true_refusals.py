@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from tests.engine.core_rig import FakeWorker, Rig, plan
-from tests.engine.simulated_house import EVERYBODY, House, Outcome, Slow, Times
+from tests.engine.simulated_house import EVERYBODY, Outcome, ProcessSupervisor, Slow, Times
 
 IN_FLIGHT = 32
 TIMEOUTS = (5.0, 6.0, 7.0, 8.0)  # seconds; the work in flight takes one or two
@@ -28,9 +28,9 @@ STALLS = {
 }
 
 
-def house(shape: tuple[int, int], seed: int, slows: tuple[Slow, ...] = (), noise: float = 0.3) -> House:
+def house(shape: tuple[int, int], seed: int, slows: tuple[Slow, ...] = (), noise: float = 0.3) -> ProcessSupervisor:
     instances, batch = shape
-    return House(
+    return ProcessSupervisor(
         Times(row=instances / 30 - 0.002 / batch, noise=noise),
         instances=instances,
         max_batch=batch,
@@ -79,7 +79,7 @@ def test_a_machine_that_was_suspended_accuses_nobody_and_refuses_nobody(seconds,
 @pytest.mark.parametrize("seconds", [3.0, 9.0])
 def test_a_first_run_that_takes_longer_than_a_deadline_costs_those_that_wait_for_it(seconds):
     for seed in SEEDS:
-        simulated = House(Times(), first_run=seconds, seed=seed)
+        simulated = ProcessSupervisor(Times(), first_run=seconds, seed=seed)
         simulated.closed(IN_FLIGHT, TIMEOUTS)
         simulated.run(SECONDS)
         late = [outcome for outcome in simulated.outcomes if outcome.code]
@@ -126,7 +126,7 @@ def test_overload_costs_little_goodput(times, timeout, instances, batch, load):
     capacity = instances * batch / (times.batch + times.row * batch) / 2.718281828 ** (times.noise**2 / 2)
     seconds, found = 12, []
     for seed in (1, 2):
-        simulated = House(times, instances=instances, max_batch=batch, seed=seed, queue_size=1000)
+        simulated = ProcessSupervisor(times, instances=instances, max_batch=batch, seed=seed, queue_size=1000)
         simulated.open(capacity * load, (timeout,), until=seconds)
         simulated.run(seconds)
         found.append(simulated.goodput(1, seconds) / capacity)
@@ -134,7 +134,7 @@ def test_overload_costs_little_goodput(times, timeout, instances, batch, load):
 
 
 def test_a_mix_of_timeouts_costs_little_goodput():
-    simulated = House(Times(), queue_size=1000)
+    simulated = ProcessSupervisor(Times(), queue_size=1000)
     simulated.open(60.0, (0.5, 1.0, 2.0, 8.0), until=20.0)
     simulated.run(20.0)
     assert simulated.goodput(2, 20) / 30.3 > 0.88

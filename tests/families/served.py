@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from parallel_infer.models import ModelSpec
+from parallel_infer.model_spec import ModelSpec
 from stages.geometry import Geometry
 from stages.pipeline import task_for
 from stages.preprocess import Preprocess, Preprocessor, constants

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from parallel_infer.errors import ModelRejected
-from parallel_infer.models import ModelSpec
+from parallel_infer.model_spec import ModelSpec
 from stages.recognise import describe
 from stages.recognise.proof import alike
 from tests.families.tiny_graphs import Dims, finished, saved, tiny, zeros

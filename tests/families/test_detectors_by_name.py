@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parallel_infer.models import ModelSpec
+from parallel_infer.model_spec import ModelSpec
 from stages.recognise import describe
 from tests.families.served import answer_of
 from tests.families.tiny_graphs import CELLS, PICTURE, Array, Dims, names, saved, tiny, zeros

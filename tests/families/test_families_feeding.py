@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from parallel_infer.errors import ConfigError, ModelRejected
-from parallel_infer.models import ModelSpec
+from parallel_infer.model_spec import ModelSpec
 from stages.families import FAMILIES
 from stages.preprocess import Preprocess
 from stages.recognise import describe

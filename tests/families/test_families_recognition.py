@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from parallel_infer.errors import ModelRejected
-from parallel_infer.models import ModelSpec
+from parallel_infer.model_spec import ModelSpec
 from stages.families import FAMILIES
 from stages.geometry import Geometry
 from stages.pipeline import task_for

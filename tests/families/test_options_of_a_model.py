@@ -15,11 +15,11 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper
 
 from parallel_infer import Client
-from parallel_infer.class_names import read_names
 from parallel_infer.cli import main
 from parallel_infer.client.model_options import model_options
-from parallel_infer.config_sources import load_config
+from parallel_infer.config.sources import load_config
 from parallel_infer.errors import BadInput, ConfigError
+from parallel_infer.model_files.class_names import read_names
 from stages.recognise import describe
 from tests.engine.serving import Server
 from tests.families.tiny_graphs import CELLS, Dims, finished, names, saved, tiny, zeros

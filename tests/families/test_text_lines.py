@@ -12,10 +12,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from parallel_infer.answer import Answer
+from parallel_infer.answers.answer import Answer
+from parallel_infer.answers.result_map import result_dict
 from parallel_infer.errors import InferError, ModelRejected
-from parallel_infer.models import ModelSpec
-from parallel_infer.result_map import result_dict
+from parallel_infer.model_spec import ModelSpec
 from stages.geometry import Geometry
 from stages.pipeline import task_for
 from stages.recognise import describe

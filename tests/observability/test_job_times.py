@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallel_infer.job_times import BOUNDS, PARTS, JobTimes, all_counts, difference, merged, percentile
+from parallel_infer.observe.histogram import BOUNDS, PARTS, JobTimes, all_counts, difference, merged, percentile
 
 
 def counted(*seconds: float) -> JobTimes:

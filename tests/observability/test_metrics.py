@@ -14,7 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from parallel_infer.errors import InferError, ServerUnavailable
-from parallel_infer.metrics import ServerMetrics
+from parallel_infer.observe.metrics import ServerMetrics
 from tests.engine import graphs
 from tests.engine.serving import Server, StartRefused, eventually
 from tests.observability.conftest import Page, free_port

@@ -6,7 +6,7 @@ from unittest.mock import patch
 
 import pytest
 
-from parallel_infer.gateway.tally import MOST_SOURCES, OTHERS, Tally
+from parallel_infer.gateway.counters import MOST_SOURCES, OTHERS, Tally
 
 
 class Clock:
@@ -17,7 +17,7 @@ class Clock:
 @pytest.fixture
 def clock() -> Iterator[Clock]:
     clock = Clock()
-    with patch("parallel_infer.gateway.tally.time.monotonic", lambda: clock.now):
+    with patch("parallel_infer.gateway.counters.time.monotonic", lambda: clock.now):
         yield clock
 
 

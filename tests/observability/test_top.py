@@ -11,8 +11,8 @@ from rich.console import Console
 
 from parallel_infer.cli import main
 from parallel_infer.cli.top_screen import screen
-from parallel_infer.job_times import PARTS
-from parallel_infer.rates import ModelRates, Rates, SourceRates, StageRates, rates
+from parallel_infer.observe.histogram import PARTS
+from parallel_infer.observe.rates import ModelRates, Rates, SourceRates, StageRates, rates
 from tests.engine import graphs
 from tests.engine.serving import Server
 

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from parallel_infer import Client
 from parallel_infer.cli import main
 from parallel_infer.errors import BadInput, ResourceUnavailable
-from parallel_infer.trace import chrome_trace
+from parallel_infer.observe.chrome_trace import chrome_trace
 from tests.engine import graphs
 from tests.engine.serving import Server
 

@@ -15,7 +15,7 @@ from PIL import Image
 import parallel_infer
 from parallel_infer import AsyncClient, Client
 from parallel_infer.errors import BadInput
-from parallel_infer.local_server import local_server
+from parallel_infer.tools.local_server import local_server
 from stages.preprocess import Preprocess
 from stages.recognise import describe
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from typing import Any
 
-from parallel_infer.logs import MOST
+from parallel_infer.process.logs import MOST
 from tests.picture_samples import encoded, photo, png_chunk, png_with
 
 LOUD = png_with(encoded(".png", photo()), png_chunk(b"iCCP", b"x\0\0short"))  # libpng warns of the colour profile
@@ -50,8 +50,8 @@ def test_a_loud_library_is_logged_as_text(start_server: Any) -> None:
 
 SCRIPT = """
 import os
-from parallel_infer.logs import start_logging
-from parallel_infer.native_output import NativeOutput
+from parallel_infer.process.logs import start_logging
+from parallel_infer.process.native_output import NativeOutput
 start_logging("json", "info", "test")
 native = NativeOutput()
 os.write(2, b"one\\ntwo \\x1b[31m red\\n" + b"x" * 1000)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from parallel_infer.dispatcher.core import Core
-from parallel_infer.messages import (
+from parallel_infer.ipc.messages import (
     Admit,
     AnswerFormat,
     Decoded,

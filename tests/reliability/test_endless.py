@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from parallel_infer import Client
 from parallel_infer.errors import DeadlineExceeded, Poison
-from parallel_infer.local_server import local_server
+from parallel_infer.tools.local_server import local_server
 from tests.engine.serving import eventually
 
 

@@ -23,7 +23,7 @@ from benchmarks.chaos_support.settle import drain
 from benchmarks.chaos_support.tally import Tally
 from parallel_infer import Client
 from parallel_infer.errors import DeadlineExceeded
-from parallel_infer.local_server import LocalServer, local_server
+from parallel_infer.tools.local_server import LocalServer, local_server
 from tests.engine.serving import eventually
 
 SIZE = 2048

@@ -13,10 +13,10 @@ import pytest
 
 from benchmarks.overload import MODEL, SIDE, write_work_model
 from parallel_infer import Client
-from parallel_infer.channel import Link, Router, new_context
 from parallel_infer.client.futures import InferFuture
-from parallel_infer.local_server import LocalServer, local_server
-from parallel_infer.messages import CancelJob, ToDispatcher
+from parallel_infer.ipc.channel import Link, Router, new_context
+from parallel_infer.ipc.messages import CancelJob, ToDispatcher
+from parallel_infer.tools.local_server import LocalServer, local_server
 
 QUEUE, IN_FLIGHT = 12, 8
 PAYLOAD = {"x": np.ones((SIDE, SIDE), np.float32)}

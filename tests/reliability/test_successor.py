@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from parallel_infer.channel import Link
-from parallel_infer.messages import (
+from parallel_infer.ipc.channel import Link
+from parallel_infer.ipc.messages import (
     Expect,
     GatewayUp,
     OpenModel,

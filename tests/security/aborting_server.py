@@ -9,8 +9,8 @@ from pathlib import Path
 def main() -> int:
     sys.path.insert(0, str(Path(__file__).parents[2]))
     import stages.pipeline
-    from parallel_infer.config_sources import load_config
-    from parallel_infer.supervisor import Announce, serve
+    from parallel_infer.config.sources import load_config
+    from parallel_infer.supervisor.serve import Announce, serve
 
     stages.pipeline.STAGES["decode"] = "tests.security.aborting:Decode"
     settings = {"models": ["classifier=zoo:classifier"], "bind": [sys.argv[1]], "decode_workers": 2, "threads": 1}

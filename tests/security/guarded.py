@@ -13,12 +13,12 @@ from pathlib import Path
 
 import zmq
 
-from parallel_infer.channel import Watch, new_context
 from parallel_infer.client.endpoint import Address, open_socket
-from parallel_infer.client.key import Key
-from parallel_infer.front import Doorkeeper, Front, new_key_pair
-from parallel_infer.gateway.entrance import Entrance
-from parallel_infer.keys import KeyPair, KnownClient, add_client, add_server
+from parallel_infer.gateway.access import AccessControl
+from parallel_infer.ipc.channel import Watch, new_context
+from parallel_infer.ipc.client_socket import ClientSocket, ZapAuthenticator, new_key_pair
+from parallel_infer.keys.client import Key
+from parallel_infer.keys.server import KeyPair, KnownClient, add_client, add_server
 
 PATIENCE = 20_000  # ms for what must come
 SHORT = 300  # ms for what must not come
@@ -41,9 +41,9 @@ class Door:
 
     def __init__(self, address: str, keys: Path | None, max_clients: int = 100_000) -> None:
         self._context = new_context()
-        self.entrance = Entrance(None if keys is None else str(keys), max_clients)
-        self._keeper = Doorkeeper(self._context, self.entrance.judge)
-        self.front = self.entrance.open(address, lambda secret: Front(self._context, address, 1 << 20, secret))
+        self.entrance = AccessControl(None if keys is None else str(keys), max_clients)
+        self._keeper = ZapAuthenticator(self._context, self.entrance.judge)
+        self.front = self.entrance.open(address, lambda secret: ClientSocket(self._context, address, 1 << 20, secret))
         self.delivered: list[tuple[str, list[bytes]]] = []
         self._read, self._write = os.pipe()
         self._thread = threading.Thread(target=self._run)

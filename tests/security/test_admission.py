@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from parallel_infer.errors import ResourceUnavailable
+from parallel_infer.gateway.fairness import ACTIVE, Shares
 from parallel_infer.gateway.poison import KnownPoison
-from parallel_infer.gateway.shares import ACTIVE, Shares
-from parallel_infer.messages import PayloadKind
+from parallel_infer.ipc.messages import PayloadKind
 
 QUEUE = 8
 

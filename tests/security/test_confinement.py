@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from parallel_infer.landlock import restrict_files
+from parallel_infer.process.sandbox.landlock import restrict_files
 
 ROOT = Path(__file__).parents[2]
-CONFINE = "from parallel_infer.confinement import confine_decoder; confine_decoder(1_000_000)\n"
+CONFINE = "from parallel_infer.process.sandbox.confinement import confine_decoder; confine_decoder(1_000_000)\n"
 
 
 def run(code, *arguments, before=CONFINE):
@@ -20,7 +20,8 @@ def run(code, *arguments, before=CONFINE):
 
 
 def has_landlock():
-    code = "import sys; from parallel_infer.landlock import restrict_files; sys.exit(bool(restrict_files([], [])))"
+    landlock = "from parallel_infer.process.sandbox.landlock import restrict_files"
+    code = f"import sys; {landlock}; sys.exit(bool(restrict_files([], [])))"
     return run(code, before="").returncode == 0
 
 
@@ -108,7 +109,7 @@ def test_segments_can_be_attached():
         "from multiprocessing.shared_memory import SharedMemory\n"
         "segment = SharedMemory(sys.argv[1]); segment.buf[0] = 7; segment.close()"
     )
-    from parallel_infer.segment import Segment
+    from parallel_infer.shm.segment import Segment
 
     segment = Segment.create("pinfer-confined-test", 4096)
     try:
@@ -136,5 +137,5 @@ def test_what_the_kernel_cannot_do_is_said(monkeypatch):
         def syscall(*_arguments):
             return -1
 
-    monkeypatch.setattr("parallel_infer.landlock.ctypes.CDLL", lambda *_, **__: Old)
+    monkeypatch.setattr("parallel_infer.process.sandbox.landlock.ctypes.CDLL", lambda *_, **__: Old)
     assert restrict_files([], []) == "this kernel has no Landlock"

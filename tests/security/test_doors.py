@@ -7,11 +7,12 @@ import socket
 
 import pytest
 
-from parallel_infer import Client, descriptors
-from parallel_infer.channel import new_context
-from parallel_infer.client.key import Key
+from parallel_infer import Client
 from parallel_infer.errors import ServerUnavailable
-from parallel_infer.front import Front, new_key_pair
+from parallel_infer.ipc.channel import new_context
+from parallel_infer.ipc.client_socket import ClientSocket, new_key_pair
+from parallel_infer.keys.client import Key
+from parallel_infer.machine import descriptors
 from tests.engine.serving import eventually
 from tests.security.guarded import SHORT, dealer, door, echoed, make_keys, throw_garbage
 
@@ -79,7 +80,7 @@ def test_the_old_protocol_is_refused_where_there_are_no_keys():
 
 def test_without_a_doorkeeper_nobody_comes_in(known):
     context = new_context()
-    front = Front(context, "tcp://127.0.0.1:*", 1 << 20, new_key_pair()[1])
+    front = ClientSocket(context, "tcp://127.0.0.1:*", 1 << 20, new_key_pair()[1])
     try:
         key = Key(*new_key_pair(), known["camera"].server)
         assert not echoed(front.address, key, patience=SHORT)
@@ -98,7 +99,7 @@ def test_a_new_key_counts_at_once_and_a_removed_one_no_more(guarded, folder, kno
 
 
 def make_more(folder, known, *names):
-    from parallel_infer.keys import KnownClient, add_client
+    from parallel_infer.keys.server import KnownClient, add_client
 
     found = {}
     for name in names:

@@ -17,7 +17,7 @@ from onnx.helper import make_tensor_value_info as tensor
 
 from parallel_infer import Client
 from parallel_infer.errors import ModelRejected, ServerUnavailable, Unauthorized
-from parallel_infer.local_server import local_server
+from parallel_infer.tools.local_server import local_server
 from tests.security.guarded import PATIENCE, dealer, make_keys, throw_garbage
 from tests.session_models import identity, model
 

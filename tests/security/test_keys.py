@@ -8,12 +8,12 @@ import time
 import pytest
 from click.testing import CliRunner
 
-import parallel_infer.keys
+import parallel_infer.keys.server
 from parallel_infer.cli import main
 from parallel_infer.client import Key
 from parallel_infer.errors import ConfigError
-from parallel_infer.front import new_key_pair
-from parallel_infer.keys import KeyFolder, KeyPair, KnownClient, add_client, add_server
+from parallel_infer.ipc.client_socket import new_key_pair
+from parallel_infer.keys.server import KeyFolder, KeyPair, KnownClient, add_client, add_server
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_changes_count_from_the_next_look_on(folder):
 def settled(folder, monkeypatch):
     """The folder, all of it known for longer than time stamps of files are coarse."""
     now = time.time()
-    monkeypatch.setattr(parallel_infer.keys.time, "time", lambda: now + 10.0)
+    monkeypatch.setattr(parallel_infer.keys.server.time, "time", lambda: now + 10.0)
     return KeyFolder.open(folder)
 
 
@@ -145,9 +145,9 @@ def test_a_handshake_costs_two_looks_and_reads_nothing_however_many_keys_there_a
     for number, public in enumerate(keys):
         add_client(folder, KnownClient(f"c{number}", public, manages=number == 7))
     opened, looks, reads = settled(folder, monkeypatch), [], []
-    stamp, read = parallel_infer.keys._stamp, parallel_infer.keys._read_client
-    monkeypatch.setattr(parallel_infer.keys, "_stamp", lambda path: (looks.append(path), stamp(path))[1])
-    monkeypatch.setattr(parallel_infer.keys, "_read_client", lambda path: (reads.append(path), read(path))[1])
+    stamp, read = parallel_infer.keys.server._stamp, parallel_infer.keys.server._read_client
+    monkeypatch.setattr(parallel_infer.keys.server, "_stamp", lambda path: (looks.append(path), stamp(path))[1])
+    monkeypatch.setattr(parallel_infer.keys.server, "_read_client", lambda path: (reads.append(path), read(path))[1])
     for public in keys:
         assert opened.client(public) is not None
     assert opened.manages("c7")
@@ -181,13 +181,13 @@ def test_what_is_changed_within_a_file_counts_at_once(folder, monkeypatch):
 def test_a_key_written_into_a_file_that_was_there_is_known_a_second_later(folder, monkeypatch):
     file = add_client(folder, KnownClient("one", new_key_pair()[0], manages=False))
     now, other = time.time(), new_key_pair()[0]
-    monkeypatch.setattr(parallel_infer.keys.time, "time", lambda: now + 10.0)
+    monkeypatch.setattr(parallel_infer.keys.server.time, "time", lambda: now + 10.0)
     clock = [100.0]
     opened = KeyFolder(folder, lambda: clock[0])
     opened.clients()
     file.write_text(f"public = {other}\nmanage = no\n")
     assert opened.client(other) is None
-    clock[0] += parallel_infer.keys.STRANGERS
+    clock[0] += parallel_infer.keys.server.STRANGERS
     assert opened.client(other) == KnownClient("one", other, manages=False)
 
 

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from parallel_infer.logs import MOST, PERIOD, Throttle, start_logging
+from parallel_infer.process.logs import MOST, PERIOD, Throttle, start_logging
 
 
 @pytest.fixture

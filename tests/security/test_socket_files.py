@@ -9,7 +9,7 @@ import stat
 import pytest
 
 from parallel_infer.errors import ConfigError
-from parallel_infer.gateway.entrance import SocketFile
+from parallel_infer.gateway.access import SocketFile
 from tests.security.guarded import door, echoed
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from parallel_infer import opencv_limit
 from parallel_infer.cli.surroundings import described
-from parallel_infer.opencv_limit import VARIABLE, set_pixel_limit
+from parallel_infer.pictures import opencv_limit
+from parallel_infer.pictures.opencv_limit import VARIABLE, set_pixel_limit
 from tests.engine.serving import Server
 from tests.surroundings.commands import ROOT, one_line, run
 

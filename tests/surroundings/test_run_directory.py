@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from parallel_infer import rundir
 from parallel_infer.errors import ConfigError
-from parallel_infer.rundir import make_run_directory, remove_directory, socket_directory, sweep_directories
+from parallel_infer.process.rundir import make_run_directory, remove_directory, socket_directory, sweep_directories
+from parallel_infer.process.spawn import rundir
 
 NAME = f"parallel-infer-{os.getuid()}"
 
@@ -103,8 +103,8 @@ def test_no_umask_opens_or_closes_it(mask, other, monkeypatch):
 def test_only_what_nobody_holds_is_swept(tmp_path, other, monkeypatch):
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     kept = make_run_directory("run")
-    code = "from parallel_infer.rundir import make_run_directory as m; import os; print(m('dead')); os._exit(0)"
-    place = "import parallel_infer.rundir as r; r._LONGEST = 1000; "
+    code = "from parallel_infer.process.rundir import make_run_directory as m; import os; print(m('dead')); os._exit(0)"
+    place = "import parallel_infer.process.rundir as r; r._LONGEST = 1000; "
     ran = subprocess.run([sys.executable, "-c", place + code], capture_output=True, text=True, check=True)
     dead = Path(ran.stdout.strip())
     assert dead == other / NAME / "dead"

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from parallel_infer.models import ModelSpec, TensorSpec
+from parallel_infer.model_spec import ModelSpec, TensorSpec
 from stages.geometry import Geometry
 
 Arrays = dict[str, npt.NDArray[Any]]

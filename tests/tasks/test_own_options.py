@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import stages.decode
-from parallel_infer.config_sources import load_config
-from parallel_infer.messages import PayloadKind
-from parallel_infer.plan import make_plan
+from parallel_infer.config.sources import load_config
+from parallel_infer.ipc.messages import PayloadKind
+from parallel_infer.supervisor.plan import make_plan
 from stages.decode import Decode
 
 

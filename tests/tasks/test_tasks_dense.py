@@ -13,12 +13,12 @@ import numpy.typing as npt
 import pytest
 
 from parallel_infer import Answer
-from parallel_infer.answer import result_dict
+from parallel_infer.answers.answer import result_dict
+from parallel_infer.answers.dense_results import class_map_from_runs
+from parallel_infer.answers.drawing import color_of
 from parallel_infer.cli.answer_formats import Csv, JsonLines, Tables
-from parallel_infer.dense_results import class_map_from_runs
-from parallel_infer.drawing import color_of
+from parallel_infer.cli.video_display import summary
 from parallel_infer.errors import BadInput, InferError, ModelRejected
-from parallel_infer.video.display import summary
 from stages.geometry import Geometry
 from stages.tasks import Arrays
 from stages.tasks.embedding import Embedding

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from parallel_infer.answer import result_dict
+from parallel_infer.answers.answer import result_dict
 from parallel_infer.errors import InferError, ModelRejected
 from stages.geometry import Geometry
 from stages.tasks import Arrays

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from parallel_infer import Answer
 from parallel_infer.cli import main
 from parallel_infer.errors import ConfigError
-from parallel_infer.outputs import Inputs
+from parallel_infer.files.outputs import Inputs
 from parallel_infer.video import Result, Source, Tally
 from parallel_infer.video.recorder import ByTurn, Names, Recorder, paths_for
 from tests.surroundings.commands import ROOT

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parallel_infer.errors import ConfigError
+from parallel_infer.redaction import needs_encoding, redacted, without_secrets
 from parallel_infer.video import Drop, Source, SourceKind, StreamSettings, sources_of
-from parallel_infer.video.complaints import Complaints
 from parallel_infer.video.pacing import ByNumber, ByTime, Clock
 from parallel_infer.video.recorder import paths_for
-from parallel_infer.video.redaction import needs_encoding, redacted, without_secrets
+from parallel_infer.video.stderr_capture import StderrCapture
 
 SECRETS = [
     ("rtsp://admin:hunter2@cam/1", "rtsp://***@cam/1"),
@@ -180,7 +180,7 @@ def test_a_recording_without_a_rate_plays_at_25():
 def test_only_the_complaint_itself_is_told(capfd):
     import os
 
-    with Complaints() as complaints:
+    with StderrCapture() as complaints:
         os.write(
             2, b"[ WARN:0@0.594] global cap.cpp:212 open VIDEOIO(FFMPEG): cannot\n[rtsp @ 0x55] 401 Unauthorized\n"
         )

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from parallel_infer.errors import InferError
-from parallel_infer.models import ModelSpec
+from parallel_infer.model_spec import ModelSpec
 from stages.candidates import Candidates, Floats, Outputs, as_float32, require_finite
 from stages.families.evidence import STRIDES, are_fractions, are_scores
 from stages.families.facts import Facts

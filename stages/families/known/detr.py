@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from parallel_infer.models import ModelSpec
+from parallel_infer.model_spec import ModelSpec
 from stages.candidates import Candidates, Outputs, corners, require_finite
 from stages.families.evidence import queries
 from stages.families.facts import Facts

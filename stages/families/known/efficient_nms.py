@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from parallel_infer.errors import InferError
-from parallel_infer.models import ModelSpec
+from parallel_infer.model_spec import ModelSpec
 from stages.candidates import Candidates, Outputs, require_finite
 from stages.families.evidence import are_fractions
 from stages.families.facts import Facts

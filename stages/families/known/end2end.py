@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from parallel_infer.errors import InferError
-from parallel_infer.models import ModelSpec
+from parallel_infer.model_spec import ModelSpec
 from stages.candidates import Candidates, Floats, Outputs, as_float32, main_output, require_finite
 from stages.families.evidence import reach, ready_objects, ready_task
 from stages.families.facts import Facts

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from parallel_infer.errors import InferError
-from parallel_infer.models import ModelSpec
+from parallel_infer.model_spec import ModelSpec
 from stages.candidates import Candidates, Outputs, as_float32, main_output, require_finite
 from stages.families.evidence import TOLERANCE
 from stages.families.facts import Facts

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from parallel_infer.errors import InferError
-from parallel_infer.models import ModelSpec
+from parallel_infer.model_spec import ModelSpec
 from stages.candidates import Candidates, Outputs, as_float32, main_output, require_finite
 from stages.families.evidence import TOLERANCE
 from stages.families.facts import Facts

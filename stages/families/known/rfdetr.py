@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from parallel_infer.errors import ConfigError
-from parallel_infer.models import ModelSpec
+from parallel_infer.model_spec import ModelSpec
 from stages.candidates import Candidates, Outputs, corners, require_finite, strongest, wanted
 from stages.families.evidence import queries
 from stages.families.facts import Facts

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from parallel_infer.models import ModelSpec
+from parallel_infer.model_spec import ModelSpec
 from stages.candidates import Candidates, Outputs, corners, require_finite, strongest, wanted
 from stages.families.evidence import queries
 from stages.families.facts import Facts

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from parallel_infer.models import ModelSpec
+from parallel_infer.model_spec import ModelSpec
 from stages.candidates import Floats, corners
 from stages.families.evidence import FRACTIONS, reach, ready_objects, ready_task
 from stages.families.facts import Facts

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from parallel_infer.errors import InferError
-from parallel_infer.models import ModelSpec
+from parallel_infer.model_spec import ModelSpec
 from stages.candidates import Candidates, Outputs, require_finite
 from stages.families.facts import Facts
 from stages.families.family import PIXELS, Claim, Family, Fit, Misfit, Recipe, Strength

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from parallel_infer.errors import InferError
-from parallel_infer.models import ModelSpec
+from parallel_infer.model_spec import ModelSpec
 from stages.candidates import (
     Candidates,
     Floats,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from parallel_infer.errors import InferError
-from parallel_infer.models import ModelSpec
+from parallel_infer.model_spec import ModelSpec
 from stages.candidates import Floats, Ints, corners
 from stages.families.evidence import NO_METADATA, STRIDES, objectness_rows, rows_of
 from stages.families.facts import Facts

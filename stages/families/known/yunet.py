@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from parallel_infer.errors import InferError
-from parallel_infer.models import ModelSpec
+from parallel_infer.model_spec import ModelSpec
 from stages.candidates import Candidates, Floats, Outputs, corners, require_finite
 from stages.families.facts import Facts
 from stages.families.family import PIXELS, Claim, Family, Fit, Misfit, Recipe, Strength

@@ -1,0 +1,230 @@
+"""How `stream` shows what happens: JSON lines, plain lines, or a row per source on a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.text import Text
+
+from parallel_infer.answers import dense_results
+from parallel_infer.answers.answer import Answer
+from parallel_infer.cli.tables import print_table
+from parallel_infer.errors import InferError
+from parallel_infer.redaction import redacted
+from parallel_infer.video.counts import Tally
+from parallel_infer.video.feed import Change, Result
+from parallel_infer.video.sources import SourceState
+from parallel_infer.video.streams import Streams
+
+_MOST_CLASSES = 5  # in a line
+_STATS_EVERY = 5.0  # seconds
+COLUMNS = ("source", "state", "frames", "answered", "dropped", "expired", "failed", "restarts", "age p50", "age p99")
+
+
+class Display(Protocol):
+    """Shows results and changes; used in a `with`."""
+
+    def result(self, result: Result) -> None: ...
+    def change(self, change: Change) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class _Lines:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        sys.stdout.flush()
+
+
+class JsonLines(_Lines):
+    """One object per frame: source, frame, position, captured, age_ms, the counts so far, and the result or "error".
+
+    A change of state is an object with "state" and "message" instead. "position" is in seconds from the start of a
+    recording, "captured" in seconds since 1970; "time" is part of the result map: the seconds the server took.
+    """
+
+    def result(self, result: Result) -> None:
+        row = {
+            "source": result.source,
+            "frame": result.frame,
+            **({} if result.position is None else {"position": round(result.position, 3)}),
+            "captured": round(result.captured, 6),
+            "age_ms": round(result.age * 1000, 2),
+            "dropped": result.tally.dropped,
+            "expired": result.tally.expired,
+        }
+        if isinstance(result.answer, InferError):
+            error = {"code": result.answer.code, "message": redacted(str(result.answer))}
+            click.echo(json.dumps({**row, "error": error}))
+        else:
+            click.echo(json.dumps({**row, **result.answer.to_dict()}))
+
+    def change(self, change: Change) -> None:
+        row = {"source": change.source, "state": change.state.value, "message": change.message}
+        click.echo(json.dumps({**row, **change.tally.counts()}))
+
+
+class TextLines(_Lines):
+    """A line per frame on standard output, states and errors on standard error."""
+
+    def result(self, result: Result) -> None:
+        at = "" if result.position is None else f"at {result.position:.2f} s, "
+        line = f"{result.source} #{result.frame} {at}{result.age * 1000:.0f} ms old: {summary(result.answer)}"
+        click.echo(line, err=isinstance(result.answer, InferError))
+
+    def change(self, change: Change) -> None:
+        click.echo(described(change), err=True)
+
+
+class Rows:
+    """A row per source that is kept up to date, with a bar where the length is known. On standard error."""
+
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
+        self._console = Console(stderr=True)
+        columns = ("{task.description}", "{task.fields[state]}")
+        counts = ("{task.fields[rate]}", "{task.fields[age]}", "{task.fields[lost]}", "{task.fields[found]}")
+        self._progress = Progress(
+            *(TextColumn(column, markup=False) for column in columns),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            *(TextColumn(column, markup=False) for column in counts),
+            console=self._console,
+        )
+        self._rows: dict[str, TaskID] = {}
+        self._started = time.monotonic()
+
+    def __enter__(self) -> Self:
+        empty: dict[str, Any] = {"state": "", "rate": "", "age": "", "lost": "", "found": ""}
+        for source in self._streams.sources:
+            self._rows[source.name] = self._progress.add_task(source.name, total=None, **empty)
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def result(self, result: Result) -> None:
+        tally = result.tally
+        feed = self._streams.feed(result.source)
+        rate = tally.answered / max(0.001, time.monotonic() - self._started)
+        self._progress.update(
+            self._rows[result.source],
+            completed=result.frame + 1,
+            total=feed.frames or None,
+            rate=f"{rate:.1f}/s",
+            age=f"{result.age * 1000:.0f} ms old",
+            lost=lost(tally),
+            found=summary(result.answer),
+        )
+
+    def change(self, change: Change) -> None:
+        self._progress.update(self._rows[change.source], state=change.state.value, lost=lost(change.tally))
+        if change.state in (SourceState.RECONNECTING, SourceState.FAILED):
+            self._console.print(Text(described(change)))
+
+
+class Statistics:
+    """Wraps a display and prints a table of all sources to standard error, now and then and at the end."""
+
+    def __init__(self, inner: Display, streams: Streams) -> None:
+        self._inner = inner
+        self._streams = streams
+        self._next = time.monotonic() + _STATS_EVERY
+        self._alone = not isinstance(inner, Rows)
+
+    def __enter__(self) -> Self:
+        self._inner.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._inner.__exit__(kind, error, trace)
+        print_statistics(self._streams)
+
+    def result(self, result: Result) -> None:
+        self._inner.result(result)
+        if self._alone and time.monotonic() >= self._next:
+            self._next = time.monotonic() + _STATS_EVERY
+            print_statistics(self._streams)
+
+    def change(self, change: Change) -> None:
+        self._inner.change(change)
+
+
+def display_for(streams: Streams, form: str | None) -> Display:
+    """JSON where it was asked for; rows where people watch; lines where the output is piped on."""
+    if form == "json":
+        return JsonLines()
+    return Rows(streams) if sys.stdout.isatty() and sys.stderr.isatty() else TextLines()
+
+
+def print_statistics(streams: Streams) -> None:
+    """A table of all sources on standard error."""
+    rows = [
+        (name, streams.feed(name).state.value, *map(str, tally.counts().values()), _age(tally, 50), _age(tally, 99))
+        for name, tally in streams.tallies.items()
+    ]
+    print_table(COLUMNS, rows, file=sys.stderr)
+
+
+def summary(answer: Answer | InferError) -> str:
+    """An answer in a few words."""
+    if isinstance(answer, InferError):
+        return f"{answer.code}: {redacted(str(answer))}"
+    if answer.task == "tensor":
+        return ", ".join(f"{name} {list(array.shape)}" for name, array in answer.tensors.items())
+    if answer.task == "classify":
+        return f"{answer.top} {answer.scores[0]:.2f}" if answer.top else "nothing"
+    if answer.task in dense_results.TASKS:
+        return _dense_summary(answer)
+    counts = Counter(answer.names).most_common()
+    more = f", and {len(counts) - _MOST_CLASSES} more classes" if len(counts) > _MOST_CLASSES else ""
+    return ", ".join(f"{count} {name}" for name, count in counts[:_MOST_CLASSES]) + more if counts else "nothing"
+
+
+def _dense_summary(answer: Answer) -> str:
+    if answer.embedding is not None:
+        return f"a vector of {len(answer.embedding)} numbers"
+    if answer.areas is not None:
+        whole = max(1, answer.width * answer.height)
+        shares = zip(answer.names[:_MOST_CLASSES], answer.areas.tolist(), strict=False)
+        return ", ".join(f"{name} {100 * area / whole:.0f} %" for name, area in shares)
+    numbers = answer.to_dict()["map"]
+    return f"{numbers['min']:.4g} to {numbers['max']:.4g}"
+
+
+def described(change: Change) -> str:
+    """A change of state in one line; a final one with the counts."""
+    line = f"{change.source}: {change.state.value}" + (f": {change.message}" if change.message else "")
+    if not change.state.final:
+        return line
+    tally = change.tally
+    return f"{line}; {tally.frames} frames, {tally.answered} answered, {lost(tally)}, {tally.failed} failed"
+
+
+def lost(tally: Tally) -> str:
+    """What was dropped, and what expired where something did."""
+    return f"{tally.dropped} dropped" + (f", {tally.expired} expired" if tally.expired else "")
+
+
+def _age(tally: Tally, percent: float) -> str:
+    age = tally.age(percent)
+    return "-" if age is None else f"{age * 1000:.0f} ms"

@@ -1,0 +1,220 @@
+"""Leasing: who gets which work next."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+from parallel_infer.dispatcher.jobs import Batch, Job, JobState
+from parallel_infer.dispatcher.ledger import Ledger
+from parallel_infer.dispatcher.model_queue import ModelQueue
+from parallel_infer.dispatcher.policy import Situation, Wait
+from parallel_infer.dispatcher.recording import Recording
+from parallel_infer.dispatcher.workers import Lease, Pool, Worker
+from parallel_infer.ipc.messages import DecodeLease, InferLease, PostJob, PostLease
+
+_SPLIT = 0.003  # seconds of postprocessing from which a batch is split over idle workers
+_CREDIT = 2  # batches an instance may hold
+
+
+class Leasing:
+    """Every lease, and the rules by which work becomes one."""
+
+    def __init__(self, ledger: Ledger, first: int) -> None:
+        self._ledger = ledger
+        self._next = first
+        self.models: dict[str, ModelQueue] = {}
+        self.leases: dict[int, Lease] = {}
+        self.decoders = Pool()
+        self.postprocessors = Pool()
+        self.share_now = 0.0  # the share of the model served last: where idle models join
+        self.look_again: dict[str, float] = {}  # model -> when its policy wants to be asked again
+        self.recording: Recording | None = None  # while somebody wants to know what workers do
+        self._answers: deque[tuple[ModelQueue, Batch, list[int]]] = deque()  # outputs that wait for postprocessing
+
+    def hand_out(self, now: float) -> None:
+        """Hand out all the work that can be handed out."""
+        if self._answers:
+            self._lease_answers(now)
+        self._lease_decoding(now)
+        for served in self.models.values():
+            self.look_again.pop(served.key, None)
+            if served.ready:
+                self._lease_batches(served, now)
+
+    def returned(self, number: int, now: float, started: float, seconds: float) -> Lease | None:
+        """A worker returned a lease; None where it is none of ours (an earlier dispatcher's)."""
+        lease = self.leases.pop(number, None)
+        if lease is not None:
+            lease.worker.give_back(lease, now, seconds)
+            if self.recording is not None:
+                self.recording.returned(lease, started, seconds)
+        return lease
+
+    def batches(self, served: ModelQueue) -> set[Batch]:
+        """The batches of a model whose outputs lie in a slot, or are about to."""
+        held = {lease.batch for lease in self.leases.values() if lease.served is served and lease.batch is not None}
+        return held | {batch for owner, batch, _ in self._answers if owner is served}
+
+    def queue_answers(self, served: ModelQueue, batch: Batch, positions: list[int]) -> None:
+        """Queue a batch's outputs for postprocessing, in several shares where that is faster."""
+        idle = self.postprocessors.idle()
+        shares = 1
+        if idle > 1 and self.postprocessors.seconds * len(positions) > _SPLIT:
+            shares = min(idle, len(positions))
+        size = math.ceil(len(positions) / shares)
+        for first in range(0, len(positions), size):
+            self.queue_share(served, batch, positions[first : first + size])
+
+    def queue_share(self, served: ModelQueue, batch: Batch, positions: list[int]) -> None:
+        """Queue some of a batch's outputs for one worker."""
+        batch.leases += 1
+        self._answers.append((served, batch, positions))
+
+    def _lease_decoding(self, now: float) -> None:
+        """Queued jobs to decode workers: across models by share of the stage's time, within one by its own order."""
+        while True:
+            eligible = [m for m in self.models.values() if m.queue and m.rows.free]
+            heads = [(m.share, m.key, m, head) for m in eligible if (head := m.head(now)) is not None]
+            if not heads:
+                return
+            *_, served, head = min(heads)
+            worker = self.decoders.pick(head)
+            if worker is None:
+                return
+            self._lease_head(served, head, worker, now)
+
+    def _lease_head(self, served: ModelQueue, job: Job, worker: Worker, now: float) -> None:
+        served.dequeue(job)
+        self._ledger.left_queue(job)
+        self.share_now = served.share
+        served.share += served.decode_seconds / served.plan.weight
+        row = served.rows.claim()
+        if row is None:
+            raise AssertionError("a model without a free row was eligible")
+        job.row, job.generation, job.state = row, served.rows.generation(row), JobState.DECODING
+        served.decoding += 1
+        number = self._lease(worker, served, [job], None, self.decoders.seconds, now).number
+        admit = job.admit
+        lease = DecodeLease(number, served.key, admit.ref, admit.kind, admit.tensors, admit.options, row)
+        self._ledger.send(worker.name, lease)
+
+    def _lease_batches(self, served: ModelQueue, now: float) -> None:
+        """Start as many batches of a model as its policy wants now."""
+        while served.ready and served.outputs.free:
+            workers = [w for w in served.instances.values() if not w.doomed]
+            idle = [w for w in workers if not w.leases]
+            spare = [w for w in workers if 0 < len(w.leases) < _CREDIT]
+            if not idle and not spare:
+                return
+            self._put_back_late(served, now)
+            if not served.ready:
+                return
+            decision = served.policy.decide(self._situation(served, len(idle), len(spare), now))
+            if isinstance(decision, Wait):
+                if decision.seconds != math.inf:
+                    self.look_again[served.key] = now + decision.seconds
+                return
+            self._start_batch(served, (idle or spare)[0], decision.size, now)
+
+    def _put_back_late(self, served: ModelQueue, now: float) -> None:
+        """Give the rows of jobs that would be late to others; they wait on, for when there is time after all."""
+        late = served.late_rows(now)
+        for job in late:
+            del served.ready[job.row]
+            self._ledger.free_row(job)
+            self._ledger.queue_again(job)
+        if late:
+            self._lease_decoding(now)
+
+    def _situation(self, served: ModelQueue, idle: int, spare: int, now: float) -> Situation:
+        oldest = next(iter(served.ready.values()))
+        upstream = served.queued + served.decoding
+        decoders = max(1, len(self.decoders.workers))
+        earliest = min(job.admit.deadline for job in served.ready.values()) if upstream else oldest.admit.deadline
+        return Situation(
+            ready=len(served.ready),
+            upstream=upstream,
+            idle=idle,
+            spare=spare,
+            waited=now - oldest.decoded,
+            next_row=served.decode_seconds / decoders,
+            slack=earliest - now,
+        )
+
+    def _start_batch(self, served: ModelQueue, worker: Worker, size: int, now: float) -> None:
+        jobs = served.next_batch(size)
+        for job in [job for job in jobs if job.admit.deadline <= now]:
+            jobs.remove(job)
+            self._ledger.free_row(job)
+            job.state = JobState.GONE
+            self._ledger.expire(job, "the deadline passed before inference")
+        slot = served.outputs.claim() if jobs else None
+        if slot is None:
+            return
+        batch = Batch(jobs, slot, served.outputs.generation(slot))
+        batch.alone = len(jobs) == 1 and self._has_all_cores()
+        for job in jobs:
+            job.state = JobState.INFERRING
+        lease = self._lease(worker, served, jobs, batch, served.policy.expected(len(jobs)), now)
+        self._ledger.send(worker.name, InferLease(lease.number, tuple(job.row for job in jobs), slot, batch.alone))
+
+    def _has_all_cores(self) -> bool:
+        """Whether a job that is handed out now has the cores to itself: no model computes, nothing is on its way."""
+        return not any(
+            served.queued or served.decoding or served.ready or any(w.leases for w in served.instances.values())
+            for served in self.models.values()
+        )
+
+    def _lease_answers(self, now: float) -> None:
+        while self._answers:
+            served, batch, positions = self._answers[0]
+            live = self._still_wanted(batch, positions)
+            if not live:
+                self._answers.popleft()
+                self._ledger.release_share(served, batch)
+                continue
+            worker = self.postprocessors.pick(live[0][1])
+            if worker is None:
+                return
+            self._answers.popleft()
+            self._lease_share(worker, served, batch, live, now)
+
+    def _still_wanted(self, batch: Batch, positions: list[int]) -> list[tuple[int, Job]]:
+        """The jobs among these whose clients have no reply yet; the others leave the house here."""
+        live = []
+        for index in positions:
+            job = batch.jobs[index]
+            if job is None:
+                continue
+            if job.answered:
+                batch.jobs[index] = None
+                self._ledger.forget(job)
+            else:
+                live.append((index, job))
+        return live
+
+    def _lease_share(
+        self, worker: Worker, served: ModelQueue, batch: Batch, live: list[tuple[int, Job]], now: float
+    ) -> None:
+        jobs = [job for _, job in live]
+        lease = self._lease(worker, served, jobs, batch, self.postprocessors.seconds * len(jobs), now)
+        lease.positions = [index for index, _ in live]
+        items = []
+        for index, job in live:
+            job.state = JobState.POSTPROCESSING
+            admit = job.admit
+            items.append(PostJob(admit.job, index, job.geometry, admit.options, admit.format, job.times()))
+        self._ledger.send(
+            worker.name,
+            PostLease(lease.number, served.key, batch.slot, batch.size, batch.inferred, batch.shapes, tuple(items)),
+        )
+
+    def _lease(
+        self, worker: Worker, served: ModelQueue, jobs: list[Job], batch: Batch | None, expected: float, now: float
+    ) -> Lease:
+        lease = Lease(self._next, worker, served, jobs, batch, expected)
+        self._next += 1
+        self.leases[lease.number] = lease
+        worker.take(lease, now)
+        return lease

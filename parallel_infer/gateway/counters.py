@@ -1,0 +1,138 @@
+"""What the gateway counts of jobs: how each ended and how long it took, by model, and what became of live sources."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import Counter
+from collections.abc import Container
+from typing import Any
+
+from parallel_infer.errors import Dropped
+from parallel_infer.observe.histogram import JobTimes
+from parallel_infer.redaction import redacted_address
+
+MOST_SOURCES = 64  # that are counted by name
+OTHERS = "(others)"  # all further ones
+UNNAMED = "(unnamed)"
+_QUIET = 60.0  # seconds after which a source may give up its place
+
+
+class ModelTally:
+    """One model's jobs."""
+
+    __slots__ = ("bytes_in", "bytes_out", "ends", "times")
+
+    def __init__(self) -> None:
+        self.ends: Counter[str] = Counter()  # "answered" or an error's code
+        self.times = JobTimes()
+        self.bytes_in = 0
+        self.bytes_out = 0
+
+    def status(self) -> dict[str, Any]:
+        """Counters; the times are told apart from them."""
+        return {"bytes_in": self.bytes_in, "bytes_out": self.bytes_out, "ends": dict(self.ends)}
+
+
+class SourceTally:
+    """One live source's frames."""
+
+    __slots__ = ("answered", "dropped", "failed", "newest", "seen")
+
+    def __init__(self) -> None:
+        self.answered = self.dropped = self.failed = 0
+        self.newest = 0.0  # when the newest frame that has an answer came in
+        self.seen = 0.0  # when something last happened
+
+    def take(self, other: SourceTally) -> None:
+        """Count the frames of a source that gave up its place."""
+        self.answered += other.answered
+        self.dropped += other.dropped
+        self.failed += other.failed
+        self.newest = max(self.newest, other.newest)
+        self.seen = max(self.seen, other.seen)
+
+    def status(self, now: float) -> dict[str, Any]:
+        """Counters, and how old the newest frame is that has an answer (seconds; None: none has)."""
+        age = round(max(0.0, now - self.newest), 3) if self.newest else None
+        return {"answered": self.answered, "dropped": self.dropped, "failed": self.failed, "age": age}
+
+
+class Tally:
+    """All models and sources. Clients make up the names of sources, so only so many are told apart."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, ModelTally] = {}
+        self._sources: dict[str, SourceTally] = {}
+        self._others = SourceTally()
+
+    def of(self, model: str) -> ModelTally:
+        """A model that is or was served; "" stands for all names that never were."""
+        found = self._models.get(model)
+        if found is None:
+            found = self._models[model] = ModelTally()
+        return found
+
+    @property
+    def bytes_in(self) -> int:
+        """Of the payloads of all admitted jobs."""
+        return sum(tally.bytes_in for tally in self._models.values())
+
+    def frame_answered(self, source: str, received: float) -> None:
+        """A live frame that came in at `received` has its answer."""
+        now = time.monotonic()
+        tally = self._source(source, now)
+        tally.answered += 1
+        tally.newest = max(tally.newest, received)
+        tally.seen = now
+
+    def failed(self, model: str, source: str, code: str) -> None:
+        """A job got an error."""
+        self.of(model).ends[code] += 1
+        if source:
+            now = time.monotonic()
+            tally = self._source(source, now)
+            tally.seen = now
+            if code == Dropped.code:
+                tally.dropped += 1
+            else:
+                tally.failed += 1
+
+    def _source(self, name: str, now: float) -> SourceTally:
+        known = self._sources.get(name)
+        if known is None:
+            if len(self._sources) >= MOST_SOURCES and not self._make_room(now):
+                return self._others
+            known = self._sources[name] = SourceTally()
+        return known
+
+    def _make_room(self, now: float) -> bool:
+        """Count the source that has been quiet for longest among the others, if it is quiet."""
+        quietest = min(self._sources, key=lambda name: self._sources[name].seen)
+        if self._sources[quietest].seen > now - _QUIET:
+            return False
+        self._others.take(self._sources.pop(quietest))
+        return True
+
+    def models(self) -> dict[str, dict[str, Any]]:
+        """Counters by model."""
+        return {name: tally.status() for name, tally in self._models.items()}
+
+    def times(self) -> dict[str, dict[str, Any]]:
+        """Times by model, as JobTimes.status has them."""
+        return {name: tally.times.status() for name, tally in self._models.items() if name}
+
+    def sources(self) -> dict[str, dict[str, Any]]:
+        """Counters by live source."""
+        now = time.monotonic()
+        found: dict[str, dict[str, Any]] = {}
+        for name, tally in self._sources.items():
+            found[_shown(name, found)] = tally.status(now)
+        return {**found, OTHERS: self._others.status(now)} if self._others.seen else found
+
+
+def _shown(name: str, taken: Container[str]) -> str:
+    """A source as it is told to whoever looks; a client may have called it by an address with a password in it."""
+    shown = redacted_address(name)
+    names = itertools.chain([shown], (f"{shown} ({number})" for number in itertools.count(2)))
+    return next(name for name in names if name not in taken)

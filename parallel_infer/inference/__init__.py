@@ -1,0 +1,1 @@
+"""A model on a device: providers, options, sessions and their engines."""

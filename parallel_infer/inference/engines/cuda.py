@@ -1,0 +1,176 @@
+"""A session of ONNX Runtime on an NVIDIA GPU, with copies of its own.
+
+ONNX Runtime by itself copies inputs and outputs through pageable memory and waits for the GPU after each step. Here
+everything of a run goes into one stream and the host waits once, at its end: copies to the GPU out of page-locked
+memory, the model, copies back. Tensors on the GPU stay where they are, one set for each batch size, as CUDA graphs
+need it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from parallel_infer.errors import Dropped, InferError
+from parallel_infer.inference.engines import Array, BoundRun, Stop, address_of
+from parallel_infer.inference.engines.cuda_runtime import CudaRuntime
+from parallel_infer.inference.engines.onnx_runtime import OrtEngine
+from parallel_infer.inference.options import SessionConfig
+from parallel_infer.inference.ort import ort
+from parallel_infer.inference.providers import Choice
+
+logger = logging.getLogger(__name__)
+
+_ALIKE = 0.02  # relative difference up to which two runs say the same: TensorFloat-32, and sums in another order
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+
+
+class CudaEngine(OrtEngine):
+    """A session on CUDA. The first run of each batch size is compared with a plain one before it is relied on."""
+
+    def __init__(
+        self,
+        model: str | bytes,
+        config: SessionConfig,
+        choice: Choice,
+        runtime: CudaRuntime | None = None,
+    ) -> None:
+        self._runtime = runtime or CudaRuntime(config.device)
+        self._stream = self._runtime.stream()
+        self._device = config.device
+        super().__init__(model, config, choice, self._stream)
+        self._buffers: dict[Shapes, _Buffers] = {}
+        self._locked: list[Array] = []
+        self._is_plain = False
+        self._running = threading.Lock()  # one stream, and graphs are replayed one at a time
+
+    def lock_pages(self, arrays: Iterable[Array]) -> None:
+        """Keep memory that runs will use from being moved, so that the GPU reads and writes it by itself.
+
+        Where the system refuses, copies take longer and all else is the same.
+        """
+        for array in arrays:
+            try:
+                self._runtime.lock_pages(address_of(array), array.nbytes)
+            except InferError as error:
+                logger.warning("memory is not page-locked, copies to the GPU take longer: %s", error)
+                return
+            self._locked.append(array)
+
+    def close(self) -> None:
+        """Give up page-locked memory, which otherwise could not be unmapped."""
+        self._runtime.wait(self._stream)
+        while self._locked:
+            self._runtime.unlock_pages(address_of(self._locked.pop()))
+
+    def tie(self, inputs: Mapping[str, Array], fixed: Mapping[str, Array], fresh: Sequence[str]) -> BoundRun:
+        if fresh or self._is_plain or not self._can_bind(inputs, fixed):
+            return super().tie(inputs, fixed, fresh)
+        key = tuple((name, array.shape) for name, array in (*inputs.items(), *fixed.items()))
+        if key not in self._buffers:
+            with self._running:
+                self._buffers[key] = self._checked(_Buffers(self, inputs, fixed, len(self._buffers)), inputs, fixed)
+            if self._is_plain:
+                return super().tie(inputs, fixed, fresh)
+        return CudaTied(self, self._buffers[key], inputs, fixed)
+
+    def execute(
+        self, buffers: _Buffers, inputs: Mapping[str, Array], outputs: Mapping[str, Array], stop: Stop | None
+    ) -> None:
+        """One run: everything into the stream, then one wait."""
+        runtime, stream = self._runtime, self._stream
+        for name, array in inputs.items():
+            runtime.copy_to_device(buffers.inputs[name].data_ptr(), address_of(array), array.nbytes, stream)
+        if stop is not None and stop.is_set:
+            runtime.wait(stream)
+            raise Dropped("the run was stopped before it began")
+        self.session.run_with_iobinding(buffers.io, buffers.options)
+        for name, array in outputs.items():
+            runtime.copy_to_host(address_of(array), buffers.outputs[name].data_ptr(), array.nbytes, stream)
+        runtime.wait(stream)
+
+    def run_exclusively(
+        self, buffers: _Buffers, inputs: Mapping[str, Array], outputs: Mapping[str, Array], stop: Stop
+    ) -> None:
+        with self._running, stop.calling(buffers.terminate):
+            try:
+                self.execute(buffers, inputs, outputs, stop)
+            finally:
+                buffers.options.terminate = False
+
+    def device_tensor(self, array: Array) -> Any:
+        """Memory on the GPU for an array of that shape and dtype."""
+        return ort.OrtValue.ortvalue_from_shape_and_type(
+            list(array.shape), array.dtype.type, self._runtime.kind, self._device
+        )
+
+    def _can_bind(self, inputs: Mapping[str, Array], fixed: Mapping[str, Array]) -> bool:
+        return all(array.size for array in (*inputs.values(), *fixed.values()))
+
+    def _checked(self, buffers: _Buffers, inputs: Mapping[str, Array], fixed: Mapping[str, Array]) -> _Buffers:
+        """Run these inputs both ways; what differs or fails is not used again."""
+        plain = dict(zip((t.name for t in self.signature.outputs), super().run(inputs, Stop()), strict=True))
+        found = {name: np.empty_like(array) for name, array in fixed.items()}
+        try:
+            self.execute(buffers, inputs, found, None)
+            agree = all(_alike(array, plain[name]) for name, array in found.items())
+            reason = "" if agree else "its answers differ from those of a plain run"
+        except Exception as error:  # exceptions of ONNX Runtime share no base class of their own
+            reason = str(error)
+        if reason:
+            logger.warning("copies and graphs of our own are not used on this GPU: %s", reason)
+            self._is_plain = True
+        return buffers
+
+
+class CudaTied:
+    """Arrays of the host and the tensors on the GPU that they are copied to and from."""
+
+    __slots__ = ("_buffers", "_engine", "_fixed", "_inputs")
+
+    def __init__(
+        self, engine: CudaEngine, buffers: _Buffers, inputs: Mapping[str, Array], fixed: Mapping[str, Array]
+    ) -> None:
+        self._engine = engine
+        self._buffers = buffers
+        self._inputs = inputs
+        self._fixed = fixed
+
+    def run(self, stop: Stop, *, prompt: bool) -> list[Array]:
+        self._engine.run_exclusively(self._buffers, self._inputs, self._fixed, stop)
+        return []
+
+
+class _Buffers:
+    """Tensors on the GPU for one batch size, bound once, and the options of their runs."""
+
+    def __init__(
+        self, engine: CudaEngine, inputs: Mapping[str, Array], outputs: Mapping[str, Array], number: int
+    ) -> None:
+        self.inputs = {name: engine.device_tensor(array) for name, array in inputs.items()}
+        self.outputs = {name: engine.device_tensor(array) for name, array in outputs.items()}
+        self.io = engine.session.io_binding()
+        for name, value in self.inputs.items():
+            self.io.bind_ortvalue_input(name, value)
+        for name, value in self.outputs.items():
+            self.io.bind_ortvalue_output(name, value)
+        self.options = ort.RunOptions()
+        # A graph per batch size; without `cuda_graphs` ONNX Runtime ignores the number.
+        self.options.add_run_config_entry("gpu_graph_id", str(number))
+        self.options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+
+    def terminate(self) -> None:
+        self.options.terminate = True
+
+
+def _alike(found: Array, expected: Array) -> bool:
+    if found.shape != expected.shape:
+        return False
+    if found.dtype.kind != "f":
+        return bool(np.mean(found != expected) <= _ALIKE)  # a rounding more or less may change a class or an index
+    scale = float(np.abs(expected).max(initial=0.0)) or 1.0
+    return bool(np.abs(found - expected).max(initial=0.0) <= _ALIKE * scale)

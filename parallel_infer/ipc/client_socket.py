@@ -1,0 +1,210 @@
+"""Public doors: the sockets that clients talk to, and who is let in. Frames come in as they are, unchecked."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from enum import Enum
+from typing import Any
+
+import zmq
+from zmq.utils import z85
+from zmq.utils.monitor import parse_monitor_message
+
+from parallel_infer.ipc.channel import DRAIN, linger, open_socket
+from parallel_infer.machine.descriptors import Duplicates, End
+
+log = logging.getLogger(__name__)
+_HANDSHAKE_MS = 5000  # a newcomer that has not said who it is by then is sent away
+_HANDSHAKE_FAILED = (
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+)
+_BACKLOG = 1024  # newcomers the kernel keeps while others are let in
+# Plain numbers: combining zmq's flag enums costs more than the call they are for.
+_NOW = int(zmq.NOBLOCK)
+_NOW_MORE = _NOW | int(zmq.SNDMORE)
+
+
+class Admission(Enum):
+    """What a newcomer is told, as the status of RFC 27."""
+
+    WELCOME = b"200"
+    REFUSED = b"400"
+    FULL = (
+        b"500"  # the client hears of it, and decides when to try again; a connection that is just closed hears nothing
+    )
+
+
+class ZapAuthenticator:
+    """Decides about newcomers: ZeroMQ asks it in the middle of every handshake at a ClientSocket (ZAP, RFC 27).
+
+    `judge` is given the client's public key in Z85, "" at a door without keys, and says what to do and who that is.
+    """
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], judge: Callable[[str], tuple[Admission, str]]) -> None:
+        self._judge = judge
+        self.socket = open_socket(context, zmq.REP)
+        self.socket.bind("inproc://zeromq.zap.01")
+
+    def answer(self) -> None:
+        """Answer everybody who is waiting at a door."""
+        for _ in range(DRAIN):
+            try:
+                _, number, _, _, _, mechanism, *credentials = self.socket.recv_multipart(_NOW)
+            except zmq.Again:
+                return
+            key = z85.encode(credentials[0]).decode() if mechanism == b"CURVE" else ""
+            admission, name = self._judge(key)
+            self.socket.send_multipart([b"1.0", number, admission.value, b"", name.encode(), b""])
+
+    def close(self) -> None:
+        """Close the socket. Doors must be closed before."""
+        self.socket.close()
+
+
+def new_key_pair() -> tuple[str, str]:
+    """A public key and its secret, in Z85."""
+    public, secret = zmq.curve_keypair()
+    return public.decode(), secret.decode()
+
+
+class ClientSocket:
+    """A public door: a ROUTER that any client may talk to. Frames come in as they are, unchecked.
+
+    With `secret`, the server's secret key, everything is encrypted (CURVE) and each client shows a key. With keys or
+    without, the ZapAuthenticator of the context is asked about each newcomer; that also makes ZeroMQ refuse the old
+    form of its protocol, which has no handshake and takes any bytes for messages.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        address: str,
+        max_message: int,
+        secret: str | None = None,
+        queue: int = 10_000,
+    ) -> None:
+        self.guarded = secret is not None
+        self.socket = context.socket(zmq.ROUTER)
+        self.socket.linger = 0
+        self.socket.router_mandatory = True
+        self.socket.maxmsgsize = max_message
+        self.socket.sndhwm = queue  # answers a client may leave unread before they are dropped, and counted
+        self.socket.rcvhwm = queue
+        self.socket.ipv6 = "[" in address
+        self.socket.backlog = _BACKLOG
+        self.socket.handshake_ivl = _HANDSHAKE_MS
+        self.socket.zap_domain = b"keys" if self.guarded else b"open"
+        self.socket.setsockopt(
+            zmq.ZAP_ENFORCE_DOMAIN, 1
+        )  # with no ZapAuthenticator nobody comes in, instead of everybody
+        if secret is not None:
+            self.socket.curve_server = True
+            self.socket.curve_secretkey = secret.encode()
+        if address.startswith("tcp://"):
+            self.socket.heartbeat_ivl = 15_000
+            self.socket.heartbeat_timeout = 45_000
+            self.socket.tcp_keepalive = 1
+        self._connections: set[int] = set()  # descriptors
+        self._duplicates = Duplicates()
+        self._turned_away = 0  # handshakes that failed, and whose connection may not have ended yet
+        self._max_message = max_message
+        self._told: dict[int, bytes] = {}  # clients that want to be told of a stop, by descriptor
+        self.comings = self._watch_connections(context)
+        try:
+            self.socket.bind(address)
+        except zmq.ZMQError as error:
+            self.close()
+            raise OSError(error.errno, zmq.strerror(error.errno or 0)) from None
+        self.address = bytes(self.socket.getsockopt(zmq.LAST_ENDPOINT)).decode().rstrip("\0")
+        self.unread = 0
+        self.cut = 0  # connections that were cut on account of what they sent
+
+    def _watch_connections(self, context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
+        address = f"inproc://comings-{id(self)}"
+        self.socket.monitor(address, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | _HANDSHAKE_FAILED)
+        comings = open_socket(context, zmq.PAIR)
+        comings.connect(address)
+        return comings
+
+    def connections(self) -> int:
+        """How many connections there are now, those in the middle of their handshake too."""
+        with contextlib.suppress(zmq.Again):
+            while True:
+                event = parse_monitor_message(self.comings.recv_multipart(_NOW))
+                if event["event"] == zmq.EVENT_ACCEPTED:
+                    self._connections.add(event["value"])
+                    self._duplicates.keep(event["value"])
+                elif event["event"] & _HANDSHAKE_FAILED:
+                    self._turned_away += 1
+                else:
+                    self._ended(event["value"])
+        return len(self._connections)
+
+    def _ended(self, descriptor: int) -> None:
+        self._connections.discard(descriptor)
+        self._told.pop(descriptor, None)
+        end = self._duplicates.end_of(descriptor)
+        if end is End.OURS and self._turned_away:  # in its handshake, for which there is another word
+            self._turned_away -= 1
+        elif end in (End.OURS, End.OURS_UNREAD):
+            self.cut += 1
+            log.warning(
+                "the connection of a client was cut: it sent a frame of more than %d bytes (option max_payload_mb) or "
+                "what is no message, or was not there any more",
+                self._max_message,
+            )
+
+    @property
+    def descriptors_taken(self) -> int:
+        """How many descriptors its connections take."""
+        return self.connections() + len(self._duplicates)
+
+    def descriptors(self) -> list[int]:
+        """Those of the connections there are now."""
+        self.connections()
+        return list(self._connections)
+
+    def enlist(self, client: bytes, frame: zmq.Frame) -> None:
+        """Tell the client that sent a frame when `tell` is called, if it is still there."""
+        self.connections()  # first who has left: descriptors are used again
+        self._told[int(frame.get(zmq.SRCFD))] = client
+
+    def tell(self, header: bytes) -> None:
+        """Send a message to everybody who is enlisted."""
+        for client in self._told.values():
+            self.send([client, header])
+
+    def drain(self) -> Iterator[list[zmq.Frame]]:
+        """Messages that are there: sender, then the client's frames."""
+        for _ in range(DRAIN):
+            try:
+                yield self.socket.recv_multipart(_NOW, copy=False)
+            except zmq.Again:
+                return
+
+    def user(self, frame: zmq.Frame) -> str:
+        """Who sent a frame, by the name the ZapAuthenticator gave; "" without keys, where any name is a claim."""
+        return str(frame.get("User-Id")) if self.guarded else ""
+
+    def send(self, frames: list[Any]) -> None:
+        """Send frames, the first being the client. A client that is gone or does not read loses them."""
+        try:
+            _send_frames(self.socket, frames)
+        except zmq.ZMQError:
+            self.unread += 1
+
+    def close(self, until: float | None = None) -> None:
+        """Close the door; what was sent has until `until` to leave."""
+        self.socket.disable_monitor()
+        self.comings.close()
+        self.socket.close(linger=linger(until))
+        self._duplicates.close()
+
+
+def _send_frames(socket: zmq.Socket[bytes], frames: Sequence[Any]) -> None:
+    """All frames or none, without waiting. Raises ZMQError where the first cannot be sent."""
+    last = len(frames) - 1
+    for number, frame in enumerate(frames):
+        socket.send(frame, _NOW_MORE if number < last else _NOW)

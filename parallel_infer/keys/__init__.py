@@ -1,0 +1,1 @@
+"""Keys of servers and clients: their files and their meaning."""

@@ -1,0 +1,68 @@
+"""The keys with which a client and a server know each other (CURVE), and the file they lie in.
+
+A client key file has three lines `name = value`: `public` and `secret` of the client and `server`, the public key of
+the server; values are keys in Z85, 40 characters. Lines that begin with `#` are comments.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from parallel_infer.files.text import read_text
+
+_Z85_LENGTH = 40
+_NAMES = ("public", "secret", "server")
+
+
+class HasKeys(Protocol):
+    """Anything with the three keys in Z85."""
+
+    @property
+    def public(self) -> str: ...
+    @property
+    def secret(self) -> str: ...
+    @property
+    def server(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A client's key pair and the public key of its server, in Z85."""
+
+    public: str
+    secret: str = field(repr=False)
+    server: str
+
+    @classmethod
+    def of(cls, key: str | os.PathLike[str] | HasKeys) -> Key:
+        """The keys of a file, or of an object that has them. Raises ValueError that says what is wrong."""
+        if not isinstance(key, (str, os.PathLike)):
+            return cls(_checked("public", key.public), _checked("secret", key.secret), _checked("server", key.server))
+        try:
+            text = read_text(Path(key))
+        except (OSError, ValueError) as error:
+            reason = (error.strerror if isinstance(error, OSError) else None) or error
+            raise ValueError(f"The key file {os.fspath(key)!r} cannot be read: {reason}") from error
+        values = _parse(text, os.fspath(key))
+        return cls(*(_checked(name, values[name]) for name in _NAMES))
+
+
+def _parse(text: str, origin: str) -> dict[str, str]:
+    lines = (line.strip() for line in text.splitlines())
+    values = {}
+    for line in lines:
+        if line and not line.startswith("#"):
+            name, _, value = line.partition("=")  # Z85 itself may hold "=": only the first one separates
+            values[name.strip()] = value.strip()
+    if set(values) != set(_NAMES):
+        raise ValueError(f"The key file {origin!r} needs exactly the lines {', '.join(_NAMES)}, each `name = value`")
+    return values
+
+
+def _checked(name: str, value: str) -> str:
+    if len(value) != _Z85_LENGTH or not value.isascii():
+        raise ValueError(f"The {name!r} key is not a Z85 key: {_Z85_LENGTH} characters are needed, it has {len(value)}")
+    return value

@@ -1,0 +1,1 @@
+"""What this machine and its control groups leave a process: cores, memory, descriptors."""

@@ -1,0 +1,54 @@
+"""How many processor cores this process may use, and how models share them by default."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from parallel_infer.machine.cgroups import limits
+
+_MOST_ALONE = 8  # threads beyond which one picture gains little
+_NVIDIA = Path("/proc/driver/nvidia/version")
+
+
+def usable_cores() -> int:
+    """Cores by affinity, which cpusets are part of, and by the quotas of control groups; whichever is least."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return whole_cores(cores, limits().cores)
+
+
+def whole_cores(cores: int, quota: float | None) -> int:
+    """`cores`, or as many as a quota comes nearest to, half a core upwards; at least one."""
+    return cores if quota is None else max(1, min(cores, math.floor(quota + 0.5)))
+
+
+class Split(NamedTuple):
+    """How a model uses the cores."""
+
+    instances: int  # infer workers
+    threads: int  # of each
+    alone_threads: int  # of one that has the machine to itself
+
+
+def split_cores(
+    cores: int, models: int, on_gpu: bool, instances: int = 0, threads: int = 0, alone_threads: int = 0
+) -> Split:
+    """The split for one of so many models; what is not 0 was asked for.
+
+    Several instances of few threads compute more pictures per second than one of many: operators scale badly. One
+    picture alone is another matter, so it gets more threads, unless `threads` was asked for. A GPU has its own cores,
+    and as many models as cores keep these busy without copies.
+    """
+    if not instances:
+        instances = 1 if on_gpu or models >= cores else max(2, cores // 4)
+    limited = threads > 0
+    threads = threads or max(1, cores // instances)
+    alone = threads if limited or on_gpu else max(threads, min(cores, _MOST_ALONE))
+    return Split(instances, threads, alone_threads or alone)
+
+
+def has_gpu() -> bool:
+    """Whether a driver for NVIDIA GPUs is loaded."""
+    return _NVIDIA.exists()

@@ -1,0 +1,1 @@
+"""Metrics, rates, histograms and traces: what is seen of a server from outside."""

@@ -1,0 +1,1 @@
+"""Files of pictures, as clients and commands read them."""

@@ -1,0 +1,86 @@
+"""Files of pictures: which of a folder are some, by their suffix, and a file as the frame that a server sees in it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
+
+from parallel_infer.errors import BadInput
+from parallel_infer.loading import load_by_name
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+SUFFIXES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "jpeg": (".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".mpo"),
+        "png": (".png", ".apng"),
+        "webp": (".webp",),
+        "bmp": (".bmp", ".dib"),
+        "tiff": (".tif", ".tiff", ".btf", ".tf8"),
+        "gif": (".gif",),
+        "avif": (".avif", ".avifs"),
+        "jp2": (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+    }
+)
+"""Usual suffixes, in small letters, of every format that a server can be told to accept."""
+
+_KNOWN = frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
+_MOST_NAMED = 8  # suffixes in a text
+
+
+class Folder(NamedTuple):
+    """What a folder holds."""
+
+    pictures: list[Path]  # in the order of their names
+    left_out: str  # what else there is and why it is left out, for people; "" where there is nothing else
+
+
+def look_into(folder: Path, suffixes: frozenset[str] = _KNOWN) -> Folder:
+    """The picture files directly in a folder, told by their suffix, in capitals or not. Raises OSError."""
+    pictures: list[Path] = []
+    others: Counter[str] = Counter()
+    folders = 0
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            folders += 1
+        elif path.suffix.lower() in suffixes and path.is_file():
+            pictures.append(path)
+        else:
+            others[path.suffix.lower()] += 1
+    return Folder(pictures, "; ".join(filter(None, (_files(others), _folders(folders)))))
+
+
+def read_picture(source: str | os.PathLike[str] | bytes) -> npt.NDArray[np.uint8]:
+    """A picture, from a file or its bytes, as the frame that a server sees in it: uint8 [h, w, 3] BGR, turned upright.
+
+    Every format is read that a server can be told to accept. Boxes of an answer fit this frame; those that other
+    programs read from the file may lie on their side. Raises BadInput.
+    """
+    try:
+        payload = source if isinstance(source, bytes) else Path(source).read_bytes()
+    except OSError as error:
+        raise BadInput(f"{os.fspath(source)!r} cannot be read: {error.strerror or error}") from error
+    limits = load_by_name("stages.pictures:PictureLimits")(
+        max_pixels=load_by_name("stages.opencv:MAX_PIXELS"), formats=tuple(SUFFIXES)
+    )
+    frame: npt.NDArray[np.uint8] = load_by_name("stages.pictures:Decoder")(limits).decode(payload).frame
+    return frame
+
+
+def _files(others: Counter[str]) -> str:
+    if not others:
+        return ""
+    named = [f"{number} {suffix or 'without a suffix'}" for suffix, number in others.most_common(_MOST_NAMED)]
+    count = others.total()
+    named[-1] += ", ..." * (len(others) > _MOST_NAMED)
+    return f"{count} file{'s' * (count > 1)} whose name is not that of a picture that can be read ({', '.join(named)})"
+
+
+def _folders(count: int) -> str:
+    return f"{count} folder{'s' * (count > 1)} inside" if count else ""

@@ -1,0 +1,1 @@
+"""What a process that reads strangers' pictures can still do."""

@@ -1,0 +1,177 @@
+"""Who has to be there: every child by its place, its incarnations, and when it may be started again."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from parallel_infer.config.schema import ServerConfig
+from parallel_infer.errors import ConfigError
+from parallel_infer.ipc.messages import ModelPlan
+from parallel_infer.limits import largest_frame
+from parallel_infer.loading import load_by_name
+from parallel_infer.process.spawn import Process
+from parallel_infer.supervisor.plan import Plan, child_options
+
+_STAGES = "stages.pipeline:STAGES"
+_WORKER = "parallel_infer.worker.loop:main"
+_WINDOW = 60.0  # seconds in which restarts are counted
+_FREE = 3  # restarts at once, or half of the budget where that is more; later ones wait, longer each time
+_LONGEST_WAIT = 5.0  # seconds
+_EXHAUSTED_WAIT = 30.0  # seconds until a place whose budget is used up is tried again
+
+
+class Role(Enum):
+    """What a child is."""
+
+    DISPATCHER = "dispatcher"
+    GATEWAY = "gateway"
+    WORKER = "worker"
+
+
+class Place:
+    """One child's place: survives the processes that fill it."""
+
+    def __init__(self, name: str, role: Role, entry: str, arguments: dict[str, Any], model: str = "") -> None:
+        self.name = name
+        self.role = role
+        self.entry = entry
+        self.arguments = arguments
+        self.model = model  # an infer worker's: the model's key
+        self.incarnation = 0
+        self.process: Process | None = None
+        self.up = False
+        self.leaving = False
+        self.start_at: float | None = None  # when a dead child is to be started again
+        self.up_by = math.inf  # when a child that is being started counts as hung
+        self.restarts = 0
+        self.last_word = ""  # why the process says it ends
+        self._recent: deque[float] = deque()
+
+    def start(self) -> Process:
+        """Fill the place with a new process."""
+        self.incarnation += 1
+        self.up = False
+        self.start_at = None
+        self.last_word = ""
+        arguments = {**self.arguments, "epoch": self.incarnation}
+        self.process = Process(f"{self.name}.{self.incarnation}", self.entry, arguments)
+        self.process.start()
+        return self.process
+
+    def leave(self) -> None:
+        """Its process ends by itself now: it answers nobody any more, and is not started again."""
+        self.up = False
+        self.leaving = True
+        self.up_by = math.inf
+
+    @property
+    def late_at(self) -> float | None:
+        """When its process has to be killed unless it is up by then; None where there is no such time."""
+        return None if self.up or self.process is None or math.isinf(self.up_by) else self.up_by
+
+    def died(self, now: float, budget: int) -> bool:
+        """Plan the next start; False when the budget of restarts is used up, so that it is a long while off."""
+        self.up = False
+        self.process = None
+        while self._recent and self._recent[0] <= now - _WINDOW:
+            self._recent.popleft()
+        self._recent.append(now)
+        self.restarts += 1
+        number = len(self._recent)
+        if number > budget:
+            self.start_at = now + _EXHAUSTED_WAIT
+            return False
+        late = number - max(_FREE, budget // 2)
+        self.start_at = now if late <= 0 else now + min(_LONGEST_WAIT, 0.1 * 2.0**late)
+        return True
+
+
+def inside_door(folder: Path) -> str:
+    """The gateway's door for this user alone, behind which metrics are asked for."""
+    return f"ipc://{folder}/inside"
+
+
+class ChildSpecs:
+    """Makes the places of a run: which code runs where, and what it is told."""
+
+    def __init__(self, config: ServerConfig, folder: Path, segments: str) -> None:
+        self._config = config
+        self._segments = segments
+        self.dispatcher = f"ipc://{folder}/dispatcher"
+        self.answers = f"ipc://{folder}/answers"
+        self.inside = inside_door(folder)
+        self._told = child_options(config)
+        stages = load_by_name(_STAGES)
+        missing = {"decode", "infer", "postprocess"} - set(stages)
+        if missing:
+            raise ConfigError(f"{_STAGES} has no {', '.join(sorted(missing))}")
+        self._stages: dict[str, str] = dict(stages)
+
+    def everybody(self, plan: Plan) -> Iterator[Place]:
+        """All places of a run but those of models, those that are needed first in front."""
+        yield Place(
+            "dispatcher",
+            Role.DISPATCHER,
+            "parallel_infer.dispatcher.process:main",
+            {
+                **self._told,
+                "address": self.dispatcher,
+                "policy": "stages.pipeline:batching",
+                "stage_limit": self._config.stage_limit_ms / 1000,
+            },
+        )
+        yield from self._cpu_workers("postprocess", plan.postprocess_workers)
+        yield from self._cpu_workers("decode", plan.decode_workers)
+        yield self._gateway(plan)
+
+    def instances(self, model: ModelPlan) -> Iterator[Place]:
+        """The places of a model's infer workers."""
+        for number in range(model.instances):
+            arguments = {
+                **self._told,
+                "dispatcher": self.dispatcher,
+                "kind": "infer",
+                "stage": self._stages["infer"],
+                "plan": msgspec.to_builtins(model),
+            }
+            yield Place(f"infer-{model.key}-{number}", Role.WORKER, _WORKER, arguments, model.key)
+
+    def _cpu_workers(self, kind: str, count: int) -> Iterator[Place]:
+        arguments = {
+            **self._told,
+            "dispatcher": self.dispatcher,
+            "answers": self.answers,
+            "kind": kind,
+            "stage": self._stages[kind],
+            "limits": {"max_pixels": self._config.max_pixels, "formats": list(self._config.formats)},
+        }
+        for number in range(count):
+            yield Place(f"{kind}-{number}", Role.WORKER, _WORKER, arguments)
+
+    def _gateway(self, plan: Plan) -> Place:
+        config = self._config
+        return Place(
+            "gateway",
+            Role.GATEWAY,
+            "parallel_infer.gateway.process:main",
+            {
+                **self._told,
+                "dispatcher": self.dispatcher,
+                "answers": self.answers,
+                "bind": list(config.bind),
+                "inside": self.inside if config.metrics_port else "",
+                "ingress": [msgspec.to_builtins(spec) for spec in plan.ingress],
+                "segments": self._segments,
+                "lent_memory": config.lent_memory_mb << 20,
+                "max_payload": int(config.max_payload_mb * 2**20),
+                "max_message": largest_frame(int(config.max_payload_mb * 2**20), config.max_pixels),
+                "timeout": config.timeout_ms / 1000,
+            },
+        )

@@ -1,0 +1,46 @@
+"""Are the dispatcher and the gateway stuck? Nobody else would say so: workers are watched by the dispatcher."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from parallel_infer.supervisor.child_specs import Place, Role
+
+_BEATS = 4  # unanswered ones after which a process counts as stuck
+_ASKED = (Role.DISPATCHER, Role.GATEWAY)
+
+
+class Liveness:
+    """Asks for a sign of life `_BEATS` times in `limit` seconds, and knows who has given none.
+
+    Unanswered beats are counted, not seconds: where the whole machine stood still, nobody is to blame.
+    """
+
+    def __init__(self, limit: float) -> None:
+        self._interval = limit / _BEATS
+        self._unanswered: dict[str, int] = {}  # by incarnation
+        self.due = 0.0  # when to beat next
+
+    def beat(self, now: float, places: Iterable[Place]) -> Iterator[tuple[Place, bool]]:
+        """Whom to ask now, and whether it is stuck: has left the last `_BEATS` unanswered."""
+        self.due = now + self._interval
+        before, self._unanswered = self._unanswered, {}
+        for place in places:
+            if place.role not in _ASKED or not place.up or place.process is None:
+                continue
+            unanswered = before.get(place.process.name, 0)
+            self._unanswered[place.process.name] = unanswered + 1
+            yield place, unanswered >= _BEATS
+
+    def answered(self, incarnation: str) -> None:
+        """A sign of life."""
+        if incarnation in self._unanswered:
+            self._unanswered[incarnation] = 0
+
+    def fine(self, places: Iterable[Place]) -> bool:
+        """Whether all who are asked are up, and have answered but for the last time they were asked."""
+        return all(
+            place.up and place.process is not None and self._unanswered.get(place.process.name, 0) <= 1
+            for place in places
+            if place.role in _ASKED
+        )

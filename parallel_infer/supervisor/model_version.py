@@ -1,0 +1,98 @@
+"""One version of one model in the lineup."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from parallel_infer.config.schema import ModelConfig
+from parallel_infer.ipc.messages import ModelPlan
+from parallel_infer.model_files.digest import SHORT
+from parallel_infer.shm.ring import Ring
+from parallel_infer.supervisor.child_specs import Place
+
+log = logging.getLogger(__name__)
+
+
+class ModelState(Enum):
+    """Where a model is."""
+
+    LOADING = "loading"
+    READY = "ready"
+    DEGRADED = "degraded"  # some of its instances are down
+    UNAVAILABLE = "unavailable"  # its instances keep dying
+    CLOSING = "closing"  # takes no more jobs
+
+
+@dataclass
+class ModelVersion:
+    """One version of one model."""
+
+    plan: ModelPlan
+    config: ModelConfig
+    places: list[Place] = field(default_factory=list)
+    rings: list[Ring] = field(default_factory=list)
+    serving: bool = False
+    opened: bool = False  # the dispatcher takes its jobs
+    closing: bool = False
+    failed: bool = False  # its instances keep dying
+    query: int | None = None  # the client's request that waits for this
+    became: str = "new"  # against what was served under its name before
+
+    @property
+    def state(self) -> ModelState:
+        """Where it is."""
+        if self.closing:
+            return ModelState.CLOSING
+        if self.failed:
+            return ModelState.UNAVAILABLE
+        if not self.serving:
+            return ModelState.LOADING
+        return ModelState.READY if all(place.up for place in self.places) else ModelState.DEGRADED
+
+    @property
+    def provider(self) -> str:
+        """What runs it, as the first instance that is up says."""
+        for place in self.places:
+            if place.process is not None and "provider" in place.process.facts:
+                return str(place.process.facts["provider"])
+        return ""
+
+    def create_rings(self) -> None:
+        """Create and reserve its segments. Raises ConfigError, with nothing left, when memory is short."""
+        for spec in (self.plan.rows, self.plan.outputs):
+            self.rings.append(Ring.create(spec))
+
+    def remove_rings(self) -> None:
+        """Remove its segments; nobody may use them any more."""
+        for ring in self.rings:
+            ring.close()
+            ring.unlink()
+        self.rings.clear()
+
+    def log_served(self) -> None:
+        """Say in the log that it is served, and what may be wrong with it."""
+        plan = self.plan
+        content = f"sha256 {plan.spec.digest[:SHORT]}"
+        log.info("model %s is served: version %d on %s, %s", plan.name, plan.version, self.provider, content)
+        for warning in plan.spec.warnings:
+            log.warning("model %s: %s", plan.name, warning)
+
+    def recognised(self) -> dict[str, Any]:
+        """What its file was taken for, and why."""
+        spec = self.plan.spec
+        said = {"evidence": list(spec.evidence), "warnings": list(spec.warnings)}
+        return {"task": spec.task, "family": spec.family, **said}
+
+    def facts(self) -> dict[str, Any]:
+        """For the status."""
+        return {
+            "name": self.plan.name,
+            "version": self.plan.version,
+            "state": self.state.value,
+            "digest": self.plan.spec.digest,
+            "provider": self.provider,
+            "memory": self.plan.rows.size + self.plan.outputs.size,
+        }

@@ -1,0 +1,248 @@
+"""Before anything starts: what will be served, by how many processes, and what shared memory each ring takes."""
+
+from __future__ import annotations
+
+import math
+import re
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from typing import Any
+
+import msgspec
+
+from parallel_infer.config.schema import ModelConfig, ServerConfig
+from parallel_infer.config.sources import zoo_models
+from parallel_infer.errors import ConfigError, ModelRejected
+from parallel_infer.ipc.messages import ModelPlan, Started, StartFailed
+from parallel_infer.keys.server import KeyFolder
+from parallel_infer.machine.cores import has_gpu, split_cores, usable_cores
+from parallel_infer.model_files.store import CopyOrder, ModelStore
+from parallel_infer.model_spec import ModelSpec, TensorSpec
+from parallel_infer.process.spawn import Process
+from parallel_infer.shm.ring import RingSpec, byte_ring
+
+PROBE = "stages.pipeline:probe"
+_MEBI = 1 << 20
+_SESSION = (  # what a session is told beyond provider, precision and threads
+    *("inter_threads", "streams", "optimization", "cpu_arena", "memory_pattern", "device", "gpu_mem_limit_mb"),
+    *("arena_strategy", "page_locked", "cuda_graphs", "cache", "profile"),
+)
+_SMALL_ROWS = _MEBI  # bytes of rows that a model of small inputs gets at least
+_MOST_ROWS = 256
+# Shares of the ingress memory by slot size: many small pictures, a few large frames.
+_CLASSES = ((16 << 10, 0.03), (256 << 10, 0.25), (2 << 20, 0.30), (8 << 20, 0.30), (None, 0.12))
+
+
+@dataclass(frozen=True, slots=True)
+class RingPlan:
+    """One ring, for people."""
+
+    name: str
+    slots: int
+    slot_size: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that is decided before the first process starts."""
+
+    models: tuple[ModelPlan, ...]
+    ingress: tuple[RingSpec, ...]
+    decode_workers: int
+    postprocess_workers: int
+
+    @property
+    def rings(self) -> list[RingPlan]:
+        """Every ring, for people."""
+        rings = [_for_people(f"ingress {_size_text(ring.tensors[0].size)}", ring) for ring in self.ingress]
+        for model in self.models:
+            rings.append(_for_people(f"{model.name} rows", model.rows))
+            rings.append(_for_people(f"{model.name} outputs", model.outputs))
+        return rings
+
+    @property
+    def total(self) -> int:
+        """Bytes of shared memory in all."""
+        return sum(ring.total for ring in self.rings)
+
+
+def make_plan(
+    config: ServerConfig, segment_name: Callable[[str], str] = "plan-{}".format, store: ModelStore | None = None
+) -> Plan:
+    """Probe every model in a process of its own and size everything. `store` keeps copies of what was looked into.
+
+    Raises ModelRejected for a model that cannot be served and ConfigError for a configuration that cannot be used.
+    """
+    if config.keys is not None:
+        KeyFolder.open(config.keys)  # now, because a mistake in there is found sooner than a model is loaded
+    models = config.models or zoo_models()
+    decode_workers = config.decode_workers or max(1, usable_cores() // 2)
+    postprocess_workers = config.postprocess_workers or max(1, usable_cores() // 4)
+    specs = probe(models, config, store)
+    plans = tuple(
+        plan_model(config, models[name], spec, segment_name, decode_workers, postprocess_workers)
+        for name, spec in specs.items()
+    )
+    return Plan(plans, ingress_rings(config, segment_name), decode_workers, postprocess_workers)
+
+
+def probe(
+    models: dict[str, ModelConfig], config: ServerConfig, store: ModelStore | None = None
+) -> dict[str, ModelSpec]:
+    """What each model file is, found out in throwaway processes: a file that crashes the runtime harms nobody."""
+    orders = {name: store.order() if store is not None else CopyOrder() for name in models}
+    waiting = [(name, start_probe(name, model, config, orders[name])) for name, model in models.items()]
+    specs = {}
+    try:
+        for name, process in waiting:
+            if not wait([process.connection], config.start_timeout_ms / 1000):
+                raise ModelRejected(f"model {name!r}: {too_slow(config)}")
+            spec = probed(name, process)
+            assert spec is not None  # nothing was known that could be unchanged
+            specs[name] = store.keep(spec) if store is not None else spec
+    finally:
+        for _, process in waiting:
+            process.kill()
+            process.close()
+    return specs
+
+
+def start_probe(name: str, model: ModelConfig, config: ServerConfig, order: CopyOrder, known: str = "") -> Process:
+    """Start a process that looks into a model file and says what it found, or that its digest is still `known`."""
+    arguments = {
+        **child_options(config),
+        "name": name,
+        "path": model.path,
+        "overrides": model.overrides(),
+        "uint8_rows": config.uint8_rows if model.uint8_rows is None else model.uint8_rows,
+        "order": msgspec.to_builtins(order),
+        "known": known,
+    }
+    process = Process(f"probe {name}", PROBE, arguments)
+    process.start()
+    return process
+
+
+def probed(name: str, process: Process) -> ModelSpec | None:
+    """What a probe has found, None where nothing has changed; call it when there is something to hear.
+
+    Raises ModelRejected.
+    """
+    word = process.heard()
+    if isinstance(word, Started):
+        return None if "spec" not in word.facts else msgspec.convert(word.facts["spec"], ModelSpec)
+    if isinstance(word, StartFailed):
+        raise ModelRejected(f"model {name!r}: {word.text.partition(': ')[2]}")
+    process.reap()
+    raise ModelRejected(f"model {name!r}: loading it ended the probing process (exit code {process.exit_code})")
+
+
+def too_slow(config: ServerConfig) -> str:
+    """What to say of a model that takes too long."""
+    return f"loading it took longer than {config.start_timeout_ms / 1000:.0f} s (option start_timeout_ms)"
+
+
+def plan_model(
+    config: ServerConfig,
+    model: ModelConfig,
+    spec: ModelSpec,
+    segment_name: Callable[[str], str],
+    decode_workers: int,
+    postprocess_workers: int,
+    version: int = 1,
+) -> ModelPlan:
+    """Sizes of one model's rings, and how it runs."""
+    max_batch = spec.batch or model.max_batch_size or config.max_batch_size
+    max_batch = min(max_batch, spec.largest_batch or max_batch)
+    provider = model.provider or config.provider
+    instances, threads, alone_threads = split_cores(
+        usable_cores(),
+        len(config.models or zoo_models()),
+        provider in ("cuda", "tensorrt") or (provider == "auto" and has_gpu()),
+        model.instances or config.instances,
+        model.threads or config.threads,
+        config.alone_threads,
+    )
+    rows = max_batch * (2 * instances + 2) + 2 * decode_workers
+    rows = max(rows, min(_MOST_ROWS, _SMALL_ROWS // max(1, spec.row_size)))
+    outputs = 2 * instances + 2 * postprocess_workers + 1
+    unknown = int((model.max_output_mb or config.max_output_mb) * _MEBI)
+    delay = config.max_queue_delay_ms if model.max_queue_delay_ms is None else model.max_queue_delay_ms
+    # A model's name may hold anything; a segment's may not, and must not be long.
+    label = f"{re.sub('[^A-Za-z0-9]', '_', spec.name)[:32]}-{zlib.crc32(spec.name.encode()):08x}-{version}"
+    return ModelPlan(
+        name=spec.name,
+        version=version,
+        spec=spec,
+        rows=RingSpec(segment_name(f"{label}-rows"), rows, spec.inputs),
+        outputs=RingSpec(
+            segment_name(f"{label}-outputs"),
+            outputs,
+            tuple(_batched(tensor, max_batch, unknown) for tensor in spec.outputs),
+        ),
+        max_batch=max_batch,
+        preferred_batch=model.preferred_batch_size or 0,
+        fixed_batch=spec.batch or 0,
+        max_queue_delay=delay / 1000,
+        queue_size=model.queue_size or config.queue_size,
+        instances=instances,
+        weight=model.weight,
+        run={
+            "provider": provider,
+            "precision": model.precision or config.precision,
+            "threads": threads,
+            "alone_threads": alone_threads,
+            "decode": model.decode or config.decode,
+            **{name: getattr(config, name) for name in _SESSION},
+        },
+    )
+
+
+def ingress_rings(config: ServerConfig, segment_name: Callable[[str], str]) -> tuple[RingSpec, ...]:
+    """The gateway's rings: size classes up to the largest payload, within `shared_memory_mb`."""
+    budget = config.shared_memory_mb * _MEBI
+    largest = math.ceil(config.max_payload_mb * _MEBI)
+    if largest > budget:
+        raise ConfigError(
+            f"max_payload_mb ({config.max_payload_mb:g}) is larger than shared_memory_mb ({config.shared_memory_mb})"
+        )
+    classes = [(size, share) for size, share in _CLASSES if size is not None and size < largest]
+    shares = sum(share for _, share in classes)
+    last = max(1, int(budget * (1 - shares)) // largest)
+    budget -= last * largest
+    rings = [
+        byte_ring(segment_name(f"in-{size >> 10}k"), slots, size)
+        for size, share in classes
+        if (slots := int(budget * share / shares) // size) > 0
+    ]
+    return (*rings, byte_ring(segment_name("in-max"), last, largest))
+
+
+def _batched(tensor: TensorSpec, batch: int, unknown: int) -> TensorSpec:
+    """An output of a whole batch; one whose shape only a run tells becomes plain bytes."""
+    if -1 in tensor.shape:
+        return TensorSpec(tensor.name, "uint8", (unknown * batch,))
+    return TensorSpec(tensor.name, tensor.dtype, (batch, *tensor.shape))
+
+
+def _for_people(name: str, ring: RingSpec) -> RingPlan:
+    return RingPlan(name, ring.slots, sum(tensor.size for tensor in ring.tensors), ring.size)
+
+
+def _size_text(size: int) -> str:
+    return f"{size >> 20} MB" if size >= _MEBI else f"{size >> 10} KB"
+
+
+def child_options(config: ServerConfig) -> dict[str, Any]:
+    """What every child is told."""
+    return {
+        "log_format": config.log_format,
+        "log_level": config.log_level,
+        "keys": config.keys,
+        "max_clients": config.max_clients,
+        "confine": config.confine,
+        "start_timeout": config.start_timeout_ms / 1000,
+    }

@@ -1,0 +1,1 @@
+"""What measures, tunes and checks a server; nothing that serves imports it."""

@@ -1,0 +1,1 @@
+"""What `parallel-infer doctor` looks at."""

@@ -1,0 +1,93 @@
+"""A server of one's own, for the demo, for benchmarks and for tuning: a process started as users start it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from parallel_infer.errors import ServerUnavailable
+from parallel_infer.process.rundir import socket_directory
+
+_STOP_TIMEOUT = 30.0  # seconds
+
+
+@dataclass(frozen=True)
+class LocalServer:
+    """A server that is ready."""
+
+    address: str
+    models: tuple[str, ...]
+    process: subprocess.Popen[str]
+    seconds_to_ready: float
+
+    def processes(self) -> list[int]:
+        """The process ids of the server, the supervisor's first."""
+        found = [self.process.pid]
+        for task in Path(f"/proc/{self.process.pid}/task").glob("*/children"):
+            found += [int(number) for number in task.read_text().split()]
+        return found
+
+
+@contextlib.contextmanager
+def local_server(*options: str, stderr: IO[str] | None = None) -> Iterator[LocalServer]:
+    """A server started with these options of `serve`, on an ipc address of its own unless `--bind` is among them.
+
+    Stopped with SIGTERM at the end. Raises ServerUnavailable where it does not start; it says why on stderr.
+    """
+    with _ended_by_signals(), socket_directory() as folder:
+        bind = () if "--bind" in options else ("--bind", f"ipc://{folder}/server")
+        command = [sys.executable, "-m", "parallel_infer", "serve", *bind, "--json", *options]
+        started = time.monotonic()
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True
+        )  # in a session of its own: a Ctrl-C reaches us, and we stop it when we have seen its last answers
+        try:
+            yield _ready(process, started)
+        finally:
+            _stop(process)
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Have SIGTERM and SIGHUP end this program as Ctrl-C does, with what has to be stopped."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _ready(process: subprocess.Popen[str], started: float) -> LocalServer:
+    line = process.stdout.readline() if process.stdout is not None else ""
+    if not line:
+        raise ServerUnavailable(f"the server did not start (exit code {process.wait()})")
+    ready = json.loads(line)
+    return LocalServer(ready["addresses"][0], tuple(ready["models"]), process, time.monotonic() - started)
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(_STOP_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdout is not None:
+        process.stdout.close()

@@ -1,0 +1,1 @@
+"""Worker processes: the loop around a stage."""
