@@ -10,7 +10,7 @@ import pytest
 from parallel_infer.errors import InferError
 from parallel_infer.gateway.lending import TTL, Lending
 from parallel_infer.protocol import LentSlot
-from parallel_infer.segment import exists
+from parallel_infer.shm.segment import exists
 
 BUDGET = 16 * 4096
 
