@@ -17,7 +17,7 @@ import zmq
 
 from parallel_infer.client.endpoint import Address
 from parallel_infer.client.lent import Fences, LentRings, Slot
-from parallel_infer.client.line import NOW, Line
+from parallel_infer.client.line import IN_VAIN, NOW, Line
 from parallel_infer.client.outage import Outage
 from parallel_infer.client.outbox import Outbox
 from parallel_infer.client.pending import Outcome, Pending, outcome_of
@@ -54,6 +54,7 @@ class Connection:
         self._connected = False  # as the monitor told last
         self._stopping = False  # the server has said that it leaves
         self._handshakes = 0
+        self._was_away = False  # the server, since there was a connection
         self._refused: Unauthorized | None = None
         self._outage = Outage(address)
         self._reconnect_at: float | None = None  # where a full server sent us away
@@ -276,12 +277,15 @@ class Connection:
 
     def _observe(self, event: int, value: int) -> None:
         if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH and value == _FULL:
-            self._outage.full = True
+            self._outage.full = self._was_away = True
             self._reconnect_at = time.monotonic() + self._pause
             return
         if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             self._refused = Unauthorized(f"The server at {self.address.endpoint} does not know this key")
             self.fail_all(self._refused)
+            return
+        if event & IN_VAIN:
+            self._was_away = True
             return
         if event == zmq.EVENT_DISCONNECTED:
             self._on_disconnected()
@@ -302,7 +306,7 @@ class Connection:
         A server that said that it stops answers all it took before it goes: the rest it did not take. What is missing
         from any other is sent again.
         """
-        self._connected = False
+        self._connected = self._was_away = False
         self.drain()
         if self._stopping:
             self._stopping = False
@@ -317,12 +321,10 @@ class Connection:
         self._fences.clear()
         for pending in self._pending.values():
             pending.unlend()
-        for pending in self._outbox.lost(self._pending.values(), time.monotonic()):
-            text = (
-                f"The connection to {self.address.endpoint} was lost each time this request of {pending.size} bytes "
-                "was under way; it is not sent again."
-            )
-            self._fail(pending, ServerUnavailable(text))
+        waiting, now = self._pending.values(), time.monotonic()
+        for pending in self._outbox.lost(waiting) if self._was_away else self._outbox.cut(waiting, now):
+            text = f"was lost each time this request of {pending.size} bytes was under way; it is not sent again."
+            self._fail(pending, ServerUnavailable(f"The connection to {self.address.endpoint} {text}"))
 
     def _expire(self, now: float) -> None:
         late = [pending for pending in self._pending.values() if now >= self._limit(pending)]

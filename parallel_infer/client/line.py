@@ -11,7 +11,9 @@ from zmq.utils.monitor import recv_monitor_message
 from parallel_infer.client.endpoint import Address, connect, open_socket
 
 COPY_BELOW = 65536  # bytes; sending without a copy costs a hand-over between threads
-_EVENTS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+# A try to connect that came to nothing: nobody listens, or whoever does is going away.
+IN_VAIN = zmq.EVENT_CLOSED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+_EVENTS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH | IN_VAIN
 # As plain numbers: zmq's flags are enums, and combining those takes longer than sending.
 NOW, _MORE = int(zmq.DONTWAIT), int(zmq.DONTWAIT | zmq.SNDMORE)
 _READABLE = int(zmq.POLLIN)

@@ -1,9 +1,11 @@
 """What waits to be sent, and how often something is sent again after its connection was lost.
 
-A connection is lost because the server restarts, or because of something that was sent over it. Once, everything that
-was under way goes out again. What was under way at two losses is suspect: suspects go out one at a time, with pauses
-that grow, the largest first, and twice as many at a time after each answer. Whoever is alone when the connection is
-lost again and again has cut it, and is given up; the others are suspect no more.
+A connection is lost because the server restarts: then nobody listens for a while, everything that was under way goes
+out again, and nobody is to blame. Or it is cut, by a server that stays, because of something that was sent over it.
+Once, everything goes out again. What was under way when a connection was cut twice is suspect: suspects go out one at a
+time, with pauses that grow, the largest first, and twice as many at a time after each answer. Whoever is alone when the
+connection is cut again and again is the reason, and is given up; the others are suspect no more. Nothing is sent more
+than a bounded number of times, whatever the reason.
 """
 
 from __future__ import annotations
@@ -13,10 +15,10 @@ from collections.abc import Iterable
 
 from parallel_infer.client.pending import Pending
 
-_SUSPECT = 2  # losses after which a request is sent on its own
-_GUILTY = 3  # losses with nothing else under way
-_MOST = 8  # losses of any kind
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0  # seconds
+_SUSPECT = 2  # cuts after which a request is sent on its own
+_GUILTY = 3  # cuts with nothing else under way
+_MOST = 20  # losses of any kind
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5  # seconds
 
 
 class Outbox:
@@ -61,30 +63,44 @@ class Outbox:
             self._group *= 2
             self._pause = _FIRST_PAUSE
 
-    def lost(self, waiting: Iterable[Pending], now: float) -> list[Pending]:
-        """The connection was lost: everything that waits goes out again, except for what is returned: given up."""
+    def lost(self, waiting: Iterable[Pending]) -> list[Pending]:
+        """The server was away: everything that waits goes out again, except for what is returned: given up."""
         waiting = list(waiting)
-        under_way = [pending for pending in waiting if pending.under_way]
-        blamed = [pending for pending in under_way if pending in self._tried] or under_way
-        for pending in under_way:
-            pending.under_way = False
+        self._lost(waiting)
+        return self._go_on(waiting, [])
+
+    def cut(self, waiting: Iterable[Pending], now: float) -> list[Pending]:
+        """The same where the server stayed: something that was under way may be the reason."""
+        waiting = list(waiting)
+        tried = [pending for pending in waiting if pending in self._tried]
+        blamed = tried or [pending for pending in waiting if pending.under_way]
+        self._lost(waiting)
         for pending in blamed:
-            pending.losses += 1
             pending.suspicion += 1
-        if self._tried:
-            self._resume = now + self._pause
-            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
-        given_up = [pending for pending in blamed if pending.losses >= _MOST]
-        if len(self._tried) == len(blamed) == 1:
-            alone = blamed[0]
-            alone.losses_alone += 1
-            if alone.losses_alone >= _GUILTY:
-                given_up = blamed
-                self._pause = _FIRST_PAUSE
-                for pending in waiting:
-                    pending.suspicion = 0
+        if not tried:
+            return self._go_on(waiting, [])
+        self._resume = now + self._pause
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        guilty: list[Pending] = []
+        if len(tried) == 1:
+            tried[0].cuts_alone += 1
+            guilty = [pending for pending in tried if pending.cuts_alone >= _GUILTY]
+        if guilty:
+            self._pause = _FIRST_PAUSE
+            for pending in waiting:
+                pending.suspicion = 0
+        return self._go_on(waiting, guilty)
+
+    @staticmethod
+    def _lost(waiting: list[Pending]) -> None:
+        for pending in waiting:
+            pending.losses += pending.under_way
+            pending.under_way = False
+
+    def _go_on(self, waiting: list[Pending], guilty: list[Pending]) -> list[Pending]:
         self._tried.clear()
         self._group = 1
+        given_up = [pending for pending in waiting if pending in guilty or pending.losses >= _MOST]
         left = [pending for pending in waiting if pending not in given_up]
         self._ready = deque(pending for pending in left if pending.suspicion < _SUSPECT)
         self._suspects = deque(sorted((p for p in left if p.suspicion >= _SUSPECT), key=lambda p: -p.size))

@@ -23,7 +23,7 @@ class Pending:
     """One request, its payload, and who is told the outcome (exactly once)."""
 
     __slots__ = (
-        *("deadline", "index", "losses", "losses_alone", "outcome", "payload", "request", "sent", "sink", "slot"),
+        *("cuts_alone", "deadline", "index", "losses", "outcome", "payload", "request", "sent", "sink", "slot"),
         *("suspicion", "timeout", "under_way"),
     )
 
@@ -44,8 +44,8 @@ class Pending:
         self.sent = False  # once at least
         self.under_way = False  # sent over the connection that there is now
         self.losses = 0  # of the connection, while this was under way
-        self.suspicion = 0  # those of them that nobody else was found to be the reason of
-        self.losses_alone = 0  # ... and nothing else was that may have been the reason
+        self.suspicion = 0  # times that it may have been the reason why the connection was cut
+        self.cuts_alone = 0  # ... and nothing else may have been
         self.index = 0  # place among the pictures of one call
 
     @property
