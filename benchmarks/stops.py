@@ -3,11 +3,11 @@
     python benchmarks/stops.py [--stops 200] [--loops 3] [--seed 1]
 
 Each stop is of a server of its own, on ipc or tcp in turn, with answers of 1 byte to 4 MB. There ask without a pause: 8
-threads of a Client, an AsyncClient whose event loop is blocked for half of the time, and 4 DEALER sockets of their own
-(two of them without `hello`). One more has 16 answers coming, reads one every 20 ms, and asks for no more once the stop
-has been asked for. A second Client has 24 jobs under way. `--loops` busy loops run beside all that. The server is told
-to stop by SIGTERM, SIGINT or `parallel-infer stop`; before every other stop its configuration changes and it gets
-SIGHUP.
+threads of a Client, an AsyncClient whose event loop is blocked for half of the time, and 4 DEALER sockets of their own,
+two of which want to be told of a stop (ZMQ_PROBE_ROUTER). One more has 16 answers coming, reads one every 20 ms, and
+asks for no more once the stop has been asked for. A second Client has 24 jobs under way. `--loops` busy loops run
+beside all that. The server is told to stop by SIGTERM, SIGINT or `parallel-infer stop`; before every other stop its
+configuration changes and it gets SIGHUP.
 
 An answer is right when it has its size and its value. A job is lost when it ends with anything but its answer or a
 refusal that says that the server is stopping. Ends with 1 where a job was lost, a request has no reply, the server's
@@ -28,7 +28,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ from parallel_infer.tools.local_server import LocalServer, local_server
 
 SIZES = (1, 4096, 1 << 18, 1 << 20, 1 << 22)  # bytes of an answer
 TIMEOUT = 20.0  # seconds of a job: far more than any stop
-SILENCE = 20.0  # seconds after the server's end until a request counts as one without a reply
+SILENCE = 8.0  # seconds after the server's end until a request counts as one without a reply
 WAYS = ("SIGTERM", "SIGINT", "stop")
 TOML = """bind = ["{bind}"]
 provider = "cpu"
@@ -85,6 +85,7 @@ class Stop:
         self._random = random.Random(seed)
         self._asked_to_stop = threading.Event()
         self._over = threading.Event()  # the server has ended
+        self._notices: defaultdict[Any, bool] = defaultdict(bool)  # DEALER sockets that were told of the stop
         self._context = zmq.Context()
         self._several = Client(server.address, timeout=TIMEOUT)
         self._steady = Client(server.address, timeout=TIMEOUT)
@@ -168,16 +169,16 @@ class Stop:
 
     def _ask_wire(self, seed: int, says_hello: bool) -> None:
         """One request after the other until it is refused."""
-        chance, number, dealer = random.Random(seed), 1, self._wire()
-        if says_hello:
-            dealer.send(msgpack.packb({"v": 1, "type": "hello", "id": number}))
-            self._take(dealer, {number: (-1, 0)})
+        chance, number, dealer = random.Random(seed), 1, self._wire(probe_router=says_hello)
+        monitor = dealer.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         going = True
-        while going:
+        while going and not monitor.poll(0):
             number += 1
             size, value = chance.choice(SIZES[:4]), chance.randrange(256)
             _send(dealer, number, size, value)
-            going = self._take(dealer, {number: (size, value)})
+            going = self._take(dealer, {number: (size, value)}, told=says_hello)
+        dealer.disable_monitor()
+        monitor.close(0)
         dealer.close()
 
     def _read_slowly(self) -> None:
@@ -196,8 +197,10 @@ class Stop:
         self.ends["WITHOUT A REPLY"] += len(open_)
         dealer.close()
 
-    def _take(self, dealer: zmq.Socket[bytes], open_: dict[int, tuple[int, int]], last: bool = False) -> bool:
-        """Take one reply to what is open; whether to go on."""
+    def _take(
+        self, dealer: zmq.Socket[bytes], open_: dict[int, tuple[int, int]], last: bool = False, told: bool = False
+    ) -> bool:
+        """Take one reply to what is open; whether to go on. Who was `told` of the stop knows what an end means."""
         since = None
         while True:
             if dealer.poll(100):
@@ -205,12 +208,16 @@ class Stop:
                 reply = msgpack.unpackb(header, strict_map_key=False)
                 if reply["id"] in open_:
                     break
-                continue  # the notice of the stop
-            if self._over.is_set():
+                self._notices[dealer] = True
+                continue
+            if self._over.is_set():  # what it sent has left it, and waits at most for us to read
                 since = since or time.monotonic()
                 if time.monotonic() - since > SILENCE:
-                    self.ends["WITHOUT A REPLY"] += 0 if last else 1
-                    open_.clear() if not last else None
+                    if told:
+                        self.ends["told by the notice" if self._notices[dealer] else "WITHOUT A REPLY"] += 1
+                    elif not last:
+                        self.ends["WITHOUT A REPLY"] += 1
+                        open_.clear()
                     return False
         size, value = open_.pop(reply["id"])
         if reply["type"] == "error" and reply["code"] == ResourceUnavailable.code:

@@ -49,6 +49,8 @@ class Recorder:
         poller.register(ending, zmq.POLLIN)
         while ending not in dict(poller.poll()):
             client, header, *_ = self._router.recv_multipart()
+            if not header:  # the client says that it is there
+                continue
             request = decoder.decode(header)
             if not isinstance(request, protocol.Hello):  # the client says it by itself
                 self.requests.append(request)

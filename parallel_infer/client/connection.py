@@ -311,7 +311,7 @@ class Connection:
         if self._stopping:
             self._stopping = False
             error = ServerStopping(f"The server at {self.address.endpoint} stopped before it took this request")
-            for pending in [pending for pending in self._pending.values() if pending.sent]:
+            for pending in [pending for pending in self._pending.values() if pending.under_way]:
                 self._fail(pending, error)
 
     def _send_again(self) -> None:
@@ -341,9 +341,10 @@ class Connection:
         if self._refused is not None:
             return self._refused
         said = f" It said: {self._complaint}." if self._complaint else ""
-        if not pending.sent and not self._connected:
+        if not self._connected:
+            lost = "The connection was lost before the answer came. " if pending.sent else ""
             waited = f"(Waited {pending.timeout:g} s; a larger timeout= waits longer.)"
-            return ServerUnavailable(f"{self._outage.reason()} {waited}")
+            return ServerUnavailable(f"{lost}{self._outage.reason()} {waited}")
         failed = "has not answered" if pending.sent else "took in no request"
         text = f"The server at {self.address.endpoint} {failed} within {pending.timeout:g} s."
         return ServerUnavailable(f"{text}{said} A larger timeout= waits longer.")

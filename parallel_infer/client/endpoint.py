@@ -42,6 +42,7 @@ def open_socket(address: Address) -> zmq.Socket[bytes]:
         zmq.LINGER: _LINGER,
         zmq.SNDHWM: _SEND_LIMIT,
         zmq.RCVHWM: _RECEIVE_LIMIT,
+        zmq.PROBE_ROUTER: 1,  # an empty message ahead of everything: the server knows us before we have run
         zmq.RECONNECT_IVL: _RECONNECT,
         zmq.RECONNECT_IVL_MAX: _RECONNECT_MAX,
     }

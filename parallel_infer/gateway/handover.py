@@ -8,20 +8,28 @@ the client has taken every byte, since what a kernel still holds of a connection
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import math
 import os
 import select
 import socket
-import struct
-import termios
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from parallel_infer import protocol
+from parallel_infer.errors import ServerStopping
+from parallel_infer.machine.descriptors import untaken
 
 STOPPING = "the server is stopping"
+NOTICE = msgspec.msgpack.encode(
+    protocol.Error(id=0, code=ServerStopping.code, message=STOPPING, reason=ServerStopping.reason)
+)  # to clients that want to be told
 GIVEN_UP = "the server stopped before the answer was ready (option drain_timeout_ms)"
-_QUIET = 0.05  # seconds without a request after which nobody is expected to send one
-_PATIENCE = 0.5  # seconds after the last answer for which that is waited for
+_QUIET = 0.05  # seconds without a request after which nobody is expected to send one who knows that we stop
+_QUIET_OF_STRANGERS = 0.5  # ... and nobody who does not
+_PATIENCE = 1.0  # seconds after the last answer for which that is waited for
+_LOOK = 0.02  # seconds between looks at whether clients have taken their replies: no event tells
 _CHUNK = 65536  # bytes
 
 
@@ -34,6 +42,8 @@ class Leaving:
         self.refused = 0  # jobs that came since
         self._heard = -math.inf  # when a client last said something
         self._settled: float | None = None  # since when nothing is owed
+        self._quiet = _QUIET
+        self._again = -math.inf  # when to look again whether clients have taken everything
 
     def hasten(self, until: float) -> None:
         """There is less time."""
@@ -43,20 +53,30 @@ class Leaving:
         """A client says something."""
         self._heard = now
 
-    def look(self, owing: bool, now: float) -> None:
-        """Whether anything is still owed now."""
-        if owing:
+    def goes_on(self, now: float, owed: int, has_strangers: Callable[[], bool], is_read: Callable[[], bool]) -> bool:
+        """Whether something is still to be said, or to be taken by a client. `owed` counts what has no reply.
+
+        Strangers are clients that could not be told of the stop.
+        """
+        if owed:
             self._settled = None
         elif self._settled is None:
             self._settled = now
+            self._quiet = _QUIET_OF_STRANGERS if has_strangers() else _QUIET
+        if now < self.ends:
+            return True
+        if now < self.until and not is_read():
+            self._again = now + _LOOK
+            return True
+        return False
 
     @property
     def ends(self) -> float:
         """When it is over, unless something happens before."""
         if self._settled is None:
             return self.until
-        quiet = max(self._heard, self._settled) + _QUIET
-        return min(quiet, self._settled + _PATIENCE, self.until)
+        quiet = min(max(self._heard, self._settled) + self._quiet, self._settled + _PATIENCE)
+        return min(max(quiet, self._again), self.until)
 
 
 class Handover:
@@ -82,7 +102,7 @@ class Handover:
         poller = select.poll()
         for descriptor, kept in list(self._kept.items()):
             self._drop_what_came(descriptor)
-            if descriptor in self._kept and not _unread(kept):
+            if descriptor in self._kept and not untaken(descriptor):
                 self._close(descriptor)
             elif descriptor in self._kept:
                 with contextlib.suppress(OSError):
@@ -93,7 +113,7 @@ class Handover:
                 self._drop_what_came(descriptor)
                 if descriptor not in self._kept:
                     poller.unregister(descriptor)
-        late = sum(_unread(kept) > 0 for kept in self._kept.values())
+        late = sum(untaken(descriptor) > 0 for descriptor in self._kept)
         for descriptor in list(self._kept):
             self._close(descriptor)
         return late
@@ -111,12 +131,3 @@ class Handover:
 
     def _close(self, descriptor: int) -> None:
         self._kept.pop(descriptor).close()
-
-
-def _unread(kept: socket.socket) -> int:
-    """Bytes that the other end has not taken (tcp: not acknowledged) yet."""
-    try:
-        found: int = struct.unpack("i", fcntl.ioctl(kept.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))[0]
-    except OSError:
-        return 0
-    return found

@@ -14,7 +14,6 @@ import msgspec
 
 from parallel_infer import protocol
 from parallel_infer.errors import (
-    BadInput,
     ConfigError,
     DeadlineExceeded,
     Dropped,
@@ -24,7 +23,7 @@ from parallel_infer.errors import (
 )
 from parallel_infer.gateway.access import AccessControl
 from parallel_infer.gateway.admission import Admission, source_name
-from parallel_infer.gateway.handover import GIVEN_UP, STOPPING, Handover, Leaving
+from parallel_infer.gateway.handover import GIVEN_UP, NOTICE, STOPPING, Handover, Leaving
 from parallel_infer.gateway.ingress import Ingress
 from parallel_infer.gateway.lending import Lending
 from parallel_infer.gateway.pending import ReplyAddress
@@ -92,7 +91,10 @@ class Gateway:
             max_payload=int(options["max_payload"]),
             timeout=float(options["timeout"]),
         )
-        self._queries = Queries(self._link, self._replies, self._admission, self._own_status, self._number)
+        self._queries = Queries(
+            *(self._link, self._replies, self._admission, self._lending, self._own_status, self._number),
+            limits={name: int(options[name]) for name in ("max_payload", "max_message")},
+        )
         self._next = epoch << 40  # job numbers of two gateways of one run never meet
         self._announced = False
         self._dispatcher = 0  # the epoch of the one that greeted us last
@@ -116,9 +118,9 @@ class Gateway:
         self._requests: dict[type, Callable[[Any, ReplyAddress, Any], None]] = {
             protocol.Infer: self._admission.infer,
             protocol.Cancel: self._cancel,
-            protocol.Lend: self._lend,
-            protocol.GiveBack: self._give_back,
-            protocol.Hello: self._hello,
+            protocol.Lend: self._queries.lend,
+            protocol.GiveBack: self._queries.give_back,
+            protocol.Hello: self._queries.hello,
             protocol.Models: self._queries.models,
             protocol.Status: self._queries.status,
             protocol.Ready: self._queries.ready,
@@ -175,17 +177,20 @@ class Gateway:
         owed = sum(owed.share is not None for owed in self._replies.pending.jobs.values())
         self._leaving = Leaving(message.until, owed)
         self._admission.closed = True
-        notice = protocol.Error(id=0, code=ServerStopping.code, message=STOPPING, reason=ServerStopping.reason)
         for door in self._doors.values():
-            door.tell(msgspec.msgpack.encode(notice))
+            door.tell(NOTICE)
 
     def _has_left(self) -> bool:
         """Whether there is nothing more to be said to anybody."""
         if self._leaving is None:
             return False
-        now = time.monotonic()
-        self._leaving.look(bool(self._replies.pending.jobs or self._queries.checks), now)
-        return now >= self._leaving.ends
+        doors = self._doors.values()
+        return not self._leaving.goes_on(
+            time.monotonic(),
+            len(self._replies.pending.jobs) + len(self._queries.checks),
+            lambda: any(door.has_strangers for door in doors),
+            lambda: all(door.is_read for door in doors),
+        )
 
     def close(self) -> Left:
         """Give up what is still owed, close the doors, and wait until each client has taken its replies."""
@@ -236,6 +241,9 @@ class Gateway:
     def _on_request(self, door: ClientSocket, frames: list[Any]) -> None:
         client = frames[0].bytes
         enveloped = 1 if len(frames) > 2 and not len(frames[1]) else 0
+        if len(frames) == 2 and not len(frames[1]):  # ZMQ_PROBE_ROUTER
+            self._greet(door, client, frames[-1])
+            return
         caller = ReplyAddress(door, client, enveloped, 0)
         request: protocol.Request | None = None
         if self._leaving is not None:
@@ -249,7 +257,7 @@ class Gateway:
             if self._leaving is not None and kind in _REFUSED_AT_THE_END:
                 raise ServerStopping(STOPPING)
             if kind is protocol.Hello and not enveloped:
-                door.enlist(client, frames[-1])
+                self._greet(door, client, frames[-1])
             self._requests[kind](request, caller, payload)
         except InferError as error:
             if isinstance(request, protocol.Infer):
@@ -259,6 +267,12 @@ class Gateway:
                     self._leaving.refused += 1
             self._replies.error(caller, error.code, str(error), error.reason)
 
+    def _greet(self, door: ClientSocket, client: bytes, frame: Any) -> None:
+        """A client that wants to be told of a stop."""
+        door.enlist(client, frame)
+        if self._leaving is not None:
+            door.send([client, NOTICE])
+
     def _cancel(self, request: protocol.Cancel, caller: ReplyAddress, payload: Any) -> None:
         job = self._replies.pending.job_of(caller, request.job)
         if job is None:
@@ -267,23 +281,6 @@ class Gateway:
             self._replies.refused(job, Dropped.code, "cancelled by the client", SlotFate.FREE)
         else:
             self._link.send(CancelJob(job))
-
-    def _lend(self, request: protocol.Lend, caller: ReplyAddress, payload: Any) -> None:
-        if not (isinstance(caller.door, ClientSocket) and caller.door.address.startswith("ipc://")):
-            raise BadInput("slots are lent to clients on the same machine only: connect through ipc://")
-        now = time.monotonic()
-        if request.ring is not None:
-            self._replies.result(caller, self._lending.renew(caller.client, request.ring, now))
-        else:
-            self._replies.result(caller, self._lending.lend(caller.client, request.slots, request.size, now))
-
-    def _give_back(self, request: protocol.GiveBack, caller: ReplyAddress, payload: Any) -> None:
-        self._lending.give_back(caller.client, request.ring)
-        self._replies.result(caller, {})
-
-    def _hello(self, request: protocol.Hello, caller: ReplyAddress, payload: Any) -> None:
-        limits = {name: int(self._options[name]) for name in ("max_payload", "max_message")}
-        self._replies.result(caller, limits)
 
     def _number(self) -> int:
         """A number for a job or a query that this run never used before."""

@@ -6,20 +6,22 @@ What the dispatcher or the supervisor has to say first waits here, under a numbe
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 from parallel_infer import protocol
-from parallel_infer.errors import InferError, ResourceUnavailable, ServerStopping
+from parallel_infer.errors import BadInput, InferError, ResourceUnavailable, ServerStopping
 from parallel_infer.gateway.admission import Admission
 from parallel_infer.gateway.handover import STOPPING
+from parallel_infer.gateway.lending import Lending
 from parallel_infer.gateway.pending import ReplyAddress
 from parallel_infer.gateway.readiness import PATIENCE, ReadinessCheck
 from parallel_infer.gateway.replies import Replies
 from parallel_infer.gateway.requests import model_facts
 from parallel_infer.gateway.tracing import Tracing
 from parallel_infer.ipc.channel import Link
+from parallel_infer.ipc.client_socket import ClientSocket
 from parallel_infer.ipc.messages import Manage, Managed, StatusQuery, StatusReply, ToGateway, Traced, TraceQuery
 from parallel_infer.observe.histogram import BOUNDS
 
@@ -32,18 +34,41 @@ class Queries:
         link: Link[ToGateway],
         replies: Replies,
         admission: Admission,
+        lending: Lending,
         own_status: Callable[[], dict[str, Any]],
         number: Callable[[], int],
+        limits: Mapping[str, int],
     ) -> None:
         self._link = link
         self._replies = replies
         self._admission = admission
         self._own_status = own_status
         self._number = number
+        self._lending = lending
+        self._limits = limits
         self._waiting: dict[int, ReplyAddress] = {}
         self.checks: dict[int, ReadinessCheck] = {}  # that wait for what the dispatcher says
 
     # --- from clients ------------------------------------------------------------------------------------------------
+
+    def hello(self, request: protocol.Hello, caller: ReplyAddress, payload: Any) -> None:
+        """What this server takes."""
+        self._replies.result(caller, self._limits)
+
+    def lend(self, request: protocol.Lend, caller: ReplyAddress, payload: Any) -> None:
+        """Memory for a client of this machine. Raises BadInput for others, and ResourceUnavailable."""
+        if not (isinstance(caller.door, ClientSocket) and caller.door.address.startswith("ipc://")):
+            raise BadInput("slots are lent to clients on the same machine only: connect through ipc://")
+        now = time.monotonic()
+        if request.ring is not None:
+            self._replies.result(caller, self._lending.renew(caller.client, request.ring, now))
+        else:
+            self._replies.result(caller, self._lending.lend(caller.client, request.slots, request.size, now))
+
+    def give_back(self, request: protocol.GiveBack, caller: ReplyAddress, payload: Any) -> None:
+        """Take lent memory back."""
+        self._lending.give_back(caller.client, request.ring)
+        self._replies.result(caller, {})
 
     def models(self, request: protocol.Models, caller: ReplyAddress, payload: Any) -> None:
         """What is served."""

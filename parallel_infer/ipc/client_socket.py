@@ -13,7 +13,7 @@ from zmq.utils import z85
 from zmq.utils.monitor import parse_monitor_message
 
 from parallel_infer.ipc.channel import DRAIN, linger, open_socket
-from parallel_infer.machine.descriptors import Duplicates, End
+from parallel_infer.machine.descriptors import Duplicates, End, untaken
 
 log = logging.getLogger(__name__)
 _HANDSHAKE_MS = 5000  # a newcomer that has not said who it is by then is sent away
@@ -170,6 +170,17 @@ class ClientSocket:
         """Tell the client that sent a frame when `tell` is called, if it is still there."""
         self.connections()  # first who has left: descriptors are used again
         self._told[int(frame.get(zmq.SRCFD))] = client
+
+    @property
+    def has_strangers(self) -> bool:
+        """Whether there are connections whose clients `tell` does not reach."""
+        return self.connections() > len(self._told)
+
+    @property
+    def is_read(self) -> bool:
+        """Whether every client has taken what was sent to it, as far as the kernel knows."""
+        self.connections()
+        return not any(map(untaken, self._connections))
 
     def tell(self, header: bytes) -> None:
         """Send a message to everybody who is enlisted."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import resource
 import select
+import struct
+import termios
 from enum import Enum
 from pathlib import Path
 
@@ -34,6 +37,15 @@ def open_now() -> int:
         return len(list(Path("/proc/self/fd").iterdir()))
     except OSError:
         return limit()
+
+
+def untaken(descriptor: int) -> int:
+    """Bytes sent over a connection that the other end has not taken (tcp: not acknowledged) yet."""
+    try:
+        found: int = struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, b"\0\0\0\0"))[0]
+    except OSError:
+        return 0
+    return found
 
 
 class End(Enum):

@@ -137,6 +137,8 @@ class FakeServer:
                 self._let_in()
             if self._socket.poll(1):
                 client, *rest = self._socket.recv_multipart()
+                if rest == [b""]:  # it says that it is there
+                    continue
                 if not rest[0]:  # a REQ client
                     self._enveloped.add(client)
                 header, *payload = rest if rest[0] else rest[1:]

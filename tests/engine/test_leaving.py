@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from parallel_infer.gateway.handover import Handover, Leaving
@@ -15,47 +16,82 @@ from parallel_infer.gateway.handover import Handover, Leaving
 LARGE = 8 << 20  # bytes: more than any socket keeps
 
 
-def leaving(until: float = 100.0) -> Leaving:
-    return Leaving(until, owed=3)
+class Stop(Leaving):
+    """A stop whose surroundings a test decides about."""
+
+    strangers = False
+    read = True
+
+    def looks(self, now: float, owed: int = 0) -> bool:
+        return self.goes_on(now, owed, lambda: self.strangers, lambda: self.read)
+
+
+def ends(stop: Stop, now: float) -> float:
+    """When a loop that wakes up for its timer, and for nothing else, would be through."""
+    while stop.looks(now):
+        assert stop.ends > now
+        now = stop.ends
+    return now
 
 
 def test_while_anything_is_owed_only_the_time_ends_it() -> None:
-    stop = leaving()
-    stop.look(True, 10.0)
+    stop = Stop(100.0, owed=3)
+    assert stop.looks(10.0, owed=1)
     stop.heard(10.0)
     assert stop.ends == 100.0
+    assert not stop.looks(100.0, owed=1)
 
 
 def test_once_nothing_is_owed_a_moment_of_silence_ends_it() -> None:
-    stop = leaving()
-    stop.look(False, 10.0)
-    first = stop.ends
-    assert 10.0 < first < 11.0
+    stop = Stop(100.0, owed=3)
+    assert stop.looks(10.0)
     stop.heard(10.02)
-    assert stop.ends > first
-    stop.look(True, 10.03)  # something was let in after all: sent again by a dispatcher that restarted
+    assert stop.looks(10.06)
+    assert stop.looks(10.07, owed=1)  # sent again by a dispatcher that restarted
     assert stop.ends == 100.0
+    assert 11.0 < ends(stop, 11.0) < 11.2
+
+
+def test_clients_that_could_not_be_told_get_more_time_to_ask() -> None:
+    told, stranger = Stop(100.0, owed=0), Stop(100.0, owed=0)
+    stranger.strangers = True
+    assert ends(told, 10.0) < 10.2 < ends(stranger, 10.0) < 11.1
 
 
 def test_clients_that_never_stop_asking_do_not_hold_it_up() -> None:
-    stop = leaving()
+    stop = Stop(100.0, owed=0)
+    stop.strangers = True
     now = 10.0
-    while now < stop.ends:
+    while stop.looks(now):
         assert now < 12.0
-        stop.look(False, now)
         stop.heard(now)
         now += 0.01
 
 
+def test_slow_readers_are_waited_for_until_the_time_is_over() -> None:
+    stop = Stop(20.0, owed=0)
+    stop.read = False
+    for now in np.arange(10.0, 20.0, 0.1):
+        assert stop.looks(now)
+    assert not stop.looks(20.0)
+    stop = Stop(20.0, owed=0)
+    stop.read = False
+    assert stop.looks(10.0)
+    assert stop.looks(15.0)
+    stop.read = True
+    assert 15.0 < ends(stop, 15.0) < 15.1
+
+
 def test_a_second_signal_leaves_less_time_and_a_later_one_no_more() -> None:
-    stop = leaving()
+    stop = Stop(100.0, owed=1)
+    stop.looks(10.0, owed=1)
     stop.hasten(20.0)
     stop.hasten(50.0)
     assert stop.ends == 20.0
 
 
 @pytest.fixture(params=["ipc", "tcp"])
-def ends(request: pytest.FixtureRequest) -> Iterator[tuple[socket.socket, socket.socket]]:
+def connection(request: pytest.FixtureRequest) -> Iterator[tuple[socket.socket, socket.socket]]:
     """The server's end and the client's end of a connection."""
     if request.param == "ipc":
         ours, theirs = socket.socketpair()
@@ -88,9 +124,9 @@ def read_all(theirs: socket.socket) -> int:
     return read
 
 
-def test_a_slow_reader_gets_every_byte_though_it_still_sends(ends: tuple[socket.socket, socket.socket]) -> None:
+def test_a_slow_reader_gets_every_byte_though_it_still_sends(connection: tuple[socket.socket, socket.socket]) -> None:
     """Bytes that nobody reads on our side would make the kernel reset the connection."""
-    ours, theirs = ends
+    ours, theirs = connection
     sent = filled(ours)
     handover = Handover([ours.fileno()])
     ours.close()
@@ -103,16 +139,16 @@ def test_a_slow_reader_gets_every_byte_though_it_still_sends(ends: tuple[socket.
     assert found == [sent]
 
 
-def test_who_never_reads_is_counted_and_waited_for_no_longer(ends: tuple[socket.socket, socket.socket]) -> None:
-    ours, _ = ends
+def test_who_never_reads_is_counted_and_waited_for_no_longer(connection: tuple[socket.socket, socket.socket]) -> None:
+    ours, _ = connection
     filled(ours)
     handover = Handover([ours.fileno()])
     ours.close()
     assert handover.wait(time.monotonic() + 0.1) == 1
 
 
-def test_who_is_owed_nothing_is_not_waited_for(ends: tuple[socket.socket, socket.socket]) -> None:
-    ours, theirs = ends
+def test_who_is_owed_nothing_is_not_waited_for(connection: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = connection
     ours.sendall(b"read already")
     assert theirs.recv(100) == b"read already"
     handover = Handover([ours.fileno()])
