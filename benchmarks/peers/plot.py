@@ -1,4 +1,4 @@
-"""The ratios as a picture, drawn with OpenCV: one bar per peer and load, the line is where both are equally fast."""
+"""The ratios as a picture: one bar per peer and load, the line is where both are equally fast."""
 
 from __future__ import annotations
 
@@ -6,48 +6,35 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-import numpy.typing as npt
+from parallel_infer.tools.bench.plot import new_figure
 
-_BAR, _GAP, _LEFT, _RIGHT, _TOP = 16, 4, 330, 90, 40  # pixels
-_LENGTH = 560  # of the longest bar
-_INK, _LINE = (40, 40, 40), (150, 150, 150)
-_COLOURS = ((180, 119, 31), (14, 127, 255), (44, 160, 44), (189, 103, 148), (75, 86, 140))  # BGR, one per load
-
-Canvas = npt.NDArray[np.uint8]
+_WIDTH, _MARGIN, _BAR = 9.8, 1.0, 0.22  # inches: of the picture, of its title and axis, of one bar
 
 
 def write_plot(summaries: Sequence[dict[str, Any]], path: Path) -> None:
-    """Write a PNG of all ratios; nothing where there is none."""
+    """Write a PNG of all ratios; nothing where there is none. Raises ConfigError where matplotlib is missing."""
     bars = [(pair, point) for pair in summaries for point in pair["points"] if "ratio" in point]
     if not bars:
         return
-    height = _TOP + len(bars) * (_BAR + _GAP) + _GAP
-    canvas: Canvas = np.full((height, _LEFT + _LENGTH + _RIGHT, 3), 255, np.uint8)
-    scale = _LENGTH / max(1.0, *(point["highest"] for _, point in bars))
-    _text(canvas, "ours / peer, pictures per second (line: equal; whisker: lowest and highest round)", 10, 20)
+    figure = new_figure(_WIDTH, _MARGIN + len(bars) * _BAR)
+    axes = figure.subplots()
     loads = sorted({_load(point) for _, point in bars})
-    for number, (pair, point) in enumerate(bars):
-        y = _TOP + number * (_BAR + _GAP)
-        colour = _COLOURS[loads.index(_load(point)) % len(_COLOURS)]
-        _text(canvas, f"{pair['model']}, {pair['peer_title']}, {_load(point)}", 10, y + 12)
-        cv2.rectangle(canvas, (_LEFT, y), (_at(point["ratio"], scale), y + _BAR), colour, cv2.FILLED)
-        middle = y + _BAR // 2
-        cv2.line(canvas, (_at(point["lowest"], scale), middle), (_at(point["highest"], scale), middle), _INK, 1)
-        _text(canvas, f"{point['ratio']:.2f}", _at(point["highest"], scale) + 6, y + 12)
-    cv2.line(canvas, (_at(1.0, scale), _TOP - 6), (_at(1.0, scale), height), _LINE, 1)
+    for place, (_, point) in enumerate(bars):
+        ratio = point["ratio"]
+        whisker = [[ratio - point["lowest"]], [point["highest"] - ratio]]
+        axes.barh(place, ratio, color=f"C{loads.index(_load(point))}", xerr=whisker, capsize=2)
+        axes.annotate(f"{ratio:.2f}", (point["highest"], place), (4, 0), textcoords="offset points", va="center")
+    titles = [f"{pair['model']}, {pair['peer_title']}, {_load(point)}" for pair, point in bars]
+    axes.set_yticks(range(len(bars)), titles)
+    axes.invert_yaxis()
+    axes.axvline(1.0, color="grey", linewidth=1)
+    axes.margins(x=0.08, y=0.01)
+    axes.set_title(
+        "ours / peer, pictures per second\n(line: equal; whisker: lowest and highest round)", fontsize="medium"
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), canvas)
+    figure.savefig(path)
 
 
 def _load(point: dict[str, Any]) -> str:
     return "2x capacity" if point["kind"] == "overload" else f"{point['in_flight']} in flight"
-
-
-def _at(ratio: float, scale: float) -> int:
-    return _LEFT + round(ratio * scale)
-
-
-def _text(canvas: Canvas, text: str, x: int, y: int) -> None:
-    cv2.putText(canvas, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.4, _INK, 1, cv2.LINE_AA)

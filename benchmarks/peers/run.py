@@ -33,6 +33,7 @@ from benchmarks.peers.summary import lines, notes, summary
 from parallel_infer.inference.options import SessionConfig
 from parallel_infer.inference.providers import choose, survey
 from parallel_infer.machine.cores import usable_cores
+from parallel_infer.tools.bench.plot import load_figure
 
 RESULTS = HERE.parent / "results"
 ZOO = HERE.parents[1] / "parallel_infer" / "zoo"
@@ -122,6 +123,7 @@ def write_json(summaries: list[dict[str, Any]], facts: dict[str, Any], path: Pat
 def main() -> None:
     """Measure, print, write."""
     arguments = parsed()
+    load_figure()  # where matplotlib is missing, that is said before hours of measurements
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that the server alive then is stopped too
     print(f"machine: {processor()}, {usable_cores()} cores")
     print(f"versions: {', '.join(f'{name} {number}' for name, number in versions().items())}")

@@ -147,7 +147,11 @@ class Wish:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A saved run: print this one's ratios to it.",
 )
-@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw throughput and latency as PNG.")
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Draw throughput and latency as PNG; needs matplotlib.",
+)
 @click.argument("serve_options", nargs=-1, type=click.UNPROCESSED)
 def command(as_json: bool, save: Path | None, baseline: Path | None, plot: Path | None, **wishes: Any) -> None:
     """Measure a server under load: throughput, latency, where the time goes and what holds it up.
@@ -167,6 +171,10 @@ def command(as_json: bool, save: Path | None, baseline: Path | None, plot: Path 
     from parallel_infer.tools.bench import files
 
     wish.check_outputs({"--save": save, "--plot": plot}, baseline)
+    if plot is not None:
+        from parallel_infer.tools.bench.plot import draw_run, load_figure
+
+        load_figure()  # where matplotlib is missing, that is said before the measurement
     saved = None if baseline is None else files.read_run(baseline)
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         run = _measure(wish)
@@ -175,8 +183,6 @@ def command(as_json: bool, save: Path | None, baseline: Path | None, plot: Path 
     if save is not None:
         files.save_run(save, run)
     if plot is not None:
-        from parallel_infer.tools.bench.plot import draw_run
-
         write_whole(plot, draw_run(run))
     if as_json:
         click.echo(files.as_json(run))
