@@ -158,6 +158,6 @@ def test_a_fraction_of_a_core_becomes_the_nearest_number(cores: int, quota: floa
 def test_affinity_counts() -> None:
     code = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-        "from parallel_infer.machine.cores import usable_cores; print(usable_cores())"
+        "from parallel_infer.cores import usable_cores; print(usable_cores())"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "1\n"
