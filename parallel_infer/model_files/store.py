@@ -1,14 +1,13 @@
 """Copies of model files that belong to a run: what was looked into is what is served, whatever becomes of the files.
 
-Each load gets a folder of its own, which only this user can enter. Workers that start later, or again, read the same
-bytes, and share them in the page cache. Where no folder has room for a model, it is used where it lies, and every
-worker compares its digest before it loads it.
+Each load gets a folder of its own, which only this user can enter, in a folder of the run that its supervisor holds.
+Workers that start later, or again, read the same bytes, and share them in the page cache. Where no folder has room for
+a model, it is used where it lies, and every worker compares its digest before it loads it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import tempfile
@@ -17,8 +16,8 @@ from pathlib import Path
 import msgspec
 
 from parallel_infer.errors import ConfigError
+from parallel_infer.files.private_folders import is_held, make_held, make_private, sweep
 from parallel_infer.model_spec import ModelSpec
-from parallel_infer.shm.segment import alive
 
 _SPARE = 64 << 20  # bytes that a copy leaves free for others
 _ELSEWHERE = "/var/tmp"  # mostly a disk where /tmp is memory
@@ -33,27 +32,30 @@ class ModelStore:
         self._folders = [_base(place) / run for place in dict.fromkeys(places)]
         self._asked = asked is not None
         self._numbers = 0
-        self._locks: dict[Path, int] = {}  # descriptors
+        self._held: dict[Path, int] = {}  # folders of this run, and the descriptors that hold them
         self._users: dict[str, int] = {}  # by folder of a copy
         self._by_digest: dict[str, str] = {}  # to the path of the copy's file
 
     def order(self) -> CopyOrder:
         """What a process that looks into a model is told: where its copy may go, and whether it must go there."""
         self._numbers += 1
-        return CopyOrder(tuple(str(folder / str(self._numbers)) for folder in self._folders), self._asked)
+        refused = tuple(why for folder in self._folders if (why := self._hold(folder)))
+        folders = tuple(str(folder / str(self._numbers)) for folder in self._folders if folder in self._held)
+        return CopyOrder(folders, self._asked, refused)
 
     def keep(self, spec: ModelSpec) -> ModelSpec:
         """Take a copy in use; where the same content is in use already, under whatever name, that one."""
         folder = Path(spec.path).parent
         if folder.parent not in self._folders:
             return spec
-        path = self._by_digest.setdefault(spec.digest, spec.path)
+        path = self._by_digest.get(spec.digest, spec.path)
+        if not Path(path).exists():  # somebody has removed it
+            path = spec.path
+        self._by_digest[spec.digest] = path
         if path != spec.path and Path(path).name == Path(spec.path).name:
             _remove(folder)
             spec = msgspec.structs.replace(spec, path=path)
         used = str(Path(spec.path).parent)
-        if folder.parent not in self._locks:
-            self._locks[folder.parent] = _lock(folder.parent)
         self._users[used] = self._users.get(used, 0) + 1
         return spec
 
@@ -77,11 +79,26 @@ class ModelStore:
 
     def remove(self) -> None:
         """Remove every copy of this run."""
-        for descriptor in self._locks.values():
-            os.close(descriptor)
-        self._locks.clear()
-        for folder in self._folders:
+        for folder, descriptor in self._held.items():
             _remove(folder)
+            os.close(descriptor)
+        self._held.clear()
+
+    def _hold(self, folder: Path) -> str:
+        """Make a folder of this run, again where somebody has removed it; why not, if that cannot be done."""
+        descriptor = self._held.get(folder)
+        if descriptor is not None and is_held(folder, descriptor):
+            return ""
+        if descriptor is not None:
+            os.close(self._held.pop(folder))
+        place = folder.parents[1]
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            make_private(folder.parent)
+            self._held[folder] = make_held(folder)
+        except OSError as error:
+            return f"{place}: {error.strerror}"
+        return ""
 
 
 class CopyOrder(msgspec.Struct, frozen=True):
@@ -89,6 +106,7 @@ class CopyOrder(msgspec.Struct, frozen=True):
 
     folders: tuple[str, ...] = ()
     asked: bool = False  # the user named the folder
+    refused: tuple[str, ...] = ()  # places that cannot be used, each with the reason
 
 
 def folder_with_room(order: CopyOrder, size: int) -> Path | None:
@@ -96,17 +114,16 @@ def folder_with_room(order: CopyOrder, size: int) -> Path | None:
 
     Raises ConfigError where the folder that the user asked for cannot take it.
     """
-    reasons = []
+    reasons = list(order.refused)
     for name in order.folders:
         folder = Path(name)
         try:
-            _make_private(folder.parent.parent)
-            folder.parent.mkdir(mode=0o700, exist_ok=True)
             free = shutil.disk_usage(folder.parent).free
             if free < size + _SPARE:
                 reasons.append(f"{folder.parents[2]} has {free >> 20} MB free")
                 continue
             folder.mkdir(mode=0o700)
+            folder.chmod(0o700)  # whatever the umask is
             return folder
         except OSError as error:
             reasons.append(f"{error.filename or folder}: {error.strerror}")
@@ -119,21 +136,7 @@ def folder_with_room(order: CopyOrder, size: int) -> Path | None:
 def sweep_copies(asked: str | None) -> None:
     """Remove the copies of runs that are gone."""
     for place in [*_usual_places(), *([Path(asked)] if asked else [])]:
-        base = _base(place)
-        with contextlib.suppress(OSError):
-            if base.lstat().st_uid != os.getuid():
-                continue
-            for folder in base.iterdir():
-                if not alive(folder.name):
-                    _remove(folder)
-
-
-def _lock(folder: Path) -> int:
-    """Lock a folder of the run, which is how systemd-tmpfiles is told to leave it alone; the descriptor to keep."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    with contextlib.suppress(OSError):
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    return descriptor
+        sweep(_base(place))
 
 
 def _usual_places() -> list[Path]:
@@ -144,14 +147,6 @@ def _usual_places() -> list[Path]:
 
 def _base(place: Path) -> Path:
     return place / f"parallel-infer-models-{os.getuid()}"
-
-
-def _make_private(base: Path) -> None:
-    """Raises PermissionError where somebody else sits on the name."""
-    base.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = base.lstat()
-    if status.st_uid != os.getuid() or status.st_mode & 0o077 or not base.is_dir() or base.is_symlink():
-        raise PermissionError(1, "is not a private folder of this user", str(base))
 
 
 def _remove(folder: Path) -> None:

@@ -7,16 +7,15 @@ room for a socket's name. After `su` or `sudo` XDG_RUNTIME_DIR is often another 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import secrets
 import shutil
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from parallel_infer.errors import ConfigError
+from parallel_infer.files.private_folders import make_held, make_private, sweep
 from parallel_infer.shm.segment import alive
 
 _LONGEST = 80  # bytes of the place; an ipc address may have 107 in all
@@ -55,14 +54,9 @@ def remove_directory(folder: Path) -> None:
 
 def sweep_directories() -> None:
     """Remove the folders of runs that are gone, wherever they were made."""
-    for base in (place / name for place in _places() for name in (_RUNS, _LOCAL)):
-        try:
-            _check_private(base)
-            folders = list(base.iterdir())
-        except OSError:
-            continue  # there is none, or it is somebody else's
-        for folder in folders:
-            _sweep(folder)
+    for place in _places():
+        sweep(place / _RUNS, is_spared=alive)
+        sweep(place / _LOCAL)
 
 
 def _make(base: str, name: str) -> Path:
@@ -70,8 +64,8 @@ def _make(base: str, name: str) -> Path:
     for place in _places():
         try:
             folder = place / base / name
-            _make_private(folder.parent)
-            _make_locked(folder)
+            make_private(folder.parent)
+            _locks[folder] = make_held(folder)
         except OSError as error:
             refused.append(f"{place} ({error.strerror})")
             continue
@@ -84,57 +78,9 @@ def _make(base: str, name: str) -> Path:
     )
 
 
-def _make_locked(folder: Path) -> None:
-    """Make a folder and hold a lock on it, which works across pid namespaces and dies with its holder."""
-    while True:
-        folder.mkdir(mode=0o700)
-        folder.chmod(0o700)  # whatever the umask is
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        with contextlib.suppress(FileNotFoundError):
-            # A sweeper may have locked and removed the folder between the two calls above.
-            if folder.stat().st_ino == os.fstat(descriptor).st_ino:
-                _locks[folder] = descriptor
-                return
-        os.close(descriptor)
-
-
-def _sweep(folder: Path) -> None:
-    """Remove a folder that nobody holds."""
-    if alive(folder.name):
-        return
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder, ignore_errors=True)
-    except OSError:
-        return  # in use, or a file system without locks: then nobody can say
-    finally:
-        os.close(descriptor)
-
-
 def _places() -> Iterator[Path]:
     """Where a folder may be made, best first."""
     given = [os.environ.get(name, "") for name in _VARIABLES]
     for place in dict.fromkeys(Path(text) for text in (*given, *_USUAL) if text):
         if place.is_absolute() and len(os.fsencode(place)) <= _LONGEST:
             yield place
-
-
-def _make_private(base: Path) -> None:
-    """The user's folder in a place where others may write too. Raises OSError where somebody else sits on the name."""
-    try:
-        base.mkdir(mode=0o700)
-        base.chmod(0o700)
-    except FileExistsError:
-        _check_private(base)
-
-
-def _check_private(base: Path) -> None:
-    """Not following a link, which could lead to anything of this user's. Raises OSError."""
-    found = base.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise PermissionError(None, f"{base.name} in it is not a private folder of this user")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from parallel_infer.config.schema import ModelConfig, ServerConfig
@@ -249,7 +250,7 @@ class ModelRegistry:
         current = self._served(name)
         settings = changed_settings(current.config, config) if current is not None else ()
         known = ""
-        if current is not None and not settings and not current.failed:
+        if current is not None and not settings and not current.failed and Path(current.plan.spec.path).exists():
             in_place = current.plan.spec.path == current.config.path  # what is served there is what the path means
             known = current.plan.spec.digest if not in_place or config.path == current.config.path else ""
         self._probes.start(Wish(name, config, query, known, settings))

@@ -16,12 +16,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from parallel_infer.errors import ConfigError, ModelRejected
-from parallel_infer.model_files.digest import check_unchanged
-from parallel_infer.model_files.store import CopyOrder, ModelStore
-from parallel_infer.model_spec import ModelSpec
-from stages.recognise import graph as model_files
-from stages.recognise.held import hold
+from parallel_infer.errors import ModelRejected
 from tests.engine.serving import Server, eventually
 
 HEAD = """
@@ -246,55 +241,14 @@ def test_a_hangup_with_a_configuration_that_is_wrong_changes_nothing(start, fold
         assert ask(client, "m") == 2
 
 
-# --- without a server -------------------------------------------------------------------------------------------------
-
-
-def spec(path: Path, digest: str) -> ModelSpec:
-    return ModelSpec(name="m", path=str(path), digest=digest, task="tensor", family="tensor", inputs=(), outputs=())
-
-
-def test_where_no_folder_has_room_a_worker_refuses_what_has_changed(tmp_path):
-    path = write(tmp_path / "m.onnx", 2)
-    held = hold(path, CopyOrder(("/proc/nowhere/of/run/1",)))
-    assert held is not None
-    assert held.path == path
-    assert "no room" in held.warning
-    assert "model_copies" in held.warning
-    check_unchanged(spec(path, held.digest))
-    write(path, 3)
-    with pytest.raises(ModelRejected, match="has changed since it was loaded"):
-        check_unchanged(spec(path, held.digest))
-    path.unlink()
-    with pytest.raises(ModelRejected, match="cannot be read"):
-        check_unchanged(spec(path, held.digest))
-
-
-def test_a_folder_that_was_asked_for_and_has_no_room_is_said(tmp_path):
-    path = write(tmp_path / "m.onnx", 2)
-    with pytest.raises(ConfigError, match=r"model_copies: .*64 MB are needed"):
-        hold(path, CopyOrder(("/proc/nowhere/of/run/1",), asked=True))
-
-
-def test_a_file_that_is_being_written_to_is_refused(tmp_path, monkeypatch):
-    path = write(tmp_path / "m.onnx", 2)
-    stamps = iter(range(10))
-    monkeypatch.setattr(model_files, "written_at", lambda file: (next(stamps),))
-    with pytest.raises(ModelRejected, match="being written to"):
-        hold(path, CopyOrder())
-
-
-def test_two_names_for_one_content_share_a_copy(tmp_path):
-    path = write(tmp_path / "m.onnx", 2)
-    store = ModelStore("run", str(tmp_path / "copies"), tmp_path)
-    kept = []
-    for _ in range(2):
-        held = hold(path, store.order())
-        assert held is not None
-        kept.append(store.keep(spec(held.path, held.digest)))
-    assert kept[0].path == kept[1].path != str(path)
-    assert len(list((tmp_path / "copies").rglob("m.onnx"))) == 1
-    store.release(kept[0])
-    assert Path(kept[1].path).read_bytes() == path.read_bytes()
-    store.release(kept[1])
-    assert not Path(kept[1].path).exists()
-    store.remove()
+def test_copies_that_somebody_removed_are_made_again_by_a_load(start, folder):
+    file = write(folder / "models" / "m.onnx", 2)
+    server = start({"m": file})
+    for path in (folder / "copies").iterdir():
+        shutil.rmtree(path)
+    with server.client() as client:
+        again = client.load("m", str(file), max_batch_size=1)
+        assert (again["became"], again["version"]) == ("changed (started anew)", 2)
+        assert ask(client, "m") == 2
+        assert [path.name for path in copies(folder)] == ["m.onnx"]
+        assert client.load("m", str(file), max_batch_size=1)["became"] == "unchanged"

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from parallel_infer.errors import ConfigError
+from parallel_infer.process import rundir
 from parallel_infer.process.rundir import make_run_directory, remove_directory, socket_directory, sweep_directories
-from parallel_infer.process.spawn import rundir
 
 NAME = f"parallel-infer-{os.getuid()}"
 
