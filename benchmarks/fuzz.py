@@ -29,8 +29,8 @@ from benchmarks.nothing_model import write_nothing_model
 from parallel_infer import Client, protocol
 from parallel_infer.client.endpoint import Address, open_socket
 from parallel_infer.errors import BadInput
-from parallel_infer.gateway.pending import ReplyAddress
 from parallel_infer.gateway.requests import admitted_kind, read_request
+from parallel_infer.ipc.client_socket import ReplyAddress
 from parallel_infer.tools.local_server import local_server
 
 SIZE = 16
@@ -98,9 +98,9 @@ def spoilt(header: bytes, chance: random.Random) -> bytes:
 
 def read(header: bytes) -> str:
     """What becomes of a header. Anything but a request or a BadInput passes through and ends the run."""
-    caller = ReplyAddress(None, b"client", 0, 0)  # type: ignore[arg-type]
+    requester = ReplyAddress(None, b"client")  # type: ignore[arg-type]
     try:
-        request = read_request([Frame(b"client"), Frame(header)], 0, caller)
+        request = read_request([Frame(header)], requester)
         if isinstance(request, protocol.Infer):
             admitted_kind(request)
     except BadInput:

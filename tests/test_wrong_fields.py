@@ -12,9 +12,9 @@ from parallel_infer import protocol
 from parallel_infer.client.payload import payload_of
 from parallel_infer.client.requests import job_of
 from parallel_infer.errors import BadInput, ConfigError
-from parallel_infer.gateway.pending import ReplyAddress
 from parallel_infer.gateway.readiness import ReadinessCheck
 from parallel_infer.gateway.requests import read_request
+from parallel_infer.ipc.client_socket import ReplyAddress
 from stages.recognise.overrides import parse_overrides
 from stages.tasks.detect import Detect
 from tests.tasks import samples
@@ -28,10 +28,10 @@ class Frame:
 
 
 def refusal(header: Any) -> str:
-    caller = ReplyAddress.__new__(ReplyAddress)
+    requester = ReplyAddress(None, b"client")  # type: ignore[arg-type]
     with pytest.raises(BadInput) as caught:
-        read_request([Frame(b""), Frame(msgspec.msgpack.encode(header))], 0, caller)
-    assert caller.request == header.get("id", 0)
+        read_request([Frame(msgspec.msgpack.encode(header))], requester)
+    assert requester.request == header.get("id", 0)
     return str(caught.value)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from parallel_infer import protocol
 from parallel_infer.errors import BadInput, Poison, ResourceUnavailable, ServerStopping, UnknownModel
@@ -13,7 +12,7 @@ from parallel_infer.gateway.fairness import Share, Shares
 from parallel_infer.gateway.handover import STOPPING
 from parallel_infer.gateway.ingress import Ingress
 from parallel_infer.gateway.lending import Lending
-from parallel_infer.gateway.pending import PendingJob, ReplyAddress
+from parallel_infer.gateway.pending import PendingJob, Requester
 from parallel_infer.gateway.readiness import SyntheticJob, synthetic_job
 from parallel_infer.gateway.replies import KNOWN, Replies
 from parallel_infer.gateway.requests import admitted_kind
@@ -48,22 +47,23 @@ class Admission:
         self.closed = False  # the server is stopping
         self.unsent: list[SyntheticJob] = []  # that wait for a slot
 
-    def infer(self, request: protocol.Infer, caller: ReplyAddress, payload: Any) -> None:
+    def infer(self, request: protocol.Infer, requester: Requester, payload: memoryview | None) -> None:
         """Admit a job. Raises InferError where it cannot be."""
         opened = self.models.get(request.model)
         if opened is None:
             known = ", ".join(sorted(self.models)) or "none"
             raise UnknownModel(f"no model {request.model!r} is served; served are: {known}")
-        if self._replies.pending.job_of(caller, request.id) is not None:
+        key = requester.key(request.id)
+        if self._replies.pending.job_of(key) is not None:
             return  # sent again by a client that lost its connection; it will be answered once
         if self.closed:
             raise ServerStopping(STOPPING)
         now = time.monotonic()
         kind = admitted_kind(request)
-        share = self.shares.of(caller.client, request.model, now)
+        share = self.shares.of(requester.client, request.model, now)
         try:
             self.shares.check(share, request.model, opened.plan.queue_size)
-            ref = self._store(request, caller, payload, now, share)
+            ref = self._store(request, requester, payload, now, share)
         except ResourceUnavailable:
             self._replies.counts["rejected"] += 1
             raise
@@ -78,28 +78,30 @@ class Admission:
             now,
             now + (self._timeout if request.timeout is None else request.timeout),
             request.priority,
-            f"{caller.client.hex()}/{request.source}" if request.drop == "latest" else "",
+            f"{requester.client.hex()}/{request.source}" if request.drop == "latest" else "",
         )
         self._replies.tally.of(request.model).bytes_in += ref.size
-        self._replies.pending.add(PendingJob(caller, admit, share, source_name(request)))
+        self._replies.pending.add(PendingJob(requester, admit, key, share, source_name(request)))
         self._link.send(admit)
         if self._replies.tracing is not None:
             self._replies.tracing.admitted(admit.job, now)
 
-    def _store(self, request: protocol.Infer, caller: ReplyAddress, payload: Any, now: float, share: Share) -> SlotRef:
+    def _store(
+        self, request: protocol.Infer, requester: Requester, payload: memoryview | None, now: float, share: Share
+    ) -> SlotRef:
         if request.slot is not None:
             if request.slot.size > self._max_payload:  # the same picture fares the same, whichever way it comes
                 raise BadInput(payload_too_large(request.slot.size, self._max_payload))
-            return self._lending.ref(caller.client, request.slot, now)
-        size = len(payload) if payload is not None else 0
-        if not size:
+            return self._lending.ref(requester.client, request.slot, now)
+        if not payload:
             raise BadInput("the payload is empty: send the picture's bytes as the second frame")
+        size = len(payload)
         if size > self._max_payload:
             raise BadInput(payload_too_large(size, self._max_payload))
-        if self._replies.poison and self._replies.poison.knows(admitted_kind(request), request.model, payload.buffer):
+        if self._replies.poison and self._replies.poison.knows(admitted_kind(request), request.model, payload):
             raise Poison(KNOWN)
         clients = self.shares.clients
-        ref = self._ingress.store(payload.buffer, size, share.slots, clients)
+        ref = self._ingress.store(payload, size, share.slots, clients)
         if ref is None:
             among = f", or this client has its part among {clients}" if clients > 1 else ""
             raise ResourceUnavailable(
@@ -114,7 +116,7 @@ class Admission:
         for job in waiting:
             opened = self.models.get(job.model)
             if opened is None:
-                job.settle(f"{UnknownModel.code}: it is served no more")
+                job.error(UnknownModel.code, "it is served no more")
                 continue
             kind, tensors, content = synthetic_job(opened)
             ref = self._ingress.store(content, len(content)) if len(content) <= self._max_payload else None
@@ -122,13 +124,13 @@ class Admission:
                 if now < job.until:
                     self.unsent.append(job)
                 else:
-                    job.settle(f"{ResourceUnavailable.code}: no slot is free")
+                    job.error(ResourceUnavailable.code, "no slot is free")
                 continue
             admit = Admit(
                 *(self._number(), job.model, ref, kind, tensors, b"\x80", AnswerFormat.ARRAYS),
                 *(now, now + job.patience, OWN_PRIORITY, ""),
             )
-            self._replies.pending.add(PendingJob(ReplyAddress(job.check, b"", 0, job.number), admit))
+            self._replies.pending.add(PendingJob(job, admit))
             self._link.send(admit)
 
 

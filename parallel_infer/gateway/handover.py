@@ -15,16 +15,11 @@ import socket
 import time
 from collections.abc import Callable, Iterable
 
-import msgspec
-
-from parallel_infer import protocol
 from parallel_infer.errors import ServerStopping
 from parallel_infer.machine.descriptors import untaken
 
 STOPPING = "the server is stopping"
-NOTICE = msgspec.msgpack.encode(
-    protocol.Error(id=0, code=ServerStopping.code, message=STOPPING, reason=ServerStopping.reason)
-)  # to clients that want to be told
+NOTICE = ServerStopping.code, STOPPING, ServerStopping.reason  # the error that clients are told of a stop with
 GIVEN_UP = "the server stopped before the answer was ready (option drain_timeout_ms)"
 _QUIET = 0.05  # seconds without a request after which nobody is expected to send one who knows that we stop
 _QUIET_OF_STRANGERS = 0.5  # ... and nobody who does not

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import Any, Protocol
 
 from parallel_infer.deadlines import Deadlines
@@ -13,32 +13,46 @@ _LATE = 0.05  # seconds after a deadline from which the gateway answers in the d
 
 
 class ReplyTo(Protocol):
-    """What takes replies: a door, or a readiness check."""
+    """What takes the one reply to a job, as values: a client's address at a door, or a readiness check."""
 
-    def send(self, frames: list[Any]) -> None:
-        """Take a reply's frames, the first being the client."""
+    def answer(self, body: bytes, payload: Any, timing: dict[str, float], batch: int) -> int:
+        """Take an answer: an encoded AnswerBody or result map, and its arrays. Returns the bytes sent on."""
+
+    def error(self, code: str, text: str, reason: str = "") -> None:
+        """Take an error, as protocol.Error has it."""
 
 
-class ReplyAddress:
-    """Where a reply goes: a client at a door, and the request's number there."""
+class Requester(ReplyTo, Protocol):
+    """The client that sent a request, and where the one reply to it goes."""
 
-    __slots__ = ("client", "door", "enveloped", "request")
+    request: int  # its id
 
-    def __init__(self, door: ReplyTo, client: bytes, enveloped: int, request: int) -> None:
-        self.door = door
-        self.client = client
-        self.enveloped = enveloped  # empty frames between address and header, as REQ sockets send
-        self.request = request
+    @property
+    def client(self) -> bytes:
+        """The connection: what clients are told apart by."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the client is on this machine, and can attach a segment."""
+
+    def key(self, request: int) -> Hashable:
+        """Tells this client's request of that id apart from everybody's."""
+
+    def result(self, result: object) -> None:
+        """Take the result of a query."""
 
 
 class PendingJob:
     """One admitted job."""
 
-    __slots__ = ("admit", "again", "caller", "share", "source")
+    __slots__ = ("admit", "again", "key", "reply_to", "share", "source")
 
-    def __init__(self, caller: ReplyAddress, admit: Admit, share: Share | None = None, source: str = "") -> None:
-        self.caller = caller
+    def __init__(
+        self, reply_to: ReplyTo, admit: Admit, key: Hashable = None, share: Share | None = None, source: str = ""
+    ) -> None:
+        self.reply_to = reply_to
         self.admit = admit
+        self.key = key  # of the client's request; None for a job of our own
         self.share = share  # of the client; None for a job of our own
         self.again = False  # admitted a second time
         self.source = source  # the live source whose frame it is, as the client calls it
@@ -50,31 +64,31 @@ class Pending:
     def __init__(self) -> None:
         self.jobs: dict[int, PendingJob] = {}
         self.held: dict[int, SlotRef] = {}  # slots of jobs that have their error but whose payload may still be read
-        self._requests: dict[tuple[ReplyTo, bytes, int], int] = {}  # two doors may see clients of one name
+        self._requests: dict[Hashable, int] = {}
         self._deadlines: Deadlines[int] = Deadlines()
 
     def add(self, owed: PendingJob) -> None:
         """Owe a reply."""
-        admit, caller = owed.admit, owed.caller
+        admit = owed.admit
         self.jobs[admit.job] = owed
-        self._requests[caller.door, caller.client, caller.request] = admit.job
         self._deadlines.add(admit.job, admit.deadline + _LATE, admit.job)
         if owed.share is not None:
+            self._requests[owed.key] = admit.job
             owed.share.enter(admit.model, admit.ref.ring)
 
     def pop(self, job: int) -> PendingJob | None:
         """The job is being answered: nothing is owed any more. None where it was answered before."""
         owed = self.jobs.pop(job, None)
         if owed is not None:
-            self._requests.pop((owed.caller.door, owed.caller.client, owed.caller.request), None)
             self._deadlines.discard(job, owed.admit.deadline + _LATE)
             if owed.share is not None:
+                self._requests.pop(owed.key, None)
                 owed.share.leave(owed.admit.model, owed.admit.ref.ring)
         return owed
 
-    def job_of(self, caller: ReplyAddress, request: int) -> int | None:
+    def job_of(self, key: Hashable) -> int | None:
         """The job that stands for a client's request, while it is owed."""
-        return self._requests.get((caller.door, caller.client, request))
+        return self._requests.get(key)
 
     def next_timer(self) -> float | None:
         """When the next job is overdue."""

@@ -26,12 +26,11 @@ from parallel_infer.gateway.admission import Admission, source_name
 from parallel_infer.gateway.handover import GIVEN_UP, NOTICE, STOPPING, Handover, Leaving
 from parallel_infer.gateway.ingress import Ingress
 from parallel_infer.gateway.lending import Lending
-from parallel_infer.gateway.pending import ReplyAddress
 from parallel_infer.gateway.queries import Queries
 from parallel_infer.gateway.replies import Replies
 from parallel_infer.gateway.requests import read_request
 from parallel_infer.ipc.channel import AnswerInlet, Link, Watch, new_context
-from parallel_infer.ipc.client_socket import ClientSocket, ZapAuthenticator
+from parallel_infer.ipc.client_socket import ClientSocket, ReplyAddress, ZapAuthenticator
 from parallel_infer.ipc.messages import (
     Answered,
     AnswersInDoubt,
@@ -178,7 +177,7 @@ class Gateway:
         self._leaving = Leaving(message.until, owed)
         self._admission.closed = True
         for door in self._doors.values():
-            door.tell(NOTICE)
+            door.tell(*NOTICE)
 
     def _has_left(self) -> bool:
         """Whether there is nothing more to be said to anybody."""
@@ -244,13 +243,13 @@ class Gateway:
         if len(frames) == 2 and not len(frames[1]):  # ZMQ_PROBE_ROUTER
             self._greet(door, client, frames[-1])
             return
-        caller = ReplyAddress(door, client, enveloped, 0)
+        caller = ReplyAddress(door, client, enveloped)
         request: protocol.Request | None = None
         if self._leaving is not None:
             self._leaving.heard(time.monotonic())
         try:
-            request = read_request(frames, enveloped, caller)
-            payload = frames[2 + enveloped] if len(frames) > 2 + enveloped else None
+            request = read_request(frames[1 + enveloped :], caller)
+            payload = frames[2 + enveloped].buffer if len(frames) > 2 + enveloped else None
             kind = type(request)
             if kind in _MANAGING:
                 self._entrance.check_manages(door, frames[-1])
@@ -271,10 +270,10 @@ class Gateway:
         """A client that wants to be told of a stop."""
         door.enlist(client, frame)
         if self._leaving is not None:
-            door.send([client, NOTICE])
+            ReplyAddress(door, client).error(*NOTICE)
 
     def _cancel(self, request: protocol.Cancel, caller: ReplyAddress, payload: Any) -> None:
-        job = self._replies.pending.job_of(caller, request.job)
+        job = self._replies.pending.job_of(caller.key(request.job))
         if job is None:
             return
         if self._link.withdraw(self._replies.pending.jobs[job].admit):  # it came together with the job, after a stall

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from typing import Any
 
 from parallel_infer import protocol
@@ -15,13 +14,12 @@ from parallel_infer.errors import BadInput, InferError, ResourceUnavailable, Ser
 from parallel_infer.gateway.admission import Admission
 from parallel_infer.gateway.handover import STOPPING
 from parallel_infer.gateway.lending import Lending
-from parallel_infer.gateway.pending import ReplyAddress
+from parallel_infer.gateway.pending import Requester
 from parallel_infer.gateway.readiness import PATIENCE, ReadinessCheck
 from parallel_infer.gateway.replies import Replies
 from parallel_infer.gateway.requests import model_facts
 from parallel_infer.gateway.tracing import Tracing
 from parallel_infer.ipc.channel import Link
-from parallel_infer.ipc.client_socket import ClientSocket
 from parallel_infer.ipc.messages import Manage, Managed, StatusQuery, StatusReply, ToGateway, Traced, TraceQuery
 from parallel_infer.observe.histogram import BOUNDS
 
@@ -46,42 +44,42 @@ class Queries:
         self._number = number
         self._lending = lending
         self._limits = limits
-        self._waiting: dict[int, ReplyAddress] = {}
+        self._waiting: dict[int, Requester] = {}
         self.checks: dict[int, ReadinessCheck] = {}  # that wait for what the dispatcher says
 
     # --- from clients ------------------------------------------------------------------------------------------------
 
-    def hello(self, request: protocol.Hello, caller: ReplyAddress, payload: Any) -> None:
+    def hello(self, request: protocol.Hello, requester: Requester, payload: memoryview | None) -> None:
         """What this server takes."""
-        self._replies.result(caller, self._limits)
+        requester.result(self._limits)
 
-    def lend(self, request: protocol.Lend, caller: ReplyAddress, payload: Any) -> None:
+    def lend(self, request: protocol.Lend, requester: Requester, payload: memoryview | None) -> None:
         """Memory for a client of this machine. Raises BadInput for others, and ResourceUnavailable."""
-        if not (isinstance(caller.door, ClientSocket) and caller.door.address.startswith("ipc://")):
+        if not requester.is_local:
             raise BadInput("slots are lent to clients on the same machine only: connect through ipc://")
         now = time.monotonic()
         if request.ring is not None:
-            self._replies.result(caller, self._lending.renew(caller.client, request.ring, now))
+            requester.result(self._lending.renew(requester.client, request.ring, now))
         else:
-            self._replies.result(caller, self._lending.lend(caller.client, request.slots, request.size, now))
+            requester.result(self._lending.lend(requester.client, request.slots, request.size, now))
 
-    def give_back(self, request: protocol.GiveBack, caller: ReplyAddress, payload: Any) -> None:
+    def give_back(self, request: protocol.GiveBack, requester: Requester, payload: memoryview | None) -> None:
         """Take lent memory back."""
-        self._lending.give_back(caller.client, request.ring)
-        self._replies.result(caller, {})
+        self._lending.give_back(requester.client, request.ring)
+        requester.result({})
 
-    def models(self, request: protocol.Models, caller: ReplyAddress, payload: Any) -> None:
+    def models(self, request: protocol.Models, requester: Requester, payload: memoryview | None) -> None:
         """What is served."""
-        self._replies.result(caller, self._model_list())
+        requester.result(self._model_list())
 
-    def status(self, request: protocol.Status, caller: ReplyAddress, payload: Any) -> None:
+    def status(self, request: protocol.Status, requester: Requester, payload: memoryview | None) -> None:
         """How the server is."""
-        self._link.send(StatusQuery(self._query(caller)))
+        self._link.send(StatusQuery(self._query(requester)))
 
-    def ready(self, request: protocol.Ready, caller: ReplyAddress, payload: Any) -> None:
+    def ready(self, request: protocol.Ready, requester: Requester, payload: memoryview | None) -> None:
         """Whether a picture gets through every stage of every model; none does while the server stops."""
         names = list(self._admission.models)
-        done = partial(self._replies.result, caller)
+        done = requester.result
         if self._admission.closed:
             refused = f"{ServerStopping.code}: {STOPPING}"
             done({"ready": False, "models": dict.fromkeys(names, refused), "states": {}})
@@ -90,16 +88,16 @@ class Queries:
         self.checks[number] = ReadinessCheck(names, time.monotonic() + PATIENCE, done)
         self._link.send(StatusQuery(number))
 
-    def trace(self, request: protocol.Trace, caller: ReplyAddress, payload: Any) -> None:
+    def trace(self, request: protocol.Trace, requester: Requester, payload: memoryview | None) -> None:
         """What every process does for a while. Raises ResourceUnavailable while that is being noted already."""
         if self._replies.tracing is not None:
             raise ResourceUnavailable("a trace is being recorded already; try again later")
         self._replies.tracing = Tracing()
-        self._link.send(TraceQuery(self._query(caller), request.seconds))
+        self._link.send(TraceQuery(self._query(requester), request.seconds))
 
-    def manage(self, request: Any, caller: ReplyAddress, payload: Any) -> None:
+    def manage(self, request: Any, requester: Requester, payload: memoryview | None) -> None:
         """Load, unload, stop: the supervisor does it."""
-        number = self._query(caller)
+        number = self._query(requester)
         arguments = {
             key: value for key in ("name", "path", "options") if (value := getattr(request, key, None)) is not None
         }
@@ -113,28 +111,28 @@ class Queries:
         if check is not None:
             self._admission.unsent += check.begin(message.status, time.monotonic())
             self._admission.send_synthetic()
-        caller = self._waiting.pop(message.query, None)
-        if caller is not None:
+        requester = self._waiting.pop(message.query, None)
+        if requester is not None:
             times = {"bounds": BOUNDS, "models": self._replies.tally.times()}
             ours = {"gateway": self._own_status(), "served": self._model_list(), "times": times}
-            self._replies.result(caller, {**message.status, **ours})
+            requester.result({**message.status, **ours})
 
     def on_traced(self, message: Traced) -> None:
         """A trace is over."""
-        caller, tracing = self._waiting.pop(message.query, None), self._replies.tracing
-        if caller is not None and tracing is not None:
+        requester, tracing = self._waiting.pop(message.query, None), self._replies.tracing
+        if requester is not None and tracing is not None:
             self._replies.tracing = None
-            self._replies.result(caller, tracing.result(message))
+            requester.result(tracing.result(message))
 
     def on_managed(self, message: Managed) -> None:
         """The supervisor has done it, or not."""
-        caller = self._waiting.pop(message.query, None)
-        if caller is None:
+        requester = self._waiting.pop(message.query, None)
+        if requester is None:
             return
         if message.code:
-            self._replies.error(caller, message.code, message.text)
+            self._replies.error(requester, message.code, message.text)
         else:
-            self._replies.result(caller, message.result)
+            requester.result(message.result)
 
     # --- what waits --------------------------------------------------------------------------------------------------
 
@@ -153,9 +151,9 @@ class Queries:
             self._replies.error(self._waiting.pop(number), error.code, str(error), error.reason)
         self._replies.tracing = None
 
-    def _query(self, caller: ReplyAddress) -> int:
+    def _query(self, requester: Requester) -> int:
         number = self._number()
-        self._waiting[number] = caller
+        self._waiting[number] = requester
         return number
 
     def _model_list(self) -> list[dict[str, Any]]:

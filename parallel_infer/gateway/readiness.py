@@ -7,9 +7,6 @@ from collections.abc import Callable, Mapping
 from struct import pack
 from typing import Any, NamedTuple
 
-import msgspec
-
-from parallel_infer import protocol
 from parallel_infer.errors import ServerUnavailable, WorkerLost
 from parallel_infer.ipc.messages import ModelOpened, PayloadKind
 from parallel_infer.protocol import Tensor
@@ -19,7 +16,6 @@ READY = "ready"
 UNAVAILABLE = "unavailable"
 _SERVED = (READY, "degraded")
 _BATCHES = 3  # one at work, one that waits, and its own
-_decode = msgspec.msgpack.Decoder(protocol.Answer | protocol.Error).decode
 
 
 def synthetic_job(opened: ModelOpened) -> tuple[PayloadKind, tuple[Tensor, ...], bytes]:
@@ -32,7 +28,7 @@ def synthetic_job(opened: ModelOpened) -> tuple[PayloadKind, tuple[Tensor, ...],
 
 
 class SyntheticJob(NamedTuple):
-    """A job to be sent."""
+    """A job to be sent; its reply goes to the check."""
 
     check: ReadinessCheck
     number: int
@@ -40,15 +36,20 @@ class SyntheticJob(NamedTuple):
     patience: float  # seconds it may take
     until: float  # it may wait for a slot
 
-    def settle(self, outcome: str) -> None:
-        """It cannot be sent."""
-        self.check.settle(self.number, outcome)
+    def answer(self, body: bytes, payload: Any, timing: dict[str, float], batch: int) -> int:
+        """It came through every stage."""
+        self.check.settle(self.number, READY)
+        return 0
+
+    def error(self, code: str, text: str, reason: str = "") -> None:
+        """It did not come through, or could not be sent."""
+        self.check.settle(self.number, f"{code}: {text}")
 
 
 class ReadinessCheck:
     """One check under way: first what the dispatcher says, then a synthetic job through every stage of every model.
 
-    It stands where a door stands for a client's job, and counts what comes back. `done` gets the result, once.
+    `done` gets the result, once.
     """
 
     def __init__(self, models: list[str], deadline: float, done: Callable[[dict[str, Any]], None]) -> None:
@@ -83,11 +84,6 @@ class ReadinessCheck:
     def give_up(self) -> None:
         """The dispatcher did not answer in time."""
         self._finish(dict.fromkeys(self._models, f"{ServerUnavailable.code}: the dispatcher does not answer"))
-
-    def send(self, frames: list[Any]) -> None:
-        """Take a reply, as a door would."""
-        reply = _decode(frames[1])
-        self.settle(reply.id, READY if isinstance(reply, protocol.Answer) else f"{reply.code}: {reply.message}")
 
     def settle(self, request: int, outcome: str) -> None:
         """The synthetic job of one model has ended."""

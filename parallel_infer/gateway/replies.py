@@ -6,20 +6,16 @@ import time
 from collections import Counter
 from typing import Any
 
-import msgspec
-
-from parallel_infer import protocol
 from parallel_infer.errors import Poison, ServerUnavailable
 from parallel_infer.gateway.counters import Tally
 from parallel_infer.gateway.ingress import Ingress
-from parallel_infer.gateway.pending import Pending, PendingJob, ReplyAddress
+from parallel_infer.gateway.pending import Pending, PendingJob, ReplyTo
 from parallel_infer.gateway.poison import KnownPoison
 from parallel_infer.gateway.tracing import Tracing
 from parallel_infer.ipc.channel import Link
 from parallel_infer.ipc.messages import TIMES, Admit, Answered, CancelJob, SlotFate, SlotRef, ToGateway
 
 KNOWN = "this very payload killed two workers before"
-_encode = msgspec.msgpack.Encoder().encode
 
 
 class Replies:
@@ -45,21 +41,18 @@ class Replies:
             self._link.send(CancelJob(message.job, held=True))
         else:
             self.release(owed.admit.ref)
-        times = dict(zip(TIMES, message.times, strict=True))
-        times["total"] = total = time.monotonic() - owed.admit.received
-        header = _encode(
-            protocol.Answer(id=owed.caller.request, answer=msgspec.Raw(message.body), timing=times, batch=message.batch)
-        )
+        timing = dict(zip(TIMES, message.times, strict=True))
+        timing["total"] = total = time.monotonic() - owed.admit.received
         payload = payloads[message.payload - 1] if message.payload else message.small
+        size = owed.reply_to.answer(message.body, payload, timing, message.batch)
         self.counts["answered"] += 1
         if owed.share is not None:
             tally = self.tally.of(owed.admit.model)
             tally.ends["answered"] += 1
             tally.times.add((*message.times, total))
-            tally.bytes_out += len(header) + len(payload)
+            tally.bytes_out += size
             if owed.source:
                 self.tally.frame_answered(owed.source, owed.admit.received)
-        self._send(owed.caller, header, payload)
         if self.tracing is not None:
             self.tracing.answered(message.job, owed.admit.received + total)
 
@@ -98,12 +91,12 @@ class Replies:
         """Give an admitted job its error."""
         if owed.share is not None:
             self.tally.failed(owed.admit.model, owed.source, code)
-        self.error(owed.caller, code, text)
+        self.error(owed.reply_to, code, text)
 
-    def error(self, caller: ReplyAddress, code: str, text: str, reason: str = "") -> None:
+    def error(self, reply_to: ReplyTo, code: str, text: str, reason: str = "") -> None:
         """Reply with an error."""
         self.counts[code] += 1
-        self._send(caller, _encode(protocol.Error(id=caller.request, code=code, message=text, reason=reason)), b"")
+        reply_to.error(code, text, reason)
 
     def give_up(self, text: str) -> int:
         """Tell everybody who is owed an answer that there will be none; how many of the jobs were clients'."""
@@ -112,18 +105,6 @@ class Replies:
             self.pending.pop(one.admit.job)
             self._fail(one, ServerUnavailable.code, text)
         return sum(one.share is not None for one in owed)
-
-    def result(self, caller: ReplyAddress, result: Any) -> None:
-        """Reply to a query."""
-        encoded = msgspec.Raw(_encode(result))
-        self._send(caller, _encode(protocol.Result(id=caller.request, result=encoded)), b"")
-
-    @staticmethod
-    def _send(caller: ReplyAddress, header: bytes, payload: Any) -> None:
-        frames = [caller.client, b"", header] if caller.enveloped else [caller.client, header]
-        if len(payload):
-            frames.append(payload)
-        caller.door.send(frames)
 
     def release(self, ref: SlotRef | None) -> None:
         """Free a slot of the ingress rings."""

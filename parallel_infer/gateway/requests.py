@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, get_args
 
 import msgspec
 
 from parallel_infer import protocol
 from parallel_infer.errors import BadInput
-from parallel_infer.gateway.pending import ReplyAddress
+from parallel_infer.gateway.pending import Requester
 from parallel_infer.ipc.messages import ModelOpened, PayloadKind
 from parallel_infer.limits import MAX_HEADER, MAX_OPTIONS, header_too_large, options_too_large
 from parallel_infer.wrong_fields import explained
@@ -20,26 +21,26 @@ _decode_id = msgspec.msgpack.Decoder(protocol.RequestIdOnly).decode
 _REQUESTS: tuple[type[msgspec.Struct], ...] = get_args(protocol.Request)
 
 
-def read_request(frames: list[Any], enveloped: int, caller: ReplyAddress) -> protocol.Request:
-    """The request in a client's frames `[client, (empty), header, payload?]`; fills in `caller.request`."""
-    if len(frames) < 2 + enveloped:
+def read_request(frames: Sequence[Any], requester: Requester) -> protocol.Request:
+    """The request in a client's frames `[header, payload?]`; fills in `requester.request`. Raises BadInput."""
+    if not frames:
         raise BadInput("a message has a header and at most one payload; none came")
-    header = frames[1 + enveloped].buffer
-    if len(frames) > 3 + enveloped:
-        caller.request = _id_of(header)
-        raise BadInput(f"a message has a header and at most one payload; {len(frames) - 1 - enveloped} frames came")
+    header = frames[0].buffer
+    if len(frames) > 2:
+        requester.request = _id_of(header)
+        raise BadInput(f"a message has a header and at most one payload; {len(frames)} frames came")
     if len(header) > MAX_HEADER:
-        caller.request = _id_of(header)
+        requester.request = _id_of(header)
         raise BadInput(header_too_large(len(header)))
     try:
         request: protocol.Request = _decode(header)
     except msgspec.ValidationError as error:
-        caller.request = _id_of(header)
+        requester.request = _id_of(header)
         raise BadInput(f"wrong request: {explained(error, *_REQUESTS)}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        caller.request = _id_of(header)
+        requester.request = _id_of(header)
         raise BadInput(f"malformed header: {error}") from None
-    caller.request = request.id
+    requester.request = request.id
     return request
 
 

@@ -1,4 +1,4 @@
-"""Public doors: the sockets that clients talk to, and who is let in. Frames come in as they are, unchecked."""
+"""Public doors: the sockets that clients talk to, who is let in, and how replies are encoded for them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from typing import Any
 
+import msgspec
 import zmq
 from zmq.utils import z85
 from zmq.utils.monitor import parse_monitor_message
 
+from parallel_infer import protocol
 from parallel_infer.ipc.channel import DRAIN, linger, open_socket
 from parallel_infer.machine.descriptors import Duplicates, End, untaken
 
@@ -21,6 +23,7 @@ _HANDSHAKE_FAILED = (
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 )
 _BACKLOG = 1024  # newcomers the kernel keeps while others are let in
+_encode = msgspec.msgpack.Encoder().encode
 # Plain numbers: combining zmq's flag enums costs more than the call they are for.
 _NOW = int(zmq.NOBLOCK)
 _NOW_MORE = _NOW | int(zmq.SNDMORE)
@@ -182,10 +185,10 @@ class ClientSocket:
         self.connections()
         return not any(map(untaken, self._connections))
 
-    def tell(self, header: bytes) -> None:
-        """Send a message to everybody who is enlisted."""
+    def tell(self, code: str, text: str, reason: str) -> None:
+        """Send an error of id 0 to everybody who is enlisted."""
         for client in self._told.values():
-            self.send([client, header])
+            ReplyAddress(self, client).error(code, text, reason)
 
     def drain(self) -> Iterator[list[zmq.Frame]]:
         """Messages that are there: sender, then the client's frames."""
@@ -212,6 +215,47 @@ class ClientSocket:
         self.comings.close()
         self.socket.close(linger=linger(until))
         self._duplicates.close()
+
+
+class ReplyAddress:
+    """The client that sent a request, and where the one reply to it goes."""
+
+    __slots__ = ("client", "door", "enveloped", "request")
+
+    def __init__(self, door: ClientSocket, client: bytes, enveloped: int = 0) -> None:
+        self.door = door
+        self.client = client
+        self.enveloped = enveloped  # empty frames between address and header, as REQ sockets send
+        self.request = 0  # its id, once that is read
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the client is on this machine, and can attach a segment."""
+        return self.door.address.startswith("ipc://")
+
+    def key(self, request: int) -> tuple[object, ...]:
+        """Tells this client's request of that id apart: two doors may see clients of one name."""
+        return self.door, self.client, request
+
+    def answer(self, body: bytes, payload: Any, timing: dict[str, float], batch: int) -> int:
+        """Reply with a job's answer: an encoded AnswerBody or result map, and its arrays. Returns the bytes sent."""
+        answer = protocol.Answer(id=self.request, answer=msgspec.Raw(body), timing=timing, batch=batch)
+        return self._send(_encode(answer), payload)
+
+    def error(self, code: str, text: str, reason: str = "") -> None:
+        """Reply with an error, as protocol.Error has it."""
+        self._send(_encode(protocol.Error(id=self.request, code=code, message=text, reason=reason)))
+
+    def result(self, result: object) -> None:
+        """Reply to a query with anything that MessagePack can hold."""
+        self._send(_encode(protocol.Result(id=self.request, result=msgspec.Raw(_encode(result)))))
+
+    def _send(self, header: bytes, payload: Any = b"") -> int:
+        frames = [self.client, b"", header] if self.enveloped else [self.client, header]
+        if size := len(payload):
+            frames.append(payload)
+        self.door.send(frames)
+        return len(header) + size
 
 
 def _send_frames(socket: zmq.Socket[bytes], frames: Sequence[Any]) -> None:
