@@ -86,6 +86,7 @@ def dealer(address: str, key: Key | None) -> Iterator[zmq.Socket[bytes]]:
     sender = open_socket(Address(address, key))
     sender.linger = 0
     sender.immediate = False
+    sender.probe_router = False  # the door would echo it
     sender.connect(address)
     try:
         yield sender
