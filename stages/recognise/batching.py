@@ -62,7 +62,7 @@ def try_batches(
     if cap == 1:
         return look.one_by_one(alone, other, f"{_UNROLLED} 1, so that a second job would find nothing")
     try:
-        most, reason = _prove(graph, bench, alone, cap)
+        most, reason = _prove(graph, bench, (alone, other), cap)
     except _NotTogether as failure:
         return look.one_by_one(alone, other, f"the graph declares a batch of any size, but {failure}")
     return look.tried(alone, other, dict.fromkeys(alone, 0), batch=None, most=most, reason=reason)
@@ -95,47 +95,69 @@ class _NotTogether(Exception):
     """Jobs that run together do not give what each gives alone."""
 
 
-def _prove(graph: Graph, bench: Bench, alone: Arrays, cap: int | None) -> tuple[int | None, str]:
-    """Run two jobs together, and more of them in the other order; the largest size that is known to be right, and why.
+def _prove(graph: Graph, bench: Bench, alone: tuple[Arrays, Arrays], cap: int | None) -> tuple[int | None, str]:
+    """The largest batch that is known to be right, and why it is no larger.
 
-    That is any size (None), unless the graph has loops or suppression, which exporters unroll for the batch they had.
+    Two jobs run together and have to give what each gives alone, then more of them in the other order. Any size is
+    right then (None), unless the graph has loops or suppression, which exporters unroll for the batch they had.
     Raises _NotTogether where not even two jobs come out right.
     """
-    two = _together(bench, alone, (0, 1))
+    two = _two_together(bench, alone)
     if graph.value_shaped and all(alike(array[0], array[1]) for array in two.values()):
         raise _NotTogether("its trial pictures show nothing that a run with 2 could get wrong, and it may well do so")
     count = min(cap or _PROVEN, _MOST_PROVEN) if graph.value_shaped or cap is not None else 3
     if count > 2:
         try:
-            _together(bench, {name: array[:1] for name, array in two.items()}, (1, 0, 1, 0, 1, 0, 1, 0)[:count], two)
+            _together(bench, two, (1, 0, 1, 0, 1, 0, 1, 0)[:count])
         except _NotTogether as failure:
-            _together(bench, alone, (1, 0), two)
+            _together(bench, two, (1, 0))
             return 2, str(failure)
     else:
-        _together(bench, alone, (1, 0), two)
+        _together(bench, two, (1, 0))
     if not graph.value_shaped and cap is None:
         return None, ""
     return count, f"no more than {count} jobs together were tried, and the graph may count them"
 
 
-def _together(bench: Bench, alone: Arrays, jobs: tuple[int, ...], known: Arrays | None = None) -> Arrays:
-    """Run these jobs together. `alone` has the outputs of the first kind of job, `known` those of both, in order."""
-    try:
-        outputs = bench.run(*jobs)
-        for name, array in outputs.items():
-            if array.ndim == 0 or array.shape[0] != len(jobs) or alone[name].shape[:1] != (1,):
-                raise Unproven(
-                    f"output {name!r} has the shape {list(array.shape)}, so its first dimension is not the batch"
-                )
-        check_rows(outputs, alone if known is None else known, _places(jobs, known))
-    except (TrialFailed, Unproven) as failure:
-        raise _NotTogether(f"a run with {len(jobs)} failed ({failure})") from failure
+def _two_together(bench: Bench, alone: tuple[Arrays, Arrays]) -> Arrays:
+    """Run both kinds of job together; each has to give what it gives alone."""
+    for arrays in alone:
+        for name, array in arrays.items():
+            if array.shape[:1] != (1,):
+                shape = list(array.shape)
+                raise _failed(1, f"output {name!r} has the shape {shape}, so its first dimension is not the batch")
+    outputs = _run(bench, (0, 1))
+    for job, arrays in enumerate(alone):
+        _check(outputs, arrays, {job: 0}, 2)
     return outputs
 
 
-def _places(jobs: tuple[int, ...], known: Arrays | None) -> dict[int, int]:
-    """Each job's place, and that of the same job in what is known."""
-    return {place: job for place, job in enumerate(jobs) if known is not None or job == 0}
+def _together(bench: Bench, known: Arrays, jobs: tuple[int, ...]) -> None:
+    """Run these jobs together. `known` has the outputs of both kinds of job, in order."""
+    _check(_run(bench, jobs), known, dict(enumerate(jobs)), len(jobs))
+
+
+def _run(bench: Bench, jobs: tuple[int, ...]) -> Arrays:
+    try:
+        outputs = bench.run(*jobs)
+    except TrialFailed as failure:
+        raise _failed(len(jobs), str(failure)) from failure
+    for name, array in outputs.items():
+        if array.ndim == 0 or array.shape[0] != len(jobs):
+            shape = list(array.shape)
+            raise _failed(len(jobs), f"output {name!r} has the shape {shape}, so its first dimension is not the batch")
+    return outputs
+
+
+def _check(found: Arrays, expected: Arrays, places: Mapping[int, int], count: int) -> None:
+    try:
+        check_rows(found, expected, places)
+    except Unproven as failure:
+        raise _failed(count, str(failure)) from failure
+
+
+def _failed(count: int, why: str) -> _NotTogether:
+    return _NotTogether(f"a run with {count} failed ({why})")
 
 
 def _fixed(graph: Graph, bench: Bench, look: _Look, declared: Declared, shapes: Shapes) -> Tried:

@@ -23,6 +23,7 @@ from parallel_infer.inference.signature import DeclaredTensor
 
 NAMELESS = "?"  # a dimension that varies and has no name
 TIME_LIMIT = 60.0  # seconds for one run
+_DARKEST, _BRIGHTEST = np.float32(0.1), np.float32(0.4)  # of the second kind of trial picture, of 0 to 1
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -101,15 +102,17 @@ def _explained(error: ModelRejected) -> str:
 def sample(dtype: str, shape: tuple[int, ...], number: int = 0) -> npt.NDArray[Any]:
     """Input for a trial run: the same each time, and another for each `number`.
 
-    Pixels and other floats are noise, and coarse noise for odd numbers: areas of one colour, as pictures have. Whole
-    numbers are zeros or ones, because they are mostly indices, and those are in range almost everywhere.
+    Pixels and other floats are noise, and for odd numbers darker and coarse noise: areas of one colour, as pictures
+    have. Two of them differ in their least and largest number too, so that a graph that scales its input by those of
+    the whole batch shows. Whole numbers are zeros or ones, because they are mostly indices, and those are in range
+    almost everywhere.
     """
     if dtype != "uint8" and not dtype.startswith("float"):
         return np.full(shape, number % 2, dtype)
     generator = np.random.default_rng(number)
     noise = generator.random(shape, np.float32)
     if number % 2:
-        noise = _coarse(noise)
+        noise = np.asarray(_DARKEST + (_BRIGHTEST - _DARKEST) * _coarse(noise))
     return (noise * 255).astype(dtype) if dtype == "uint8" else noise.astype(dtype)
 
 

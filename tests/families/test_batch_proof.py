@@ -304,3 +304,28 @@ def test_a_few_rows_that_change_places_are_no_difference() -> None:
     assert not alike(other, classes)
     assert alike(np.float32(1.0) * np.ones(()), np.ones((), np.float64))
     assert not alike(np.zeros((), np.int64), np.ones((), np.int64))
+
+
+def scaled(*nodes: Node) -> onnx.ModelProto:
+    """image [batch, 3, 16, 16] -> y -> output [batch, 3], the mean of each channel of y."""
+    mean = node("ReduceMean", ["y"], ["output"], axes=[2, 3], keepdims=0)
+    return graph([*nodes, mean], {"image": ("batch", 3, 16, 16)}, {"output": ("batch", 3)})
+
+
+EXTREMES = [node("ReduceMax", ["image"], ["most"], keepdims=0), node("ReduceMin", ["image"], ["least"], keepdims=0)]
+BY_THE_BATCH = {
+    "the largest number": [*EXTREMES, node("Div", ["image", "most"], ["y"])],
+    "the range": [
+        *EXTREMES,
+        node("Sub", ["most", "least"], ["range"]),
+        node("Sub", ["image", "least"], ["above"]),
+        node("Div", ["above", "range"], ["y"]),
+    ],
+}
+
+
+@pytest.mark.parametrize("by", BY_THE_BATCH)
+def test_a_dark_picture_is_not_scaled_by_a_bright_one_beside_it(tmp_path: Path, by: str) -> None:
+    spec = described(tmp_path, scaled(*BY_THE_BATCH[by]), task="tensor")
+    assert spec.batch == 1
+    assert said(spec, "job 2 got other numbers"), "the brighter one gets what it gets alone"
