@@ -208,7 +208,7 @@ class Stop:
                 reply = msgpack.unpackb(header, strict_map_key=False)
                 if reply["id"] in open_:
                     break
-                self._notices[dealer] = True
+                self._notices[dealer] |= reply.get("reason") == "stopped"
                 continue
             if self._over.is_set():  # what it sent has left it, and waits at most for us to read
                 since = since or time.monotonic()

@@ -19,6 +19,7 @@ RequestId = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
 Dimension = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Version = Literal[1]
+STOPPED = "stopped"  # reason of the last word of a server: it has replied to all that it took
 MAX_TIMEOUT = 3600.0  # seconds
 LEAST_PRIORITY, MOST_PRIORITY = -100, 100
 MAX_TRACE = 60.0  # seconds
@@ -81,7 +82,10 @@ class GiveBack(_Request, frozen=True, kw_only=True, tag="give_back"):
 
 
 class Hello(_Request, frozen=True, kw_only=True, tag="hello"):
-    """What this server takes. Who has said it is told when the server begins to stop: an Error of id 0 says so."""
+    """What this server takes. Who has said it is told when the server begins to stop and when it has stopped.
+
+    Errors of id 0 say so, with the reasons "stopping" and "stopped".
+    """
 
 
 class Greeting(Struct, frozen=True):

@@ -23,7 +23,7 @@ from parallel_infer.client.outbox import Outbox
 from parallel_infer.client.pending import Outcome, Pending, outcome_of
 from parallel_infer.client.terms import Terms
 from parallel_infer.errors import BadInput, InferError, ServerStopping, ServerUnavailable, Unauthorized, UnknownRing
-from parallel_infer.protocol import Cancel, Error, Hello, Reply
+from parallel_infer.protocol import STOPPED, Cancel, Error, Hello, Reply
 from parallel_infer.wrong_fields import explained
 
 SLICE = 0.05  # seconds between looks at the state of the connection while waiting
@@ -52,7 +52,7 @@ class Connection:
         self._earliest = float("inf")  # no pending request expires before
         self._checked = 0.0
         self._connected = False  # as the monitor told last
-        self._stopping = False  # the server has said that it leaves
+        self._stopped = False  # the server has replied to all that it took, and goes
         self._handshakes = 0
         self._was_away = False  # the server, since there was a connection
         self._refused: Unauthorized | None = None
@@ -249,9 +249,9 @@ class Connection:
         if self.terms.learn(reply):
             self.flush()
         elif reply.id == 0 and isinstance(reply, Error):
-            if reply.reason == ServerStopping.reason:
-                self._stopping = True
-            else:
+            if reply.reason == STOPPED:
+                self._stopped = True
+            elif reply.reason != ServerStopping.reason:
                 self._complaint = f"{reply.code}: {reply.message}"
 
     def _send_plain(self, pending: Pending, slot: Slot) -> None:
@@ -292,7 +292,7 @@ class Connection:
             return
         self._refused = None
         self._connected = True
-        self._stopping = False
+        self._stopped = False
         self._pause = _FIRST_PAUSE
         self._outage.ended()
         self._hello_due = not self._tell(self.terms.ask(self.number()))
@@ -303,13 +303,13 @@ class Connection:
     def _on_disconnected(self) -> None:
         """What has arrived counts.
 
-        A server that said that it stops answers all it took before it goes: the rest it did not take. What is missing
-        from any other is sent again.
+        A server that says that it has stopped has replied to all that it took: the rest it did not take. What is
+        missing from any other is sent again.
         """
         self._connected = self._was_away = False
         self.drain()
-        if self._stopping:
-            self._stopping = False
+        if self._stopped:
+            self._stopped = False
             error = ServerStopping(f"The server at {self.address.endpoint} stopped before it took this request")
             for pending in [pending for pending in self._pending.values() if pending.under_way]:
                 self._fail(pending, error)

@@ -17,12 +17,16 @@ from collections.abc import Callable, Iterable
 
 from parallel_infer.errors import ServerStopping
 from parallel_infer.machine.descriptors import untaken
+from parallel_infer.protocol import STOPPED
 
 STOPPING = "the server is stopping"
-NOTICE = ServerStopping.code, STOPPING, ServerStopping.reason  # the error that clients are told of a stop with
+# The errors that clients are told of a stop with: at its beginning, and as the last word to each.
+NOTICE = ServerStopping.code, STOPPING, ServerStopping.reason
+FAREWELL = ServerStopping.code, "the server has stopped", STOPPED
 GIVEN_UP = "the server stopped before the answer was ready (option drain_timeout_ms)"
 _QUIET = 0.05  # seconds without a request after which nobody is expected to send one who knows that we stop
 _QUIET_OF_STRANGERS = 0.5  # ... and nobody who does not
+RETURN = 2.0  # seconds in which clients of a gateway that died have found its successor
 _PATIENCE = 1.0  # seconds after the last answer for which that is waited for
 _LOOK = 0.02  # seconds between looks at whether clients have taken their replies: no event tells
 _CHUNK = 65536  # bytes
@@ -31,8 +35,9 @@ _CHUNK = 65536  # bytes
 class Leaving:
     """A stop under way. Pure: the time is given to it."""
 
-    def __init__(self, until: float, owed: int) -> None:
+    def __init__(self, until: float, owed: int, not_before: float = -math.inf) -> None:
         self.until = until
+        self._not_before = not_before  # clients of a predecessor that died are expected back until then
         self.owed = owed  # jobs when it began
         self.refused = 0  # jobs that came since
         self._heard = -math.inf  # when a client last said something
@@ -71,7 +76,7 @@ class Leaving:
         if self._settled is None:
             return self.until
         quiet = min(max(self._heard, self._settled) + self._quiet, self._settled + _PATIENCE)
-        return min(max(quiet, self._again), self.until)
+        return min(max(quiet, self._again, self._not_before), self.until)
 
 
 class Handover:

@@ -23,7 +23,7 @@ from parallel_infer.errors import (
 )
 from parallel_infer.gateway.access import AccessControl
 from parallel_infer.gateway.admission import Admission, source_name
-from parallel_infer.gateway.handover import GIVEN_UP, NOTICE, STOPPING, Handover, Leaving
+from parallel_infer.gateway.handover import FAREWELL, GIVEN_UP, NOTICE, RETURN, STOPPING, Handover, Leaving
 from parallel_infer.gateway.ingress import Ingress
 from parallel_infer.gateway.lending import Lending
 from parallel_infer.gateway.queries import Queries
@@ -174,7 +174,8 @@ class Gateway:
             self._leaving.hasten(message.until)
             return
         owed = sum(owed.share is not None for owed in self._replies.pending.jobs.values())
-        self._leaving = Leaving(message.until, owed)
+        not_before = time.monotonic() + RETURN if self._options["epoch"] > 1 else -math.inf
+        self._leaving = Leaving(message.until, owed, not_before)
         self._admission.closed = True
         for door in self._doors.values():
             door.tell(*NOTICE)
@@ -201,6 +202,8 @@ class Gateway:
         self._queries.expire(math.inf)
         abandoned = self._replies.give_up(GIVEN_UP)
         self._queries.refuse(ServerStopping(STOPPING))
+        for door in self._doors.values():
+            door.tell(*FAREWELL)
         self._child.drained()
         handover = Handover(descriptor for door in self._doors.values() for descriptor in door.descriptors())
         for door in self._doors.values():

@@ -41,6 +41,7 @@ from parallel_infer.supervisor.service_manager import ServiceManager
 
 log = logging.getLogger(__name__)
 _LAST_WORDS = 3.0  # seconds a child has to leave on its own, at least
+_ORDER = 10.0  # ... at most, where drain_timeout_ms leaves so much
 _LAST_REPLIES = 2.0  # seconds the gateway has after its time to tell those that it gave up, and to go
 
 
@@ -64,6 +65,7 @@ class ProcessSupervisor:
         self.addresses: list[str] = []
         self.failure = ""
         self.outcome: Left | None = None  # how the stop went, as the gateway told
+        self.uncounted = False  # a gateway died meanwhile, and nobody knows what it owed
         self._roster = ChildSpecs(config, run.folder, run.mark.segment_name("lent"))
         self._ingress: list[Ring] = []
         self._watch = Watch()
@@ -270,6 +272,8 @@ class ProcessSupervisor:
             return
         if place.leaving and self.state == State.DRAINING:
             self.state = State.STOPPING
+        elif place.role == Role.GATEWAY and self.state == State.DRAINING:
+            self.uncounted = True
         if self.state in (State.STOPPING, State.FAILED):
             place.process = None
             return
@@ -323,8 +327,8 @@ class ProcessSupervisor:
     def stop(self) -> None:
         """End every process and remove every segment; whatever happened before."""
         now = time.monotonic()
-        # Those that are left owe nothing to anybody; whatever they put in order has the time that is left.
-        until = now + 0.2 if self.state == State.FAILED else max(now + _LAST_WORDS, self._until)
+        # Those that are left owe nothing to anybody, but may have things to put in order.
+        until = now + 0.2 if self.state == State.FAILED else max(now + _LAST_WORDS, min(self._until, now + _ORDER))
         self._link.send(StopWorkers(until))
         self._gateway.send(CloseDoor(now))
         self._link.flush()

@@ -170,6 +170,9 @@ def _say_how_it_ended(house: ProcessSupervisor) -> int:
         log.error("stopped: the gateway ended without a word, so it is not known whether jobs were abandoned")
         return 1
     told = f"stopped: {ended.answered} jobs answered, {ended.refused} refused, {ended.abandoned} abandoned"
+    if house.uncounted:
+        log.warning("%s; the gateway died meanwhile, and what it owed then is in none of these", told)
+        return 1
     if not ended.abandoned and not ended.unread:
         log.info("%s", told)
         return 0

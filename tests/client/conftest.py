@@ -68,9 +68,10 @@ class FakeServer:
         self.call(lambda: self._socket.setsockopt(zmq.LINGER, 10_000))
         self.stop()
 
-    def say_that_it_stops(self, client: bytes) -> None:
-        reply = Error(id=0, code="SERVER_UNAVAILABLE", message="the server is stopping", reason="stopping")
-        self.call(lambda: self.reply(client, reply))
+    def say(self, client: bytes, *reasons: str) -> None:
+        for reason in reasons:
+            reply = Error(id=0, code="SERVER_UNAVAILABLE", message="as its reason says", reason=reason)
+            self.call(lambda reply=reply: self.reply(client, reply))
 
     def stop(self) -> None:
         self._running = False

@@ -38,7 +38,7 @@ def test_what_a_stopping_server_did_not_take_is_told_at_once_and_by_name(server)
     with Client(server.address) as client:
         began = time.monotonic()
         future = client.submit("silent", b"x", timeout=60)
-        server.say_that_it_stops(server.next().client)
+        server.say(server.next().client, "stopping", "stopped")
         server.leave()
         try:
             with pytest.raises(ServerStopping, match="stopped before it took this request"):
@@ -51,7 +51,7 @@ def test_what_a_stopping_server_did_not_take_is_told_at_once_and_by_name(server)
 def test_after_the_stop_a_successor_is_asked(server):
     with Client(server.address) as client:
         refused = client.submit("silent", b"x", timeout=60)
-        server.say_that_it_stops(server.next().client)
+        server.say(server.next().client, "stopping", "stopped")
         server.leave()
         assert isinstance(refused.exception(30), ServerStopping)
         later = client.submit("echo", b"y", timeout=60)
@@ -73,6 +73,17 @@ def test_a_crash_is_no_refusal(server):
             server.start()
 
 
+def test_a_crash_in_the_middle_of_a_stop_is_no_refusal(server):
+    """It had begun to stop, and did not get to say that it is done: it may have taken the request."""
+    with Client(server.address) as client:
+        future = client.submit("held", b"x", timeout=60)
+        server.say(server.next().client, "stopping")
+        server.restart()
+        server.next()
+        server.release()
+        assert payload_of(future.result(30)) == b"x"
+
+
 def test_a_refusal_because_of_a_stop_is_told_from_others():
     stopping = error_for("SERVER_UNAVAILABLE", "the server is stopping", "stopping")
     assert isinstance(stopping, ServerStopping)
@@ -92,7 +103,7 @@ def test_a_frame_in_a_lent_slot_is_told_too(lending, frame):
         join = in_thread(ask)
         received = lending.next()
         assert received.request.slot is not None
-        lending.say_that_it_stops(received.client)
+        lending.say(received.client, "stopping", "stopped")
         lending.leave()
         try:
             with pytest.raises(ServerStopping):

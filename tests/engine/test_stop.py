@@ -185,6 +185,7 @@ def test_while_it_drains_new_jobs_are_refused_by_name_and_questions_answered(ser
         assert late.reply()["result"]["draining"] is True
         worker.resume()
         answer = early.reply()
+        assert late.reply()["reason"] == "stopped"
         assert (answer["type"], np.frombuffer(answer["payload"], np.float32)[0]) == ("answer", 7)
     assert ended(server) == (0, "1 jobs answered, 1 refused, 0 abandoned")
 
@@ -294,3 +295,36 @@ def test_a_reload_in_between_and_then_a_stop_lose_nothing(serve):
         server.process.send_signal(signal.SIGTERM)
         assert [future.result(30).tensors["value"][0] for future in futures] == list(range(COUNT))
     assert ended(server)[0] == 0
+
+
+@pytest.mark.parametrize("victim", ["dispatcher", "infer-work-0", "postprocess-0"])
+def test_who_dies_while_the_server_drains_is_replaced_and_nothing_is_lost(serve, victim):
+    server = serve(more="drain_timeout_ms = 60000")
+    worker = server.child("infer-work-0")
+    worker.suspend()
+    with server.client(timeout=60) as client, Wire(server.address) as wire:
+        futures = [client.submit("work", job(value=value)) for value in range(COUNT)]
+        everybody_is_in(server, COUNT * 3)
+        server.process.send_signal(signal.SIGTERM)
+        eventually(lambda: is_draining(wire))
+        server.child(victim).kill()
+        if victim != "infer-work-0":
+            worker.resume()
+        assert [future.result(60).tensors["value"][0] for future in futures] == list(range(COUNT))
+    assert ended(server) == (0, f"{COUNT} jobs answered, 0 refused, 0 abandoned")
+
+
+def test_a_gateway_that_dies_while_the_server_drains_is_told(serve):
+    server = serve(more="drain_timeout_ms = 60000")
+    server.child("infer-work-0").suspend()
+    with server.client(timeout=60) as client, Wire(server.address) as wire:
+        futures = [client.submit("work", job(value=value)) for value in range(COUNT)]
+        everybody_is_in(server, COUNT * 3)
+        server.process.send_signal(signal.SIGTERM)
+        eventually(lambda: is_draining(wire))
+        server.child("gateway").kill()
+        errors = [future.exception(60) for future in futures]
+        assert all(isinstance(error, ServerUnavailable) for error in errors)
+    code, said = ended(server)
+    assert code == 1
+    assert "the gateway died meanwhile" in said
