@@ -21,6 +21,7 @@ from typing import Any
 from parallel_infer.errors import ConfigError
 from parallel_infer.inference.options import GraphOptimization, PrecisionName, ProviderName, SessionConfig
 from parallel_infer.inference.ort import ort
+from parallel_infer.machine.processor import instruction_sets, processor_fields
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 OPENVINO = "OpenVINOExecutionProvider"
@@ -270,8 +271,7 @@ def _made(directory: Path) -> str:
 
 def _processor_flags() -> frozenset[str]:
     """Flags of the processor ("Features" on ARM); empty where nothing tells."""
-    fields = _processor()
-    return frozenset((fields.get("flags") or fields.get("Features") or "").split())
+    return instruction_sets(_processor())
 
 
 def _is_intel() -> bool:
@@ -280,13 +280,7 @@ def _is_intel() -> bool:
 
 @functools.cache
 def _processor() -> dict[str, str]:
-    """What /proc/cpuinfo says of the first processor; empty where there is no such file."""
-    try:
-        first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
-    except OSError:
-        return {}
-    pairs = (line.partition(":") for line in first.splitlines())
-    return {name.strip(): value.strip() for name, _, value in pairs}
+    return processor_fields()
 
 
 @functools.cache

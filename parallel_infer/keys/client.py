@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 from parallel_infer.files.text import read_text
+from parallel_infer.keys.parse import KEY_LENGTH, is_key, parse_lines
 
-_Z85_LENGTH = 40
 _NAMES = ("public", "secret", "server")
 
 
@@ -46,23 +46,14 @@ class Key:
         except (OSError, ValueError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or error
             raise ValueError(f"The key file {os.fspath(key)!r} cannot be read: {reason}") from error
-        values = _parse(text, os.fspath(key))
+        try:
+            values = parse_lines(text, _NAMES)
+        except ValueError as error:
+            raise ValueError(f"The key file {os.fspath(key)!r} {error}") from None
         return cls(*(_checked(name, values[name]) for name in _NAMES))
 
 
-def _parse(text: str, origin: str) -> dict[str, str]:
-    lines = (line.strip() for line in text.splitlines())
-    values = {}
-    for line in lines:
-        if line and not line.startswith("#"):
-            name, _, value = line.partition("=")  # Z85 itself may hold "=": only the first one separates
-            values[name.strip()] = value.strip()
-    if set(values) != set(_NAMES):
-        raise ValueError(f"The key file {origin!r} needs exactly the lines {', '.join(_NAMES)}, each `name = value`")
-    return values
-
-
 def _checked(name: str, value: str) -> str:
-    if len(value) != _Z85_LENGTH or not value.isascii():
-        raise ValueError(f"The {name!r} key is not a Z85 key: {_Z85_LENGTH} characters are needed, it has {len(value)}")
+    if not is_key(value):  # the value is not shown: it may be a secret
+        raise ValueError(f"The {name!r} key is not a Z85 key: {KEY_LENGTH} characters are needed, it has {len(value)}")
     return value

@@ -14,19 +14,19 @@ import logging
 import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from parallel_infer.errors import ConfigError
 from parallel_infer.files.outputs import write_new
 from parallel_infer.files.text import read_text
+from parallel_infer.keys.parse import KEY_LENGTH, is_key, parse_lines
 
 SERVER_FILE = "server.key"
 CLIENTS = "clients"
 _SUFFIX = ".pub"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_Z85 = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 STRANGERS = 1.0  # seconds between looks at all files for the sake of unknown keys
 _STEP = 0.1  # seconds; no file system that keys lie on counts in longer ones, but for FAT
 _YES_NO = {"yes": True, "no": False}
@@ -86,7 +86,7 @@ class KeyFolder:
     def server(self) -> KeyPair:
         """The server's key pair. Raises ConfigError where it is missing, open to others or damaged."""
         file = self.path / SERVER_FILE
-        values = _read(file, {"public", "secret"})
+        values = _read(file, ("public", "secret"))
         _check_private(file)
         return KeyPair(values["public"], values["secret"])
 
@@ -237,27 +237,24 @@ def _client_in(file: Path) -> KnownClient | None:
 
 
 def _read_client(file: Path) -> KnownClient:
-    values = _read(file, {"public", "manage"})
+    values = _read(file, ("manage", "public"))
     manages = _YES_NO.get(values["manage"])
     if manages is None:
         raise ConfigError(f"{file}: manage is {values['manage']!r}; expected yes or no")
     return KnownClient(file.name.removesuffix(_SUFFIX), values["public"], manages)
 
 
-def _read(file: Path, names: set[str]) -> dict[str, str]:
+def _read(file: Path, names: Sequence[str]) -> dict[str, str]:
     try:
         text = read_text(file)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"cannot read {file}: {reason}") from None
-    values = {}
-    for line in text.splitlines():
-        if line.strip() and not line.strip().startswith("#"):
-            name, _, value = line.partition("=")  # Z85 itself may hold "=": only the first one separates
-            values[name.strip()] = value.strip()
-    if set(values) != names:
-        raise ConfigError(f"{file} needs exactly the lines {', '.join(sorted(names))}, each `name = value`")
-    for name in sorted(names & {"public", "secret"}):
-        if _Z85.fullmatch(values[name]) is None:  # the value is not shown: it may be a secret
-            raise ConfigError(f"{file}: {name} is no key; expected 40 characters of Z85")
+    try:
+        values = parse_lines(text, names)
+    except ValueError as error:
+        raise ConfigError(f"{file} {error}") from None
+    for name in names:
+        if name != "manage" and not is_key(values[name]):  # the value is not shown: it may be a secret
+            raise ConfigError(f"{file}: {name} is no key; expected {KEY_LENGTH} characters of Z85")
     return values

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import os
-import signal
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -16,10 +14,10 @@ from setproctitle import setproctitle
 from parallel_infer.ipc.messages import Alive, Drained, Left, Started, StartFailed
 from parallel_infer.loading import load_by_name
 from parallel_infer.process.group_signals import leave_signals_to_parent
+from parallel_infer.process.interpreter import die_with_parent
 from parallel_infer.process.logs import start_logging
 from parallel_infer.process.sandbox.confinement import confine_decoder
 
-_PR_SET_PDEATHSIG = 1
 FAILED = 3  # exit code of a child that said why it could not start
 log = logging.getLogger(__name__)
 
@@ -64,9 +62,7 @@ def run(name: str, entry: str, arguments: bytes, connection: Connection, parent:
     """First thing in every child. `entry` is "module:function", called with a Child and its arguments."""
     setproctitle(f"parallel-infer: {name.split('.')[0]}")
     leave_signals_to_parent()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)  # the parent died before the line above
+    die_with_parent(parent)
     options = msgspec.msgpack.decode(arguments)
     start_logging(options["log_format"], options["log_level"], name.split(".")[0])
     child = Child(name, connection)

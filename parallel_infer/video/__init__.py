@@ -41,7 +41,7 @@ _HOMES = {
     "SourceState": "sources",
     "StreamSettings": "settings",
     "Streams": "streams",
-    "Tally": "tally",
+    "Tally": "counts",
     "sources_of": "sources",
 }
 

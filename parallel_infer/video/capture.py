@@ -6,16 +6,13 @@ source come over the pipe, never as an argument that other users could see.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
-import sys
 import time
 from collections import deque
+from multiprocessing.connection import Connection
 
 import numpy as np
 
-from parallel_infer.process.group_signals import leave_signals_to_parent
 from parallel_infer.redaction import redacted
 from parallel_infer.shm.ring import Ring, byte_ring
 from parallel_infer.video.pacing import ByNumber, ByTime, Clock, Thinning
@@ -23,7 +20,6 @@ from parallel_infer.video.pipe import Captured, DecodeError, Ended, Needs, Opene
 from parallel_infer.video.readers import CannotOpen, Frame, Reader, Unreadable, open_reader
 from parallel_infer.video.sources import SourceKind
 
-_PR_SET_PDEATHSIG = 1
 _RECORDED = (SourceKind.FILE.value, SourceKind.REALTIME.value, SourceKind.STDIN.value)
 
 
@@ -178,14 +174,9 @@ def capture(order: Order, pipe: Pipe[Told]) -> None:
         pipe.send(Ended(redacted(f"{type(error).__name__}: {error}"), running.frames, running.turns, well=False))
 
 
-def main() -> None:
-    """`python -m parallel_infer.video.capture DESCRIPTOR PARENT`."""
-    descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
-    leave_signals_to_parent()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)  # the parent died before the line above
-    pipe: Pipe[Told] = Pipe(descriptor, Told)  # type: ignore[arg-type]
+def run(connection: Connection) -> None:
+    """The whole of a capture process: take an Order and carry it out."""
+    pipe: Pipe[Told] = Pipe(connection, Told)  # type: ignore[arg-type]
     try:
         order = pipe.receive()
         if isinstance(order, Order):
@@ -193,7 +184,3 @@ def main() -> None:
     except (EOFError, OSError):
         os._exit(1)  # the parent is gone, or does not want more
     os._exit(0)  # threads of FFmpeg and mapped views need no orderly end
-
-
-if __name__ == "__main__":
-    main()

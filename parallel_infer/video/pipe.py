@@ -14,7 +14,6 @@ Pixels never travel here: the parent hands out places in shared memory, the capt
 
 from __future__ import annotations
 
-import socket
 from multiprocessing.connection import Connection
 from typing import Generic, TypeVar
 
@@ -100,8 +99,8 @@ T = TypeVar("T")
 class Pipe(Generic[T]):
     """One end of the conversation; `kind` is the type of what the other end says."""
 
-    def __init__(self, descriptor: int, kind: type[T]) -> None:
-        self.connection = Connection(descriptor)
+    def __init__(self, connection: Connection, kind: type[T]) -> None:
+        self.connection = connection
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(kind).decode
 
@@ -119,9 +118,3 @@ class Pipe(Generic[T]):
 
     def close(self) -> None:
         self.connection.close()
-
-
-def socket_pair() -> tuple[int, int]:
-    """Two connected descriptors, not inherited unless passed on."""
-    ours, theirs = socket.socketpair()
-    return ours.detach(), theirs.detach()

@@ -134,7 +134,7 @@ class Streams:
         """Wait for a reply, a word from a capture process, or the next thing that is due."""
         things: list[Any] = [self._connection.socket.fileno()]
         feeds = self._feeds.values()
-        things += [feed.process.pipe.connection for feed in feeds if feed.process is not None]
+        things += [feed.process.connection for feed in feeds if feed.process is not None]
         due = min(feed.timer for feed in feeds) - time.monotonic()
         longest = _IDLE if self._connection.idle else SLICE
         wait(things, max(0.0, min(due, longest)))

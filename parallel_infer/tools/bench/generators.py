@@ -13,13 +13,14 @@ from parallel_infer.client.connection import Connection
 from parallel_infer.client.endpoint import Address
 from parallel_infer.errors import ConfigError
 from parallel_infer.keys.client import Key
+from parallel_infer.tools.bench.bench_process import BenchProcess, messages
 from parallel_infer.tools.bench.load import Load
 from parallel_infer.tools.bench.payloads import Source
-from parallel_infer.tools.bench.piped import Piped, orders
 from parallel_infer.tools.bench.record import Order, Record
 
 _encode = msgspec.msgpack.Encoder().encode
 _START_TIMEOUT = 60.0  # seconds
+_ENTRY = f"{__name__}:run"
 _GRACE = 30.0  # seconds a record may take beyond the load and its timeout
 
 
@@ -36,7 +37,7 @@ class Generators:
 
     def __init__(self, target: Target, count: int = 1) -> None:
         self.target = target
-        self._processes = [Piped(f"load-{number}", _live, _encode(target)) for number in range(count)]
+        self._processes = [BenchProcess(f"load-{number}", _ENTRY, _encode(target)) for number in range(count)]
 
     @property
     def count(self) -> int:
@@ -45,19 +46,19 @@ class Generators:
     def ready(self) -> None:
         """Wait until all have started and hold their payloads. Raises ConfigError where there is nothing to send."""
         for process in self._processes:
-            complaint = process.hear(_START_TIMEOUT).decode()
-            if complaint:
-                raise ConfigError(complaint)
+            error = process.receive(_START_TIMEOUT).decode()
+            if error:
+                raise ConfigError(error)
 
     def give(self, order: Order) -> None:
         """Have each of them make its share of a load."""
         for number, process in enumerate(self._processes):
-            process.tell(_encode(share_of(order, number, self.count)))
+            process.send(_encode(share_of(order, number, self.count)))
 
     def records(self, order: Order) -> list[Record]:
         """Wait for what they saw."""
         patience = order.end - order.begin + order.timeout + _GRACE
-        return [msgspec.msgpack.decode(process.hear(patience), type=Record) for process in self._processes]
+        return [msgspec.msgpack.decode(process.receive(patience), type=Record) for process in self._processes]
 
     def close(self) -> None:
         """End all of them."""
@@ -81,9 +82,10 @@ def share_of(order: Order, number: int, count: int) -> Order:
     )
 
 
-def _live(encoded: bytes, pipe: Pipe) -> None:
-    """A load process: take orders until the pipe closes."""
-    target = msgspec.msgpack.decode(encoded, type=Target)
+def run(pipe: Pipe) -> None:
+    """A load process: take a Target, then orders until the pipe closes."""
+    received = messages(pipe)
+    target = msgspec.msgpack.decode(next(received), type=Target)
     try:
         payloads = target.source.payloads()
     except ConfigError as error:
@@ -91,8 +93,7 @@ def _live(encoded: bytes, pipe: Pipe) -> None:
         return
     connection = Connection(Address(target.address, None if target.key is None else Key.of(target.key)))
     pipe.send_bytes(b"")
-    following = orders(pipe)
-    while (order := following()) is not None:
+    for order in received:
         load = Load(connection, msgspec.msgpack.decode(order, type=Order), payloads)
         pipe.send_bytes(_encode(load.run()))
     connection.close()

@@ -10,6 +10,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from parallel_infer.machine.cores import usable_cores
+from parallel_infer.machine.processor import processor_fields
 
 PACKAGES = (
     *("parallel-infer", "numpy", "pyzmq", "msgspec", "opencv-python-headless", "simplejpeg"),
@@ -65,13 +66,7 @@ class Origin(Struct, frozen=True):
 
 def processor() -> str:
     """The processor's name."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    return processor_fields().get("model name") or platform.processor() or platform.machine()
 
 
 def accelerators() -> tuple[str, ...]:

@@ -21,9 +21,9 @@ from parallel_infer.errors import InferError
 from parallel_infer.ipc.messages import AnswerFormat, ModelPlan, PayloadKind, PostJob
 from parallel_infer.loading import load_by_name
 from parallel_infer.shm.ring import RingSpec
+from parallel_infer.tools.bench.bench_process import BenchProcess, messages
 from parallel_infer.tools.bench.figures import Steps
 from parallel_infer.tools.bench.payloads import Source
-from parallel_infer.tools.bench.piped import Piped, orders
 
 _KINDS = {"picture": PayloadKind.PICTURE, "frame": PayloadKind.FRAME, "tensors": PayloadKind.TENSORS}
 _NO_OPTIONS = b"\x80"
@@ -131,7 +131,7 @@ class Synchronous:
     """The loop in a process of its own."""
 
     def __init__(self, subject: Subject) -> None:
-        self._process = Piped("synchronous loop", _live, _encode(subject))
+        self._process = BenchProcess("synchronous loop", f"{__name__}:run", _encode(subject))
 
     def ready(self) -> Facts:
         """Wait until the model is loaded. Raises InferError where that fails."""
@@ -139,12 +139,12 @@ class Synchronous:
 
     def per_second(self, batch: int, seconds: float, warm_up: float) -> float:
         """Pictures per second in batches of `batch`."""
-        self._process.tell(_encode(LoopOrder(batch, seconds, warm_up)))
+        self._process.send(_encode(LoopOrder(batch, seconds, warm_up)))
         return self._reply(seconds + warm_up + _GRACE, float)
 
     def steps(self, seconds: float) -> Steps:
         """Processor time of each step alone."""
-        self._process.tell(_encode(StepsOrder(seconds)))
+        self._process.send(_encode(StepsOrder(seconds)))
         return self._reply(6 * seconds + _START_TIMEOUT, Steps)
 
     def close(self) -> None:
@@ -152,7 +152,7 @@ class Synchronous:
         self._process.close()
 
     def _reply(self, patience: float, kind: type[Reply]) -> Reply:
-        reply: Reply | str = msgspec.msgpack.decode(self._process.hear(patience), type=kind | str)
+        reply: Reply | str = msgspec.msgpack.decode(self._process.receive(patience), type=kind | str)
         if isinstance(reply, str):
             raise InferError(f"the synchronous loop failed: {reply}")
         return reply
@@ -207,19 +207,19 @@ def _looped(loop: Loop, order: LoopOrder) -> float:
     return calls * order.batch / (time.monotonic() - began)
 
 
-def _live(encoded: bytes, pipe: Pipe) -> None:
-    """The process of the loop: what it says are a Facts, then one reply per order; a text where something failed."""
+def run(pipe: Pipe) -> None:
+    """The process of the loop: its messages are a Facts, then one reply per order; a text where something failed."""
     try:
-        for reply in _replies(msgspec.msgpack.decode(encoded, type=Subject), pipe):
+        for reply in _replies(messages(pipe)):
             pipe.send_bytes(_encode(reply))
     except Exception as error:
         pipe.send_bytes(_encode(f"{type(error).__name__}: {error}"))
 
 
-def _replies(subject: Subject, pipe: Pipe) -> Iterator[object]:
+def _replies(received: Iterator[bytes]) -> Iterator[object]:
+    subject = msgspec.msgpack.decode(next(received), type=Subject)
     loop = Loop(subject)
     yield loop.facts
-    following = orders(pipe)
-    while (encoded := following()) is not None:
+    for encoded in received:
         order = msgspec.msgpack.decode(encoded, type=LoopOrder | StepsOrder)
         yield _looped(loop, order) if isinstance(order, LoopOrder) else measured_steps(subject, loop, order.seconds)

@@ -6,7 +6,7 @@ import os
 import platform
 import resource
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -14,12 +14,14 @@ from parallel_infer.config.schema import ServerConfig
 from parallel_infer.errors import ConfigError
 from parallel_infer.machine.cgroups import limits
 from parallel_infer.machine.cores import usable_cores
+from parallel_infer.machine.processor import CPUINFO, instruction_sets, processor_fields
 from parallel_infer.supervisor.memory_report import size_text
 from parallel_infer.tools.doctor.findings import Finding
 
 # the dependencies of pyproject.toml; a name with | may be any of several builds of the same thing
 PACKAGES = (
     "click",
+    "msgpack",
     "msgspec",
     "numpy",
     "onnx",
@@ -145,14 +147,13 @@ def nvidia_findings(driver: Path = _NVIDIA) -> Iterator[Finding]:
         )
 
 
-def processor_finding(cpuinfo: Path = Path("/proc/cpuinfo")) -> Finding:
-    try:
-        lines = dict(_fields(cpuinfo.read_text().splitlines()))
-    except OSError:
+def processor_finding(cpuinfo: Path = CPUINFO) -> Finding:
+    fields = processor_fields(cpuinfo)
+    if not fields:
         return Finding.ok("processor", platform.machine())
-    flags = set((lines.get("flags") or lines.get("Features") or "").split())
+    flags = instruction_sets(fields)
     known = " ".join(flag for flag in FLAGS if flag in flags) or "none that matter"
-    text = f"{lines.get('model name', platform.machine())}; {known}"
+    text = f"{fields.get('model name', platform.machine())}; {known}"
     if platform.machine() == "x86_64" and "avx2" not in flags:
         return Finding.warning("processor", text, "without avx2 models run several times slower")
     return Finding.ok("processor", text)
@@ -206,11 +207,3 @@ def _version(name: str) -> str | None:
 
 def _total_memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def _fields(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """`name : value` of /proc/cpuinfo; of several processors the last one counts, they are alike."""
-    for line in lines:
-        name, separator, value = line.partition(":")
-        if separator:
-            yield name.strip(), value.strip()

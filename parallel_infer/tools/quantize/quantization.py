@@ -33,6 +33,7 @@ from parallel_infer.files.outputs import Inputs, check_target, draft_beside
 from parallel_infer.inference.options import SessionConfig
 from parallel_infer.inference.session import Session, reason
 from parallel_infer.loading import load_by_name
+from parallel_infer.machine.processor import instruction_sets, processor_fields
 from parallel_infer.model_spec import ModelSpec
 from parallel_infer.tools.quantize.agreement import Agreement, agreement
 from parallel_infer.tools.quantize.quantizable import check_graph, check_scales, kept_in_float, opset_of
@@ -41,7 +42,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 _PER_CHANNEL_OPSET = 13
 _LARGEST = (2 << 30) - (16 << 20)  # bytes; Protobuf ends at 2 GiB
-_DOT_PRODUCTS = ("avx512_vnni", "avx_vnni")  # without them, sums of products of 8 bits may overflow 16
+_DOT_PRODUCTS = frozenset({"avx512_vnni", "avx_vnni"})  # without them, sums of products of 8 bits may overflow 16
 _ROUNDS = 5  # in which both models are timed in turns
 
 
@@ -234,11 +235,10 @@ def _quantize(prepared: Path, draft: Path, feed: Feed, calibration: Calibration,
 
 
 def _has_dot_products() -> bool:
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
+    fields = processor_fields()
+    if not fields:
         return False
-    return any(flag in flags for flag in _DOT_PRODUCTS) or "flags" not in flags  # ARM has them under other names
+    return not _DOT_PRODUCTS.isdisjoint(instruction_sets(fields)) or "flags" not in fields  # ARM: under other names
 
 
 def _keep_metadata(path: Path, draft: Path) -> None:
