@@ -185,10 +185,10 @@ def _recorders(streams: Streams, targets: Targets | None) -> Iterator[dict[str, 
 
 def _troubles(recorders: dict[str, Recorder]) -> bool:
     """Say what could not be written; whether there was anything."""
-    troubles = [recorder.trouble for recorder in recorders.values() if recorder.trouble]
-    for trouble in troubles:
+    errors = [recorder.error for recorder in recorders.values() if recorder.error]
+    for trouble in errors:
         click.echo(trouble, err=True)
-    return bool(troubles)
+    return bool(errors)
 
 
 @contextlib.contextmanager

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
-from typing import Any
 
 from parallel_infer.answers.answer import Answer
+from parallel_infer.client.in_flight_queue import Entry, InFlightQueue, take
 from parallel_infer.client.payload import Picture
 from parallel_infer.client.requests import Drop
-from parallel_infer.errors import Dropped, InferError
+from parallel_infer.errors import InferError
 
 Source = Iterable[Picture] | AsyncIterable[Picture]
 
@@ -38,14 +37,13 @@ async def pulled_aside(source: Source) -> AsyncIterator[Picture]:
         yield found  # type: ignore[misc]
 
 
-class _Place:
+class _Frame(Entry):
     """One frame, from being pulled to its outcome being handed out."""
 
-    __slots__ = ("outcome", "task")
-
-    def __init__(self) -> None:
+    def __init__(self, picture: Picture) -> None:
+        super().__init__()
+        self.picture = picture
         self.task: asyncio.Task[None] | None = None
-        self.outcome: Answer | InferError | None = None
 
 
 class AsyncStream:
@@ -57,9 +55,7 @@ class AsyncStream:
         self._infer = infer
         self._frames = frames
         self._drop = drop
-        self._room = in_flight
-        self._places: deque[_Place] = deque()  # in order of the frames
-        self._waiting: tuple[_Place, Picture] | None = None
+        self._queue: InFlightQueue[_Frame] = InFlightQueue(in_flight)
         self._changed = asyncio.Condition()
         self._ended = False
 
@@ -73,7 +69,7 @@ class AsyncStream:
                 number += 1
             await feeder
         finally:
-            tasks = [feeder, *(place.task for place in self._places if place.task is not None)]
+            tasks = [feeder, *(frame.task for frame in self._queue if frame.task is not None)]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -81,56 +77,44 @@ class AsyncStream:
     async def _next(self) -> Answer | InferError | None:
         """The outcome of the next frame, once it is there; None after the last."""
         async with self._changed:
-            await self._changed.wait_for(self._deliverable)
-            if not self._places:
+            await self._changed.wait_for(lambda: self._queue.first_done or (self._ended and self._queue.empty))
+            frame = self._queue.pop_done()
+            if frame is None:
                 return None
-            place = self._places.popleft()
-            if place.task is not None:
-                self._room += 1
-            if self._waiting is not None and self._room:
-                waiting, self._waiting = self._waiting, None
-                self._send(*waiting)
+            if frame.task is not None:
+                self._queue.end()
+            self._send_waiting()
             self._changed.notify_all()
-            return place.outcome
-
-    def _deliverable(self) -> bool:
-        return self._places[0].outcome is not None if self._places else self._ended
+            return frame.outcome
 
     async def _feed(self) -> None:
         try:
-            async for frame in pulled_aside(self._frames):
-                await self._take(frame)
+            async for picture in pulled_aside(self._frames):
+                await self._take(picture)
         finally:
             async with self._changed:
                 self._ended = True
                 self._changed.notify_all()
 
-    async def _take(self, frame: Picture) -> None:
+    async def _take(self, picture: Picture) -> None:
         async with self._changed:
             if self._drop == "none":
-                await self._changed.wait_for(lambda: self._room > 0)
-            if self._waiting is not None:
-                self._waiting[0].outcome = Dropped("A newer frame of the same source took the place of this one")
-                self._waiting = None
-            place = _Place()
-            self._places.append(place)
-            if self._room:
-                self._send(place, frame)
-            else:
-                self._waiting = place, frame
+                await self._changed.wait_for(lambda: self._queue.has_room)
+            take(self._queue, _Frame(picture))
+            self._send_waiting()
             self._changed.notify_all()
 
-    def _send(self, place: _Place, picture: Picture) -> None:
-        self._room -= 1
-        place.task = asyncio.create_task(self._answered(place, picture))
+    def _send_waiting(self) -> None:
+        while (frame := self._queue.next_waiting()) is not None:
+            frame.task = asyncio.create_task(self._answered(frame))
 
-    async def _answered(self, place: _Place, picture: Picture) -> None:
+    async def _answered(self, frame: _Frame) -> None:
         try:
-            outcome: Any = await self._infer(picture)
+            outcome: Answer | InferError = await self._infer(frame.picture)
         except InferError as error:
             outcome = error
         except Exception as error:
             outcome = InferError(f"{type(error).__name__}: {error}")
         async with self._changed:
-            place.outcome = outcome
+            frame.outcome = outcome
             self._changed.notify_all()

@@ -23,7 +23,7 @@ class Pending:
     """One request, its payload, and who is told the outcome (exactly once)."""
 
     __slots__ = (
-        *("cuts_alone", "deadline", "index", "losses", "outcome", "payload", "request", "sent", "sink", "slot"),
+        *("cuts_alone", "deadline", "losses", "outcome", "payload", "request", "sent", "sink", "slot"),
         *("suspicion", "timeout", "under_way"),
     )
 
@@ -46,7 +46,6 @@ class Pending:
         self.losses = 0  # of the connection, while this was under way
         self.suspicion = 0  # times that it may have been the reason why the connection was cut
         self.cuts_alone = 0  # ... and nothing else may have been
-        self.index = 0  # place among the pictures of one call
 
     @property
     def size(self) -> int:

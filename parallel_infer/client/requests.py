@@ -108,13 +108,19 @@ def encode_options(options: Mapping[str, Any]) -> msgspec.Raw:
     return msgspec.Raw(encoded)
 
 
+def as_answer(outcome: Outcome) -> Answer | InferError:
+    """The outcome of a job, whose result is an answer and nothing else."""
+    if isinstance(outcome, (Answer, InferError)):
+        return outcome
+    return InferError("The server sent something else than an answer")
+
+
 def answer_of(outcome: Outcome) -> Answer:
     """The answer of a job, or its error raised."""
-    if isinstance(outcome, InferError):
-        raise outcome
-    if not isinstance(outcome, Answer):
-        raise InferError("The server sent something else than an answer")
-    return outcome
+    found = as_answer(outcome)
+    if isinstance(found, InferError):
+        raise found
+    return found
 
 
 def result_of(outcome: Outcome) -> Any:

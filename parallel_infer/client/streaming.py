@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from parallel_infer.answers.answer import Answer
 from parallel_infer.client.futures import InferFuture
+from parallel_infer.client.in_flight_queue import Entry, InFlightQueue, take
 from parallel_infer.client.payload import Picture
 from parallel_infer.client.requests import Job
 from parallel_infer.errors import Dropped, InferError
@@ -16,14 +16,13 @@ from parallel_infer.errors import Dropped, InferError
 Submit = Callable[[Job, Picture, Callable[[InferFuture], Any]], InferFuture]
 
 
-class _Place:
+class _Frame(Entry):
     """One frame, from being pulled to its outcome being handed out."""
 
-    __slots__ = ("future", "outcome")
-
-    def __init__(self) -> None:
+    def __init__(self, picture: Picture) -> None:
+        super().__init__()
+        self.picture = picture  # until it is sent
         self.future: InferFuture | None = None
-        self.outcome: Answer | InferError | None = None
 
 
 class Stream:
@@ -33,9 +32,7 @@ class Stream:
         self._submit = submit
         self._job = job
         self._frames = frames
-        self._room = in_flight
-        self._places: deque[_Place] = deque()  # in order of the frames
-        self._waiting: tuple[_Place, Picture] | None = None
+        self._queue: InFlightQueue[_Frame] = InFlightQueue(in_flight)
         # Reentrant: a future that is done already calls back at once, in the middle of `_send`.
         self._changed = threading.Condition(threading.RLock())
         self._ended = False
@@ -58,26 +55,21 @@ class Stream:
     def _next(self) -> Answer | InferError | None:
         """The outcome of the next frame, once it is there; None after the last."""
         with self._changed:
-            self._changed.wait_for(self._deliverable)
-            if not self._places:
+            self._changed.wait_for(lambda: self._queue.first_done or (self._ended and self._queue.empty))
+            frame = self._queue.pop_done()
+            if frame is None:
                 return None
-            place = self._places.popleft()
-            if place.future is not None:
-                self._room += 1
-            if self._waiting is not None and self._room:
-                waiting, self._waiting = self._waiting, None
-                self._send(*waiting)
+            if frame.future is not None:
+                self._queue.end()
+            self._send_waiting()
             self._changed.notify_all()
-            return place.outcome
-
-    def _deliverable(self) -> bool:
-        return self._places[0].outcome is not None if self._places else self._ended
+            return frame.outcome
 
     def _feed(self) -> None:
         try:
-            for frame in self._frames:
+            for picture in self._frames:
                 with self._changed:
-                    self._take(frame)
+                    self._take(picture)
                     if self._stopped:
                         break
         except BaseException as error:
@@ -87,41 +79,38 @@ class Stream:
                 self._ended = True
                 self._changed.notify_all()
 
-    def _take(self, frame: Picture) -> None:
+    def _take(self, picture: Picture) -> None:
         if self._job.drop == "none":
-            self._changed.wait_for(lambda: self._room > 0 or self._stopped)
+            self._changed.wait_for(lambda: self._queue.has_room or self._stopped)
         if self._stopped:
             return
-        if self._waiting is not None:
-            self._waiting[0].outcome = Dropped("A newer frame of the same source took the place of this one")
-            self._waiting = None
-        place = _Place()
-        self._places.append(place)
-        if self._room:
-            self._send(place, frame)
-        else:
-            self._waiting = place, frame
+        take(self._queue, _Frame(picture))
+        self._send_waiting()
         self._changed.notify_all()
 
-    def _send(self, place: _Place, picture: Picture) -> None:
-        self._room -= 1
+    def _send_waiting(self) -> None:
+        while (frame := self._queue.next_waiting()) is not None:
+            self._send(frame)
+
+    def _send(self, frame: _Frame) -> None:
+        picture, frame.picture = frame.picture, b""
 
         def settled(future: InferFuture) -> None:
             with self._changed:
-                place.outcome = _outcome(future)
+                frame.outcome = _outcome(future)
                 self._changed.notify_all()
 
         try:
-            place.future = self._submit(self._job, picture, settled)
+            frame.future = self._submit(self._job, picture, settled)
         except Exception as error:  # the client was closed, or the picture is beyond reading
-            self._room += 1
-            place.outcome = error if isinstance(error, InferError) else InferError(f"{type(error).__name__}: {error}")
+            self._queue.end()
+            frame.outcome = error if isinstance(error, InferError) else InferError(f"{type(error).__name__}: {error}")
 
     def _stop(self) -> None:
         with self._changed:
             self._stopped = True
-            self._waiting = None
-            left = [place.future for place in self._places if place.future is not None]
+            left = [frame.future for frame in self._queue if frame.future is not None]
+            self._queue.clear()
             self._changed.notify_all()
         for future in left:
             future.cancel()

@@ -18,7 +18,7 @@ from parallel_infer.errors import BadInput, InferError, ServerUnavailable, Unaut
 from parallel_infer.redaction import without_secrets
 from parallel_infer.video.capture_process import CaptureProcess
 from parallel_infer.video.counts import Tally
-from parallel_infer.video.in_flight import InFlightFrame, Shots
+from parallel_infer.video.in_flight import FramesInFlight, InFlightFrame
 from parallel_infer.video.memory import Memory, Region
 from parallel_infer.video.pipe import Captured, DecodeError, Ended, Needs, Opened, Order, Place, Word
 from parallel_infer.video.settings import Drop, StreamSettings
@@ -59,7 +59,7 @@ class Change:
 class Feed:
     """One source. Not started by its constructor; `step` does what is due, `events` tells what happened."""
 
-    def __init__(self, source: Source, settings: StreamSettings, memory: Memory, shots: Shots) -> None:
+    def __init__(self, source: Source, settings: StreamSettings, memory: Memory, frames: FramesInFlight) -> None:
         self.source = source
         self.state = SourceState.CONNECTING
         self.fps = 0.0  # of the source; 0: unknown
@@ -67,7 +67,7 @@ class Feed:
         self.process: CaptureProcess | None = None
         self._settings = settings
         self._memory = memory
-        self._shots = shots
+        self._frames = frames
         self._changes: deque[Change] = deque()
         self._given: dict[int, tuple[Slot, Region]] = {}  # places the capture process may write to
         self._dying: list[tuple[CaptureProcess, list[Slot]]] = []  # killed, and what they may still write to
@@ -79,11 +79,11 @@ class Feed:
         self._last_frame = -1
         self._failures = 0  # captures in a row without a frame
         self._retry_at = math.inf
-        self._farewell: tuple[SourceState, str] | None = None  # to say once the last frames are answered
+        self._final_state: tuple[SourceState, str] | None = None  # to say once the last frames are answered
 
     @property
     def tally(self) -> Tally:
-        return self._shots.tally
+        return self._frames.tally
 
     @property
     def timer(self) -> float:
@@ -97,29 +97,29 @@ class Feed:
 
     def step(self, now: float) -> None:
         """Hear the capture process, watch it, hand it places, send frames."""
-        self._bury(0.0)
+        self._reap(0.0)
         if self.state.final:
             return
         if now >= self._retry_at:
             self._capture(now)
-        self._hear(now)
+        self._poll(now)
         if self.process is not None and now >= self._deadline:
             self._lose("nothing came any more; the capture was stopped")
         self._memory.upkeep(now)
-        if self._memory.trouble:
-            self._finish(SourceState.FAILED, self._memory.trouble)
+        if self._memory.error:
+            self._finish(SourceState.FAILED, self._memory.error)
         self._hand_out(now)
-        self._shots.send(now)
+        self._frames.send(now)
 
     def events(self) -> Iterator[Result | Change]:
         """What happened since, in its order."""
         while self._changes:
             yield self._changes.popleft()
-        for shot in self._shots.done():
-            yield self._result(shot)
-            self._judge(shot)
-        if self._farewell is not None and self._shots.none_left and not self.state.final:
-            state, message = self._farewell
+        for frame in self._frames.done():
+            yield self._result(frame)
+            self._judge(frame)
+        if self._final_state is not None and self._frames.none_left and not self.state.final:
+            state, message = self._final_state
             self._change(state, message)
             yield self._changes.popleft()
 
@@ -134,8 +134,8 @@ class Feed:
     def close(self) -> None:
         """Kill the capture process, forget its frames and give back its memory."""
         self._stop_capture()
-        self._bury(_LAST_PATIENCE)
-        self._shots.abandon()
+        self._reap(_LAST_PATIENCE)
+        self._frames.abandon()
         self._memory.close()
 
     def _capture(self, now: float) -> None:
@@ -156,16 +156,16 @@ class Feed:
         self._turns = 0
         self._deadline = now + settings.opening + _START
 
-    def _hear(self, now: float) -> None:
+    def _poll(self, now: float) -> None:
         words = self.process.words() if self.process is not None else []
         if words is None:
             self._lose("the capture process died")
             return
         for word in words:
             self._deadline = now + self._silence
-            self._heed(word, now)
+            self._handle(word, now)
 
-    def _heed(self, word: Word, now: float) -> None:
+    def _handle(self, word: Word, now: float) -> None:
         match word:
             case Opened():
                 self.fps, self.frames = word.fps, word.frames
@@ -177,9 +177,9 @@ class Feed:
             case Captured():
                 self._captured(word)
             case DecodeError():
-                shot = self._shot(word)
-                shot.outcome = BadInput(self._told(word.message))
-                self._shots.add(shot)
+                frame = self._new_frame(word)
+                frame.outcome = BadInput(self._told(word.message))
+                self._frames.add(frame)
             case Ended():
                 self._count_missing(word.turns)
                 self._last_frame = self._base + word.frames - 1
@@ -192,11 +192,11 @@ class Feed:
         if self.state is not SourceState.LIVE:
             self._failures = 0
             self._change(SourceState.LIVE, f"{word.width}x{word.height}" + (f", {self.fps:g} fps" if self.fps else ""))
-        shot = self._shot(word)
-        shot.hold(*given, word.height, word.width)
-        self._shots.add(shot)
+        frame = self._new_frame(word)
+        frame.hold(*given, word.height, word.width)
+        self._frames.add(frame)
 
-    def _shot(self, word: Captured | DecodeError) -> InFlightFrame:
+    def _new_frame(self, word: Captured | DecodeError) -> InFlightFrame:
         self._count_missing(word.turn)
         self._turns = word.turn + 1
         self._last_frame = self._base + word.frame
@@ -212,7 +212,7 @@ class Feed:
             self._lose(word.message)
             return
         self._stop_capture()
-        self._farewell = (SourceState.ENDED if word.well else SourceState.FAILED), self._told(word.message)
+        self._final_state = (SourceState.ENDED if word.well else SourceState.FAILED), self._told(word.message)
 
     def _told(self, message: str) -> str:
         """What the capture process said, which FFmpeg may have put a piece of a password in."""
@@ -224,7 +224,7 @@ class Feed:
         message = self._told(message)
         attempts = self._settings.attempts
         if not self.source.recurs or (attempts is not None and self._failures >= attempts):
-            self._farewell = SourceState.FAILED, message
+            self._final_state = SourceState.FAILED, message
             return
         pause = min(self._settings.first_pause * 2**self._failures, self._settings.longest_pause)
         self._failures += 1
@@ -261,11 +261,11 @@ class Feed:
         self._dying.append((self.process, [slot for slot, _ in self._given.values()]))
         self.process = None
         self._given.clear()
-        self._bury(_DYING)
+        self._reap(_DYING)
         if self._dying:
             self._memory.replace()
 
-    def _bury(self, patience: float) -> None:
+    def _reap(self, patience: float) -> None:
         """Take back the places of processes that have died meanwhile."""
         for process, slots in [dying for dying in self._dying if dying[0].ended(patience)]:
             self._dying.remove((process, slots))
@@ -278,32 +278,32 @@ class Feed:
             slot.release()
         self._given.clear()
 
-    def _result(self, shot: InFlightFrame) -> Result:
-        assert shot.outcome is not None
-        age = time.monotonic() - shot.captured
+    def _result(self, frame: InFlightFrame) -> Result:
+        assert frame.outcome is not None
+        age = time.monotonic() - frame.captured
         return Result(
             source=self.source.name,
-            frame=shot.frame,
-            turn=shot.turn,
+            frame=frame.frame,
+            turn=frame.turn,
             captured=time.time() - age,
             age=age,
-            answer=shot.outcome,
+            answer=frame.outcome,
             tally=self.tally,
-            pixels=shot.pixels,
-            position=shot.position,
+            pixels=frame.pixels,
+            position=frame.position,
         )
 
-    def _judge(self, shot: InFlightFrame) -> None:
+    def _judge(self, frame: InFlightFrame) -> None:
         """An error that every further frame would get ends the source."""
         hopeless = _FATAL if self.source.live else (*_FATAL, ServerUnavailable)
-        if isinstance(shot.outcome, hopeless) and self._farewell is None:
-            self._finish(SourceState.FAILED, f"{shot.outcome.code}: {shot.outcome}")
+        if isinstance(frame.outcome, hopeless) and self._final_state is None:
+            self._finish(SourceState.FAILED, f"{frame.outcome.code}: {frame.outcome}")
 
     def _finish(self, state: SourceState, message: str) -> None:
         self._stop_capture()
         self._retry_at = math.inf
-        self._memory.trouble = ""
-        self._farewell = self._farewell or (state, message)
+        self._memory.error = ""
+        self._final_state = self._final_state or (state, message)
 
     def _change(self, state: SourceState, message: str) -> None:
         self.state = state

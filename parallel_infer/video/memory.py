@@ -50,7 +50,7 @@ class Memory:
         self._asking: Pending | None = None
         self._renewing = False
         self.size = 0  # bytes per slot that are needed
-        self.trouble = ""  # why there is no memory
+        self.error = ""  # why there is no memory
 
     def need(self, size: int) -> None:
         """Have slots of at least `size` bytes, soon."""
@@ -140,7 +140,7 @@ class Memory:
         try:
             ring = Ring.create(byte_ring(name, self._slots, self.size))
         except ConfigError as error:
-            self.trouble = str(error)
+            self.error = str(error)
             return
         self._region = Region(Grant(0, name, self._slots, self.size, math.inf), ring)
 

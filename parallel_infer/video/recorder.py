@@ -117,14 +117,14 @@ class ByCapture:
 
 
 class Recorder:
-    """Writes one source. `trouble` says why a file is not what was wanted, if so."""
+    """Writes one source. `error` says why a file is not what was wanted, if so."""
 
     def __init__(self, path: Path, timing: Timing, names: Names) -> None:
         _keep_quiet()
         self.path = path
         self._names = names
         self._timing = timing
-        self.trouble = ""
+        self.error = ""
         self.written: list[Path] = []
         self._film: Film | None = None
         self._queue: queue.Queue[tuple[Picture, int, float] | None] = queue.Queue(_WAITING)
@@ -147,9 +147,9 @@ class Recorder:
 
     def _write_all(self) -> None:
         while (item := self._queue.get()) is not None:
-            if not self.trouble:
+            if not self.error:
                 self._attempt(self._write, *item)
-        if not self.trouble:
+        if not self.error:
             self._attempt(self._finish)
         if self._film is not None:
             self._film.abandon()
@@ -159,7 +159,7 @@ class Recorder:
         try:
             step(*arguments)
         except (CannotWrite, OSError, cv2.error) as error:
-            self.trouble = str(error)
+            self.error = str(error)
 
     def _write(self, picture: Picture, count: int, fps: float) -> None:
         if self._film is None or not self._film.takes(picture):

@@ -15,7 +15,7 @@ from parallel_infer.keys.client import HasKeys, Key
 from parallel_infer.shm.segment import RunMark, sweep
 from parallel_infer.video.counts import Tally
 from parallel_infer.video.feed import Change, Feed, Result
-from parallel_infer.video.in_flight import Shots
+from parallel_infer.video.in_flight import FramesInFlight
 from parallel_infer.video.memory import Memory
 from parallel_infer.video.settings import StreamSettings
 from parallel_infer.video.sources import Source, sources_of
@@ -105,8 +105,8 @@ class Streams:
 
     def _feed(self, source: Source) -> Feed:
         memory = Memory(self._connection, self.settings.slots(source), self._segment_name)
-        shots = Shots(source, self._model, self.settings, self._connection, memory)
-        return Feed(source, self.settings, memory, shots)
+        frames = FramesInFlight(source, self._model, self.settings, self._connection, memory)
+        return Feed(source, self.settings, memory, frames)
 
     def _segment_name(self) -> str:
         """A name for a ring of our own; the first one needs a mark that this run is alive."""

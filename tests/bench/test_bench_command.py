@@ -18,6 +18,7 @@ from parallel_infer.cli import main
 from parallel_infer.client import Client
 from parallel_infer.config.sources import load_config
 from parallel_infer.errors import ConfigError, InferError
+from parallel_infer.ipc.messages import TIMES
 from parallel_infer.protocol import AnswerBody
 from parallel_infer.tools.bench.comparison import BATCH, limits_of, loop_plan
 from parallel_infer.tools.bench.figures import OUTSIDE, Run

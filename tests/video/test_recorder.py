@@ -87,7 +87,7 @@ def test_files_appear_when_they_are_finished(suffix: str, tmp_path: Path) -> Non
     for number in range(1, 30):
         recorder.add(shown(number, 48 if number < 20 else 32), 25.0)
     recorder.close()
-    assert recorder.trouble == ""
+    assert recorder.error == ""
     assert [frames(file) for file in recorder.written] == [20, 10]
     assert sorted(file.name for file in tmp_path.iterdir()) == [f"out.2{suffix}", f"out{suffix}"]
 
@@ -104,7 +104,7 @@ def test_a_folder_that_goes_away_is_said_and_nobody_waits(tmp_path: Path) -> Non
     for number in range(2, 20):
         recorder.add(shown(number), 25.0)
     recorder.close()
-    assert recorder.trouble.startswith(f"{path} cannot be written")
+    assert recorder.error.startswith(f"{path} cannot be written")
     assert recorder.written == []
 
 
@@ -120,7 +120,7 @@ def test_a_full_disk_leaves_no_half_video(suffix: str, tmp_path: Path) -> None:
     code = (
         "import resource, signal; from pathlib import Path; from tests.video.test_recorder import record\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
-        f"print(record(Path({str(tmp_path / f'out{suffix}')!r}), [48] * 200).trouble)"
+        f"print(record(Path({str(tmp_path / f'out{suffix}')!r}), [48] * 200).error)"
     )
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ran.stderr == ""
