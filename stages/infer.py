@@ -15,8 +15,9 @@ from parallel_infer.errors import InferError
 from parallel_infer.inference.options import ArenaStrategy, GraphOptimization, SessionConfig
 from parallel_infer.inference.session import Session
 from parallel_infer.ipc.messages import FailedRow, ModelPlan
+from parallel_infer.ipc.stages import HasArrays
 from parallel_infer.model_files.digest import check_unchanged
-from parallel_infer.shm.ring import Ring, batch_view, gather_into
+from parallel_infer.shm.ring import batch_view, gather_into
 from stages.batch import power_sizes
 from stages.graph import Rewritten, with_uint8_input
 from stages.preprocess import Preprocess
@@ -37,7 +38,7 @@ class Ran(NamedTuple):
 class Infer:
     """Runs one model from its row ring into its output ring; used by one thread."""
 
-    def __init__(self, plan: ModelPlan, rows: Ring, outputs: Ring) -> None:
+    def __init__(self, plan: ModelPlan, rows: HasArrays, outputs: HasArrays) -> None:
         self._plan = plan
         self._rows = rows.arrays
         self._outputs = outputs.arrays
@@ -46,7 +47,7 @@ class Infer:
         self.session = Session(model, config)
         self._alone = self.session
         alone_threads = plan.run["alone_threads"]
-        if self.session.choice.provider in _ON_PROCESSOR and alone_threads > config.threads:
+        if self.on_processor and alone_threads > config.threads:
             alone = replace(config, threads=alone_threads, profile=None, batches=(1,))
             self._alone = Session(model, alone)
         self._input_axes = {tensor.name: tensor.axis for tensor in plan.spec.inputs}
@@ -59,6 +60,16 @@ class Infer:
 
         for session in {self.session, self._alone}:
             session.lock_pages([*self._rows.values(), *self._outputs.values(), *self._gathered.values()])
+
+    @property
+    def provider(self) -> str:
+        """Name and precision, as people are told."""
+        return self.session.describe()
+
+    @property
+    def on_processor(self) -> bool:
+        """Whether the cores compute it."""
+        return self.session.choice.provider in _ON_PROCESSOR
 
     def warm_up(self) -> dict[int, float]:
         """Run batches of one and of the largest size; seconds by size. No slot is claimed by anybody yet."""

@@ -11,8 +11,8 @@ import click
 import msgspec
 
 from parallel_infer.errors import ConfigError, ModelRejected
-from parallel_infer.loading import load_by_name
 from parallel_infer.model_spec import ModelSpec, TensorSpec
+from parallel_infer.pipeline import load_pipeline
 
 _HEADING = 15  # columns
 
@@ -82,10 +82,9 @@ def command(model: Path, as_json: bool, shapes: dict[str, list[int]], **override
     The options say what the file does not; they have the names of the configuration file. Exit codes: 0 the model can
     be served, 1 it is rejected, 2 an option is wrong.
     """
-    describe = load_by_name("stages.recognise:describe")  # not at the top: --help need not wait for ONNX Runtime
     given = {key: value for key, value in overrides.items() if value is not None}
     try:
-        spec: ModelSpec = describe(model.stem, model, {**given, "shapes": shapes})
+        spec = load_pipeline().describe(model.stem, model, {**given, "shapes": shapes})
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
     except ModelRejected as error:
@@ -106,13 +105,12 @@ def _report(spec: ModelSpec) -> dict[str, Any]:
     from parallel_infer.inference.options import SessionConfig
     from parallel_infer.inference.providers import survey
 
-    export_command = load_by_name("stages.families:export_command")
     built: dict[str, Any] = msgspec.to_builtins(spec)
     return {
         **built,
         "path": Path(spec.path).name,
         "batchable": spec.batch is None,
-        "export": None if spec.batch is None else export_command(spec.family),
+        "export": None if spec.batch is None else load_pipeline().export_command(spec.family),
         "classes": len(spec.names) or spec.parameters.get("classes", 0),
         "providers": sorted(survey(SessionConfig(provider="cpu")).providers),
     }

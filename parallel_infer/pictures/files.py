@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from parallel_infer.errors import BadInput
-from parallel_infer.loading import load_by_name
+from parallel_infer.pipeline import load_pipeline
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,11 +66,7 @@ def read_picture(source: str | os.PathLike[str] | bytes) -> npt.NDArray[np.uint8
         payload = source if isinstance(source, bytes) else Path(source).read_bytes()
     except OSError as error:
         raise BadInput(f"{os.fspath(source)!r} cannot be read: {error.strerror or error}") from error
-    limits = load_by_name("stages.pictures:PictureLimits")(
-        max_pixels=load_by_name("stages.opencv:MAX_PIXELS"), formats=tuple(SUFFIXES)
-    )
-    frame: npt.NDArray[np.uint8] = load_by_name("stages.pictures:Decoder")(limits).decode(payload).frame
-    return frame
+    return load_pipeline().read_picture(payload, tuple(SUFFIXES))
 
 
 def _files(others: Counter[str]) -> str:

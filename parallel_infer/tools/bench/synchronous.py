@@ -19,6 +19,7 @@ from msgspec import Struct
 from parallel_infer.client.payload import Payload
 from parallel_infer.errors import InferError
 from parallel_infer.ipc.messages import AnswerFormat, ModelPlan, PayloadKind, PostJob
+from parallel_infer.ipc.stages import EncodedAnswer, Stages
 from parallel_infer.loading import load_by_name
 from parallel_infer.shm.ring import RingSpec
 from parallel_infer.tools.bench.bench_process import BenchProcess, messages
@@ -27,7 +28,6 @@ from parallel_infer.tools.bench.payloads import Source
 
 _KINDS = {"picture": PayloadKind.PICTURE, "frame": PayloadKind.FRAME, "tensors": PayloadKind.TENSORS}
 _NO_OPTIONS = b"\x80"
-_ON_PROCESSOR = ("cpu", "openvino")
 _START_TIMEOUT = 300.0  # seconds, model loading included
 _GRACE = 60.0  # seconds a measurement may take beyond its length
 
@@ -75,21 +75,20 @@ class Loop:
     """Decode, infer, postprocess, by the stages' own classes."""
 
     def __init__(self, subject: Subject) -> None:
-        stages: dict[str, str] = load_by_name("stages.pipeline:STAGES")
+        stages: Stages = load_by_name("stages.inline:STAGES")
         plan = subject.plan
         self._plan = plan
         self._payloads = itertools.cycle(subject.source.payloads())
         self._rows, self._outputs = PrivateRing(plan.rows, plan.max_batch), PrivateRing(plan.outputs, 1)
-        self._decode = load_by_name(stages["decode"])(subject.limits)
+        self._decode = stages.decode(subject.limits)
         self._decode.add(plan)
-        self._infer = load_by_name(stages["infer"])(plan, self._rows, self._outputs)
-        self._postprocess = load_by_name(stages["postprocess"])()
+        self._infer = stages.infer(plan, self._rows, self._outputs)
+        self._postprocess = stages.postprocess()
         self._postprocess.add(plan)
 
     @property
     def facts(self) -> Facts:
-        session = self._infer.session
-        return Facts(session.describe(), session.choice.provider in _ON_PROCESSOR)
+        return Facts(self._infer.provider, self._infer.on_processor)
 
     def answer(self, batch: int) -> None:
         """The next `batch` pictures, from payload to answers."""
@@ -103,7 +102,7 @@ class Loop:
         payload: Payload = next(self._payloads)
         rows = {name: array[row, ...] for name, array in self._rows.arrays.items()}
         kind, data = _KINDS[payload.kind], memoryview(payload.data)
-        return tuple(self._decode.decode(self._plan.name, kind, payload.tensors, data, _NO_OPTIONS, rows))
+        return self._decode.decode(self._plan.name, kind, payload.tensors, data, _NO_OPTIONS, rows)
 
     def infer(self, batch: int) -> dict[str, Any]:
         """The outputs [batch, ...] of the first rows. Raises InferError where the model fails."""
@@ -112,7 +111,7 @@ class Loop:
             raise InferError(ran.failed[0].text)
         return {tensor.name: self._output(tensor, ran.shapes.get(tensor.name)) for tensor in self._plan.spec.outputs}
 
-    def postprocess(self, outputs: dict[str, Any], index: int, geometry: tuple[float, ...]) -> Any:
+    def postprocess(self, outputs: dict[str, Any], index: int, geometry: tuple[float, ...]) -> EncodedAnswer:
         """The answer of one picture, encoded as it would travel."""
         job = PostJob(0, index, geometry, _NO_OPTIONS, AnswerFormat.ARRAYS, ())
         return self._postprocess.answer(

@@ -19,9 +19,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
-import numpy.typing as npt
 import onnx
 from msgspec import Struct
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
@@ -32,13 +30,11 @@ from parallel_infer.errors import BadInput, ConfigError, ModelRejected
 from parallel_infer.files.outputs import Inputs, check_target, draft_beside
 from parallel_infer.inference.options import SessionConfig
 from parallel_infer.inference.session import Session, reason
-from parallel_infer.loading import load_by_name
 from parallel_infer.machine.processor import instruction_sets, processor_fields
 from parallel_infer.model_spec import ModelSpec
+from parallel_infer.pipeline import Arrays, Geometry, load_pipeline
 from parallel_infer.tools.quantize.agreement import Agreement, agreement
 from parallel_infer.tools.quantize.quantizable import check_graph, check_scales, kept_in_float, opset_of
-
-Arrays = dict[str, npt.NDArray[Any]]
 
 _PER_CHANNEL_OPSET = 13
 _LARGEST = (2 << 30) - (16 << 20)  # bytes; Protobuf ends at 2 GiB
@@ -82,29 +78,21 @@ class Feed:
     def __init__(self, spec: ModelSpec, payloads: Sequence[bytes]) -> None:
         """Decodes nothing yet. Raises ModelRejected for a model that pictures cannot calibrate."""
         _check(spec)
-        preprocess = msgspec.convert(spec.preprocess, load_by_name("stages.preprocess:Preprocess"))
-        self._spec = spec
-        self._preprocessor = load_by_name("stages.preprocess:Preprocessor")(preprocess, "float32", preprocess.layout)
-        self._further: Arrays = load_by_name("stages.preprocess:constants")(preprocess, spec.inputs)
-        self._decoder = load_by_name("stages.pictures:Decoder")(load_by_name("stages.pictures:PictureLimits")())
-        self._picture = preprocess.input
+        self._batch = spec.batch or 1
+        self._rows = load_pipeline().rows(spec)
         self._payloads = payloads
         self.skipped = 0
 
-    def __iter__(self) -> Iterator[tuple[Arrays, Any]]:
+    def __iter__(self) -> Iterator[tuple[Arrays, Geometry]]:
         """Inputs [batch, ...] of each picture, the same row all through the batch, and its geometry."""
         self.skipped = 0
-        batch = self._spec.batch or 1
         for payload in self._payloads:
-            row = np.empty(self._preprocessor.shape, np.float32)
             try:
-                frame, geometry = self._decoder.decode(payload)
+                rows, geometry = self._rows(payload)
             except BadInput:
                 self.skipped += 1
                 continue
-            geometry = self._preprocessor.write(frame, row, geometry)
-            rows = {self._picture: row, **self._further}
-            yield {name: np.repeat(array[None], batch, axis=0) for name, array in rows.items()}, geometry
+            yield {name: np.repeat(array[None], self._batch, axis=0) for name, array in rows.items()}, geometry
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]  # ONNX Runtime ships no types
@@ -134,8 +122,8 @@ def quantize(
     """
     check_target(output, Inputs([path, *_weights(path)]), "the output")
     place = Path(os.path.realpath(output)).parent
-    describe = load_by_name("stages.recognise:describe")
-    spec: ModelSpec = describe(path.stem, path)
+    pipeline = load_pipeline()
+    spec = pipeline.describe(path.stem, path, {})
     feed = Feed(spec, payloads)
     size = _size_on_disk(path)
     with tempfile.TemporaryDirectory(prefix=".quantize-", dir=place) as folder:
@@ -144,7 +132,7 @@ def quantize(
         kept = kept_in_float(onnx.load(prepared).graph)
         count = _quantize(prepared, draft, feed, calibration, kept)
         _keep_metadata(path, draft)
-        _check_same(spec, describe(path.stem, draft))
+        _check_same(spec, pipeline.describe(path.stem, draft, {}))
         sessions = Session(path, config), Session(draft, config)
         report = Report(
             pictures=count,
@@ -281,13 +269,12 @@ def _speed(sessions: tuple[Session, Session], feed: Feed) -> Speed:
 
 
 def _agreement(spec: ModelSpec, sessions: tuple[Session, Session], feed: Feed) -> Agreement:
-    task = load_by_name("stages.pipeline:task_for")(spec)
-    options = task.options(b"\x80")
+    answer = load_pipeline().answers(spec)
     pairs = []
     for inputs, geometry in feed:
         answers = []
         for session in sessions:
             outputs = {name: array[0] for name, array in session.run(inputs).items()}
-            answers.append(task.answer(outputs, geometry, options))
+            answers.append(answer(outputs, geometry))
         pairs.append((answers[0], answers[1]))
     return agreement(spec.task, pairs)

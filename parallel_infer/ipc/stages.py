@@ -1,0 +1,102 @@
+"""What a worker, or a loop in one process, asks of each stage. `stages` implements it and is loaded by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from parallel_infer.ipc.messages import FailedRow, ModelPlan, PayloadKind, PostJob
+from parallel_infer.protocol import Tensor
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+class HasArrays(Protocol):
+    """A ring, or anything else with one array [slots, ...] per tensor."""
+
+    @property
+    def arrays(self) -> Arrays: ...
+
+
+class BatchResult(Protocol):
+    """What became of a batch."""
+
+    @property
+    def gathered(self) -> int:
+        """Rows that were copied together."""
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of outputs whose shape only the run tells."""
+
+    @property
+    def failed(self) -> tuple[FailedRow, ...]: ...
+
+
+class EncodedAnswer(Protocol):
+    """An answer as it travels."""
+
+    @property
+    def body(self) -> bytes:
+        """Of the header, MessagePack."""
+
+    @property
+    def payload(self) -> list[npt.NDArray[Any]]:
+        """The payload's pieces, in order."""
+
+
+class DecodeStage(Protocol):
+    """Decodes payloads for every model."""
+
+    def add(self, plan: ModelPlan) -> None:
+        """Get ready for a model."""
+
+    def decode(
+        self,
+        name: str,
+        kind: PayloadKind,
+        tensors: tuple[Tensor, ...],
+        payload: memoryview,
+        options: bytes,
+        row: Arrays,
+    ) -> tuple[float, ...]:
+        """Write the row of a job, and tell its geometry. Raises BadInput."""
+
+
+class InferStage(Protocol):
+    """Runs one model from its rows into its outputs."""
+
+    @property
+    def provider(self) -> str:
+        """Name and precision, as people are told."""
+
+    @property
+    def on_processor(self) -> bool:
+        """Whether the cores compute it."""
+
+    def run(self, rows: tuple[int, ...], slot: int, alone: bool = False) -> BatchResult:
+        """Run the model on these rows into this output slot; a row that fails does not fail the others."""
+
+
+class PostprocessStage(Protocol):
+    """Makes answers for every model."""
+
+    def add(self, plan: ModelPlan) -> None:
+        """Get ready for a model."""
+
+    def answer(self, name: str, outputs: Arrays, job: PostJob) -> EncodedAnswer:
+        """The answer of one job from its outputs, without the batch dimension. Raises InferError."""
+
+
+class Stages(Protocol):
+    """Makes the stages."""
+
+    def decode(self, limits: Mapping[str, Any]) -> DecodeStage:
+        """`limits` are those of pictures: `max_pixels` and `formats`."""
+
+    def infer(self, plan: ModelPlan, rows: HasArrays, outputs: HasArrays) -> InferStage:
+        """Raises ConfigError or ModelRejected where the model cannot be loaded as the plan says."""
+
+    def postprocess(self) -> PostprocessStage: ...
