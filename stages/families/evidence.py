@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -17,6 +17,8 @@ STRIDES = (8, 16, 32)
 FRACTIONS = 2.0  # boxes that stay below are fractions of the picture, some of them reaching beyond its edge
 NO_METADATA = "no metadata names the task; decided by shape"
 
+Scores = Callable[[Mapping[str, npt.NDArray[Any]]], npt.NDArray[Any]]
+ENOUGH_BOXES = 8  # of a trial picture, to tell by them how boxes are written
 ANCHORS = 3  # per cell, of YOLOv5 and its like
 TOLERANCE = 1e-2  # of scores that went through float16 or 8-bit integers
 
@@ -116,8 +118,20 @@ def ready_objects(facts: Facts, task: str) -> Fit | Misfit:
     wrong = beyond(facts, found.name, lambda values: values[:, 4]) or _no_classes(facts, found.name)
     if wrong is not None:
         return Misfit(f"found {shown}; expected [objects, {width}], but {wrong}")
+    swapped = _class_before_score(facts, found.name)
+    if swapped is not None:
+        return Misfit(f"found {shown}; expected [objects, {width}], but {swapped}")
     because = f"{shown} is box, score and class{plus(found.extra)} of at most {found.rows} objects"
     return Fit(facts.nc or 0, because, {"output": found.name}, unused=unused(facts, found, task))
+
+
+def _class_before_score(facts: Facts, name: str) -> str | None:
+    """What speaks for the class standing before the score: with one class its column is 0, as if nothing was found."""
+    trials = [] if facts.insisted else [np.asarray(values, np.float64) for values in facts.trials(name)]
+    last = np.concatenate([values[:, 5] for values in trials]) if trials else np.zeros(0)
+    if any(values[:, 4].any() for values in trials) or not np.any(last != np.rint(last)):
+        return None
+    return "no row of a trial picture has a score, and the column of the class has fractions: class before score?"
 
 
 def _no_classes(facts: Facts, name: str) -> str | None:
@@ -146,6 +160,27 @@ def are_scores(facts: Facts, name: str) -> bool:
 def are_fractions(facts: Facts, name: str) -> bool:
     """Whether the boxes that the trial picture gave there reach no further than fractions of the picture do."""
     return 0.0 < float(np.max(np.abs(facts.arrays[name]), initial=0.0)) <= FRACTIONS
+
+
+def not_corners(facts: Facts, boxes: str, scores: Scores | None = None) -> str | None:
+    """What speaks against the boxes [n, 4] or [n, 1, 4] being xyxy: most end left of or above where they begin.
+
+    `scores` picks the scores of the rows out of what a trial picture gave: rows without any may hold anything.
+    """
+    for outputs in [] if facts.insisted else (facts.arrays, *facts.others):
+        values = np.asarray(outputs[boxes], np.float64)
+        rows = values.reshape(-1, values.shape[-1])[:, :4]
+        rows = rows if scores is None else rows[scores(outputs) > 0]
+        ordered = (rows[:, 2] >= rows[:, 0]) & (rows[:, 3] >= rows[:, 1])
+        if len(rows) >= ENOUGH_BOXES and np.mean(ordered) < 0.5:
+            return f"{np.sum(~ordered)} of {len(rows)} boxes of a trial picture end left of or above where they begin"
+    return None
+
+
+def fractions_of(facts: Facts, name: str, part: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> float | None:
+    """How far the boxes of all trial pictures reach, where that is no further than fractions of a picture do."""
+    far = max(float(np.max(np.abs(part(values)), initial=0.0)) for values in facts.trials(name))
+    return far if 0.0 < far <= FRACTIONS else None
 
 
 def reach(facts: Facts) -> float:

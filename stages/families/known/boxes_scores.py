@@ -14,7 +14,7 @@ import numpy.typing as npt
 from parallel_infer.errors import InferError
 from parallel_infer.model_spec import ModelSpec
 from stages.candidates import Candidates, Floats, Outputs, as_float32, require_finite
-from stages.families.evidence import STRIDES, are_fractions, are_scores
+from stages.families.evidence import STRIDES, are_fractions, are_scores, not_corners
 from stages.families.facts import Facts
 from stages.families.family import Claim, Family, Fit, Misfit, Strength
 from stages.families.queries import best_of_rows, row_size
@@ -87,6 +87,9 @@ def fit_with(facts: Facts, skipped: int, because: str) -> Fit | Misfit:
         return Misfit(f"found {nc} columns of class scores; expected {facts.nc or 'at least 1'}")
     if not are_scores(facts, pair.scores):
         return Misfit(f"found numbers beyond 0..1 in {pair.scores}; expected scores")
+    wrong = not_corners(facts, pair.boxes)
+    if wrong is not None:
+        return Misfit(f"found {pair.boxes} that are no xyxy: {wrong}; expected decoded boxes")
     parameters = {"outputs": list(pair), "skipped": skipped, "normalised": are_fractions(facts, pair.boxes)}
     return Fit(nc, f"{pair.boxes} and {pair.scores} are {because}", parameters, guessed=True)
 

@@ -17,6 +17,9 @@ _TIMM = Recipe("crop", filter="bicubic")  # timm's default, and the one of Effic
 _USUAL = Recipe("crop", IMAGENET, crop_fraction=0.875, filter="bilinear")
 
 _NAMED_SCORES = re.compile(r"logit|prob|softmax|score|class", re.IGNORECASE)
+_ONLY_SCORES = ("logits", "probs", "probabilities", "softmax")  # beside whatever other outputs
+# Operators that end with any numbers; others that end with numbers of 0 to 1 alone do so on purpose.
+_LINEAR = ("Gemm", "MatMul", "Add", "Conv", "GlobalAveragePool", "ReduceMean", "BatchNormalization", "QLinearMatMul")
 _NO_SCORES = re.compile(r"embed|feature|hidden|pool|vector", re.IGNORECASE)
 
 
@@ -53,6 +56,9 @@ def fits(facts: Facts, task: str) -> Fit | Misfit:
     name, nc = found
     if facts.nc is not None and not _fits_names(nc, facts.nc) and facts.task != "classify":
         return Misfit(f"found {name} [{nc}]; expected {facts.nc} class scores, one per name")
+    wrong = None if facts.insisted else _no_scores(facts, name, nc)
+    if wrong is not None:
+        return Misfit(f"found {name} [{nc}] with {wrong}; expected class scores")
     scores = _scores(facts, name, nc)
     if isinstance(scores, Misfit):
         return scores
@@ -68,6 +74,15 @@ def fits(facts: Facts, task: str) -> Fit | Misfit:
         unused=tuple(other for other in facts.outputs if other != name),
         warnings=(scores.warning,) if scores.warning else (),
     )
+
+
+def _no_scores(facts: Facts, name: str, nc: int) -> str | None:
+    """What speaks against these numbers being probabilities or logits."""
+    if nc > 1 and facts.arrays[name].dtype.kind in "iub":
+        return "whole numbers"
+    rows = [np.asarray(array, np.float64).ravel() for array in facts.trials(name)]
+    percent = all(row.min() >= 0.0 and abs(row.sum() - 100.0) <= 100 * TOLERANCE for row in rows)
+    return "numbers that sum to 100" if nc > 1 and percent else None
 
 
 def _scores(facts: Facts, name: str, nc: int) -> Scores | Misfit:
@@ -91,6 +106,10 @@ def _scores(facts: Facts, name: str, nc: int) -> Scores | Misfit:
         return Scores("sigmoid", "one logit")
     if not asked and all(row.min() < 0 and abs(np.linalg.norm(row) - 1.0) <= TOLERANCE for row in trials):
         return Misfit(f"found a vector of length 1 in {name}; expected class scores")
+    varied = any(np.ptp(row) > 0.0 for row in trials)
+    if bounded and varied and operator not in _LINEAR and all(row.min() >= 0.0 for row in trials):
+        doubt = f"{name} has numbers of 0 to 1 that do not sum to 1: taken for a score of each class as they are"
+        return Scores("none", "numbers of 0 to 1", f"{doubt}; set task = tensor where they are none")
     doubt = f"{name} is taken for logits, and gets a softmax: set task = tensor where it is no class scores"
     return Scores("softmax", "logits", "" if asked or operator == "LogSoftmax" else doubt)
 
@@ -107,8 +126,10 @@ def _by_shape(facts: Facts) -> Iterator[Claim]:
     if found is None:
         return
     name, size = found
+    if "pred_boxes" in facts.outputs:
+        return
     named = facts.nc is not None or len(facts.metadata.character) == size
-    alone = set(facts.rows) == set(facts.outputs)
+    alone = set(facts.rows) == set(facts.outputs) or (name.lower() in _ONLY_SCORES and len(facts.rows) == 1)
     if _NO_SCORES.search(name) or not (alone or (named and _NAMED_SCORES.search(name))):
         return
     warning = f"{NO_METADATA}: class scores; for an embedding or other numbers set task = embedding or tensor"

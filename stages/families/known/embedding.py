@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
 
-from stages.families.evidence import NO_METADATA
+from stages.families.evidence import NO_METADATA, TOLERANCE
 from stages.families.facts import Facts
 from stages.families.family import IMAGENET, Claim, Family, Fit, Misfit, Recipe, Strength
 
 # By what they are called, the most ready first; `last_hidden_state` holds one for each token, the first being CLS.
 _NAMES = ("image_embeds", "pooler_output", "sentence_embedding", "embeddings", "embedding", "last_hidden_state")
+_TOKENS = "last_hidden_state"
+_NAMED = re.compile(r"embed|feature|vector", re.IGNORECASE)
+_PATCHES = (8, 14, 16, 32)  # pixels along a side of those that transformers cut pictures into
 _ARCFACE_SIDE = 112
 _ARCFACE = Recipe("stretch", ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)))
 _TRANSFORMER = Recipe("crop", IMAGENET, crop_fraction=0.875, filter="bicubic")
@@ -25,26 +29,49 @@ def _is_arcface(facts: Facts) -> bool:
     return bool(np.min(facts.arrays[name]) < 0.0)
 
 
+def _has_length_one(facts: Facts, name: str) -> bool:
+    """Whether each trial picture gave a vector of length 1 with numbers below 0."""
+    rows = [np.asarray(values, np.float64).ravel() for values in facts.trials(name)]
+    return all(len(row) > 2 and row.min() < 0.0 and abs(np.linalg.norm(row) - 1.0) <= TOLERANCE for row in rows)
+
+
 def _only_row(facts: Facts) -> str | None:
     """The output that is one row of numbers, where there is one."""
     return next(iter(facts.rows)) if len(facts.rows) == 1 else None
 
 
 def _output(facts: Facts) -> str | None:
-    named = [name for name in _NAMES if name in facts.outputs]
-    name = _only_row(facts)
-    return next((name for name in (*named, *([] if name is None else [name])) if facts.outputs[name]), None)
+    named = [name for name in _NAMES if name in facts.rows or (name == _TOKENS and _rank(facts, name) == 2)]
+    alone = _only_row(facts)
+    return next(iter((*named, *([] if alone is None else [alone]))), None)
+
+
+def _rank(facts: Facts, name: str) -> int:
+    return len(facts.outputs.get(name, ()))
+
+
+def _is_grid(facts: Facts, tokens: int) -> bool:
+    """Whether there is one token for each patch of the picture and none for all of it, as Swin has them."""
+    height, width = facts.size
+    return tokens in {(height // side) * (width // side) for side in _PATCHES}
 
 
 def fits(facts: Facts, task: str) -> Fit | Misfit:
     name = _output(facts)
-    if name is None or facts.arrays[name].dtype.kind != "f" or facts.outputs[name][-1] < 2:
-        return Misfit(f"found outputs {facts.shown}; expected a vector, or one for each token in last_hidden_state")
+    if name is None or facts.arrays[name].dtype.kind != "f" or facts.arrays[name].size < 2:
+        return Misfit(f"found outputs {facts.shown}; expected a vector, or one for each token in {_TOKENS}")
     shape = list(facts.outputs[name])
-    what = "a vector" if facts.arrays[name].size == max(shape) else "vectors of tokens, the first of which is taken"
+    is_row = name in facts.rows
+    if not is_row and not facts.insisted and _is_grid(facts, shape[0]):
+        return Misfit(f"found {name} {shape}, a vector for each patch and none for the whole picture")
+    what = "a vector" if is_row else "vectors of tokens, the first of which is taken"
+    doubt = f"the first of the {shape[0]} vectors of {name} is taken for the whole picture: set task = tensor for all"
     unused = tuple(other for other in facts.outputs if other != name and other not in _NAMES)
+    warnings = () if is_row else (doubt,)
     recipe = _ARCFACE if facts.size == (_ARCFACE_SIDE, _ARCFACE_SIDE) else _TRANSFORMER
-    return Fit(0, f"{name} {shape} is {what}", {"output": name}, recipe=recipe, guessed=True, unused=unused)
+    return Fit(
+        0, f"{name} {shape} is {what}", {"output": name}, recipe=recipe, guessed=True, unused=unused, warnings=warnings
+    )
 
 
 def claims(facts: Facts) -> Iterator[Claim]:
@@ -53,8 +80,15 @@ def claims(facts: Facts) -> Iterator[Claim]:
         return
     if facts.task is not None or facts.nc is not None:
         return
-    if set(_NAMES) & set(facts.outputs) and "logits" not in facts.outputs:
+    name = _output(facts)
+    if name is None or "logits" in facts.outputs:
+        return
+    if name in _NAMES or _NAMED.search(name):
         yield Claim(Strength.NAMES, "embedding")
+    elif _has_length_one(facts, name):
+        evidence = ("numbers below 0, and the vector of each trial picture has the length 1",)
+        warning = f"{NO_METADATA}: an embedding; set task = tensor if these numbers are something else"
+        yield Claim(Strength.SHAPE, "embedding", evidence, (warning,))
     elif _is_arcface(facts):
         evidence = ("pictures of 112 x 112 and numbers below 0 without names: an embedding of faces, such as ArcFace",)
         warning = f"{NO_METADATA}: an embedding; set task = classify if these are class scores"

@@ -9,9 +9,9 @@ import numpy as np
 from parallel_infer.errors import InferError
 from parallel_infer.model_spec import ModelSpec
 from stages.candidates import Candidates, Floats, Outputs, as_float32, main_output, require_finite
-from stages.families.evidence import reach, ready_objects, ready_task
+from stages.families.evidence import ENOUGH_BOXES, FRACTIONS, not_corners, reach, ready_objects, ready_task
 from stages.families.facts import Facts
-from stages.families.family import Claim, Family, Strength
+from stages.families.family import Claim, Family, Fit, Misfit, Strength
 from stages.families.known.yolov8 import ULTRALYTICS
 from stages.families.queries import require_classes, select
 from stages.tasks.options import DetectOptions
@@ -52,6 +52,21 @@ class RotatedEndToEnd(EndToEnd):
     """
 
 
+def fits(facts: Facts, task: str) -> Fit | Misfit:
+    """Ready objects whose boxes are xyxy, but for rotated ones."""
+    fit = ready_objects(facts, task)
+    if isinstance(fit, Misfit) or task == "obb":
+        return fit
+    name: str = fit.parameters["output"]
+    wrong = not_corners(facts, name, lambda outputs: outputs[name][:, 4])
+    if wrong is not None:
+        return Misfit(f"found boxes in {name} that are no xyxy: {wrong}")
+    boxes = np.concatenate([values[values[:, 4] > 0, :4] for values in facts.trials(name)])
+    if not facts.insisted and len(boxes) >= ENOUGH_BOXES and float(np.max(np.abs(boxes))) <= FRACTIONS:
+        return Misfit(f"found boxes in {name} that are fractions of the picture; expected pixels")
+    return fit
+
+
 def claims(facts: Facts) -> Iterator[Claim]:
     """Where metadata says so; else by shape, with pixels unless the noise picture's boxes say otherwise."""
     task = facts.task
@@ -75,7 +90,7 @@ def _guess(facts: Facts, strength: Strength, task: str, contradiction: str) -> C
 FAMILY = Family(
     name="end2end",
     readers={"detect": EndToEnd, "segment": EndToEnd, "keypoints": EndToEnd, "obb": RotatedEndToEnd},
-    fits=ready_objects,
+    fits=fits,
     claims=claims,
     export=ULTRALYTICS,
 )

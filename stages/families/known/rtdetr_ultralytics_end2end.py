@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import msgspec
+import numpy as np
 
 from parallel_infer.model_spec import ModelSpec
 from stages.candidates import Floats, corners
-from stages.families.evidence import FRACTIONS, reach, ready_objects, ready_task
+from stages.families.evidence import ENOUGH_BOXES, FRACTIONS, reach, ready_objects, ready_task
 from stages.families.facts import Facts
 from stages.families.family import Claim, Family, Fit, Misfit, Recipe, Strength
 from stages.families.known.end2end import HINT, EndToEnd
@@ -32,7 +33,16 @@ def fits(facts: Facts, task: str) -> Fit | Misfit:
     fit = ready_objects(facts, task)
     if isinstance(fit, Misfit):
         return fit
+    if _are_corners(facts, fit.parameters["output"]):
+        return Misfit("found boxes that all end right of and below where they begin: xyxy; expected cxcywh")
     return msgspec.structs.replace(fit, parameters={**fit.parameters, "normalised": True})
+
+
+def _are_corners(facts: Facts, name: str) -> bool:
+    """Whether all boxes of all trial pictures could be xyxy: of cxcywh few are wider than their centre is far right."""
+    rows = np.unique(np.concatenate([values[values[:, 4] > 0, :4] for values in facts.trials(name)]), axis=0)
+    ordered = (rows[:, 2] >= rows[:, 0]) & (rows[:, 3] >= rows[:, 1])
+    return not facts.insisted and len(rows) >= ENOUGH_BOXES and bool(np.all(ordered))
 
 
 def claims(facts: Facts) -> Iterator[Claim]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from stages.families.family import IMAGENET, Claim, Family, Fit, Misfit, Recipe,
 _COARSEST = 8  # row pixels of a place: the heads of segmentation are no coarser
 _MOST_CLASSES = 256
 _NAMES = ("logits", "out", "output", "segmentation", "sem_seg")  # of several outputs the one to read
+_OTHER_MAPS = re.compile(r"embed|feature|hidden|heat|keypoint|pool|mask|proto", re.IGNORECASE)
 _ULTRALYTICS = Recipe("letterbox")
 _USUAL = Recipe("stretch", IMAGENET, filter="bilinear")
 
@@ -72,7 +74,7 @@ def claims(facts: Facts) -> Iterator[Claim]:
         yield Claim(Strength.TASK, "semantic", (facts.because,))
         return
     name = _output(facts) if facts.task is None else None
-    if name is None or not _is_shown(facts, name):
+    if name is None or not _is_shown(facts, name) or _is_another(facts, name):
         return
     warning = f"{NO_METADATA}: classes of pixels; set task if they are not"
     yield Claim(Strength.SHAPE, "semantic", (NO_METADATA,), (warning,))
@@ -90,6 +92,17 @@ def _is_shown(facts: Facts, name: str) -> bool:
         return True
     axis = 2 if last else 0
     return count != 3 and bool(np.min(values) < 0.0 or np.allclose(values.sum(axis=axis), 1.0, atol=0.01))
+
+
+def _is_another(facts: Facts, name: str) -> bool:
+    """Whether it may be what other models have: features, heads of detectors, masks of objects, heatmaps of people.
+
+    Further outputs of a segmentation net are such maps too. Poses are estimated in pictures of people, upright 3:4.
+    """
+    others = [other for other in facts.outputs if other != name]
+    strange = any(_classes(facts, other) is None and other not in facts.rows for other in others)
+    tall, wide = facts.size
+    return strange or bool(_OTHER_MAPS.search(name)) or tall * 3 == wide * 4
 
 
 FAMILY = Family(

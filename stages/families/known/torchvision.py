@@ -9,20 +9,20 @@ import numpy as np
 from parallel_infer.errors import InferError
 from parallel_infer.model_spec import ModelSpec
 from stages.candidates import Candidates, Outputs, require_finite
-from stages.families.evidence import beyond
+from stages.families.evidence import are_fractions, beyond, not_corners
 from stages.families.facts import Facts
 from stages.families.family import Claim, Family, Fit, Misfit, Recipe, Strength
-from stages.families.queries import named_output, require_classes, select
+from stages.families.queries import named_output, require_classes, row_size, select
 from stages.tasks.options import DetectOptions
 
 
 class Torchvision:
-    """`boxes` [n, 4] xyxy in row pixels, `labels` [n], of which 0 means the background, `scores` [n]."""
+    """`boxes` [n, 4] xyxy in row pixels or as fractions, `labels` [n], of which 0 is the background, `scores` [n]."""
 
     overlapping = False
 
     def __init__(self, spec: ModelSpec, extra: int) -> None:
-        pass
+        self._scale = row_size(spec) if spec.parameters.get("normalised") else np.ones(4, np.float32)
 
     def candidates(self, outputs: Outputs, options: DetectOptions) -> Candidates:
         boxes = named_output(outputs, "boxes", 2)
@@ -33,7 +33,7 @@ class Torchvision:
         index = select(scores, classes, options)
         require_classes(classes[index])
         require_finite(boxes[index])
-        return Candidates(boxes[index], scores[index], classes[index], boxes[index, :0], index)
+        return Candidates(boxes[index] * self._scale, scores[index], classes[index], boxes[index, :0], index)
 
 
 def fits(facts: Facts, task: str) -> Fit | Misfit:
@@ -43,11 +43,17 @@ def fits(facts: Facts, task: str) -> Fit | Misfit:
     if facts.arrays["labels"].dtype.kind not in "iu":
         return Misfit("found labels that are no whole numbers; expected those of classes")
     wrong = beyond(facts, "scores", lambda values: values)
+    wrong = wrong or not_corners(facts, "boxes", lambda outputs: outputs["scores"])
     if wrong is not None:
         return Misfit(wrong)
     unused = tuple(name for name in facts.outputs if name not in ("boxes", "labels", "scores"))
     because = "outputs boxes, labels and scores of the same objects: torchvision"
-    return Fit(facts.nc or 0, because, guessed=True, unused=unused)
+    if not are_fractions(facts, "boxes"):
+        return Fit(facts.nc or 0, because, guessed=True, unused=unused)
+    doubt = "boxes are taken as xyxy in fractions of the picture, as a trial picture gave them"
+    recipe = Recipe("stretch", filter="bilinear")
+    parameters = {"normalised": True}
+    return Fit(facts.nc or 0, because, parameters, guessed=True, unused=unused, recipe=recipe, warnings=(doubt,))
 
 
 def claims(facts: Facts) -> Iterator[Claim]:

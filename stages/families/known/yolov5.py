@@ -20,7 +20,15 @@ from stages.candidates import (
     strongest,
     wanted,
 )
-from stages.families.evidence import ANCHORS, NO_METADATA, STRIDES, anchors_of_yolov5, objectness_rows, rows_of
+from stages.families.evidence import (
+    ANCHORS,
+    NO_METADATA,
+    STRIDES,
+    anchors_of_yolov5,
+    fractions_of,
+    objectness_rows,
+    rows_of,
+)
 from stages.families.facts import Facts
 from stages.families.family import Claim, Family, Fit, Misfit, Strength
 from stages.tasks.options import DetectOptions
@@ -69,6 +77,9 @@ def fits(facts: Facts, task: str) -> Fit | Misfit:
         return fit
     name = fit.parameters["output"]
     rows = len(facts.arrays[name])
+    far = fractions_of(facts, name, lambda values: values[:, :4])
+    if far is not None:
+        return Misfit(f"found boxes up to {far:.2g} in {name}: fractions of the picture; expected pixels")
     if anchors_of_yolov5(facts, rows):
         return fit
     if rows in facts.counts(STRIDES, (*STRIDES, 64)) and all((array[:, 4] == 1).all() for array in facts.trials(name)):

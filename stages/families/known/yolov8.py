@@ -20,7 +20,18 @@ from stages.candidates import (
     strongest,
     wanted,
 )
-from stages.families.evidence import NO_METADATA, STRIDES, Table, beyond, classes, plus, ready_task, table, unused
+from stages.families.evidence import (
+    NO_METADATA,
+    STRIDES,
+    Table,
+    beyond,
+    classes,
+    fractions_of,
+    plus,
+    ready_task,
+    table,
+    unused,
+)
 from stages.families.facts import Facts
 from stages.families.family import Claim, Family, Fit, Misfit, Strength
 from stages.tasks.options import DetectOptions
@@ -86,6 +97,9 @@ def fits(facts: Facts, task: str) -> Fit | Misfit:
     wrong = beyond(facts, found.name, lambda values: (values.T if transposed else values)[4 : 4 + fit.nc])
     if wrong is not None:
         return Misfit(f"found {found.shown}; expected {_layout(found)}, but {wrong}")
+    far = fractions_of(facts, found.name, lambda values: (values.T if transposed else values)[:4])
+    if far is not None:
+        return Misfit(f"found {found.shown} with boxes up to {far:.2g}: fractions of the picture; expected pixels")
     parameters = {"output": found.name, "transposed": transposed}
     return msgspec.structs.replace(fit, parameters=parameters, unused=unused(facts, found, task))
 
