@@ -22,7 +22,10 @@ def plain(
     """
     if task == "embedding":
         return {"embedding": arrays["embedding"].tolist()}
-    return {"map": _numbers(arrays)} if task == "map" else _classes(arrays, names, masks, pixels)
+    if task != "map":
+        return _classes(arrays, names, masks, pixels)
+    score = {"confidence": float(arrays["scores"][0])} if len(arrays.get("scores", ())) else {}
+    return {"map": _numbers(arrays), **score}
 
 
 def _classes(

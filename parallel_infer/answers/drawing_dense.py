@@ -63,7 +63,9 @@ def _draw_numbers(canvas: Frame, answer: Answer, pen: drawing.Pen) -> None:
     )
     cv2.addWeighted(colored, _NUMBERS_OPACITY, canvas, 1 - _NUMBERS_OPACITY, 0, dst=canvas)
     found = answer.to_dict()["map"]
-    drawing.draw_lines(canvas, [(f"{found['min']:.4g} to {found['max']:.4g}", 0)], pen)
+    lines = [(f"{found['min']:.4g} to {found['max']:.4g}", 0)]
+    lines += [(f"score {score:.3g}", 0) for score in answer.scores.tolist()]
+    drawing.draw_lines(canvas, lines, pen)
 
 
 def _resized(plane: npt.NDArray[Any], canvas: Frame, method: int = cv2.INTER_NEAREST) -> npt.NDArray[Any]:

@@ -88,7 +88,8 @@ def _print_dense(file: Path, answer: Answer) -> None:
         print_table(("class", "share", "pixels"), rows, f"{file}: {len(rows)} classes")
     else:
         numbers = answer.to_dict()["map"]
-        click.echo(f"{file}: numbers from {numbers['min']:.6g} to {numbers['max']:.6g}")
+        score = "".join(f", score {number:.3g}" for number in answer.scores.tolist())
+        click.echo(f"{file}: numbers from {numbers['min']:.6g} to {numbers['max']:.6g}{score}")
 
 
 class JsonLines(_Plain):
@@ -129,9 +130,9 @@ class Csv(_Plain):
 def _csv_columns(answer: Answer) -> tuple[str, ...]:
     if answer.embedding is not None:
         return ("file", *map(str, range(len(answer.embedding))))
-    return {"semantic": ("file", "class", "class_id", "area", "share"), "map": ("file", "min", "max")}.get(
-        answer.task, COLUMNS
-    )
+    if answer.task == "map":
+        return ("file", "min", "max", *(["score"] if len(answer.scores) else []))
+    return ("file", "class", "class_id", "area", "share") if answer.task == "semantic" else COLUMNS
 
 
 def _dense_rows(file: Path, answer: Answer) -> Iterator[tuple[object, ...]]:
@@ -143,7 +144,8 @@ def _dense_rows(file: Path, answer: Answer) -> Iterator[tuple[object, ...]]:
             yield (file, name, number, area, f"{area / whole:.6g}")
     else:
         numbers = answer.to_dict()["map"]
-        yield (file, f"{numbers['min']:.6g}", f"{numbers['max']:.6g}")
+        scores = [f"{number:.6g}" for number in answer.scores.tolist()]
+        yield (file, f"{numbers['min']:.6g}", f"{numbers['max']:.6g}", *scores)
 
 
 def _csv_rows(file: Path, answer: Answer) -> Iterator[tuple[object, ...]]:

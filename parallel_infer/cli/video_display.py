@@ -208,7 +208,8 @@ def _dense_summary(answer: Answer) -> str:
         shares = zip(answer.names[:_MOST_CLASSES], answer.areas.tolist(), strict=False)
         return ", ".join(f"{name} {100 * area / whole:.0f} %" for name, area in shares)
     numbers = answer.to_dict()["map"]
-    return f"{numbers['min']:.4g} to {numbers['max']:.4g}"
+    score = "".join(f", score {number:.3g}" for number in answer.scores.tolist())
+    return f"{numbers['min']:.4g} to {numbers['max']:.4g}{score}"
 
 
 def described(change: Change) -> str:

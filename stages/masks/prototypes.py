@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from parallel_infer.errors import InferError
-from stages.candidates import Candidates, Floats, require_finite
+from stages.candidates import Candidates, Floats, as_float32, require_finite
 from stages.masks import Masks, Plane
 from stages.opencv import cv2
 from stages.tasks.options import SegmentOptions
@@ -55,8 +56,17 @@ def decode(found: Candidates, prototypes: Floats, row: tuple[int, int], options:
     return Masks(planes, float(cells[0]), float(cells[1]))
 
 
-def enlarge_masks(found: Candidates, masks: Floats, row: tuple[int, int], options: SegmentOptions) -> Masks:
-    """Masks from logits [q, h, w] that span the row, by the objects' places; not cut off at their boxes."""
+def enlarge_masks(
+    found: Candidates,
+    masks: npt.NDArray[Any],
+    row: tuple[int, int],
+    options: SegmentOptions,
+    threshold: float = 0.0,
+) -> Masks:
+    """Masks from numbers [q, h, w] that span the row, by the objects' places; not cut off at their boxes.
+
+    A cell belongs to the object where its number is above `threshold`: 0 for logits, 0.5 for probabilities.
+    """
     count, height, width = masks.shape
     if found.places.max(initial=-1) >= count:
         raise InferError(f"the model gave only {count} masks for its objects")
@@ -65,9 +75,36 @@ def enlarge_masks(found: Candidates, masks: Floats, row: tuple[int, int], option
     grid = (0, 0, width * factor, height * factor)
     planes = []
     for place in found.places.tolist():
-        require_finite(masks[place])
-        planes.append(Plane(_enlarge(masks[place], whole, grid, factor), 0, 0, grid))
+        logits = as_float32(masks[place]) - np.float32(threshold)
+        require_finite(logits)
+        planes.append(Plane(_enlarge(logits, whole, grid, factor), 0, 0, grid))
     return Masks(planes, grid[2] / row[0], grid[3] / row[1])
+
+
+def paste_masks(found: Candidates, masks: npt.NDArray[Any], row: tuple[int, int], threshold: float) -> Masks:
+    """Masks from numbers [q, h, w] that each span the box of their object, read at the centres of the row's pixels.
+
+    As `_do_paste_mask` of MMDetection does: bilinear, 0 around the mask, its cells' centres at halves.
+    """
+    count, height, width = masks.shape
+    if found.places.max(initial=-1) >= count:
+        raise InferError(f"the model gave only {count} masks for its objects")
+    boxes = np.clip(found.boxes.astype(np.float64), 0, np.array([*row, *row]))
+    planes = []
+    for place, box, crop in zip(found.places.tolist(), found.boxes.astype(np.float64), _crops(boxes), strict=True):
+        require_finite(masks[place])
+        x = _centres(crop[0], crop[2], box[0], box[2], width)
+        y = _centres(crop[1], crop[3], box[1], box[3], height)
+        at_x, at_y = np.meshgrid(x, y)
+        plane = as_float32(masks[place])
+        pasted = cv2.remap(plane, at_x, at_y, cv2.INTER_LINEAR, borderValue=0.0) if at_x.size else at_x
+        planes.append(Plane(np.asarray(pasted - threshold, np.float32), crop[0], crop[1], tuple(box.tolist())))
+    return Masks(planes, 1.0, 1.0)
+
+
+def _centres(first: int, last: int, start: float, end: float, cells: int) -> Floats:
+    """Centres of the pixels `first` to `last` in the `cells` that span `start` to `end`, along an axis."""
+    return (((np.arange(first, last) + 0.5 - start) / max(end - start, 1e-6)) * cells - 0.5).astype(np.float32)
 
 
 def _crops(boxes: npt.NDArray[np.float64]) -> list[_Crop]:

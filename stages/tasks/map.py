@@ -1,4 +1,4 @@
-"""A number for each pixel of the picture: depth, saliency, heat."""
+"""A number for each pixel of the picture: depth, saliency, heat, how unusual it is."""
 
 from __future__ import annotations
 
@@ -21,12 +21,16 @@ _STEPS = 65535  # of a PNG of 16 bits
 
 
 class Map:
-    """`map`, the model's numbers at the picture's size, or a PNG of them with their `range`."""
+    """`map`, the model's numbers at the picture's size, or a PNG of them with their `range`.
+
+    Models of anomalies give a number for the whole picture too: it is the only one in `scores`.
+    """
 
     name: ClassVar[str] = "map"
 
     def __init__(self, spec: ModelSpec) -> None:
         self._output: str = spec.parameters["output"]
+        self._score: str | None = spec.parameters.get("score")
         self._row: tuple[int, int] = (spec.preprocess["width"], spec.preprocess["height"])
         self._options = OptionsReader(MapOptions, spec)
         if spec.preprocess["resize"] == "crop":
@@ -43,7 +47,18 @@ class Map:
         require_finite(plane)
         spread = Spread(geometry, self._row, (plane.shape[1], plane.shape[0]))
         numbers = spread.covered(plane) if options.map_size == "model" else spread.smooth(plane)
-        return _png(numbers) if options.map_format == "png" else {"map": np.array(numbers, order="C")}
+        arrays = _png(numbers) if options.map_format == "png" else {"map": np.array(numbers, order="C")}
+        return arrays | self._of_picture(outputs)
+
+    def _of_picture(self, outputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+        if self._score is None:
+            return {}
+        found = outputs.get(self._score)
+        if found is None or found.size != 1:
+            raise InferError(f"expected one number for the picture in the output {self._score}")
+        score = as_float32(found).reshape(1)
+        require_finite(score)
+        return {"scores": np.array(score)}
 
 
 def _png(numbers: Floats) -> Arrays:

@@ -15,7 +15,7 @@ from stages.families import FAMILIES, layout_for
 from stages.geometry import Geometry
 from stages.masks import Masks
 from stages.masks.outlines import polygons
-from stages.masks.prototypes import decode, enlarge_masks
+from stages.masks.prototypes import decode, enlarge_masks, paste_masks
 from stages.masks.rle import run_lengths
 from stages.nms import find
 from stages.tasks import Arrays
@@ -35,6 +35,8 @@ class Segment:
     def __init__(self, spec: ModelSpec) -> None:
         self._ready_masks = spec.family in FAMILIES and FAMILIES[spec.family].ready_masks
         self._layout = layout_for(spec, 0 if self._ready_masks else _coefficients(spec))
+        self._in_boxes: bool = spec.parameters.get("masks_in_boxes", False)
+        self._threshold: float = spec.parameters.get("mask_threshold", 0.0)
         self._row: tuple[int, int] = (spec.preprocess["width"], spec.preprocess["height"])
         self._options = OptionsReader(SegmentOptions, spec)
 
@@ -50,10 +52,12 @@ class Segment:
         return {"boxes": boxes, "scores": np.array(found.scores), "classes": found.classes, **masks}
 
     def _masks(self, outputs: Outputs, found: Candidates, options: SegmentOptions) -> Masks:
-        planes = as_float32(only_output(outputs, 3))
+        planes = only_output(outputs, 3)
+        if self._in_boxes:
+            return paste_masks(found, planes, self._row, self._threshold)
         if self._ready_masks:
-            return enlarge_masks(found, planes, self._row, options)
-        return decode(found, planes, self._row, options)
+            return enlarge_masks(found, planes, self._row, options, self._threshold)
+        return decode(found, as_float32(planes), self._row, options)
 
 
 def _coefficients(spec: ModelSpec) -> int:

@@ -10,6 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from parallel_infer import Answer
+from parallel_infer.answers.dense_results import class_map_from_runs
+from parallel_infer.cli.answer_formats import Csv, Tables
 from parallel_infer.model_spec import ModelSpec
 from stages.recognise import describe
 from tests.families.served import answer_of
@@ -150,3 +153,60 @@ def test_boxes_labels_and_scores_may_be_fractions(tmp_path: Path) -> None:
     assert spec.family == "torchvision"
     assert any("fractions" in warning for warning in spec.warnings)
     np.testing.assert_allclose(answer_of(spec, FRAME)["boxes"][0], boxes[0] * 128, atol=1e-3)
+
+
+def ready_masks(*shape: int) -> tuple[dict[str, Array], npt.NDArray[np.bool_]]:
+    """One object whose upper half is set, in a box of 32 x 32 of the row, and where that is in a picture twice as big.
+
+    `shape` is that of a mask: the row's, or another that spans the box.
+    """
+    dets = np.array([[16, 16, 48, 48, 0.9], [0, 0, 9, 9, 0.01]], np.float32)
+    masks = zeros(2, *shape)
+    masks[0, 16:32, 16:48] = 0.9  # probabilities
+    if shape != (64, 64):
+        masks[0] = 0.0
+        masks[0, : shape[0] // 2] = 0.9
+    expected = np.zeros((128, 128), np.bool_)
+    expected[32:64, 32:96] = True
+    return {"dets": dets, "labels": np.array([1, 0]), "masks": masks}, expected
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (28, 28)], ids=["of the row", "of the box"])
+def test_mmdeploys_masks_are_those_of_the_objects(tmp_path: Path, shape: tuple[int, int]) -> None:
+    outputs, expected = ready_masks(*shape)
+    spec = described(tmp_path, outputs)
+    assert (spec.task, spec.family) == ("segment", "mmdeploy")
+    arrays = answer_of(spec, FRAME, mask_format="rle")
+    answer = Answer("segment", "m", arrays, width=128, height=128)
+    assert arrays["classes"].tolist() == [1]
+    assert answer.rle is not None
+    found = class_map_from_runs(answer.rle, [1]) == 1
+    assert np.sum(found != expected) <= 0.03 * np.sum(expected), "edges of probabilities may be a pixel off"
+
+
+def anomalies() -> dict[str, Array]:
+    heat = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(1, 64, 64)
+    return {
+        "pred_score": np.array([0.75], np.float32),
+        "pred_label": np.array([True]),
+        "anomaly_map": heat,
+        "pred_mask": heat > 0.5,
+    }
+
+
+def test_an_anomaly_has_its_map_and_its_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = described(tmp_path, anomalies())
+    assert (spec.task, spec.family) == ("map", "map")
+    assert any("nothing is read of the outputs pred_label, pred_mask" in warning for warning in spec.warnings)
+    arrays = answer_of(spec, FRAME)
+    assert arrays["map"].shape == (128, 128)
+    answer = Answer("map", "m", arrays, width=128, height=128)
+    assert answer.to_dict()["confidence"] == 0.75
+    Tables().answer(Path("part.png"), answer)
+    table = Csv()
+    table.answer(Path("part.png"), answer)
+    assert [line for line in capsys.readouterr().out.splitlines() if line] == [
+        "part.png: numbers from 0 to 1, score 0.75",
+        "file,min,max,score",
+        "part.png,0,1,0.75",
+    ]

@@ -1,4 +1,4 @@
-"""A number for each place of the picture: depth, saliency, heat."""
+"""A number for each place of the picture: depth, saliency, heat, how unusual it is."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ from stages.families.facts import Facts
 from stages.families.family import IMAGENET, Claim, Family, Fit, Misfit, Recipe, Strength
 from stages.families.known.semantic import spans_row
 
-_NAMES = ("predicted_depth", "depth", "metric_depth", "inverse_depth", "disparity", "saliency", "saliency_map")
+_NAMES = (
+    "predicted_depth",
+    "depth",
+    "metric_depth",
+    "inverse_depth",
+    "disparity",
+    "saliency",
+    "saliency_map",
+    "anomaly_map",
+)
+_SCORES = ("pred_score", "pred_scores", "anomaly_score")  # of the whole picture, beside the map
 
 
 def _grids(facts: Facts) -> list[str]:
@@ -33,13 +43,14 @@ def fits(facts: Facts, task: str) -> Fit | Misfit:
     name = _output(facts)
     if name is None:
         return Misfit(f"found outputs {facts.shown}; expected [h, w] or [1, h, w], a part of the row's size")
-    unused = tuple(other for other in facts.outputs if other != name)
+    score = next((other for other in _SCORES if other in facts.outputs and facts.arrays[other].size == 1), None)
+    beside = f", and {score} one for the whole picture" if score is not None else ""
     return Fit(
         0,
-        f"{name} {list(facts.outputs[name])} is a number for each place",
-        {"output": name},
+        f"{name} {list(facts.outputs[name])} is a number for each place{beside}",
+        {"output": name} if score is None else {"output": name, "score": score},
         guessed=True,
-        unused=unused,
+        unused=tuple(other for other in facts.outputs if other not in (name, score)),
     )
 
 

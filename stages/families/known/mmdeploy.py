@@ -1,8 +1,9 @@
-"""Objects as MMDeploy exports them: boxes with their scores in one output, labels in the other."""
+"""Objects as MMDeploy exports them: boxes with their scores in one output, labels in another, masks in a third."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -42,18 +43,34 @@ def fits(facts: Facts, task: str) -> Fit | Misfit:
     rows, labels = facts.outputs.get("dets", ()), facts.outputs.get("labels", ())
     if len(rows) != 2 or rows[1] != 5 or len(labels) != 1 or (labels[0] != rows[0]):
         return Misfit(f"found outputs {facts.shown}; expected dets [objects, 5] and labels [objects]")
-    unused = tuple(name for name in facts.outputs if name not in ("dets", "labels"))
-    return Fit(facts.nc or 0, "outputs dets with five columns and labels: MMDeploy", guessed=True, unused=unused)
+    parameters: dict[str, Any] = {}
+    if task == "segment":
+        masks = facts.outputs.get("masks", ())
+        if len(masks) != 3 or masks[0] != rows[0] or facts.only_of_rank(3) is None:
+            return Misfit(f"found outputs {facts.shown}; expected masks [objects, h, w] too")
+        parameters = {"masks_in_boxes": masks[1:] != facts.size, "mask_threshold": 0.5}
+    used = ("dets", "labels", "masks") if task == "segment" else ("dets", "labels")
+    return Fit(
+        facts.nc or 0,
+        f"outputs {', '.join(used)}, five columns in dets: MMDeploy",
+        parameters,
+        guessed=True,
+        unused=tuple(name for name in facts.outputs if name not in used),
+    )
 
 
 def claims(facts: Facts) -> Iterator[Claim]:
+    """Masks have the size of the row, or (`export_postprocess_mask=False`) span the box of their object."""
     if {"dets", "labels"} <= set(facts.outputs):
+        if "masks" in facts.outputs:
+            yield Claim(Strength.NAMES, "segment")
         yield Claim(Strength.NAMES, "detect")
 
 
 FAMILY = Family(
     name="mmdeploy",
-    readers={"detect": MmDeploy},
+    readers={"detect": MmDeploy, "segment": MmDeploy},
+    ready_masks=True,
     fits=fits,
     claims=claims,
     recipe=Recipe("letterbox-corner", IMAGENET),
