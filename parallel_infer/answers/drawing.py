@@ -107,7 +107,7 @@ class Label(NamedTuple):
 def draw(frame: Frame, answer: Answer) -> Frame:
     """A copy of `frame`, uint8 [h, w, 3] BGR (or [h, w] gray), with `answer` on it; always [h, w, 3].
 
-    Where the frame is not of the answer's size (a preview), coordinates are scaled. A tensor answer draws nothing.
+    Where the frame is not of the answer's size (a preview), coordinates are scaled. Tensors and vectors draw nothing.
     Raises ValueError for what is no frame, and for a frame that lies on its side.
     """
     if frame.dtype != np.uint8 or frame.ndim not in (2, 3) or (frame.ndim == 3 and frame.shape[2] not in (1, 3)):
@@ -122,6 +122,8 @@ def draw(frame: Frame, answer: Answer) -> Frame:
     pen = Pen.for_frame(canvas)
     if answer.task == "classify":
         draw_lines(canvas, list(zip(_class_texts(answer), answer.classes.tolist(), strict=True)), pen)
+    elif answer.task == "text":
+        draw_lines(canvas, [(f"{answer.text} {answer.to_dict()['confidence']:.2f}", 0)] if answer.text else [], pen)
     elif answer.task in ("semantic", "map"):
         from parallel_infer.answers import drawing_dense
 

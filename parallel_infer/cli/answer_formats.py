@@ -62,6 +62,10 @@ class Tables(_Plain):
             print_table(("class", "confidence"), rows, f"{file}: {answer.top or 'nothing'}")
         elif answer.task in dense_results.TASKS:
             _print_dense(file, answer)
+        elif answer.task == "text":
+            click.echo(
+                f"{file}: {answer.text} ({confidence_of_text(answer):.3f})" if answer.text else f"{file}: no text"
+            )
         else:
             self._objects(file, answer)
         click.echo()
@@ -75,6 +79,11 @@ class Tables(_Plain):
             for index, box in enumerate(answer.boxes.tolist())
         ]
         print_table(("class", "confidence", "x1", "y1", "x2", "y2"), rows, f"{file}: {len(answer)} found")
+
+
+def confidence_of_text(answer: Answer) -> float:
+    """The mean over the characters that a text model read, as the result map has it."""
+    return float(answer.to_dict()["confidence"])
 
 
 def _print_dense(file: Path, answer: Answer) -> None:
@@ -122,17 +131,23 @@ class Csv(_Plain):
         if not self._columns:
             self._columns = _csv_columns(answer)
             self._writer.writerow(self._columns)
-        self._writer.writerows(
-            _dense_rows(file, answer) if answer.task in dense_results.TASKS else _csv_rows(file, answer)
-        )
+        self._writer.writerows(_csv_rows_of(file, answer))
 
 
 def _csv_columns(answer: Answer) -> tuple[str, ...]:
     if answer.embedding is not None:
         return ("file", *map(str, range(len(answer.embedding))))
+    if answer.task == "text":
+        return ("file", "text", "confidence")
     if answer.task == "map":
         return ("file", "min", "max", *(["score"] if len(answer.scores) else []))
     return ("file", "class", "class_id", "area", "share") if answer.task == "semantic" else COLUMNS
+
+
+def _csv_rows_of(file: Path, answer: Answer) -> Iterator[tuple[object, ...]]:
+    if answer.task == "text":
+        return iter([(file, answer.text, f"{confidence_of_text(answer):.6g}")])
+    return _dense_rows(file, answer) if answer.task in dense_results.TASKS else _csv_rows(file, answer)
 
 
 def _dense_rows(file: Path, answer: Answer) -> Iterator[tuple[object, ...]]:

@@ -245,11 +245,13 @@ def _bench(wish: Wish) -> Iterator[tuple[Bench, dict[str, Any]]]:
     from parallel_infer.cli.server_options import connected
     from parallel_infer.tools.bench.generators import Generators, Target
     from parallel_infer.tools.bench.measure import Bench, source_for
-    from parallel_infer.tools.bench.payloads import shipped_pictures
+    from parallel_infer.tools.bench.payloads import picture_folder, shipped_pictures
     from parallel_infer.tools.local_server import local_server
 
     with contextlib.ExitStack() as stack:
         folder = wish.pictures or stack.enter_context(shipped_pictures())
+        if left_out := picture_folder(folder).left_out:
+            click.echo(f"left out of {folder}: {left_out}", err=True)
         address, processes = wish.server, tuple[int, ...]()
         if address is None:
             server = stack.enter_context(local_server(*wish.serving))

@@ -75,29 +75,30 @@ def command(
     from parallel_infer.files.outputs import Inputs, check_target
     from parallel_infer.inference.options import SessionConfig
     from parallel_infer.model_files.location import find_model
-    from parallel_infer.tools.bench.payloads import picture_files
+    from parallel_infer.tools.bench.payloads import picture_folder
     from parallel_infer.tools.quantize.quantization import Calibration, quantize
 
     path = Path(find_model(model, Path()))
     target = output or Path(f"{path.stem}.int8.onnx")
-    files = picture_files(folder)
+    found = picture_folder(folder)
+    files = found.pictures
     check_target(target, Inputs([path, *files]), "--output")
     config = SessionConfig(provider=provider, threads=threads or 0)  # type: ignore[arg-type]  # one of the choices
     payloads = [file.read_bytes() for file in spread(files, most)]
     if not payloads:
-        raise click.UsageError(f"{folder} holds no pictures")
+        raise click.UsageError(f"{folder} holds no pictures{found.left_out and f', but {found.left_out}'}")
     try:
         report = quantize(path, payloads, target, Calibration[calibration.upper()], config)
     except ModelRejected as error:
         raise click.ClickException(f"not quantized: {error}") from error
+    left_out = [f"left out of {folder}: {found.left_out}"] if found.left_out else []
+    warnings = [*left_out, *_warnings(report)]
     if as_json:
-        click.echo(
-            json.dumps({"output": str(target), **msgspec.to_builtins(report), "warnings": list(_warnings(report))})
-        )
+        click.echo(json.dumps({"output": str(target), **msgspec.to_builtins(report), "warnings": warnings}))
         return
     for line in _lines(report):
         click.echo(line)
-    for warning in _warnings(report):
+    for warning in warnings:
         click.echo(f"warning: {warning}")
     click.echo(f"written: {target}")
 

@@ -90,12 +90,14 @@ def command(model: str, output: Path | None, as_json: bool, **wishes: Any) -> No
 @contextlib.contextmanager
 def _subject(path: str, wishes: dict[str, Any]) -> Iterator[Subject]:
     from parallel_infer.tools.bench.measure import Demand
-    from parallel_infer.tools.bench.payloads import shipped_pictures
+    from parallel_infer.tools.bench.payloads import picture_folder, shipped_pictures
     from parallel_infer.tools.tuning.trials import Subject
 
     demand = Demand(in_flight=wishes["concurrency"], seconds=wishes["seconds"])
     with contextlib.ExitStack() as stack:
         folder = wishes["pictures"] or stack.enter_context(shipped_pictures())
+        if left_out := picture_folder(folder).left_out:
+            click.echo(f"left out of {folder}: {left_out}", err=True)
         yield Subject(_name(path), path, str(folder), demand, wishes["p99_ms"])
 
 

@@ -193,6 +193,8 @@ def summary(answer: Answer | InferError) -> str:
         return ", ".join(f"{name} {list(array.shape)}" for name, array in answer.tensors.items())
     if answer.task == "classify":
         return f"{answer.top} {answer.scores[0]:.2f}" if answer.top else "nothing"
+    if answer.task == "text":
+        return answer.text or "no text"
     if answer.task in dense_results.TASKS:
         return _dense_summary(answer)
     counts = Counter(answer.names).most_common()
@@ -205,8 +207,9 @@ def _dense_summary(answer: Answer) -> str:
         return f"a vector of {len(answer.embedding)} numbers"
     if answer.areas is not None:
         whole = max(1, answer.width * answer.height)
-        shares = zip(answer.names[:_MOST_CLASSES], answer.areas.tolist(), strict=False)
-        return ", ".join(f"{name} {100 * area / whole:.0f} %" for name, area in shares)
+        shares = sorted(zip(answer.names, answer.areas.tolist(), strict=True), key=lambda share: -share[1])
+        more = f", and {len(shares) - _MOST_CLASSES} more classes" if len(shares) > _MOST_CLASSES else ""
+        return ", ".join(f"{name} {100 * area / whole:.0f} %" for name, area in shares[:_MOST_CLASSES]) + more
     numbers = answer.to_dict()["map"]
     score = "".join(f", score {number:.3g}" for number in answer.scores.tolist())
     return f"{numbers['min']:.4g} to {numbers['max']:.4g}{score}"

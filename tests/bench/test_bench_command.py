@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,18 @@ def test_command_prints_json_and_saves_and_draws(server: LocalServer, tmp_path: 
     assert again.exit_code == 0, again.output
     assert "compared with the saved run" in again.stdout
     assert "bottleneck" in again.stdout
+
+
+def test_what_is_left_out_of_a_folder_is_said(server: LocalServer, folder: Path, tmp_path: Path) -> None:
+    shutil.copy(next(folder.glob("*.jpg")), tmp_path / "a.jpg")
+    (tmp_path / "b.heic").write_bytes(b"of a phone")
+
+    words = ["--server", server.address, "--pictures", str(tmp_path), "--concurrency", "1", "--seconds", "0.1"]
+    result = invoke("bench", *words, "--json")
+
+    assert result.exit_code == 0, result.output
+    assert f"left out of {tmp_path}: 1 file" in result.stderr
+    assert ".heic" in result.stderr
 
 
 def test_unknown_model_names_those_served(server: LocalServer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -167,7 +168,9 @@ def test_scales_that_are_no_numbers_are_refused() -> None:
 
 def test_command_reports_and_warns(tmp_path: Path, pictures: Path) -> None:
     path, output = saved(classifier(), tmp_path), tmp_path / "copy.onnx"
-    words = ["quantize", str(path), "--calibrate", str(pictures), "--output", str(output), "--provider", "cpu"]
+    folder = Path(shutil.copytree(pictures, tmp_path / "pictures"))
+    (folder / "b.heic").write_bytes(b"of a phone")
+    words = ["quantize", str(path), "--calibrate", str(folder), "--output", str(output), "--provider", "cpu"]
 
     result = invoke(*words, "--threads", "1", "--json")
 
@@ -175,6 +178,7 @@ def test_command_reports_and_warns(tmp_path: Path, pictures: Path) -> None:
     report = json.loads(result.stdout)
     assert report["pictures"] == 3
     assert any("few" in warning for warning in report["warnings"])
+    assert any(f"left out of {folder}" in warning and ".heic" in warning for warning in report["warnings"])
     assert invoke(*words).stdout.count("before") >= 2
 
 

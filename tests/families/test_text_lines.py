@@ -13,7 +13,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from parallel_infer.answers.answer import Answer
+from parallel_infer.answers.drawing import draw
 from parallel_infer.answers.result_map import result_dict
+from parallel_infer.cli.answer_formats import Csv, Tables
+from parallel_infer.cli.video_display import summary
 from parallel_infer.errors import InferError, ModelRejected
 from parallel_infer.model_spec import ModelSpec
 from stages.geometry import Geometry
@@ -142,3 +145,35 @@ def test_outputs_that_are_no_scores_are_an_error(tmp_path: Path) -> None:
     ):
         with pytest.raises(InferError, match=said):
             task.answer({"output": wrong.astype(np.float32)}, where, task.options(b""))
+
+
+def read_line(text: str) -> Answer:
+    arrays = {
+        "text": np.frombuffer(text.encode(), np.uint8),
+        "scores": np.full(len(text), 0.5, np.float32),
+        "classes": np.arange(len(text)),
+    }
+    return Answer("text", "m", arrays, {}, width=100, height=32)
+
+
+def test_a_line_is_printed_as_text_and_not_as_objects(capsys: pytest.CaptureFixture[str]) -> None:
+    tables, rows = Tables(), Csv()
+    for text in ("Straße, 12", ""):
+        tables.answer(Path("sign.png"), read_line(text))
+        rows.answer(Path("sign.png"), read_line(text))
+    printed = [line for line in capsys.readouterr().out.splitlines() if line]
+    assert printed == [
+        "sign.png: Straße, 12 (0.500)",
+        "file,text,confidence",
+        'sign.png,"Straße, 12",0.5',
+        "sign.png: no text",
+        "sign.png,,0",
+    ]
+    assert (summary(read_line("12")), summary(read_line(""))) == ("12", "no text")
+
+
+def test_a_line_is_drawn_at_the_top() -> None:
+    drawn = draw(FRAME, read_line("12"))
+    assert drawn[:12].any()
+    assert not drawn[20:].any()
+    assert not draw(FRAME, read_line("")).any()

@@ -18,7 +18,7 @@ from parallel_infer.client.payload import Payload, payload_of
 from parallel_infer.errors import ConfigError
 from parallel_infer.model_files.location import ZOO
 from parallel_infer.pictures.files import SUFFIXES as BY_FORMAT
-from parallel_infer.pictures.files import look_into
+from parallel_infer.pictures.files import Folder, look_into
 
 SUFFIXES = frozenset(suffix for form in ("jpeg", "png", "webp") for suffix in BY_FORMAT[form])
 SIZE = (1280, 720)  # width and height of the shipped pictures in a load
@@ -57,8 +57,13 @@ def read_pictures(folder: Path) -> list[bytes]:
 
 def picture_files(folder: Path) -> list[Path]:
     """The picture files of a folder, told by their suffix, in the order of their names."""
+    return picture_folder(folder).pictures
+
+
+def picture_folder(folder: Path) -> Folder:
+    """What a folder holds; pictures are those that a server accepts unless told otherwise. Raises ConfigError."""
     try:
-        return look_into(folder, SUFFIXES).pictures
+        return look_into(folder, SUFFIXES)
     except OSError as error:
         raise ConfigError(f"the pictures in {folder} cannot be read: {error.strerror}") from error
 
