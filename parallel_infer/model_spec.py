@@ -7,10 +7,13 @@ every process. It is plain data; `preprocess` and `parameters` are read by the s
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
+
+ProviderName = Literal["auto", "cpu", "openvino", "cuda", "tensorrt"]
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 class TensorSpec(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -27,7 +27,7 @@ class _Model:
     def __init__(self, plan: ModelPlan) -> None:
         self.spec: ModelSpec = plan.spec
         self.task = task_for(plan.spec)
-        self.decode = plan.run["decode"]
+        self.decode = plan.decode
         self.preprocessor: Preprocessor | None = None
         self.declared: Declared | None = None
         self.picture = ""

@@ -46,7 +46,7 @@ class Infer:
         model, config = model_for(plan), session_config(plan)
         self.session = Session(model, config)
         self._alone = self.session
-        alone_threads = plan.run["alone_threads"]
+        alone_threads = plan.session.alone_threads
         if self.on_processor and alone_threads > config.threads:
             alone = replace(config, threads=alone_threads, profile=None, batches=(1,))
             self._alone = Session(model, alone)
@@ -158,28 +158,28 @@ def _as_rows(shape: tuple[int, ...], axis: int | None) -> tuple[int, ...]:
 
 def session_config(plan: ModelPlan) -> SessionConfig:
     """How the session of a model is loaded. Raises ConfigError where the profile's folder cannot be made."""
-    run = plan.run
-    limit = run["gpu_mem_limit_mb"]
-    profile = run["profile"]
+    options = plan.session
+    limit = options.gpu_mem_limit_mb
+    profile = options.profile
     if profile is not None:
         Path(profile).mkdir(parents=True, exist_ok=True)
     return SessionConfig(
-        provider=run["provider"],
-        precision=run["precision"],
-        threads=run["threads"],
-        inter_threads=run["inter_threads"],
-        streams=run["streams"],
+        provider=options.provider,
+        precision=options.precision,
+        threads=options.threads,
+        inter_threads=options.inter_threads,
+        streams=options.streams,
         batches=() if plan.fixed_batch else tuple(power_sizes(plan.max_batch)),
         rows={tensor.name: tensor.shape for tensor in plan.spec.inputs},
-        optimization=GraphOptimization(run["optimization"]),
-        cpu_arena=run["cpu_arena"],
-        memory_pattern=run["memory_pattern"],
-        device=run["device"],
+        optimization=GraphOptimization(options.optimization),
+        cpu_arena=options.cpu_arena,
+        memory_pattern=options.memory_pattern,
+        device=options.device,
         gpu_mem_limit=limit << 20 if limit else None,
-        page_locked=run["page_locked"],
-        cuda_graphs=run["cuda_graphs"],
-        arena_strategy=_ARENA[run["arena_strategy"]],
-        cache=Path(run["cache"]) if run["cache"] else None,
+        page_locked=options.page_locked,
+        cuda_graphs=options.cuda_graphs,
+        arena_strategy=_ARENA[options.arena_strategy],
+        cache=Path(options.cache) if options.cache else None,
         profile=str(Path(profile) / plan.key.replace("/", "_")) if profile is not None else None,
     )
 

@@ -6,17 +6,16 @@ The engine loads everything here by name. To add a task, write one file in `stag
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from parallel_infer.errors import ConfigError
-from parallel_infer.ipc.messages import ModelPlan
+from parallel_infer.ipc.messages import ModelPlan, Probed
 from parallel_infer.loading import load_by_name
 from parallel_infer.model_files.digest import check_unchanged
-from parallel_infer.model_files.store import CopyOrder
 from parallel_infer.model_spec import ModelSpec, TensorSpec
 from parallel_infer.process.child import Child
+from parallel_infer.process.options import ProbeOptions
 from parallel_infer.process.sandbox.confinement import limit_probe
 from stages.batch import AutoBatch
 from stages.tasks import Task
@@ -61,29 +60,31 @@ def batching(plan: ModelPlan) -> AutoBatch:
     )
 
 
-def probe(child: Child, arguments: dict[str, Any]) -> None:
+def probe(child: Child, encoded: bytes) -> None:
     """Entry point of a throwaway process that finds out what a model file is."""
-    limit_probe(Path(arguments["path"]), arguments["start_timeout"])
+    options = msgspec.msgpack.decode(encoded, type=ProbeOptions)
+    path = Path(options.path)
+    limit_probe(path, options.start_timeout)
     from stages.graph import Rewritten, with_uint8_input
     from stages.preprocess import Preprocess
     from stages.recognise import describe
     from stages.recognise.held import hold
 
-    held = hold(Path(arguments["path"]), msgspec.convert(arguments["order"], CopyOrder), arguments["known"])
+    held = hold(path, options.order, options.known)
     if held is None:
-        child.started({})
+        child.tell(Probed(None))
         return
-    spec = describe(arguments["name"], held.path, arguments["overrides"])
+    spec = describe(options.name, held.path, msgspec.msgpack.decode(options.overrides))
     warnings = (held.warning, *spec.warnings) if held.warning else spec.warnings
     spec = msgspec.structs.replace(spec, digest=held.digest, data_files=held.data_files, warnings=warnings)
-    if held.path == Path(arguments["path"]):
+    if held.path == path:
         check_unchanged(spec)  # nobody wrote to it while it was looked into
-    if arguments["uint8_rows"] and spec.preprocess and spec.task != "tensor":  # of tensors every value counts
+    if options.uint8_rows and spec.preprocess and spec.task != "tensor":  # of tensors every value counts
         preprocess = msgspec.convert(spec.preprocess, Preprocess)
         if isinstance(with_uint8_input(spec.path, preprocess), Rewritten):
             spec = msgspec.structs.replace(spec, inputs=small_rows(spec, preprocess.height, preprocess.width))
     task_for(spec)  # refuses parameters out of range before anything starts
-    child.started({"spec": msgspec.to_builtins(spec)})
+    child.tell(Probed(spec))
 
 
 def small_rows(spec: ModelSpec, height: int, width: int) -> tuple[TensorSpec, ...]:

@@ -99,7 +99,7 @@ def _facts(model: Any) -> dict[str, Any]:
         "family": model.spec.family,
         "largest_batch": model.max_batch,
         "instances": model.instances,
-        "provider": model.run["provider"],
-        "threads": model.run["threads"],
+        "provider": model.session.provider,
+        "threads": model.session.threads,
         "warnings": list(model.spec.warnings),
     }

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from msgspec import Raw
-from msgspec.msgpack import encode
+from msgspec.msgpack import decode, encode
 
 from parallel_infer.dispatcher.core import Core
 from parallel_infer.dispatcher.policy import Policy
@@ -17,6 +17,7 @@ from parallel_infer.dispatcher.status import status
 from parallel_infer.ipc.channel import Hello, Router, new_context
 from parallel_infer.ipc.messages import (
     Admit,
+    Alive,
     CancelJob,
     CloseModel,
     Decoded,
@@ -25,6 +26,7 @@ from parallel_infer.ipc.messages import (
     Expect,
     GatewayUp,
     Inferred,
+    LoadModel,
     Manage,
     ModelAdded,
     ModelFailed,
@@ -37,18 +39,22 @@ from parallel_infer.ipc.messages import (
     PrepareModel,
     ProcessReport,
     Register,
+    Started,
     StatusQuery,
     StatusReply,
+    StopServer,
     StopWorker,
     StopWorkers,
     ToDispatcher,
     Traced,
     TraceQuery,
+    UnloadModel,
     WorkerDown,
     WorkerReady,
 )
 from parallel_infer.loading import load_by_name
 from parallel_infer.process.child import Child
+from parallel_infer.process.options import DispatcherOptions
 
 _RETRY = 0.01  # seconds between attempts to reach those whose connection to a new dispatcher is under way
 _LOOKS = 16  # at most so many times 256 messages are taken in before the clock is looked at
@@ -59,16 +65,12 @@ class DispatcherProcess:
     """Carries messages between the house and the core."""
 
     def __init__(
-        self,
-        address: str,
-        policy: Callable[[ModelPlan], Policy],
-        stage_limit: float,
-        epoch: int,
-        alive: Callable[[], None],
+        self, options: DispatcherOptions, policy: Callable[[ModelPlan], Policy], alive: Callable[[], None]
     ) -> None:
+        epoch = options.epoch
         self._context = new_context()
-        self._router: Router[ToDispatcher] = Router(self._context, address, ToDispatcher)
-        self._core = Core(self._router.send, policy, stage_limit, first_lease=(epoch << 40) + 1)
+        self._router: Router[ToDispatcher] = Router(self._context, options.address, ToDispatcher)
+        self._core = Core(self._router.send, policy, options.stage_limit, first_lease=(epoch << 40) + 1)
         self._epoch = epoch
         self._running = True
         self._due = math.inf  # the timer that this turn of the loop may wait for
@@ -77,7 +79,7 @@ class DispatcherProcess:
         self._strangers: set[bytes] = set()  # to be asked to announce themselves
         self._greeted: set[bytes] = set()  # they were asked
         self._reach_until = 0.0  # how long strangers that are not connected yet are tried again
-        self._crew = ProcessReport({}, {})
+        self._report = ProcessReport({}, {})
         core = self._core
         self._take: dict[type, Callable[[Any, bytes, float], None]] = {
             Admit: self._admit,
@@ -92,13 +94,15 @@ class DispatcherProcess:
             PrepareModel: lambda message, peer, now: self._prepare_model(message.plan),
             OpenModel: lambda message, peer, now: self._open_model(message.plan),
             ModelFailed: lambda message, peer, now: core.model_failed(message),
-            ProcessReport: lambda message, peer, now: setattr(self, "_crew", message),
+            ProcessReport: lambda message, peer, now: setattr(self, "_report", message),
             CloseModel: lambda message, peer, now: core.close_model(message),
             TraceQuery: self._record,
             StatusQuery: lambda message, peer, now: self._tell_status(message, peer),
             GatewayUp: lambda message, peer, now: self._gateway_up(peer, message.epoch),
             Expect: lambda message, peer, now: self._expect(message),
-            Manage: lambda message, peer, now: self._router.send(core.supervisor, message),
+            LoadModel: self._manage,
+            UnloadModel: self._manage,
+            StopServer: self._manage,
             Hello: lambda message, peer, now: self._greet(peer),
             Ping: lambda message, peer, now: alive(),
             Drain: lambda message, peer, now: setattr(core, "draining", True),
@@ -195,7 +199,7 @@ class DispatcherProcess:
         self._router.send(self._core.supervisor, ModelServed(plan.key))
 
     def _tell_status(self, message: StatusQuery, peer: bytes) -> None:
-        self._router.send(peer, StatusReply(message.query, status(self._core, self._crew)))
+        self._router.send(peer, StatusReply(message.query, status(self._core, self._report)))
 
     def _record(self, message: TraceQuery, peer: bytes, now: float) -> None:
         self._core.leasing.recording = Recording(peer, message.query, now + message.seconds)
@@ -209,6 +213,9 @@ class DispatcherProcess:
             work, turns = (Raw(encode(spans)) for spans in (recording.work, recording.turns))
             self._router.send(recording.peer, Traced(recording.query, work, turns, recording.complete))
             self._router.flush()
+
+    def _manage(self, message: Manage, peer: bytes, now: float) -> None:
+        self._router.send(self._core.supervisor, message)
 
     def _gateway_up(self, peer: bytes, epoch: int) -> None:
         if epoch == self._epoch and peer != self._core.gateway:
@@ -240,10 +247,10 @@ class DispatcherProcess:
         self._running = False
 
 
-def main(child: Child, arguments: dict[str, Any]) -> None:
+def main(child: Child, encoded: bytes) -> None:
     """Entry point of the process."""
-    policy = load_by_name(arguments["policy"])
-    process = DispatcherProcess(arguments["address"], policy, arguments["stage_limit"], arguments["epoch"], child.alive)
-    child.started({})
+    options = decode(encoded, type=DispatcherOptions)
+    process = DispatcherProcess(options, load_by_name(options.policy), lambda: child.tell(Alive()))
+    child.tell(Started())
     process.run_forever()
     process.close()

@@ -32,13 +32,16 @@ from parallel_infer.gateway.requests import read_request
 from parallel_infer.ipc.channel import AnswerInlet, Link, Watch, new_context
 from parallel_infer.ipc.client_socket import ClientSocket, ReplyAddress, ZapAuthenticator
 from parallel_infer.ipc.messages import (
+    Alive,
     Answered,
     AnswersInDoubt,
     CancelJob,
     CloseDoor,
+    Drained,
     GatewayUp,
     JobError,
     Left,
+    Listening,
     Managed,
     ModelClosed,
     ModelOpened,
@@ -49,13 +52,14 @@ from parallel_infer.ipc.messages import (
     Register,
     Released,
     SlotFate,
+    Started,
     StatusReply,
     ToGateway,
     Traced,
 )
 from parallel_infer.machine.descriptors import raise_limit
 from parallel_infer.process.child import Child
-from parallel_infer.shm.ring import RingSpec
+from parallel_infer.process.options import GatewayOptions
 
 log = logging.getLogger(__name__)
 _MANAGING = frozenset({protocol.Load, protocol.Unload, protocol.Stop})
@@ -66,13 +70,13 @@ _LOOKS = 16  # at most so many times everything is taken in before the clock is 
 class Gateway:
     """Admits what clients send and replies to each request exactly once."""
 
-    def __init__(self, child: Child, options: dict[str, Any]) -> None:
+    def __init__(self, child: Child, options: GatewayOptions) -> None:
         self._child = child
         self._options = options
         self._context = new_context()
-        self._link: Link[ToGateway] = Link(self._context, options["dispatcher"], child.name, ToGateway)
-        self._inlet: AnswerInlet[ToGateway] = AnswerInlet(self._context, options["answers"], ToGateway)
-        self._entrance = AccessControl(options["keys"], options["max_clients"])
+        self._link: Link[ToGateway] = Link(self._context, options.dispatcher, child.name, ToGateway)
+        self._inlet: AnswerInlet[ToGateway] = AnswerInlet(self._context, options.answers, ToGateway)
+        self._entrance = AccessControl(options.keys, options.max_clients)
         self._doorkeeper = ZapAuthenticator(self._context, self._entrance.judge)
         self._doors: dict[Any, ClientSocket] = {}
         self._comings: dict[Any, ClientSocket] = {}
@@ -80,19 +84,19 @@ class Gateway:
         self._watch.add(self._doorkeeper.socket)
         self._watch.add(self._link.socket)
         self._watch.add(self._inlet.socket)
-        self._ingress = Ingress(msgspec.convert(options["ingress"], list[RingSpec]))
-        epoch = int(options["epoch"])
-        self._lending = Lending(lambda name: f"{options['segments']}-g{epoch}-{name}", int(options["lent_memory"]))
+        self._ingress = Ingress(list(options.ingress))
+        epoch = options.epoch
+        self._lending = Lending(lambda name: f"{options.segments}-g{epoch}-{name}", options.lent_memory)
         self._models: dict[str, ModelOpened] = {}
         self._replies = Replies(self._link, self._ingress)
         self._admission = Admission(
             *(self._link, self._replies, self._ingress, self._lending, self._models, self._number),
-            max_payload=int(options["max_payload"]),
-            timeout=float(options["timeout"]),
+            max_payload=options.max_payload,
+            timeout=options.timeout,
         )
         self._queries = Queries(
             *(self._link, self._replies, self._admission, self._lending, self._own_status, self._number),
-            limits={name: int(options[name]) for name in ("max_payload", "max_message")},
+            limits={"max_payload": options.max_payload, "max_message": options.max_message},
         )
         self._next = epoch << 40  # job numbers of two gateways of one run never meet
         self._announced = False
@@ -112,7 +116,7 @@ class Gateway:
             OpenDoor: lambda message: self._open_doors(),
             CloseDoor: self._close_door,
             Managed: self._queries.on_managed,
-            Ping: lambda message: self._child.alive(),
+            Ping: lambda message: self._child.tell(Alive()),
         }
         self._requests: dict[type, Callable[[Any, ReplyAddress, Any], None]] = {
             protocol.Infer: self._admission.infer,
@@ -204,7 +208,7 @@ class Gateway:
         self._queries.refuse(ServerStopping(STOPPING))
         for door in self._doors.values():
             door.tell(*FAREWELL)
-        self._child.drained()
+        self._child.tell(Drained())
         handover = Handover(descriptor for door in self._doors.values() for descriptor in door.descriptors())
         for door in self._doors.values():
             door.close(leaving.until)
@@ -318,16 +322,16 @@ class Gateway:
         self._queries.refuse(ServerUnavailable("the server was restarting; ask again"))
         if not self._announced:
             self._announced = True
-            self._child.started({})
+            self._child.tell(Started())
 
     def _open_doors(self) -> None:
         """Let clients in. Where what was meant for a predecessor reaches us as well, they are in already."""
         if self._doors:
             return
-        limit = int(self._options["max_message"])
-        inside = self._options["inside"]  # for our own supervisor, and told to nobody
+        limit = self._options.max_message
+        inside = self._options.inside  # for our own supervisor, and told to nobody
         try:
-            for address in (*self._options["bind"], *([inside] if inside else ())):
+            for address in (*self._options.bind, *([inside] if inside else ())):
                 door = self._entrance.open(address, partial(ClientSocket, self._context, address, limit))
                 self._doors[door.socket] = self._comings[door.comings] = door
                 self._watch.add(door.socket)
@@ -335,8 +339,8 @@ class Gateway:
         except (OSError, ConfigError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise ConfigError(f"cannot listen at {address}: {reason}") from None
-        addresses = [door.address for door in self._doors.values() if door.address != inside]
-        self._child.started({"addresses": addresses})
+        addresses = tuple(door.address for door in self._doors.values() if door.address != inside)
+        self._child.tell(Listening(addresses))
 
     def _own_status(self) -> dict[str, Any]:
         return {
@@ -356,10 +360,10 @@ class Gateway:
         }
 
 
-def main(child: Child, options: dict[str, Any]) -> None:
+def main(child: Child, encoded: bytes) -> None:
     """Entry point of the process."""
     os.umask(0o077)  # a socket's file is there from the moment it is bound
     raise_limit()  # every client takes a descriptor
-    gateway = Gateway(child, options)
+    gateway = Gateway(child, msgspec.msgpack.decode(encoded, type=GatewayOptions))
     gateway.run_forever()
-    child.left(gateway.close())
+    child.tell(gateway.close())

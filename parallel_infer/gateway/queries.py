@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import msgspec
+
 from parallel_infer import protocol
 from parallel_infer.errors import BadInput, InferError, ResourceUnavailable, ServerStopping
 from parallel_infer.gateway.admission import Admission
@@ -20,8 +22,21 @@ from parallel_infer.gateway.replies import Replies
 from parallel_infer.gateway.requests import model_facts
 from parallel_infer.gateway.tracing import Tracing
 from parallel_infer.ipc.channel import Link
-from parallel_infer.ipc.messages import Manage, Managed, StatusQuery, StatusReply, ToGateway, Traced, TraceQuery
+from parallel_infer.ipc.messages import (
+    LoadModel,
+    Manage,
+    Managed,
+    StatusQuery,
+    StatusReply,
+    StopServer,
+    ToGateway,
+    Traced,
+    TraceQuery,
+    UnloadModel,
+)
 from parallel_infer.observe.histogram import BOUNDS
+
+_Management = protocol.Load | protocol.Unload | protocol.Stop
 
 
 class Queries:
@@ -95,27 +110,24 @@ class Queries:
         self._replies.tracing = Tracing()
         self._link.send(TraceQuery(self._query(requester), request.seconds))
 
-    def manage(self, request: Any, requester: Requester, payload: memoryview | None) -> None:
+    def manage(self, request: _Management, requester: Requester, payload: memoryview | None) -> None:
         """Load, unload, stop: the supervisor does it."""
-        number = self._query(requester)
-        arguments = {
-            key: value for key in ("name", "path", "options") if (value := getattr(request, key, None)) is not None
-        }
-        self._link.send(Manage(number, type(request).__name__.lower(), arguments))
+        self._link.send(_to_supervisor(request, self._query(requester)))
 
     # --- from inside -------------------------------------------------------------------------------------------------
 
     def on_status(self, message: StatusReply) -> None:
         """What the dispatcher tells, for a check or for a client."""
+        status = msgspec.to_builtins(message.status)
         check = self.checks.pop(message.query, None)
         if check is not None:
-            self._admission.unsent += check.begin(message.status, time.monotonic())
+            self._admission.unsent += check.begin(status, time.monotonic())
             self._admission.send_synthetic()
         requester = self._waiting.pop(message.query, None)
         if requester is not None:
             times = {"bounds": BOUNDS, "models": self._replies.tally.times()}
             ours = {"gateway": self._own_status(), "served": self._model_list(), "times": times}
-            requester.result({**message.status, **ours})
+            requester.result({**status, **ours})
 
     def on_traced(self, message: Traced) -> None:
         """A trace is over."""
@@ -158,3 +170,14 @@ class Queries:
 
     def _model_list(self) -> list[dict[str, Any]]:
         return [model_facts(opened) for opened in self._admission.models.values()]
+
+
+def _to_supervisor(request: _Management, number: int) -> Manage:
+    match request:
+        case protocol.Load():
+            options = msgspec.Raw(msgspec.msgpack.encode(request.options))
+            return LoadModel(number, request.name, request.path, options)
+        case protocol.Unload():
+            return UnloadModel(number, request.name)
+        case protocol.Stop():
+            return StopServer(number)

@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 from parallel_infer.errors import ConfigError
 from parallel_infer.machine.cores import usable_cores
-
-ProviderName = Literal["auto", "cpu", "openvino", "cuda", "tensorrt"]
-PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+from parallel_infer.model_spec import PrecisionName, ProviderName
 
 
 class ArenaStrategy(Enum):

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from parallel_infer.errors import ConfigError
-from parallel_infer.inference.options import GraphOptimization, PrecisionName, ProviderName, SessionConfig
+from parallel_infer.inference.options import GraphOptimization, SessionConfig
 from parallel_infer.inference.ort import ort
 from parallel_infer.machine.processor import instruction_sets, processor_fields
+from parallel_infer.model_spec import PrecisionName, ProviderName
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 OPENVINO = "OpenVINOExecutionProvider"

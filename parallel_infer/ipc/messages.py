@@ -7,11 +7,10 @@ monotonic clock. Pixels and tensors never travel; a `SlotRef` says where they li
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any
 
 from msgspec import Raw, Struct
 
-from parallel_infer.model_spec import ModelSpec
+from parallel_infer.model_spec import ModelSpec, PrecisionName, ProviderName
 from parallel_infer.protocol import Tensor
 from parallel_infer.shm.ring import RingSpec
 
@@ -51,6 +50,30 @@ class SlotRef(Struct, frozen=True, array_like=True):
 Geometry = tuple[float, ...]  # opaque to the engine; stages.geometry.Geometry
 
 
+class SessionOptions(Struct, frozen=True, kw_only=True):
+    """How a model is run: options of the server and of the model by the same names, plain values.
+
+    `stages.infer.session_config` makes of them what `parallel_infer.inference` takes.
+    """
+
+    provider: ProviderName = "auto"
+    precision: PrecisionName = "auto"
+    threads: int = 1
+    alone_threads: int = 1
+    inter_threads: int = 1
+    streams: int = 1
+    optimization: str = "all"
+    cpu_arena: bool = True
+    memory_pattern: bool = True
+    device: int = 0
+    gpu_mem_limit_mb: int = 0  # 0: no limit
+    arena_strategy: str = "power-of-two"
+    page_locked: bool = True
+    cuda_graphs: bool = False
+    cache: str | None = None
+    profile: str | None = None
+
+
 class ModelPlan(Struct, frozen=True):
     """A model as it is served: everything any process needs to take part."""
 
@@ -66,7 +89,8 @@ class ModelPlan(Struct, frozen=True):
     queue_size: int
     instances: int
     weight: float
-    run: dict[str, Any]  # provider, precision, threads, decode mode: what the stages' processes need
+    decode: str  # "exact" or "fast"
+    session: SessionOptions
 
     @property
     def key(self) -> str:
@@ -204,11 +228,29 @@ class ModelFailed(Struct, frozen=True, array_like=True, tag=17):
     text: str
 
 
-class ProcessReport(Struct, frozen=True, array_like=True, tag=18):
-    """From the supervisor: processes and models as it sees them, for the status."""
+class ProcessState(Struct, frozen=True):
+    """A child process, for the status."""
 
-    processes: dict[str, dict[str, Any]]
-    models: dict[str, dict[str, Any]]
+    state: str  # "up" or "down"
+    restarts: int
+
+
+class ModelReport(Struct, frozen=True, kw_only=True):
+    """A version of a model as the supervisor sees it, for the status."""
+
+    name: str
+    version: int
+    state: str
+    digest: str
+    provider: str
+    memory: int  # bytes of its rings
+
+
+class ProcessReport(Struct, frozen=True, array_like=True, tag=18):
+    """From the supervisor: processes by name and models by key as it sees them, for the status."""
+
+    processes: dict[str, ProcessState]
+    models: dict[str, ModelReport]
 
 
 class OpenModel(Struct, frozen=True, array_like=True, tag=10):
@@ -277,11 +319,78 @@ class AnswersInDoubt(Struct, frozen=True, array_like=True, tag=33):
     jobs: tuple[int, ...]
 
 
+class SlotCount(Struct, frozen=True):
+    """The slots of a ring."""
+
+    slots: int
+    free: int
+
+
+class Leaked(Struct, frozen=True):
+    """Slots that are taken though no job needs them: always 0."""
+
+    rows: int
+    outputs: int
+
+
+class ModelStatus(ModelReport, frozen=True, kw_only=True):
+    """A model as the dispatcher sees it; docs/protocol.md describes the fields."""
+
+    unavailable: str
+    jobs: int
+    queued: int
+    decoding: int
+    ready: int
+    instances: int
+    rows: SlotCount
+    outputs: SlotCount
+    answered: int
+    failed: int
+    expired: int
+    dropped: int
+    rejected: int
+    batches: int
+    batched_rows: int
+    gathered_rows: int
+    batch_sizes: dict[str, int]
+    batch_target: int
+    batch_seconds: float
+    leaked: Leaked
+
+
+class WorkerStatus(Struct, frozen=True):
+    """A worker as the dispatcher sees it."""
+
+    stage: str
+    model: str
+    leases: int
+    done: int
+    busy_seconds: float
+
+
+class ProcessTime(Struct, frozen=True):
+    """Processor time that a process has used."""
+
+    cpu_seconds: float
+
+
+class DispatcherStatus(Struct, frozen=True):
+    """The dispatcher's part of the status, and the supervisor's."""
+
+    jobs: int
+    draining: bool
+    models: dict[str, ModelStatus]
+    workers: dict[str, WorkerStatus]
+    processes: dict[str, ProcessState]
+    refused: dict[str, int]
+    dispatcher: ProcessTime
+
+
 class StatusReply(Struct, frozen=True, array_like=True, tag=22):
-    """From the dispatcher or the supervisor: the answer to a StatusQuery."""
+    """From the dispatcher: the answer to a StatusQuery."""
 
     query: int
-    status: dict[str, Any]
+    status: DispatcherStatus
 
 
 class WorkSpan(Struct, frozen=True, array_like=True):
@@ -363,12 +472,12 @@ class CloseDoor(Struct, frozen=True, array_like=True, tag=30):
 
 
 class Managed(Struct, frozen=True, array_like=True, tag=28):
-    """From the supervisor: how a management request of a client ended; an empty code is success."""
+    """From the supervisor: how a management request ended; an empty code is success."""
 
     query: int
     code: str
     text: str
-    result: dict[str, Any]
+    result: Raw  # a map, handed through as it is
 
 
 OWN_PRIORITY = 101  # of the gateway's own jobs: above all that clients may ask for, and a full queue takes them
@@ -472,18 +581,45 @@ class ModelServed(Struct, frozen=True, array_like=True, tag=67):
     model: str
 
 
-class Manage(Struct, frozen=True, array_like=True, tag=62):
-    """From the gateway: a management request of a client: "load", "unload" or "stop"."""
+class LoadModel(Struct, frozen=True, array_like=True, tag=62):
+    """From the gateway: a client wants a model file loaded. `options` is the map that the client gave."""
 
     query: int
-    verb: str
-    arguments: dict[str, Any]
+    name: str
+    path: str
+    options: Raw
+
+
+class UnloadModel(Struct, frozen=True, array_like=True, tag=68):
+    """From the gateway: a client wants a model served no more."""
+
+    query: int
+    name: str
+
+
+class StopServer(Struct, frozen=True, array_like=True, tag=69):
+    """From the gateway: a client wants the server to stop."""
+
+    query: int
 
 
 class Started(Struct, frozen=True, array_like=True, tag=63):
-    """From a child: it is up. `facts` go into the status."""
+    """From a child: it is up."""
 
-    facts: dict[str, Any]
+    provider: str = ""  # an infer worker's: what runs its model
+    confined: str = ""  # a decode worker's: what keeps it from everything but its work
+
+
+class Listening(Struct, frozen=True, array_like=True, tag=70):
+    """From the gateway: it lets clients in at these addresses."""
+
+    addresses: tuple[str, ...]
+
+
+class Probed(Struct, frozen=True, array_like=True, tag=71):
+    """From a probe: what a model file is; None where its content is what is served already."""
+
+    spec: ModelSpec | None
 
 
 class Alive(Struct, frozen=True, array_like=True, tag=65):
@@ -496,6 +632,7 @@ class StartFailed(Struct, frozen=True, array_like=True, tag=64):
     text: str
 
 
+Manage = LoadModel | UnloadModel | StopServer
 ToDispatcher = (
     Admit
     | CancelJob
@@ -537,4 +674,5 @@ ToGateway = (
     | Ping
 )
 ToWorker = Register | DecodeLease | InferLease | PostLease | StopWorker | ModelAdded | ModelRemoved
-ToSupervisor = KillWorker | Manage | Started | StartFailed | ModelServed | ModelClosed | StatusReply
+ToSupervisor = KillWorker | Manage | ModelServed | ModelClosed
+FromChild = Started | StartFailed | Alive | Listening | Drained | Left | Probed

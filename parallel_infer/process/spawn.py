@@ -5,33 +5,32 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-from typing import Any
 
 import msgspec
 
-from parallel_infer.ipc.messages import Alive, Drained, Left, Started, StartFailed
+from parallel_infer.ipc.messages import FromChild, Started
 from parallel_infer.process import child
 from parallel_infer.process.group_signals import start_resource_tracker, starting_child
+from parallel_infer.process.options import ChildOptions
 
 _spawn = multiprocessing.get_context("spawn")
-Word = Started | StartFailed | Alive | Drained | Left
-_decode = msgspec.msgpack.Decoder(Word).decode
+_decode = msgspec.msgpack.Decoder(FromChild).decode
 
 
 class Process:
     """A child with a name of its own per incarnation. `sentinel` and `connection` can be watched."""
 
-    def __init__(self, name: str, entry: str, arguments: dict[str, Any]) -> None:
+    def __init__(self, name: str, entry: str, options: ChildOptions) -> None:
         self.name = name
         self.connection, theirs = _spawn.Pipe(duplex=False)
         self._process = _spawn.Process(
             target=child.run,
-            args=(name, entry, msgspec.msgpack.encode(arguments), theirs, os.getpid()),
+            args=(name, entry, msgspec.msgpack.encode(options), theirs, os.getpid()),
             name=name,
             daemon=False,
         )
         self._theirs = theirs
-        self.facts: dict[str, Any] = {}
+        self.started = Started()  # what it said once it was up
 
     def start(self) -> None:
         """Start the process."""
@@ -52,10 +51,10 @@ class Process:
         """None while it lives; negative: the signal that ended it."""
         return self._process.exitcode
 
-    def heard(self) -> Word | None:
+    def heard(self) -> FromChild | None:
         """What the child said; None when it said nothing more and is gone."""
         try:
-            word: Word = _decode(self.connection.recv_bytes())
+            word: FromChild = _decode(self.connection.recv_bytes())
             return word
         except (EOFError, OSError):
             return None

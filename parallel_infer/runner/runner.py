@@ -21,11 +21,11 @@ import numpy as np
 
 from parallel_infer.errors import ConfigError, Dropped, InferError, ResourceUnavailable
 from parallel_infer.inference.engines import Stop
-from parallel_infer.inference.options import ProviderName, SessionConfig
+from parallel_infer.inference.options import SessionConfig
 from parallel_infer.inference.session import Session
 from parallel_infer.inference.signature import Signature
 from parallel_infer.job_status import JobStatus
-from parallel_infer.model_spec import TensorSpec
+from parallel_infer.model_spec import ProviderName, TensorSpec
 from parallel_infer.runner.job_slot import JobSlot
 from parallel_infer.runner.parallel_run import ParallelRun, split_threads
 

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -16,11 +15,19 @@ from parallel_infer.errors import ConfigError
 from parallel_infer.ipc.messages import ModelPlan
 from parallel_infer.limits import largest_frame
 from parallel_infer.loading import load_by_name
+from parallel_infer.process.options import (
+    ChildOptions,
+    DecodeOptions,
+    DispatcherOptions,
+    GatewayOptions,
+    InferOptions,
+    PostprocessOptions,
+)
 from parallel_infer.process.spawn import Process
-from parallel_infer.supervisor.plan import Plan, child_options
+from parallel_infer.supervisor.plan import Plan
 
 _STAGES = "stages.pipeline:STAGES"
-_WORKER = "parallel_infer.worker.loop:main"
+_WORKER = "parallel_infer.worker.loop:"
 _WINDOW = 60.0  # seconds in which restarts are counted
 _FREE = 3  # restarts at once, or half of the budget where that is more; later ones wait, longer each time
 _LONGEST_WAIT = 5.0  # seconds
@@ -38,11 +45,11 @@ class Role(Enum):
 class Place:
     """One child's place: survives the processes that fill it."""
 
-    def __init__(self, name: str, role: Role, entry: str, arguments: dict[str, Any], model: str = "") -> None:
+    def __init__(self, name: str, role: Role, entry: str, options: ChildOptions, model: str = "") -> None:
         self.name = name
         self.role = role
         self.entry = entry
-        self.arguments = arguments
+        self.options = options
         self.model = model  # an infer worker's: the model's key
         self.incarnation = 0
         self.process: Process | None = None
@@ -60,8 +67,8 @@ class Place:
         self.up = False
         self.start_at = None
         self.last_word = ""
-        arguments = {**self.arguments, "epoch": self.incarnation}
-        self.process = Process(f"{self.name}.{self.incarnation}", self.entry, arguments)
+        options = msgspec.structs.replace(self.options, epoch=self.incarnation)
+        self.process = Process(f"{self.name}.{self.incarnation}", self.entry, options)
         self.process.start()
         return self.process
 
@@ -107,7 +114,6 @@ class ChildSpecs:
         self.dispatcher = f"ipc://{folder}/dispatcher"
         self.answers = f"ipc://{folder}/answers"
         self.inside = inside_door(folder)
-        self._told = child_options(config)
         stages = load_by_name(_STAGES)
         missing = {"decode", "infer", "postprocess"} - set(stages)
         if missing:
@@ -120,40 +126,53 @@ class ChildSpecs:
             "dispatcher",
             Role.DISPATCHER,
             "parallel_infer.dispatcher.process:main",
-            {
-                **self._told,
-                "address": self.dispatcher,
-                "policy": "stages.pipeline:batching",
-                "stage_limit": self._config.stage_limit_ms / 1000,
-            },
+            DispatcherOptions(
+                log_format=self._config.log_format,
+                log_level=self._config.log_level,
+                address=self.dispatcher,
+                policy="stages.pipeline:batching",
+                stage_limit=self._config.stage_limit_ms / 1000,
+            ),
         )
-        yield from self._cpu_workers("postprocess", plan.postprocess_workers)
-        yield from self._cpu_workers("decode", plan.decode_workers)
+        yield from self._postprocess_workers(plan.postprocess_workers)
+        yield from self._decode_workers(plan.decode_workers)
         yield self._gateway(plan)
 
     def instances(self, model: ModelPlan) -> Iterator[Place]:
         """The places of a model's infer workers."""
+        options = InferOptions(
+            log_format=self._config.log_format,
+            log_level=self._config.log_level,
+            dispatcher=self.dispatcher,
+            stage=self._stages["infer"],
+            plan=model,
+        )
         for number in range(model.instances):
-            arguments = {
-                **self._told,
-                "dispatcher": self.dispatcher,
-                "kind": "infer",
-                "stage": self._stages["infer"],
-                "plan": msgspec.to_builtins(model),
-            }
-            yield Place(f"infer-{model.key}-{number}", Role.WORKER, _WORKER, arguments, model.key)
+            yield Place(f"infer-{model.key}-{number}", Role.WORKER, f"{_WORKER}infer", options, model.key)
 
-    def _cpu_workers(self, kind: str, count: int) -> Iterator[Place]:
-        arguments = {
-            **self._told,
-            "dispatcher": self.dispatcher,
-            "answers": self.answers,
-            "kind": kind,
-            "stage": self._stages[kind],
-            "limits": {"max_pixels": self._config.max_pixels, "formats": list(self._config.formats)},
-        }
+    def _decode_workers(self, count: int) -> Iterator[Place]:
+        options = DecodeOptions(
+            log_format=self._config.log_format,
+            log_level=self._config.log_level,
+            dispatcher=self.dispatcher,
+            stage=self._stages["decode"],
+            max_pixels=self._config.max_pixels,
+            formats=tuple(self._config.formats),
+            confined=self._config.confine == "on",
+        )
         for number in range(count):
-            yield Place(f"{kind}-{number}", Role.WORKER, _WORKER, arguments)
+            yield Place(f"decode-{number}", Role.WORKER, f"{_WORKER}decode", options)
+
+    def _postprocess_workers(self, count: int) -> Iterator[Place]:
+        options = PostprocessOptions(
+            log_format=self._config.log_format,
+            log_level=self._config.log_level,
+            dispatcher=self.dispatcher,
+            stage=self._stages["postprocess"],
+            answers=self.answers,
+        )
+        for number in range(count):
+            yield Place(f"postprocess-{number}", Role.WORKER, f"{_WORKER}postprocess", options)
 
     def _gateway(self, plan: Plan) -> Place:
         config = self._config
@@ -161,17 +180,20 @@ class ChildSpecs:
             "gateway",
             Role.GATEWAY,
             "parallel_infer.gateway.process:main",
-            {
-                **self._told,
-                "dispatcher": self.dispatcher,
-                "answers": self.answers,
-                "bind": list(config.bind),
-                "inside": self.inside if config.metrics_port else "",
-                "ingress": [msgspec.to_builtins(spec) for spec in plan.ingress],
-                "segments": self._segments,
-                "lent_memory": config.lent_memory_mb << 20,
-                "max_payload": int(config.max_payload_mb * 2**20),
-                "max_message": largest_frame(int(config.max_payload_mb * 2**20), config.max_pixels),
-                "timeout": config.timeout_ms / 1000,
-            },
+            GatewayOptions(
+                log_format=config.log_format,
+                log_level=config.log_level,
+                dispatcher=self.dispatcher,
+                answers=self.answers,
+                bind=tuple(config.bind),
+                inside=self.inside if config.metrics_port else "",
+                ingress=plan.ingress,
+                segments=self._segments,
+                lent_memory=config.lent_memory_mb << 20,
+                max_payload=int(config.max_payload_mb * 2**20),
+                max_message=largest_frame(int(config.max_payload_mb * 2**20), config.max_pixels),
+                timeout=config.timeout_ms / 1000,
+                keys=config.keys,
+                max_clients=config.max_clients,
+            ),
         )

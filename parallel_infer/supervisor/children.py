@@ -6,11 +6,10 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from typing import Any
 
 from parallel_infer.ipc.channel import Watch
-from parallel_infer.ipc.messages import Expect
-from parallel_infer.process.spawn import Process, Word
+from parallel_infer.ipc.messages import Expect, FromChild, ProcessState
+from parallel_infer.process.spawn import Process
 from parallel_infer.supervisor.child_specs import Place, Role
 
 log = logging.getLogger(__name__)
@@ -51,7 +50,7 @@ class Children:
         """Whom a descriptor tells of."""
         return self._watched.get(descriptor)
 
-    def words(self, process: Process) -> Iterator[Word]:
+    def words(self, process: Process) -> Iterator[FromChild]:
         """What a child has said since, without waiting."""
         descriptor = process.connection.fileno()
         while descriptor in self._watched and process.has_spoken:
@@ -92,11 +91,10 @@ class Children:
             if not place.up or not process.reap(max(0.0, until - time.monotonic())):
                 process.kill()
 
-    def processes(self) -> dict[str, dict[str, Any]]:
+    def processes(self) -> dict[str, ProcessState]:
         """How each is, for the status."""
         return {
-            place.name: {"state": "up" if place.up else "down", "restarts": place.restarts}
-            for place in self.places.values()
+            place.name: ProcessState("up" if place.up else "down", place.restarts) for place in self.places.values()
         }
 
     def introduction(self) -> Expect:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import assert_never
+
+import msgspec
 
 from parallel_infer.config.schema import ModelConfig, ServerConfig
 from parallel_infer.config.sources import model_config, zoo_models
@@ -13,19 +15,23 @@ from parallel_infer.errors import BadInput, ConfigError, InferError, ModelReject
 from parallel_infer.ipc.channel import AnswerLink, Link
 from parallel_infer.ipc.messages import (
     CloseModel,
+    LoadModel,
     Manage,
     Managed,
     ModelClosed,
     ModelFailed,
     ModelOpened,
+    ModelReport,
     OpenModel,
     PrepareModel,
+    StopServer,
     ToSupervisor,
+    UnloadModel,
 )
 from parallel_infer.model_spec import ModelSpec
 from parallel_infer.supervisor.child_processes import ChildProcesses
 from parallel_infer.supervisor.child_specs import ChildSpecs, Place
-from parallel_infer.supervisor.model_version import ModelVersion
+from parallel_infer.supervisor.model_version import LoadedModel, ModelVersion
 from parallel_infer.supervisor.plan import Plan, plan_model
 from parallel_infer.supervisor.probes import Found, Probes, Probing, Wish
 from parallel_infer.supervisor.reload import Reload, change_in_words, changed_settings
@@ -72,9 +78,9 @@ class ModelRegistry:
         """When model files that are being looked into have taken too long."""
         return self._probes.deadlines
 
-    def facts(self) -> dict[str, Any]:
+    def reports(self) -> dict[str, ModelReport]:
         """How each model is, by key, for the status."""
-        return {key: lined.facts() for key, lined in self._models.items()}
+        return {key: lined.report() for key, lined in self._models.items()}
 
     # --- start -------------------------------------------------------------------------------------------------------
 
@@ -145,17 +151,18 @@ class ModelRegistry:
 
     def manage(self, message: Manage) -> None:
         """A client wants something loaded, unloaded, or the server stopped."""
-        arguments = message.arguments
         try:
-            if message.verb == "load":
-                self._load(
-                    arguments["name"], model_config(arguments["path"], arguments.get("options", {})), message.query
-                )
-            elif message.verb == "unload":
-                self._unload(arguments["name"], message.query)
-            else:
-                self._tell(message.query, {})
-                self._employer.drain()
+            match message:
+                case LoadModel():
+                    options = msgspec.msgpack.decode(message.options)
+                    self._load(message.name, model_config(message.path, options), message.query)
+                case UnloadModel():
+                    self._unload(message.name, message.query)
+                case StopServer():
+                    self._tell(message.query, {})
+                    self._employer.drain()
+                case _:
+                    assert_never(message)
         except (InferError, ConfigError) as error:
             self._tell(message.query, error)
 
@@ -298,7 +305,7 @@ class ModelRegistry:
         """A model that was to be loaded is served: say what has become of it, whoever asked."""
         if query is None and self._reload is not None:
             self._reload.note(name, became)
-        self._tell(query, {**lined.facts(), "became": became, **lined.recognised()})
+        self._tell(query, lined.loaded(became))
 
     def _refuse(self, wish: Wish, error: Exception) -> None:
         if wish.query is None and self._reload is not None:
@@ -335,12 +342,16 @@ class ModelRegistry:
         lined.remove_rings()
         self._store.release(lined.plan.spec)
 
-    def _tell(self, query: int | None, outcome: dict[str, Any] | Exception) -> None:
+    def _tell(self, query: int | None, outcome: LoadedModel | dict[str, str] | Exception) -> None:
         """Answer a client's management request."""
         if query is None:
             return
         if isinstance(outcome, Exception):
             code = outcome.code if isinstance(outcome, InferError) else BadInput.code
-            self._gateway.send(Managed(query, code, str(outcome), {}))
+            self._gateway.send(Managed(query, code, str(outcome), _result({})))
         else:
-            self._gateway.send(Managed(query, "", "", outcome))
+            self._gateway.send(Managed(query, "", "", _result(outcome)))
+
+
+def _result(outcome: LoadedModel | dict[str, str]) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.msgpack.encode(outcome))

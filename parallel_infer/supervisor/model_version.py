@@ -5,15 +5,26 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+
+import msgspec
 
 from parallel_infer.config.schema import ModelConfig
-from parallel_infer.ipc.messages import ModelPlan
+from parallel_infer.ipc.messages import ModelPlan, ModelReport
 from parallel_infer.model_files.digest import SHORT
 from parallel_infer.shm.ring import Ring
 from parallel_infer.supervisor.child_specs import Place
 
 log = logging.getLogger(__name__)
+
+
+class LoadedModel(ModelReport, frozen=True, kw_only=True):
+    """The answer to a client that had a model loaded: how it is served, and what its file was taken for."""
+
+    became: str  # "new", "unchanged", "changed (its content)" ...
+    task: str
+    family: str
+    evidence: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 class ModelState(Enum):
@@ -56,8 +67,8 @@ class ModelVersion:
     def provider(self) -> str:
         """What runs it, as the first instance that is up says."""
         for place in self.places:
-            if place.process is not None and "provider" in place.process.facts:
-                return str(place.process.facts["provider"])
+            if place.process is not None and place.process.started.provider:
+                return place.process.started.provider
         return ""
 
     def create_rings(self) -> None:
@@ -80,19 +91,25 @@ class ModelVersion:
         for warning in plan.spec.warnings:
             log.warning("model %s: %s", plan.name, warning)
 
-    def recognised(self) -> dict[str, Any]:
-        """What its file was taken for, and why."""
+    def loaded(self, became: str) -> LoadedModel:
+        """What a client is told that asked for it."""
         spec = self.plan.spec
-        said = {"evidence": list(spec.evidence), "warnings": list(spec.warnings)}
-        return {"task": spec.task, "family": spec.family, **said}
+        return LoadedModel(
+            **msgspec.structs.asdict(self.report()),
+            became=became,
+            task=spec.task,
+            family=spec.family,
+            evidence=spec.evidence,
+            warnings=spec.warnings,
+        )
 
-    def facts(self) -> dict[str, Any]:
+    def report(self) -> ModelReport:
         """For the status."""
-        return {
-            "name": self.plan.name,
-            "version": self.plan.version,
-            "state": self.state.value,
-            "digest": self.plan.spec.digest,
-            "provider": self.provider,
-            "memory": self.plan.rows.size + self.plan.outputs.size,
-        }
+        return ModelReport(
+            name=self.plan.name,
+            version=self.plan.version,
+            state=self.state.value,
+            digest=self.plan.spec.digest,
+            provider=self.provider,
+            memory=self.plan.rows.size + self.plan.outputs.size,
+        )

@@ -8,27 +8,23 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import wait
-from typing import Any
 
 import msgspec
 
 from parallel_infer.config.schema import ModelConfig, ServerConfig
 from parallel_infer.config.sources import zoo_models
 from parallel_infer.errors import ConfigError, ModelRejected
-from parallel_infer.ipc.messages import ModelPlan, Started, StartFailed
+from parallel_infer.ipc.messages import ModelPlan, Probed, SessionOptions, StartFailed
 from parallel_infer.keys.server import KeyFolder
 from parallel_infer.machine.cores import has_gpu, split_cores, usable_cores
 from parallel_infer.model_files.store import CopyOrder, ModelStore
 from parallel_infer.model_spec import ModelSpec, TensorSpec
+from parallel_infer.process.options import ProbeOptions
 from parallel_infer.process.spawn import Process
 from parallel_infer.shm.ring import RingSpec, byte_ring
 
 PROBE = "stages.pipeline:probe"
 _MEBI = 1 << 20
-_SESSION = (  # what a session is told beyond provider, precision and threads
-    *("inter_threads", "streams", "optimization", "cpu_arena", "memory_pattern", "device", "gpu_mem_limit_mb"),
-    *("arena_strategy", "page_locked", "cuda_graphs", "cache", "profile"),
-)
 _SMALL_ROWS = _MEBI  # bytes of rows that a model of small inputs gets at least
 _MOST_ROWS = 256
 # Shares of the ingress memory by slot size: many small pictures, a few large frames.
@@ -112,16 +108,18 @@ def probe(
 
 def start_probe(name: str, model: ModelConfig, config: ServerConfig, order: CopyOrder, known: str = "") -> Process:
     """Start a process that looks into a model file and says what it found, or that its digest is still `known`."""
-    arguments = {
-        **child_options(config),
-        "name": name,
-        "path": model.path,
-        "overrides": model.overrides(),
-        "uint8_rows": config.uint8_rows if model.uint8_rows is None else model.uint8_rows,
-        "order": msgspec.to_builtins(order),
-        "known": known,
-    }
-    process = Process(f"probe {name}", PROBE, arguments)
+    options = ProbeOptions(
+        log_format=config.log_format,
+        log_level=config.log_level,
+        name=name,
+        path=model.path,
+        overrides=msgspec.Raw(msgspec.msgpack.encode(model.overrides())),
+        uint8_rows=config.uint8_rows if model.uint8_rows is None else model.uint8_rows,
+        order=order,
+        known=known,
+        start_timeout=config.start_timeout_ms / 1000,
+    )
+    process = Process(f"probe {name}", PROBE, options)
     process.start()
     return process
 
@@ -132,8 +130,8 @@ def probed(name: str, process: Process) -> ModelSpec | None:
     Raises ModelRejected.
     """
     word = process.heard()
-    if isinstance(word, Started):
-        return None if "spec" not in word.facts else msgspec.convert(word.facts["spec"], ModelSpec)
+    if isinstance(word, Probed):
+        return word.spec
     if isinstance(word, StartFailed):
         raise ModelRejected(f"model {name!r}: {word.text.partition(': ')[2]}")
     process.reap()
@@ -190,14 +188,25 @@ def plan_model(
         queue_size=model.queue_size or config.queue_size,
         instances=instances,
         weight=model.weight,
-        run={
-            "provider": provider,
-            "precision": model.precision or config.precision,
-            "threads": threads,
-            "alone_threads": alone_threads,
-            "decode": model.decode or config.decode,
-            **{name: getattr(config, name) for name in _SESSION},
-        },
+        decode=model.decode or config.decode,
+        session=SessionOptions(
+            provider=provider,
+            precision=model.precision or config.precision,
+            threads=threads,
+            alone_threads=alone_threads,
+            inter_threads=config.inter_threads,
+            streams=config.streams,
+            optimization=config.optimization,
+            cpu_arena=config.cpu_arena,
+            memory_pattern=config.memory_pattern,
+            device=config.device,
+            gpu_mem_limit_mb=config.gpu_mem_limit_mb,
+            arena_strategy=config.arena_strategy,
+            page_locked=config.page_locked,
+            cuda_graphs=config.cuda_graphs,
+            cache=config.cache,
+            profile=config.profile,
+        ),
     )
 
 
@@ -234,15 +243,3 @@ def _for_people(name: str, ring: RingSpec) -> RingPlan:
 
 def _size_text(size: int) -> str:
     return f"{size >> 20} MB" if size >= _MEBI else f"{size >> 10} KB"
-
-
-def child_options(config: ServerConfig) -> dict[str, Any]:
-    """What every child is told."""
-    return {
-        "log_format": config.log_format,
-        "log_level": config.log_level,
-        "keys": config.keys,
-        "max_clients": config.max_clients,
-        "confine": config.confine,
-        "start_timeout": config.start_timeout_ms / 1000,
-    }

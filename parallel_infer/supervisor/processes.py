@@ -6,7 +6,9 @@ import logging
 import time
 from collections.abc import Callable
 from enum import Enum
-from typing import Any
+from typing import Any, assert_never
+
+import msgspec
 
 from parallel_infer.config.schema import ModelConfig, ServerConfig
 from parallel_infer.ipc.channel import AnswerLink, Link, Watch, new_context
@@ -17,13 +19,16 @@ from parallel_infer.ipc.messages import (
     Drained,
     KillWorker,
     Left,
+    Listening,
     Manage,
     ModelClosed,
     ModelServed,
     OpenDoor,
     Ping,
+    Probed,
     ProcessReport,
     Started,
+    StartFailed,
     StopWorkers,
     ToSupervisor,
     WorkerDown,
@@ -89,10 +94,11 @@ class ProcessSupervisor:
         """The names of the models that are served."""
         return self.lineup.names
 
-    def said(self, fact: str) -> set[str]:
-        """What processes that started told of this."""
+    @property
+    def confinements(self) -> set[str]:
+        """What keeps decode workers from everything but their work, as they say."""
         processes = (place.process for place in self._places.values() if place.process is not None)
-        return {str(process.facts[fact]) for process in processes if fact in process.facts}
+        return {process.started.confined for process in processes} - {""}
 
     # --- start -------------------------------------------------------------------------------------------------------
 
@@ -193,7 +199,7 @@ class ProcessSupervisor:
 
     def report(self) -> None:
         """Tell the dispatcher, who answers for the status, how processes and models are."""
-        self._link.send(ProcessReport(self._children.processes(), self.lineup.facts()))
+        self._link.send(ProcessReport(self._children.processes(), self.lineup.reports()))
 
     # --- children ----------------------------------------------------------------------------------------------------
 
@@ -218,29 +224,38 @@ class ProcessSupervisor:
 
     def _hear(self, place: Place, process: Process) -> None:
         for word in self._children.words(process):
-            if isinstance(word, Started):
-                self._on_started(place, word.facts)
-            elif isinstance(word, Alive):
-                self._heart.answered(process.name)
-            elif isinstance(word, Drained):
-                place.leave()
-            elif isinstance(word, Left):
-                self.outcome = word
-            else:
-                self._on_start_failed(place, word.text)
+            match word:
+                case Started():
+                    process.started = word
+                    self._on_started(place)
+                case StartFailed():
+                    self._on_start_failed(place, word.text)
+                case Listening():
+                    self._on_listening(place, word.addresses)
+                case Alive():
+                    self._heart.answered(process.name)
+                case Drained():
+                    place.leave()
+                case Left():
+                    self.outcome = word
+                case Probed():
+                    pass  # probes are heard by the lineup
+                case _:
+                    assert_never(word)
 
-    def _on_started(self, place: Place, facts: dict[str, Any]) -> None:
+    def _on_listening(self, place: Place, addresses: tuple[str, ...]) -> None:
+        self.addresses = list(addresses)
+        # A successor takes the same, also where a port was left open.
+        place.options = msgspec.structs.replace(place.options, bind=addresses)
+        if self.state == State.STARTING:
+            self.state = State.SERVING
+        self.report()
+
+    def _on_started(self, place: Place) -> None:
         place.up = True
-        if place.process is not None:
-            place.process.facts.update(facts)
         if place.role == Role.DISPATCHER:
             self._introduce()
-        if place.role == Role.GATEWAY and "addresses" in facts:
-            self.addresses = facts["addresses"]
-            place.arguments["bind"] = self.addresses  # a successor takes the same, also where a port was left open
-            if self.state == State.STARTING:
-                self.state = State.SERVING
-        elif place.role == Role.GATEWAY and self._door_opened:
+        if place.role == Role.GATEWAY and self._door_opened:
             self._open_door()
         elif not self._door_opened and all(other.up for other in self._places.values()):
             self._door_opened = True

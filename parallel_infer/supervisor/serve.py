@@ -98,7 +98,7 @@ def _serve(told: _Told, signals: Signals, manager: ServiceManager, run: Run) -> 
             _say_ready(house, told.announce)
             manager.ready(_status(house))
             house.lineup.log_all()
-            for text in house.said("confined"):
+            for text in house.confinements:
                 log.log(logging.WARNING if text.startswith(PARTLY) else logging.INFO, "decode workers are %s", text)
             _run(house, signals, manager, told)
         manager.stopping("answering what was admitted", config.drain_timeout_ms / 1000 + _GRACE)

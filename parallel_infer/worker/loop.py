@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict, deque
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -28,6 +27,7 @@ from parallel_infer.ipc.messages import (
     Postprocessed,
     Register,
     SlotRef,
+    Started,
     StopWorker,
     ToWorker,
     WorkerReady,
@@ -35,6 +35,8 @@ from parallel_infer.ipc.messages import (
 from parallel_infer.loading import load_by_name
 from parallel_infer.process.child import Child
 from parallel_infer.process.native_output import NativeOutput
+from parallel_infer.process.options import DecodeOptions, InferOptions, PostprocessOptions, WorkerOptions
+from parallel_infer.process.sandbox.confinement import confine_decoder
 from parallel_infer.shm.ring import Ring
 from parallel_infer.shm.segment import Segment, exists
 
@@ -50,10 +52,10 @@ class _Worker:
 
     stage = ""
 
-    def __init__(self, child: Child, options: dict[str, Any]) -> None:
+    def __init__(self, child: Child, options: WorkerOptions) -> None:
         self._child = child
         self._context = new_context()
-        self._link: Link[ToWorker] = Link(self._context, options["dispatcher"], child.name, ToWorker)
+        self._link: Link[ToWorker] = Link(self._context, options.dispatcher, child.name, ToWorker)
         self._running = True
         self._announced = False
         self._flushed = 0.0
@@ -77,7 +79,7 @@ class _Worker:
             self._flush()  # now: what comes next may take long
             if not self._announced:
                 self._announced = True
-                self._child.started(self._facts())
+                self._child.tell(self._started())
         elif isinstance(message, StopWorker):
             self._running = False
             self._until = message.until
@@ -85,8 +87,8 @@ class _Worker:
     def _ready(self) -> WorkerReady:
         return WorkerReady(self.stage, "", {})
 
-    def _facts(self) -> dict[str, Any]:
-        return {}
+    def _started(self) -> Started:
+        return Started()
 
     def _flush(self) -> None:
         self._link.flush()
@@ -148,9 +150,12 @@ class DecodeWorker(_Worker):
 
     stage = "decode"
 
-    def __init__(self, child: Child, options: dict[str, Any]) -> None:
+    def __init__(self, child: Child, options: DecodeOptions) -> None:
+        # First of all, while there is one thread and nothing of a stranger's was read.
+        package = options.stage.partition(".")[0]
+        self._confined = confine_decoder(options.max_pixels, {package}) if options.confined else ""
         super().__init__(child, options)
-        self._stage = load_by_name(options["stage"])(options["limits"])
+        self._stage = load_by_name(options.stage)({"max_pixels": options.max_pixels, "formats": options.formats})
         self._native = NativeOutput()
         self._rings: dict[str, Ring] = {}
         self._payloads = Payloads()
@@ -170,6 +175,9 @@ class DecodeWorker(_Worker):
             self._rings.pop(message.model).close()
         else:
             super()._take(message)
+
+    def _started(self) -> Started:
+        return Started(confined=self._confined)
 
     def _decode(self, lease: DecodeLease) -> None:
         started = time.monotonic()
@@ -192,18 +200,18 @@ class InferWorker(_Worker):
 
     stage = "infer"
 
-    def __init__(self, child: Child, options: dict[str, Any]) -> None:
+    def __init__(self, child: Child, options: InferOptions) -> None:
         super().__init__(child, options)
-        self._plan = msgspec.convert(options["plan"], ModelPlan)
+        self._plan = options.plan
         rows, outputs = Ring.attach(self._plan.rows), Ring.attach(self._plan.outputs)
-        self._stage = load_by_name(options["stage"])(self._plan, rows, outputs)
+        self._stage = load_by_name(options.stage)(self._plan, rows, outputs)
         self._times = self._stage.warm_up()
 
     def _ready(self) -> WorkerReady:
         return WorkerReady(self.stage, self._plan.key, self._times)
 
-    def _facts(self) -> dict[str, Any]:
-        return {"provider": self._stage.session.describe()}
+    def _started(self) -> Started:
+        return Started(provider=self._stage.session.describe())
 
     def run_forever(self) -> None:
         """Receive, run, report; at the end the stage puts its things in order."""
@@ -229,10 +237,10 @@ class PostprocessWorker(_Worker):
 
     stage = "postprocess"
 
-    def __init__(self, child: Child, options: dict[str, Any]) -> None:
+    def __init__(self, child: Child, options: PostprocessOptions) -> None:
         super().__init__(child, options)
-        self._answers = AnswerLink(self._context, options["answers"])
-        self._stage = load_by_name(options["stage"])()
+        self._answers = AnswerLink(self._context, options.answers)
+        self._stage = load_by_name(options.stage)()
         self._outputs: dict[str, tuple[ModelPlan, Ring]] = {}
 
     def _take(self, message: ToWorker) -> None:
@@ -304,12 +312,22 @@ class PostprocessWorker(_Worker):
         self._answers.send(Answered(job.job, body, small, number, times, lease.batch))
 
 
-_KINDS = {worker.stage: worker for worker in (DecodeWorker, InferWorker, PostprocessWorker)}
+def decode(child: Child, encoded: bytes) -> None:
+    """Entry point of a decode worker."""
+    _run(DecodeWorker(child, msgspec.msgpack.decode(encoded, type=DecodeOptions)))
 
 
-def main(child: Child, options: dict[str, Any]) -> None:
-    """Entry point of every worker process; `options["kind"]` says which stage."""
-    worker = _KINDS[options["kind"]](child, options)
+def infer(child: Child, encoded: bytes) -> None:
+    """Entry point of an infer worker."""
+    _run(InferWorker(child, msgspec.msgpack.decode(encoded, type=InferOptions)))
+
+
+def postprocess(child: Child, encoded: bytes) -> None:
+    """Entry point of a postprocess worker."""
+    _run(PostprocessWorker(child, msgspec.msgpack.decode(encoded, type=PostprocessOptions)))
+
+
+def _run(worker: _Worker) -> None:
     try:
         worker.run_forever()
     finally:

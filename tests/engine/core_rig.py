@@ -29,6 +29,7 @@ from parallel_infer.ipc.messages import (
     Postprocessed,
     Refused,
     Released,
+    SessionOptions,
     SlotFate,
     SlotRef,
     WorkerReady,
@@ -67,7 +68,8 @@ def plan(
         queue_size=queue_size,
         instances=1,
         weight=weight,
-        run={},
+        decode="exact",
+        session=SessionOptions(),
     )
 
 

@@ -25,6 +25,7 @@ from parallel_infer.ipc.messages import (
     ToGateway,
     ToSupervisor,
 )
+from parallel_infer.process.options import DispatcherOptions
 from stages.pipeline import batching
 from tests.engine.core_rig import plan
 
@@ -35,7 +36,10 @@ class Wires:
     def __init__(self, address: str) -> None:
         self.address = address
         self.context = new_context()
-        self.process = DispatcherProcess(address, batching, 30.0, 2, lambda: None)
+        options = DispatcherOptions(
+            log_format="text", log_level="error", epoch=2, address=address, policy="", stage_limit=30.0
+        )
+        self.process = DispatcherProcess(options, batching, lambda: None)
         self._thread = threading.Thread(target=self._live)
         self._thread.start()
         self.supervisor: Link[ToSupervisor] = Link(self.context, address, "supervisor", ToSupervisor)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import select
-from typing import Any
 
 from parallel_infer.ipc.channel import Watch
 from parallel_infer.process.child import Child
+from parallel_infer.process.options import ChildOptions
 from parallel_infer.supervisor.child_specs import Place, Role
 from parallel_infer.supervisor.children import Children
 from parallel_infer.supervisor.processes import ProcessSupervisor, State
@@ -14,7 +14,7 @@ from parallel_infer.supervisor.processes import ProcessSupervisor, State
 WHY = "the reason, as it said"
 
 
-def fail_at_once(child: Child, options: dict[str, Any]) -> None:
+def fail_at_once(child: Child, encoded: bytes) -> None:
     """Entry point of a child that cannot start."""
     raise OSError(WHY)
 
@@ -29,7 +29,7 @@ def starting() -> ProcessSupervisor:
 
 
 def test_why_a_child_cannot_start_is_told_though_its_death_is_seen_first() -> None:
-    options = {"log_format": "text", "log_level": "error"}
+    options = ChildOptions(log_format="text", log_level="error")
     place = Place("odd", Role.WORKER, f"{__name__}:{fail_at_once.__name__}", options)
     house = starting()
     house._children.hire(place)

@@ -35,7 +35,7 @@ def compare(bench: Bench, demand: Demand, config: ServerConfig, rounds: int) -> 
         in_flight=demand.in_flight,
         rounds=rounds,
         batch=plan.max_batch,
-        threads=plan.run["threads"],
+        threads=plan.session.threads,
         provider=facts.provider,
         pipeline=statistics.median(found["pipeline"]),
         single=statistics.median(found["single"]),
@@ -52,8 +52,9 @@ def loop_plan(config: ServerConfig, name: str) -> ModelPlan:
     """
     model = msgspec.structs.replace(config.models[name], max_batch_size=BATCH, preferred_batch_size=None)
     (plan,) = make_plan(msgspec.structs.replace(config, models={name: model})).models
-    threads = plan.run["threads"] * plan.instances
-    return msgspec.structs.replace(plan, instances=1, run={**plan.run, "threads": threads, "alone_threads": threads})
+    threads = plan.session.threads * plan.instances
+    session = msgspec.structs.replace(plan.session, threads=threads, alone_threads=threads)
+    return msgspec.structs.replace(plan, instances=1, session=session)
 
 
 def limits_of(config: ServerConfig) -> dict[str, object]:

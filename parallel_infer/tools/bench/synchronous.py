@@ -196,7 +196,8 @@ def _repeat(step: Callable[[], object], seconds: float) -> int:
 
 
 def _with_threads(plan: ModelPlan, threads: int) -> ModelPlan:
-    return msgspec.structs.replace(plan, run={**plan.run, "threads": threads})
+    session = msgspec.structs.replace(plan.session, threads=threads)
+    return msgspec.structs.replace(plan, session=session)
 
 
 def _looped(loop: Loop, order: LoopOrder) -> float:

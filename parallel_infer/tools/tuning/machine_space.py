@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, cast, get_args
+from typing import cast, get_args
 
 from parallel_infer.config.schema import ServerConfig
 from parallel_infer.errors import ConfigError
-from parallel_infer.inference.options import PrecisionName, ProviderName, SessionConfig
+from parallel_infer.inference.options import SessionConfig
 from parallel_infer.inference.providers import choose, survey
 from parallel_infer.machine.cores import usable_cores
+from parallel_infer.model_spec import PrecisionName, ProviderName
 from parallel_infer.supervisor.plan import make_plan
 from parallel_infer.tools.tuning.settings import Settings, Space
 
@@ -19,12 +20,12 @@ def default_settings(config: ServerConfig) -> tuple[Settings, Space]:
     """What a server of `config`, which holds one model, does by itself; the space lists no providers yet."""
     plan = make_plan(config)
     (model,) = plan.models
-    provider, precision = _choice(cast(Any, model.run["provider"]), cast(Any, model.run["precision"]))
+    provider, precision = _choice(model.session.provider, model.session.precision)
     settings = Settings(
         provider=provider,
         precision=precision,
         instances=model.instances,
-        threads=model.run["threads"],
+        threads=model.session.threads,
         max_batch_size=model.max_batch,
         decode_workers=plan.decode_workers,
     )
