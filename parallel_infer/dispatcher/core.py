@@ -12,7 +12,7 @@ from parallel_infer.dispatcher.policy import Policy
 from parallel_infer.dispatcher.recovery import Recovery
 from parallel_infer.dispatcher.scheduler import Leasing
 from parallel_infer.dispatcher.watchdog import Vigil
-from parallel_infer.dispatcher.workers import Lease, Pool, Worker
+from parallel_infer.dispatcher.workers import Pool, Worker
 from parallel_infer.errors import (
     DeadlineExceeded,
     Dropped,
@@ -68,7 +68,7 @@ class Core:
 
     def admit(self, message: Admit, now: float) -> None:
         """A new job, or one that an earlier dispatcher lost."""
-        if message.job in self.jobs:
+        if message.job in self.ledger.jobs:
             return  # the gateway sent it to an earlier connection, too
         served = self.serving.get(message.model)
         if served is None:
@@ -105,23 +105,23 @@ class Core:
 
     def cancel(self, number: int, held: bool = False) -> None:
         """The client has lost interest. With `held` the gateway keeps the payload until it hears of it."""
-        job = self.jobs.get(number)
+        job = self.ledger.jobs.get(number)
         if job is None and held:
-            self._send(self.gateway, Released(number))
+            self._send(self.ledger.gateway, Released(number))
         if job is not None and not job.answered:
             self.ledger.fail(job, Dropped.code, "cancelled by the client")
 
     def overdue(self, number: int) -> None:
         """The gateway gave up on a job, and holds its payload until nobody reads it any more."""
-        job = self.jobs.get(number)
+        job = self.ledger.jobs.get(number)
         if job is None:  # we were through with it: its answer died with its worker
-            self._send(self.gateway, Released(number))
+            self._send(self.ledger.gateway, Released(number))
         elif not job.answered:
             self.ledger.expire(job, _LATE)
 
     def gateway_restarted(self) -> None:
         """A new gateway: jobs of the old one have nobody to answer to, and their payloads may be overwritten."""
-        for job in list(self.jobs.values()):
+        for job in list(self.ledger.jobs.values()):
             if not job.answered:
                 self.ledger.fail(job, Dropped.code, "the gateway restarted")
 
@@ -133,7 +133,7 @@ class Core:
         if lease is None:
             return
         job, served = lease.jobs[0], lease.served
-        self.decoders.learn(message.seconds)
+        self.leasing.decoders.learn(message.seconds)
         served.decode_seconds = learned(served.decode_seconds, message.seconds, 0.05)
         if self.ledger.decoding_ended(job):
             job.geometry = message.geometry
@@ -184,7 +184,7 @@ class Core:
         lease = self.leasing.returned(message.lease, now, message.started, message.seconds)
         if lease is None or lease.batch is None:
             return
-        self.postprocessors.learn(message.seconds / len(lease.jobs))
+        self.leasing.postprocessors.learn(message.seconds / len(lease.jobs))
         for job in lease.jobs:
             if not job.answered:
                 lease.served.counts["answered"] += 1
@@ -212,7 +212,7 @@ class Core:
         if message.stage != "infer":
             self._pool(message.stage).workers[name] = worker
             return
-        served = self.models.get(message.model)
+        served = self.leasing.models.get(message.model)
         if served is None:
             self._early.setdefault(message.model, {})[name] = message
             return
@@ -229,8 +229,8 @@ class Core:
         if worker is None:
             return
         if worker.answered:
-            self._send(self.gateway, AnswersInDoubt(tuple(worker.answered)))
-        for served in self.models.values():
+            self._send(self.ledger.gateway, AnswersInDoubt(tuple(worker.answered)))
+        for served in self.leasing.models.values():
             served.progress.restart()
         self._recovery.recover(worker)
 
@@ -239,22 +239,22 @@ class Core:
     def prepare_model(self, plan: ModelPlan) -> None:
         """A model that is being loaded; its instances announce themselves, jobs come later."""
         served = ModelQueue(plan, self._policy(plan))
-        self.models[served.key] = served
+        self.leasing.models[served.key] = served
         for name, message in self._early.pop(served.key, {}).items():
             self.worker_ready(name, message)
 
     def open_model(self, plan: ModelPlan) -> None:
         """Serve a model. One of the same name takes no more jobs and closes when its last one is answered."""
-        if plan.key not in self.models:
+        if plan.key not in self.leasing.models:
             self.prepare_model(plan)
         older = self.serving.get(plan.name)
         if older is not None and older.key != plan.key:
             older.closing = True
-        self.serving[plan.name] = self.models[plan.key]
+        self.serving[plan.name] = self.leasing.models[plan.key]
 
     def close_model(self, message: CloseModel) -> None:
         """Take no more jobs of a model."""
-        served = self.models.get(message.model)
+        served = self.leasing.models.get(message.model)
         if served is not None:
             served.closing = True
             if self.serving.get(served.name) is served:
@@ -262,11 +262,11 @@ class Core:
 
     def model_failed(self, message: ModelFailed) -> None:
         """A model's workers keep dying: its jobs get an error now, and so do new ones until a worker is back."""
-        served = self.models.get(message.model)
+        served = self.leasing.models.get(message.model)
         if served is None:
             return
         served.failure = message.text
-        for job in list(self.jobs.values()):
+        for job in list(self.ledger.jobs.values()):
             if job.served is served and not job.answered:
                 self.ledger.fail(job, WorkerLost.code, f"model {served.name!r} is unavailable: {message.text}")
 
@@ -280,9 +280,9 @@ class Core:
         self._watch(now)
         if not self.awaited:
             self.leasing.hand_out(now)
-        self._vigil.look(now, watched=bool(self.leases or self.awaited))
-        for served in [served for served in self.models.values() if served.closing and not served.jobs]:
-            del self.models[served.key]
+        self._vigil.look(now, watched=bool(self.leasing.leases or self.awaited))
+        for served in [served for served in self.leasing.models.values() if served.closing and not served.jobs]:
+            del self.leasing.models[served.key]
             self.leasing.look_again.pop(served.key, None)
             for worker in self.cpu_workers():
                 self._send(worker.name, ModelRemoved(served.key))
@@ -314,73 +314,34 @@ class Core:
                 self._kill(name, "did not come back to a new dispatcher")
 
     def _kill(self, name: bytes, why: str) -> None:
-        self.counts["killed"] += 1
+        self.ledger.counts["killed"] += 1
         self._send(self.supervisor, KillWorker(name.decode(), why))
 
     # --- who and what there is ---------------------------------------------------------------------------------------
 
-    @property
-    def jobs(self) -> dict[int, Job]:
-        """Every job in the house, by number."""
-        return self.ledger.jobs
-
-    @property
-    def models(self) -> dict[str, ModelQueue]:
-        """Every model, by key: served, being loaded, or being drained."""
-        return self.leasing.models
-
-    @property
-    def leases(self) -> dict[int, Lease]:
-        """Every lease, by number."""
-        return self.leasing.leases
-
-    @property
-    def decoders(self) -> Pool:
-        """The decode workers."""
-        return self.leasing.decoders
-
-    @property
-    def postprocessors(self) -> Pool:
-        """The postprocess workers."""
-        return self.leasing.postprocessors
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Jobs refused by error code, and workers killed."""
-        return self.ledger.counts
-
-    @property
-    def gateway(self) -> bytes:
-        """The gateway's address."""
-        return self.ledger.gateway
-
-    @gateway.setter
-    def gateway(self, address: bytes) -> None:
-        self.ledger.gateway = address
-
     def workers(self) -> Iterable[Worker]:
         """Every worker that has announced itself."""
         yield from self.cpu_workers()
-        for served in self.models.values():
+        for served in self.leasing.models.values():
             yield from served.instances.values()
 
     def cpu_workers(self) -> Iterable[Worker]:
         """Those of decode and postprocess, which serve every model."""
-        yield from self.decoders.workers.values()
-        yield from self.postprocessors.workers.values()
+        yield from self.leasing.decoders.workers.values()
+        yield from self.leasing.postprocessors.workers.values()
 
     def _pool(self, stage: str) -> Pool:
         if stage == "decode":
-            return self.decoders
+            return self.leasing.decoders
         if stage == "postprocess":
-            return self.postprocessors
+            return self.leasing.postprocessors
         raise InferError(f"no stage {stage!r}")
 
     def _remove_worker(self, name: bytes) -> Worker | None:
         for workers in (
-            self.decoders.workers,
-            self.postprocessors.workers,
-            *(served.instances for served in self.models.values()),
+            self.leasing.decoders.workers,
+            self.leasing.postprocessors.workers,
+            *(served.instances for served in self.leasing.models.values()),
         ):
             if name in workers:
                 return workers.pop(name)

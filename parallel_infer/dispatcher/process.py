@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import assert_never
 
 from msgspec import Raw
 from msgspec.msgpack import decode, encode
@@ -27,7 +27,6 @@ from parallel_infer.ipc.messages import (
     GatewayUp,
     Inferred,
     LoadModel,
-    Manage,
     ModelAdded,
     ModelFailed,
     ModelPlan,
@@ -38,6 +37,7 @@ from parallel_infer.ipc.messages import (
     Postprocessed,
     PrepareModel,
     ProcessReport,
+    RareToDispatcher,
     Register,
     Started,
     StatusQuery,
@@ -45,6 +45,7 @@ from parallel_infer.ipc.messages import (
     StopServer,
     StopWorker,
     StopWorkers,
+    SupervisorToDispatcher,
     ToDispatcher,
     Traced,
     TraceQuery,
@@ -80,34 +81,7 @@ class DispatcherProcess:
         self._greeted: set[bytes] = set()  # they were asked
         self._reach_until = 0.0  # how long strangers that are not connected yet are tried again
         self._report = ProcessReport({}, {})
-        core = self._core
-        self._take: dict[type, Callable[[Any, bytes, float], None]] = {
-            Admit: self._admit,
-            Decoded: lambda message, peer, now: core.decoded(message, now),
-            DecodeFailed: lambda message, peer, now: core.decode_failed(message, now),
-            Inferred: lambda message, peer, now: core.inferred(message, now),
-            Postprocessed: lambda message, peer, now: core.postprocessed(message, now),
-            WorkerReady: lambda message, peer, now: self._worker_ready(peer, message),
-            WorkerDown: lambda message, peer, now: self._worker_down(message.worker.encode(), now),
-            CancelJob: self._cancel,
-            Overdue: self._overdue,
-            PrepareModel: lambda message, peer, now: self._prepare_model(message.plan),
-            OpenModel: lambda message, peer, now: self._open_model(message.plan),
-            ModelFailed: lambda message, peer, now: core.model_failed(message),
-            ProcessReport: lambda message, peer, now: setattr(self, "_report", message),
-            CloseModel: lambda message, peer, now: core.close_model(message),
-            TraceQuery: self._record,
-            StatusQuery: lambda message, peer, now: self._tell_status(message, peer),
-            GatewayUp: lambda message, peer, now: self._gateway_up(peer, message.epoch),
-            Expect: lambda message, peer, now: self._expect(message),
-            LoadModel: self._manage,
-            UnloadModel: self._manage,
-            StopServer: self._manage,
-            Hello: lambda message, peer, now: self._greet(peer),
-            Ping: lambda message, peer, now: alive(),
-            Drain: lambda message, peer, now: setattr(core, "draining", True),
-            StopWorkers: lambda message, peer, now: self._stop(message.until),
-        }
+        self._alive = alive
 
     def run_forever(self) -> None:
         """Receive, take in, hand out, send; until told to stop."""
@@ -131,7 +105,7 @@ class DispatcherProcess:
         for peer, message in self._router.receive(timeout):
             now = time.monotonic()
             begun = begun or now
-            self._take[type(message)](message, peer, now)
+            self._take(message, peer, now)
         return begun
 
     def _take_in_all(self) -> None:
@@ -139,6 +113,72 @@ class DispatcherProcess:
             if not self._router.has_more:
                 return
             self._take_in(0)
+
+    def _take(self, message: ToDispatcher | Hello, peer: bytes, now: float) -> None:
+        core = self._core
+        # First what every job brings, by type: a case of `match` asks isinstance, which takes longer for structs.
+        if type(message) is Admit:
+            if peer == core.ledger.gateway:  # else it was meant for an earlier dispatcher, and will be sent again
+                core.admit(message, now)
+        elif type(message) is Decoded:
+            core.decoded(message, now)
+        elif type(message) is Inferred:
+            core.inferred(message, now)
+        elif type(message) is Postprocessed:
+            core.postprocessed(message, now)
+        else:
+            self._take_rare(message, peer, now)
+
+    def _take_rare(self, message: RareToDispatcher | Hello, peer: bytes, now: float) -> None:
+        core = self._core
+        match message:
+            case DecodeFailed():
+                core.decode_failed(message, now)
+            case CancelJob():
+                if peer == core.ledger.gateway:
+                    core.cancel(message.job, message.held)
+            case Overdue():
+                if peer == core.ledger.gateway:
+                    core.overdue(message.job)
+            case WorkerReady():
+                self._worker_ready(peer, message)
+            case Hello():
+                self._greet(peer)
+            case GatewayUp():
+                self._gateway_up(peer, message.epoch)
+            case StatusQuery():
+                self._router.send(peer, StatusReply(message.query, status(core, self._report)))
+            case TraceQuery():
+                core.leasing.recording = Recording(peer, message.query, now + message.seconds)
+            case LoadModel() | UnloadModel() | StopServer():
+                self._router.send(core.supervisor, message)
+            case _:
+                self._obey(message, now)
+
+    def _obey(self, message: SupervisorToDispatcher, now: float) -> None:
+        match message:
+            case WorkerDown():
+                self._worker_down(message.worker.encode(), now)
+            case PrepareModel():
+                self._prepare_model(message.plan)
+            case OpenModel():
+                self._open_model(message.plan)
+            case CloseModel():
+                self._core.close_model(message)
+            case ModelFailed():
+                self._core.model_failed(message)
+            case ProcessReport():
+                self._report = message
+            case Expect():
+                self._expect(message, now)
+            case Ping():
+                self._alive()
+            case Drain():
+                self._core.draining = True
+            case StopWorkers():
+                self._stop(message.until)
+            case _:
+                assert_never(message)
 
     def _timeout(self) -> float | None:
         now = time.monotonic()
@@ -170,8 +210,7 @@ class DispatcherProcess:
                 self._strangers.discard(peer)
                 self._greeted.add(peer)
 
-    def _expect(self, message: Expect) -> None:
-        now = time.monotonic()
+    def _expect(self, message: Expect, now: float) -> None:
         self._core.expect(message.workers, now)
         self._introduced = True
         self._strangers |= self._core.awaited
@@ -184,11 +223,11 @@ class DispatcherProcess:
     def _worker_ready(self, peer: bytes, message: WorkerReady) -> None:
         self._core.worker_ready(peer, message)
         if message.stage != "infer":
-            for served in self._core.models.values():
+            for served in self._core.leasing.models.values():
                 self._router.send(peer, ModelAdded(served.plan))
 
     def _prepare_model(self, plan: ModelPlan) -> None:
-        if plan.key not in self._core.models:
+        if plan.key not in self._core.leasing.models:
             self._core.prepare_model(plan)
             for worker in self._core.cpu_workers():
                 self._router.send(worker.name, ModelAdded(plan))
@@ -197,12 +236,6 @@ class DispatcherProcess:
         self._prepare_model(plan)
         self._core.open_model(plan)
         self._router.send(self._core.supervisor, ModelServed(plan.key))
-
-    def _tell_status(self, message: StatusQuery, peer: bytes) -> None:
-        self._router.send(peer, StatusReply(message.query, status(self._core, self._report)))
-
-    def _record(self, message: TraceQuery, peer: bytes, now: float) -> None:
-        self._core.leasing.recording = Recording(peer, message.query, now + message.seconds)
 
     def _recorded(self, recording: Recording, begun: float) -> None:
         """A turn of the loop is over; at the end of its time the recording goes to who asked for it."""
@@ -214,26 +247,10 @@ class DispatcherProcess:
             self._router.send(recording.peer, Traced(recording.query, work, turns, recording.complete))
             self._router.flush()
 
-    def _manage(self, message: Manage, peer: bytes, now: float) -> None:
-        self._router.send(self._core.supervisor, message)
-
     def _gateway_up(self, peer: bytes, epoch: int) -> None:
-        if epoch == self._epoch and peer != self._core.gateway:
-            self._core.gateway = peer
+        if epoch == self._epoch and peer != self._core.ledger.gateway:
+            self._core.ledger.gateway = peer
             self._core.gateway_restarted()
-
-    def _admit(self, message: Admit, peer: bytes, now: float) -> None:
-        """Take a job in; not what was sent to an earlier dispatcher: the gateway sends that again once greeted."""
-        if peer == self._core.gateway:
-            self._core.admit(message, now)
-
-    def _cancel(self, message: CancelJob, peer: bytes, now: float) -> None:
-        if peer == self._core.gateway:
-            self._core.cancel(message.job, message.held)
-
-    def _overdue(self, message: Overdue, peer: bytes, now: float) -> None:
-        if peer == self._core.gateway:
-            self._core.overdue(message.job)
 
     def _worker_down(self, worker: bytes, now: float) -> None:
         self._strangers.discard(worker)

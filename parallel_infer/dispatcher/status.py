@@ -23,13 +23,14 @@ from parallel_infer.ipc.messages import (
 
 def status(core: Core, report: ProcessReport) -> DispatcherStatus:
     """Models, workers and counters, as docs/protocol.md describes them; `report` is what the supervisor said last."""
+    models = core.leasing.models.values()
     return DispatcherStatus(
-        jobs=len(core.jobs),
+        jobs=len(core.ledger.jobs),
         draining=core.draining,
-        models={served.key: _model(core, served, report.models.get(served.key)) for served in core.models.values()},
+        models={served.key: _model(core, served, report.models.get(served.key)) for served in models},
         workers={_slot_name(worker.name): _worker(worker) for worker in core.workers()},
         processes=report.processes,
-        refused=dict(core.counts),
+        refused=dict(core.ledger.counts),
         dispatcher=ProcessTime(round(time.process_time(), 3)),
     )
 
@@ -75,7 +76,7 @@ def _model(core: Core, served: ModelQueue, report: ModelReport | None) -> ModelS
 
 
 def _leaked(core: Core, served: ModelQueue) -> Leaked:
-    rows = sum(1 for job in core.jobs.values() if job.served is served and job.row >= 0)
+    rows = sum(1 for job in core.ledger.jobs.values() if job.served is served and job.row >= 0)
     return Leaked(
         rows=served.rows.count - served.rows.free - rows,
         outputs=served.outputs.count - served.outputs.free - len(core.leasing.batches(served)),

@@ -7,6 +7,7 @@ monotonic clock. Pixels and tensors never travel; a `SlotRef` says where they li
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import final
 
 from msgspec import Raw, Struct
 
@@ -113,6 +114,7 @@ class Register(Struct, frozen=True, array_like=True, tag=80):
 # --- to the dispatcher -----------------------------------------------------------------------------------------------
 
 
+@final
 class Admit(Struct, frozen=True, array_like=True, tag=1):
     """From the gateway: a job whose payload lies in `ref`."""
 
@@ -150,6 +152,7 @@ class WorkerReady(Struct, frozen=True, array_like=True, tag=3):
     times: dict[int, float]
 
 
+@final
 class Decoded(Struct, frozen=True, array_like=True, tag=4):
     """From a decode worker: the row is written."""
 
@@ -177,6 +180,7 @@ class FailedRow(Struct, frozen=True, array_like=True):
     text: str
 
 
+@final
 class Inferred(Struct, frozen=True, array_like=True, tag=6):
     """From an infer worker: outputs lie in the leased slot; `shapes` of those the graph does not fix."""
 
@@ -188,6 +192,7 @@ class Inferred(Struct, frozen=True, array_like=True, tag=6):
     failed: tuple[FailedRow, ...]
 
 
+@final
 class Postprocessed(Struct, frozen=True, array_like=True, tag=7):
     """From a postprocess worker: all jobs of the lease are answered."""
 
@@ -633,30 +638,30 @@ class StartFailed(Struct, frozen=True, array_like=True, tag=64):
 
 
 Manage = LoadModel | UnloadModel | StopServer
-ToDispatcher = (
-    Admit
-    | CancelJob
-    | Overdue
-    | WorkerReady
-    | Decoded
-    | DecodeFailed
-    | Inferred
-    | Postprocessed
-    | WorkerDown
-    | StatusQuery
-    | TraceQuery
-    | PrepareModel
-    | ModelFailed
-    | ProcessReport
+SupervisorToDispatcher = (
+    PrepareModel
     | OpenModel
     | CloseModel
-    | Drain
-    | GatewayUp
-    | StopWorkers
+    | ModelFailed
+    | ProcessReport
+    | WorkerDown
     | Expect
-    | Manage
     | Ping
+    | Drain
+    | StopWorkers
 )
+RareToDispatcher = (
+    CancelJob
+    | Overdue
+    | GatewayUp
+    | StatusQuery
+    | TraceQuery
+    | Manage
+    | WorkerReady
+    | DecodeFailed
+    | SupervisorToDispatcher
+)
+ToDispatcher = Admit | Decoded | Inferred | Postprocessed | RareToDispatcher
 ToGateway = (
     Refused
     | Released

@@ -250,7 +250,7 @@ class Rig:
             busy = [worker for worker in self.workers.values() if worker.leases]
             if not busy:
                 timer = self.core.next_timer()
-                if timer is None or not self.core.jobs:
+                if timer is None or not self.core.ledger.jobs:
                     return
                 self.now = max(self.now + 1e-4, timer)
                 continue
@@ -267,23 +267,23 @@ class Rig:
 
     def check(self) -> None:
         """After every step: the books agree with who holds what."""
-        for name, served in self.core.models.items():
+        for name, served in self.core.leasing.models.items():
             used = sum(self._row_in_use(name, row) for row in range(served.rows.count))
             assert served.rows.count - served.rows.free == used
             assert served.queued >= 0
             assert served.decoding == sum(
                 isinstance(lease, DecodeLease) and lease.model == name for lease in self._all_leases()
             )
-        assert sum(len(worker.leases) for worker in self.workers.values()) == len(self.core.leases)
+        assert sum(len(worker.leases) for worker in self.workers.values()) == len(self.core.leasing.leases)
 
     def check_drained(self) -> None:
         """At the end: everybody has exactly one reply, and everything is free."""
         replied = self.answered.keys() | self.refused.keys()
         assert replied == self.admitted.keys()
-        assert not self.core.jobs
-        assert not self.core.leases
+        assert not self.core.ledger.jobs
+        assert not self.core.leasing.leases
         assert not self.held, "slots of refused jobs that nobody released"
-        for served in self.core.models.values():
+        for served in self.core.leasing.models.values():
             assert served.rows.free == served.rows.count
             assert served.outputs.free == served.outputs.count
             assert (served.jobs, served.queued, served.decoding, served.ready) == (0, 0, 0, {})
@@ -293,7 +293,7 @@ class Rig:
 
     def _row_in_use(self, model: str, row: int) -> bool:
         """Whether a live worker holds the row, or its job waits for a batch."""
-        if row in self.core.models[model].ready:
+        if row in self.core.leasing.models[model].ready:
             return True
         return any(self._holds_row(worker, model, row) for worker in self.workers.values())
 
@@ -372,7 +372,7 @@ class Rig:
         worker.leases.append(lease)
 
     def _check_batch(self, worker: FakeWorker, lease: InferLease) -> None:
-        served = self.core.models[worker.model]
+        served = self.core.leasing.models[worker.model]
         assert 1 <= len(lease.rows) <= served.plan.max_batch
         assert len(set(lease.rows)) == len(lease.rows)
         for row in lease.rows:

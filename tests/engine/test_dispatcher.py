@@ -102,7 +102,7 @@ def test_expiry_in_inference_frees_row_and_slot_when_the_batch_returns():
     assert rig.jobs_of(infer) == [[job]]
     rig.pass_time(0.2)
     assert codes(rig) == {job: "DEADLINE_EXCEEDED"}
-    served = rig.core.models["m"]
+    served = rig.core.leasing.models["m"]
     assert served.rows.free < served.rows.count
     assert served.outputs.free < served.outputs.count
     rig.finish(infer)
@@ -159,7 +159,7 @@ def test_jobs_of_one_model_go_by_priority_then_deadline_then_age():
     urgent = rig.admit(timeout=90, priority=5)
     lazy = rig.admit(timeout=1, priority=-5)
     same_1, same_2 = rig.admit(timeout=20), rig.admit(timeout=20)
-    while rig.core.models["m"].queued or decoder.leases:
+    while rig.core.leasing.models["m"].queued or decoder.leases:
         rig.pump()
         rig.finish(decoder, 0.01)
     assert rig.decoded_order == [urgent, early, same_1, same_2, late, lazy]
@@ -197,7 +197,7 @@ def test_latest_takes_the_older_ones_place_in_a_full_queue():
     second = rig.admit(source="a")
     third = rig.admit(source="b")
     assert codes(rig) == {first: "DROPPED", third: "RESOURCE_UNAVAILABLE"}
-    assert second in rig.core.jobs
+    assert second in rig.core.ledger.jobs
 
 
 def decode_one_by_one(rig: Rig, decoder: FakeWorker, count: int) -> list[str]:
@@ -440,7 +440,7 @@ def test_a_closing_model_takes_no_jobs_and_says_when_the_last_is_answered():
     rig.run_dry()
     assert (codes(rig), rig.closed) == ({second: "UNKNOWN_MODEL"}, ["m"])
     assert rig.answered == {first: 1}
-    assert list(rig.core.models) == ["n"]
+    assert list(rig.core.leasing.models) == ["n"]
 
 
 def test_draining_finishes_everything_that_the_gateway_let_in():
@@ -453,7 +453,7 @@ def test_draining_finishes_everything_that_the_gateway_let_in():
     rig.run_dry()
     assert codes(rig) == {}
     assert rig.answered == {first: 1, second: 1}
-    assert not rig.core.jobs
+    assert not rig.core.ledger.jobs
 
 
 def test_a_restarted_gateway_ends_the_jobs_of_the_old_one():
@@ -534,7 +534,7 @@ def backlogged(rig: Rig, seconds: float) -> None:
     """A model with twenty jobs of priority 1 in its queue that has taken so many seconds for each job for a while."""
     infer, decoder = crew(rig)
     for _ in range(int(4.0 / seconds)):
-        while rig.core.models["m"].queued < 20:
+        while rig.core.leasing.models["m"].queued < 20:
             rig.admit(priority=1)
         rig.pump()
         while decoder.leases:
@@ -546,26 +546,26 @@ def backlogged(rig: Rig, seconds: float) -> None:
         for worker in rig.workers.values():
             if worker.stage == "postprocess" and worker.leases:
                 rig.finish(worker)
-    while rig.core.models["m"].queued < 20:
+    while rig.core.leasing.models["m"].queued < 20:
         rig.admit(priority=1)
 
 
 def test_a_job_that_would_only_miss_its_deadline_is_refused_at_once():
     rig = Rig(plan())
     backlogged(rig, 0.1)
-    served = rig.core.models["m"]
+    served = rig.core.leasing.models["m"]
     wait = served.jobs / served.progress.best(rig.now)
     hopeless, patient = rig.admit(timeout=0.9 * wait), rig.admit(timeout=2000.0)
     urgent = rig.admit(timeout=0.9 * wait, priority=5)
     assert codes(rig) == {hopeless: "RESOURCE_UNAVAILABLE"}
     assert "would miss its deadline" in rig.refused[hopeless].text
-    assert {patient, urgent} <= set(rig.core.jobs)
+    assert {patient, urgent} <= set(rig.core.ledger.jobs)
 
 
 def test_an_outage_is_no_pace():
     rig = Rig(plan())
     backlogged(rig, 0.1)
-    before = rig.core.models["m"].progress.best(rig.now)
+    before = rig.core.leasing.models["m"].progress.best(rig.now)
     decoder = next(worker for worker in rig.workers.values() if worker.stage == "decode")
     infer = next(worker for worker in rig.workers.values() if worker.stage == "infer")
     rig.replace(decoder)
@@ -573,7 +573,7 @@ def test_an_outage_is_no_pace():
     while infer.leases:
         rig.finish(infer, 5.0)
         rig.pump()
-    assert rig.core.models["m"].progress.best(rig.now) >= before * 0.99
+    assert rig.core.leasing.models["m"].progress.best(rig.now) >= before * 0.99
 
 
 def test_nothing_is_refused_for_its_deadline_while_the_queue_is_short():
@@ -609,7 +609,7 @@ def test_what_would_be_late_is_passed_over_but_not_dropped():
     rig.pump()
     decode_all(rig, decoder)
     assert rig.jobs_of(infer) == [first, fine[:2]]
-    assert late in rig.core.jobs
+    assert late in rig.core.ledger.jobs
     rig.run_dry(0.5)
     assert codes(rig) == {late: "DEADLINE_EXCEEDED"}
     assert late not in rig.inferred
@@ -636,17 +636,17 @@ def test_a_row_that_became_late_is_given_to_others_and_the_job_waits_on():
     decode_all(rig, decoder)
     assert rig.jobs_of(infer) == [first[:2], first[2:]]
     rig.finish(infer, 1.0)
-    served = rig.core.models["m"]
+    served = rig.core.leasing.models["m"]
     aging = rig.admit(timeout=3.0)
     rig.pump()
     decode_all(rig, decoder)
-    assert list(served.ready.values()) == [rig.core.jobs[aging]]
+    assert list(served.ready.values()) == [rig.core.ledger.jobs[aging]]
     rig.pass_time(2.0)
     fresh = [rig.admit(timeout=30.0) for _ in range(2)]
     rig.pump()
     decode_all(rig, decoder)
     assert [sorted(jobs) for jobs in rig.jobs_of(infer)] == [first[2:], fresh]
-    assert rig.core.jobs[aging].state == JobState.QUEUED
+    assert rig.core.ledger.jobs[aging].state == JobState.QUEUED
     rig.finish(infer, 0.01)  # it was quicker than usual: there is time after all
     rig.finish(infer, 0.01)
     rig.run_dry()

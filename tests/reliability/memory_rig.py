@@ -74,7 +74,7 @@ class MemoryRig:
             self._work()
             self.now += 0.001
             self._pump()
-            if not self.core.jobs:
+            if not self.core.ledger.jobs:
                 return
         raise AssertionError("work without end")
 

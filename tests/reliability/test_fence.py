@@ -24,8 +24,10 @@ def test_no_job_gets_bytes_of_another():
     rigs = run_all()
     assert sum(rig.crossed for rig in rigs) == 0
     assert all(len(rig.replied) == rig.sent for rig in rigs)
-    assert all(served.rows.free == served.rows.count for rig in rigs for served in rig.core.models.values())
-    assert all(served.outputs.free == served.outputs.count for rig in rigs for served in rig.core.models.values())
+    assert all(served.rows.free == served.rows.count for rig in rigs for served in rig.core.leasing.models.values())
+    assert all(
+        served.outputs.free == served.outputs.count for rig in rigs for served in rig.core.leasing.models.values()
+    )
     # and the schedules were such that something could have gone wrong
     assert sum(rig.answers for rig in rigs) > 300
     assert sum(rig.expired for rig in rigs) > 50
