@@ -102,10 +102,22 @@ class DispatcherProcess:
     def _take_in(self, timeout: float | None) -> float:
         """Take in what is there; when that began, 0.0 where nothing was."""
         begun = 0.0
+        core = self._core
         for peer, message in self._router.receive(timeout):
             now = time.monotonic()
             begun = begun or now
-            self._take(message, peer, now)
+            # What every job brings is told by its type: a case of `match` asks isinstance, which takes longer.
+            if type(message) is Admit:
+                if peer == core.ledger.gateway:  # else it was meant for an earlier dispatcher, and will come again
+                    core.admit(message, now)
+            elif type(message) is Decoded:
+                core.decoded(message, now)
+            elif type(message) is Inferred:
+                core.inferred(message, now)
+            elif type(message) is Postprocessed:
+                core.postprocessed(message, now)
+            else:
+                self._take_rare(message, peer, now)
         return begun
 
     def _take_in_all(self) -> None:
@@ -113,21 +125,6 @@ class DispatcherProcess:
             if not self._router.has_more:
                 return
             self._take_in(0)
-
-    def _take(self, message: ToDispatcher | Hello, peer: bytes, now: float) -> None:
-        core = self._core
-        # First what every job brings, by type: a case of `match` asks isinstance, which takes longer for structs.
-        if type(message) is Admit:
-            if peer == core.ledger.gateway:  # else it was meant for an earlier dispatcher, and will be sent again
-                core.admit(message, now)
-        elif type(message) is Decoded:
-            core.decoded(message, now)
-        elif type(message) is Inferred:
-            core.inferred(message, now)
-        elif type(message) is Postprocessed:
-            core.postprocessed(message, now)
-        else:
-            self._take_rare(message, peer, now)
 
     def _take_rare(self, message: RareToDispatcher | Hello, peer: bytes, now: float) -> None:
         core = self._core
