@@ -178,7 +178,7 @@ class Gateway:
             self._leaving.hasten(message.until)
             return
         owed = sum(owed.share is not None for owed in self._replies.pending.jobs.values())
-        not_before = time.monotonic() + RETURN if self._options["epoch"] > 1 else -math.inf
+        not_before = time.monotonic() + RETURN if self._options.epoch > 1 else -math.inf
         self._leaving = Leaving(message.until, owed, not_before)
         self._admission.closed = True
         for door in self._doors.values():
