@@ -11,7 +11,14 @@ import pytest
 from parallel_infer.cli.config_options import ON_COMMAND_LINE
 from parallel_infer.config.fields import MODEL_FIELDS, SERVER_FIELDS, toml_value
 from parallel_infer.config.schema import ModelConfig, ServerConfig
-from parallel_infer.config.sources import check_addresses, load_config, provenance, read_config, zoo_models
+from parallel_infer.config.sources import (
+    check_addresses,
+    load_config,
+    model_config,
+    provenance,
+    read_config,
+    zoo_models,
+)
 from parallel_infer.config.toml import to_toml
 from parallel_infer.errors import ConfigError
 
@@ -246,3 +253,10 @@ def test_every_model_field_is_read_from_the_file(write: Callable[[str], Path]) -
 
 def test_defaults_are_those_of_the_structure() -> None:
     assert load_config({}, None, {}) == ServerConfig(models=zoo_models())
+
+
+@pytest.mark.parametrize(("path", "hint"), [("models/street.onnx", True), ("/no/street.onnx", False), ("zoo:x", False)])
+def test_a_path_that_a_client_gave_and_the_server_cannot_find(path: str, hint: bool) -> None:
+    with pytest.raises(ConfigError, match="there is no file|no model 'x' is shipped") as raised:
+        model_config(path, {})
+    assert ("give an absolute path" in str(raised.value)) == hint

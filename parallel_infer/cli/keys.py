@@ -69,8 +69,17 @@ def _new_server(folder: Path) -> None:
 
 def _new_client(name: str, manage: bool, out: Path, folder: Path) -> None:
     from parallel_infer.ipc.client_socket import new_key_pair
-    from parallel_infer.keys.server import SERVER_FILE, KeyFolder, KeyPair, KnownClient, add_client, write_client_key
+    from parallel_infer.keys.server import (
+        SERVER_FILE,
+        KeyFolder,
+        KeyPair,
+        KnownClient,
+        add_client,
+        check_name,
+        write_client_key,
+    )
 
+    check_name(name)  # before anything is written
     if not (folder / SERVER_FILE).exists():
         _new_server(folder)
     server = KeyFolder.open(folder).server()

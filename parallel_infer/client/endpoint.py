@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import NamedTuple
 
 import zmq
@@ -14,6 +15,7 @@ _SEND_LIMIT, _RECEIVE_LIMIT = 1000, 100_000  # messages
 _RECONNECT, _RECONNECT_MAX = 20, 500  # ms
 _CONNECT_TIMEOUT = 3000  # ms
 _HEARTBEAT, _HEARTBEAT_TIMEOUT = 1000, 4000  # ms
+_PORT = re.compile(r"tcp://.*:(\d{1,20})", re.DOTALL)
 
 _contexts: dict[int, zmq.Context[zmq.Socket[bytes]]] = {}
 
@@ -65,13 +67,17 @@ def open_socket(address: Address) -> zmq.Socket[bytes]:
 
 def connect(socket: zmq.Socket[bytes], address: Address) -> None:
     """Begin to connect. Raises ValueError for an address that can't be one; an absent server is no error."""
+    port = _PORT.fullmatch(address.endpoint)
+    if port is not None and not 0 < int(port[1]) < 1 << 16:  # ZeroMQ takes the rest of a division
+        raise ValueError(_no_address(address, "a port is a number from 1 to 65535"))
     try:
         socket.connect(address.endpoint)
     except zmq.ZMQError as error:
-        raise ValueError(
-            f"{address.endpoint!r} is no address of a server ({error.strerror}); "
-            "use tcp://HOST:PORT or ipc:///PATH/TO/SOCKET"
-        ) from error
+        raise ValueError(_no_address(address, error.strerror)) from error
+
+
+def _no_address(address: Address, why: str) -> str:
+    return f"{address.endpoint!r} is no address of a server ({why}); use tcp://HOST:PORT or ipc:///PATH/TO/SOCKET"
 
 
 def _context() -> zmq.Context[zmq.Socket[bytes]]:

@@ -21,7 +21,7 @@ from parallel_infer.config.schema import ModelConfig, ServerConfig
 from parallel_infer.errors import ConfigError
 from parallel_infer.files.text import read_text
 from parallel_infer.model_files.class_names import read_names
-from parallel_infer.model_files.location import absolute_path, default_models, find_model, split_model
+from parallel_infer.model_files.location import ZOO_PREFIX, absolute_path, default_models, find_model, split_model
 from parallel_infer.wrong_fields import nearest
 
 __all__ = ["Configuration", "check_addresses", "load_config", "model_config", "provenance", "read_config", "zoo_models"]
@@ -101,7 +101,12 @@ class _Draft:
 
 def model_config(path: str, options: Mapping[str, Any]) -> ModelConfig:
     """The configuration of one model that a client asks for. Raises ConfigError that names the option."""
-    values: dict[str, Any] = {"path": find_model(path, Path("/"))}
+    try:
+        values: dict[str, Any] = {"path": find_model(path, Path("/"))}
+    except ConfigError as error:
+        if path.startswith(("/", "~", ZOO_PREFIX)):
+            raise
+        raise ConfigError(f"{error}; the server has a working folder of its own, so give an absolute path") from None
     for key, value in options.items():
         if key == "path":
             raise ConfigError("path is given already; it is no option of a model")

@@ -157,7 +157,7 @@ def add_server(folder: Path, pair: KeyPair) -> Path:
 
 def add_client(folder: Path, client: KnownClient) -> Path:
     """Let a client in. Raises ConfigError for a name that is taken or none."""
-    _check_name(client.name)
+    check_name(client.name)
     _make(folder / CLIENTS)
     manages = "yes" if client.manages else "no"
     return _write(folder / CLIENTS / f"{client.name}{_SUFFIX}", f"public = {client.public}\nmanage = {manages}\n")
@@ -172,7 +172,8 @@ def write_client_key(file: Path, name: str, pair: KeyPair, server: str) -> Path:
     )
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Raises ConfigError for what no client can be called."""
     if _NAME.fullmatch(name) is None:
         raise ConfigError(f"{name!r} is no name for a key: 1 to 64 letters, digits, dots, dashes and underscores")
 

@@ -233,7 +233,9 @@ def test_closed_client(server):
             call()
 
 
-@pytest.mark.parametrize("address", ["localhost:5555", "tcp://", "ipc://" + "x" * 200, ""])
+@pytest.mark.parametrize(
+    "address", ["localhost:5555", "tcp://", "ipc://" + "x" * 200, "", "tcp://h:65536", "tcp://h:0"]
+)
 def test_address_that_is_none(address):
     with pytest.raises(ValueError, match="no address of a server"):
         Client(address)

@@ -64,6 +64,8 @@ def test_a_name_is_no_path(here, name):
     refused = keys("new", "--", name)
     assert refused.exit_code == 2
     assert "is no name for a key" in refused.stderr
+    assert refused.stdout == ""
+    assert list(here.iterdir()) == [], "nothing was made for a name that is none"
 
 
 def test_nothing_is_written_over(here):
