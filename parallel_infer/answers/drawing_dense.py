@@ -38,9 +38,8 @@ def _draw_classes(canvas: Frame, answer: Answer, pen: drawing.Pen) -> None:
     canvas[shown] = blended[shown]
     whole = max(1, answer.width * answer.height)
     areas = answer.areas.tolist() if answer.areas is not None else []
-    found = zip(answer.names, areas, answer.classes.tolist(), strict=True)
-    largest = sorted(found, key=lambda row: -row[1])  # there is room for a few
-    drawing.draw_lines(canvas, [(f"{name} {100 * area / whole:.0f} %", number) for name, area, number in largest], pen)
+    texts = [f"{name} {100 * area / whole:.0f} %" for name, area in zip(answer.names, areas, strict=True)]
+    drawing.draw_lines(canvas, list(zip(texts, answer.classes.tolist(), strict=True)), pen)
 
 
 def _class_map(answer: Answer) -> npt.NDArray[Any]:

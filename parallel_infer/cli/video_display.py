@@ -207,7 +207,7 @@ def _dense_summary(answer: Answer) -> str:
         return f"a vector of {len(answer.embedding)} numbers"
     if answer.areas is not None:
         whole = max(1, answer.width * answer.height)
-        shares = sorted(zip(answer.names, answer.areas.tolist(), strict=True), key=lambda share: -share[1])
+        shares = list(zip(answer.names, answer.areas.tolist(), strict=True))
         more = f", and {len(shares) - _MOST_CLASSES} more classes" if len(shares) > _MOST_CLASSES else ""
         return ", ".join(f"{name} {100 * area / whole:.0f} %" for name, area in shares[:_MOST_CLASSES]) + more
     numbers = answer.to_dict()["map"]

@@ -68,6 +68,8 @@ def _listed(words: list[str]) -> str:
 
 
 def _png(payload: memoryview) -> tuple[int, int]:
+    if bytes(payload[12:16]) == b"CgBI":
+        raise BadInput("not supported: PNG in the form of Apple's app bundles (CgBI); convert it with pngcrush or sips")
     if bytes(payload[12:16]) != b"IHDR":
         raise ValueError("no IHDR")
     width, height = struct.unpack_from(">II", payload, 16)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import struct
 import zipfile
 
 import numpy as np
@@ -112,3 +113,9 @@ def test_text_is_called_text(decoder):
 def test_no_beginning_takes_for_ever_to_tell(decoder, piece):
     with pytest.raises(BadInput):
         decoder.decode(piece * 10_000)
+
+
+def test_apples_own_png_is_named(decoder: Decoder) -> None:
+    plain = encoded(".png", photo())
+    with pytest.raises(BadInput, match=r"^not supported: .*CgBI.*; convert it"):
+        decoder.decode(plain[:8] + struct.pack(">I4s4sI", 4, b"CgBI", b"\x50\x00\x20\x02", 0) + plain[8:])
