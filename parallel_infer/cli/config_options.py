@@ -15,32 +15,7 @@ from parallel_infer.config.sources import Configuration, read_config
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-# in the order of --help; every other field is set in the file or the environment
-ON_COMMAND_LINE = (
-    "bind",
-    "provider",
-    "precision",
-    "max_batch_size",
-    "max_queue_delay_ms",
-    "queue_size",
-    "timeout_ms",
-    "decode_workers",
-    "postprocess_workers",
-    "instances",
-    "threads",
-    "decode",
-    "shared_memory_mb",
-    "max_payload_mb",
-    "max_pixels",
-    "formats",
-    "keys",
-    "insecure",
-    "confine",
-    "log_format",
-    "log_level",
-    "metrics_host",
-    "metrics_port",
-)
+ON_COMMAND_LINE = tuple(field.name for field in SERVER_FIELDS.values() if field.is_option)
 
 FURTHER_FIELDS = (
     "Every setting can also be given in a TOML file (--config) or in the environment (PARALLEL_INFER_ and its name in "

@@ -11,14 +11,14 @@ import json
 import math
 import re
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from msgspec import inspect
 
-from parallel_infer.config.schema import ModelConfig, ServerConfig
+from parallel_infer.config.schema import OPTION, ModelConfig, ServerConfig
 from parallel_infer.errors import ConfigError
 from parallel_infer.wrong_fields import in_words
 
@@ -26,110 +26,6 @@ PREFIX = "PARALLEL_INFER_"
 TRUE = ("1", "true", "yes", "on")
 FALSE = ("0", "false", "no", "off")
 LONGEST_SHOWN = 80  # characters of a wrong value in an error
-
-SERVER_MEANINGS: dict[str, str] = {
-    "models": "The models to serve: one table `[models.NAME]` each. None at all: the shipped detector, classifier and "
-    "segmenter.",
-    "bind": "Addresses to listen on: tcp://IP:PORT, or ipc://PATH for clients on this machine.",
-    "provider": "What runs the models. auto: cuda where an NVIDIA GPU answers, else openvino on processors with "
-    "bfloat16, else cpu. tensorrt must be asked for.",
-    "precision": "Arithmetic of the models. auto: bf16 with openvino on processors that have it, else fp32. fp16 needs "
-    "tensorrt.",
-    "max_batch_size": "Most pictures that one run of a model takes. A larger batch gives a GPU more throughput and "
-    "each picture more latency.",
-    "max_queue_delay_ms": "Longest time in milliseconds that a ready picture waits for others to fill its batch. It "
-    "only waits while others are known to be coming.",
-    "queue_size": "Most jobs of one model that wait for decoding; further ones are refused with RESOURCE_UNAVAILABLE.",
-    "instances": "Infer workers per model: copies of the model that run side by side. 0: chosen for the machine.",
-    "threads": "Threads of ONNX Runtime per instance. 0: chosen for the machine.",
-    "alone_threads": "Threads for a picture that has the machine to itself; more than `threads` takes a second session "
-    "per instance. 0: chosen for the machine, and as many as `threads` where those are given.",
-    "decode": "exact decodes every picture in full; fast lets JPEG pictures be decoded at reduced size where the "
-    "model's input is much smaller.",
-    "uint8_rows": "Keep model inputs as uint8 and normalise inside the graph where the graph allows it: a quarter of "
-    "the shared memory.",
-    "max_output_mb": "Most megabytes of outputs per job, for models whose graph does not say how large they get.",
-    "inter_threads": "Operators of one run that ONNX Runtime computes side by side.",
-    "streams": "Runs that OpenVINO computes at once, per instance.",
-    "optimization": "How far ONNX Runtime rewrites a graph when it loads it.",
-    "cpu_arena": "Let ONNX Runtime keep freed memory for its next run.",
-    "memory_pattern": "Let ONNX Runtime plan the memory of a run ahead, for runs of the same shape.",
-    "device": "Number of the GPU, for cuda and tensorrt.",
-    "gpu_mem_limit_mb": "Most megabytes of GPU memory per instance, for cuda and tensorrt. 0: no limit.",
-    "arena_strategy": "How GPU memory grows: to the next power of two, or by what is requested.",
-    "page_locked": "Page-lock the rows and outputs of models on cuda, so that the GPU reads and writes them by itself.",
-    "cuda_graphs": "Record a run of each batch size as a CUDA graph and repeat it, which saves small models time. For "
-    "cuda, and for models that run on the GPU throughout.",
-    "cache": "Folder for compiled models (openvino) and engines (tensorrt), so that the next start is quick.",
-    "model_copies": "Folder for the server's own copies of the model files it serves, which it removes when it stops. "
-    "None given: the first of the folder for temporary files, /var/tmp and the run's own folder that has room.",
-    "profile": "Folder to write ONNX Runtime's profile of every instance to, when it stops.",
-    "decode_workers": "Processes that decode and resize pictures. 0: chosen for the machine.",
-    "postprocess_workers": "Processes that turn model outputs into answers. 0: chosen for the machine.",
-    "timeout_ms": "Milliseconds a request may take that names no timeout of its own; then it is answered with "
-    "DEADLINE_EXCEEDED.",
-    "silence_limit_ms": "The dispatcher or the gateway is replaced when it gives no sign of life for this many "
-    "milliseconds.",
-    "stage_limit_ms": "A worker that works on one job or batch for longer than this many milliseconds is stopped and "
-    "replaced.",
-    "start_timeout_ms": "Milliseconds the server may take to start, model loading included.",
-    "drain_timeout_ms": "Milliseconds that admitted jobs get to finish when the server is told to stop.",
-    "shared_memory_mb": "Megabytes of shared memory for the payloads of waiting requests.",
-    "lent_memory_mb": "Most megabytes of shared memory lent to clients on this machine, all together. 0: none is lent.",
-    "max_payload_mb": "Largest payload of one request, in megabytes, whichever way it comes.",
-    "max_pixels": "Pictures of more pixels are refused before they are decoded.",
-    "formats": "Picture formats to accept, told by their first bytes; docs/pictures.md says what of each is read.",
-    "max_clients": "Most clients connected at the same time; each takes a file descriptor (`ulimit -n`).",
-    "keys": "Folder of CURVE keys, made with `parallel-infer keys`. With it, tcp connections are encrypted and only "
-    "listed clients may use them.",
-    "insecure": "Allow tcp addresses that other machines can reach without keys.",
-    "confine": "Keep decode workers from files, processes, the network and most system calls, where the kernel can "
-    "(Landlock and seccomp). off is for debuggers and profilers.",
-    "restart_budget": "Restarts of one worker within a minute; after one more it is tried again every half minute, and "
-    "a model without workers is unavailable meanwhile.",
-    "log_format": "text for people, json for log collectors: one object per line.",
-    "log_level": "Least important messages to log.",
-    "metrics_host": "Address of this machine on which metrics are served. They tell the names of models and sources to "
-    "whoever can reach it.",
-    "metrics_port": "Port for Prometheus metrics, at http://127.0.0.1:PORT/metrics. 0: none.",
-}
-
-MODEL_MEANINGS: dict[str, str] = {
-    "path": "The ONNX file; a folder in Triton's layout (NAME/1/model.onnx, the highest version counts); or zoo:NAME "
-    "for a shipped model. A relative path starts at the folder of the configuration file.",
-    "family": "How the outputs are laid out, where the file does not tell; `parallel-infer inspect` shows what was "
-    "recognised.",
-    "task": "What the model does: classify, detect, segment, keypoints, obb, semantic, map, embedding, text or tensor.",
-    "names": "Class names, by class number: a list, a table {number = name}, text with commas, or a file with one name "
-    "a line (.txt, .names, .labels), JSON or the YAML of a data set.",
-    "resize": "How a picture becomes the input: stretch, letterbox, letterbox-corner or crop.",
-    "imgsz": "Input size in pixels where the graph leaves it open: one number, or [height, width].",
-    "conf": "Least confidence of an answer, 0 to 1.",
-    "iou": "Overlap above which the weaker of two boxes is dropped, 0 to 1.",
-    "mean": "Subtracted from every pixel (0 to 255): one number, or one per channel in the order of `color`.",
-    "std": "Divides every pixel after `mean`: one number, or one per channel.",
-    "color": "Order of the channels: rgb or bgr.",
-    "pad": "Grey value (0 to 255) of the border that letterbox adds.",
-    "background": "Number of the class that means nothing is there, for families that have one.",
-    "multi_label": "A classifier of which several classes may be true at once.",
-    "crop_fraction": "How much of the picture's shorter side `resize = crop` keeps, above 0 and at most 1.",
-    "filter": "How pixels are made when a picture is resized: linear (OpenCV's, without antialiasing), bilinear or "
-    "bicubic (Pillow's and torchvision's, with antialiasing).",
-    "kpt_shape": "Keypoints per object and numbers per keypoint, for example [17, 3].",
-    "shapes": "Sizes of inputs that the graph leaves open, without the batch dimension.",
-    "max_batch_size": "As above, for this model.",
-    "preferred_batch_size": "A batch of this size starts without waiting for more.",
-    "max_queue_delay_ms": "As above, for this model.",
-    "queue_size": "As above, for this model.",
-    "instances": "As above, for this model.",
-    "threads": "As above, for this model.",
-    "provider": "As above, for this model.",
-    "precision": "As above, for this model.",
-    "decode": "As above, for this model.",
-    "uint8_rows": "As above, for this model.",
-    "weight": "Share of the decode and postprocess workers against other models when all are busy.",
-    "max_output_mb": "As above, for this model.",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +36,7 @@ class Field:
     kind: Any  # its annotated type, as `msgspec.convert` takes it
     default: Any  # `msgspec.NODEFAULT` where it must be given
     meaning: str
+    is_option: bool  # of the command line
 
     @property
     def option(self) -> str:
@@ -154,7 +51,7 @@ class Field:
     @property
     def type(self) -> inspect.Type:
         """What it accepts, apart from None."""
-        return _without_none(inspect.type_info(self.kind))
+        return _without_none(_bare(inspect.type_info(self.kind)))
 
     @property
     def expected(self) -> str:
@@ -187,13 +84,16 @@ class Field:
         return ConfigError(f"{place} is {show(value)}; expected {self.expected}")
 
 
-def fields_of(structure: type[msgspec.Struct], meanings: Mapping[str, str]) -> dict[str, Field]:
+def fields_of(structure: type[msgspec.Struct]) -> dict[str, Field]:
     """The fields of a structure by name, in its order."""
     kinds = typing.get_type_hints(structure, include_extras=True)
-    return {
-        field.name: Field(field.name, kinds[field.name], _default(field), meanings[field.name])
-        for field in msgspec.structs.fields(structure)
-    }
+    fields = {}
+    for field in msgspec.structs.fields(structure):
+        kind = kinds[field.name]
+        notes = kind.__metadata__
+        meaning = next(note.description for note in notes if note.description)
+        fields[field.name] = Field(field.name, kind, _default(field), meaning, OPTION in notes)
+    return fields
 
 
 def show(value: Any) -> str:
@@ -228,6 +128,11 @@ def toml_key(key: str) -> str:
 
 def _default(field: msgspec.structs.FieldInfo) -> Any:
     return field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
+
+
+def _bare(kind: inspect.Type) -> inspect.Type:
+    """A type without what is said about it."""
+    return kind.type if isinstance(kind, inspect.Metadata) else kind
 
 
 def _without_none(kind: inspect.Type) -> inspect.Type:
@@ -284,5 +189,5 @@ def _all_finite(values: Iterable[Any]) -> bool:
     return all(_finite(value) for value in values)
 
 
-SERVER_FIELDS = fields_of(ServerConfig, SERVER_MEANINGS)
-MODEL_FIELDS = fields_of(ModelConfig, MODEL_MEANINGS)
+SERVER_FIELDS = fields_of(ServerConfig)
+MODEL_FIELDS = fields_of(ModelConfig)

@@ -1,122 +1,286 @@
-"""What a server is told: one frozen structure, with every limit, its default and what it means.
+"""What a server is told: one frozen structure, with every limit, its bounds, its default and what it means.
 
 Names are those of the TOML file, of the command line (with dashes) and of the environment (`PARALLEL_INFER_` and upper
-case). `config_sources` reads those places; nothing else in the project knows where a value came from.
+case). `sources` reads those places; nothing else in the project knows where a value came from. A setting is added by
+one field here: `fields`, --help, error texts and docs/configuration.md are made from it. `OPTION` puts it on the
+command line as well.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
-Count = Annotated[int, Meta(ge=1, le=4096)]
-Milliseconds = Annotated[float, Meta(ge=0, le=3_600_000)]
+from parallel_infer.config.model_schema import Count, Milliseconds, ModelConfig, Precision, Provider, says
 
+__all__ = ["OPTION", "ModelConfig", "ServerConfig"]
 
-class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One `[models.NAME]` table. What is None comes from the server's defaults or from the ONNX file."""
-
-    path: str
-    # what the file means; see stages.families
-    family: str | None = None
-    task: str | None = None
-    names: list[str] | dict[int | str, str] | str | None = None
-    resize: str | None = None
-    imgsz: int | list[int] | None = None
-    conf: float | None = None
-    iou: float | None = None
-    mean: float | list[float] | None = None
-    std: float | list[float] | None = None
-    color: str | None = None
-    pad: int | None = None
-    crop_fraction: float | None = None
-    filter: str | None = None
-    kpt_shape: list[int] | None = None
-    background: int | None = None
-    multi_label: bool | None = None
-    shapes: dict[str, list[int]] | None = None
-    # how it runs
-    max_batch_size: Count | None = None
-    preferred_batch_size: Count | None = None  # a batch of this size starts without waiting for more
-    max_queue_delay_ms: Milliseconds | None = None
-    queue_size: Count | None = None
-    instances: Annotated[int, Meta(ge=1, le=64)] | None = None
-    threads: Annotated[int, Meta(ge=1, le=256)] | None = None  # of ONNX Runtime, per instance
-    provider: Literal["auto", "cpu", "openvino", "cuda", "tensorrt"] | None = None
-    precision: Literal["auto", "fp32", "bf16", "fp16"] | None = None
-    decode: Literal["exact", "fast"] | None = None
-    uint8_rows: bool | None = None
-    weight: Annotated[float, Meta(gt=0, le=1000)] = 1.0  # share of the CPU stages against other models
-    max_output_mb: Annotated[float, Meta(gt=0, le=4096)] | None = None  # per job, where the graph does not say
-
-    def overrides(self) -> dict[str, Any]:
-        """The part that `stages.recognise.describe` understands, without what is not set."""
-        return {key: value for key in _OVERRIDES if (value := getattr(self, key)) is not None}
-
-
-_OVERRIDES = (
-    *("family", "task", "names", "resize", "imgsz", "conf", "iou", "mean", "std", "color", "pad"),
-    *("crop_fraction", "filter", "kpt_shape", "background", "multi_label", "shapes"),
-)
+OPTION = Meta(extra={"option": True})
+"""Marks a field that is an option of the command line; every other one is set in the file or the environment."""
 
 
 class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything a server is told. The top level of the TOML file."""
 
-    models: dict[str, ModelConfig] = {}
-    bind: list[str] = msgspec.field(default_factory=lambda: ["tcp://127.0.0.1:5555"])
+    models: Annotated[
+        dict[str, ModelConfig],
+        says(
+            "The models to serve: one table `[models.NAME]` each. None at all: the shipped detector, "
+            "classifier and segmenter."
+        ),
+    ] = {}
+    bind: Annotated[
+        list[str],
+        says("Addresses to listen on: tcp://IP:PORT, or ipc://PATH for clients on this machine."),
+        OPTION,
+    ] = msgspec.field(default_factory=lambda: ["tcp://127.0.0.1:5555"])
     # defaults of every model
-    provider: Literal["auto", "cpu", "openvino", "cuda", "tensorrt"] = "auto"
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    max_batch_size: Count = 8
-    max_queue_delay_ms: Milliseconds = 2.0
-    queue_size: Count = 256  # jobs of one model that wait for decoding
-    instances: Annotated[int, Meta(ge=0, le=64)] = 0  # infer workers per model; 0: chosen for the machine
-    threads: Annotated[int, Meta(ge=0, le=256)] = 0  # of ONNX Runtime, per instance; 0: chosen for the machine
-    alone_threads: Annotated[int, Meta(ge=0, le=256)] = 0  # of a picture that has the machine to itself
-    decode: Literal["exact", "fast"] = "exact"
-    uint8_rows: bool = True  # normalise inside the graph where it allows it: rows four times smaller
-    max_output_mb: Annotated[float, Meta(gt=0, le=4096)] = 16.0
+    provider: Annotated[
+        Provider,
+        says(
+            "What runs the models. auto: cuda where an NVIDIA GPU answers, else openvino on processors with "
+            "bfloat16, else cpu. tensorrt must be asked for."
+        ),
+        OPTION,
+    ] = "auto"
+    precision: Annotated[
+        Precision,
+        says(
+            "Arithmetic of the models. auto: bf16 with openvino on processors that have it, else fp32. fp16 "
+            "needs tensorrt."
+        ),
+        OPTION,
+    ] = "auto"
+    max_batch_size: Annotated[
+        Count,
+        says(
+            "Most pictures that one run of a model takes. A larger batch gives a GPU more throughput and each "
+            "picture more latency."
+        ),
+        OPTION,
+    ] = 8
+    max_queue_delay_ms: Annotated[
+        Milliseconds,
+        says(
+            "Longest time in milliseconds that a ready picture waits for others to fill its batch. It only "
+            "waits while others are known to be coming."
+        ),
+        OPTION,
+    ] = 2.0
+    queue_size: Annotated[
+        Count,
+        says("Most jobs of one model that wait for decoding; further ones are refused with RESOURCE_UNAVAILABLE."),
+        OPTION,
+    ] = 256
+    instances: Annotated[
+        Annotated[int, Meta(ge=0, le=64)],
+        says("Infer workers per model: copies of the model that run side by side. 0: chosen for the machine."),
+        OPTION,
+    ] = 0
+    threads: Annotated[
+        Annotated[int, Meta(ge=0, le=256)],
+        says("Threads of ONNX Runtime per instance. 0: chosen for the machine."),
+        OPTION,
+    ] = 0
+    alone_threads: Annotated[
+        Annotated[int, Meta(ge=0, le=256)],
+        says(
+            "Threads for a picture that has the machine to itself; more than `threads` takes a second session "
+            "per instance. 0: chosen for the machine, and as many as `threads` where those are given."
+        ),
+    ] = 0
+    decode: Annotated[
+        Literal["exact", "fast"],
+        says(
+            "exact decodes every picture in full; fast lets JPEG pictures be decoded at reduced size where "
+            "the model's input is much smaller."
+        ),
+        OPTION,
+    ] = "exact"
+    uint8_rows: Annotated[
+        bool,
+        says(
+            "Keep model inputs as uint8 and normalise inside the graph where the graph allows it: a quarter "
+            "of the shared memory."
+        ),
+    ] = True
+    max_output_mb: Annotated[
+        Annotated[float, Meta(gt=0, le=4096)],
+        says("Most megabytes of outputs per job, for models whose graph does not say how large they get."),
+    ] = 16.0
     # of ONNX Runtime sessions
-    inter_threads: Annotated[int, Meta(ge=1, le=256)] = 1  # operators of one run side by side
-    streams: Annotated[int, Meta(ge=1, le=64)] = 1  # openvino
-    optimization: Literal["disabled", "basic", "extended", "all"] = "all"
-    cpu_arena: bool = True
-    memory_pattern: bool = True
-    device: Annotated[int, Meta(ge=0, le=255)] = 0  # cuda, tensorrt
-    gpu_mem_limit_mb: Annotated[int, Meta(ge=0, le=1_048_576)] = 0  # cuda, tensorrt; 0: no limit
-    arena_strategy: Literal["power-of-two", "as-requested"] = "power-of-two"  # cuda, tensorrt
-    page_locked: bool = True  # cuda
-    cuda_graphs: bool = False  # cuda
-    cache: str | None = None  # folder for compiled models (openvino) and engines (tensorrt)
-    model_copies: str | None = None  # folder for the run's own copies of model files
-    profile: str | None = None  # folder for ONNX Runtime's profiles
+    inter_threads: Annotated[
+        Annotated[int, Meta(ge=1, le=256)],
+        says("Operators of one run that ONNX Runtime computes side by side."),
+    ] = 1
+    streams: Annotated[
+        Annotated[int, Meta(ge=1, le=64)],
+        says("Runs that OpenVINO computes at once, per instance."),
+    ] = 1
+    optimization: Annotated[
+        Literal["disabled", "basic", "extended", "all"],
+        says("How far ONNX Runtime rewrites a graph when it loads it."),
+    ] = "all"
+    cpu_arena: Annotated[bool, says("Let ONNX Runtime keep freed memory for its next run.")] = True
+    memory_pattern: Annotated[
+        bool,
+        says("Let ONNX Runtime plan the memory of a run ahead, for runs of the same shape."),
+    ] = True
+    device: Annotated[
+        Annotated[int, Meta(ge=0, le=255)],
+        says("Number of the GPU, for cuda and tensorrt."),
+    ] = 0
+    gpu_mem_limit_mb: Annotated[
+        Annotated[int, Meta(ge=0, le=1_048_576)],
+        says("Most megabytes of GPU memory per instance, for cuda and tensorrt. 0: no limit."),
+    ] = 0
+    arena_strategy: Annotated[
+        Literal["power-of-two", "as-requested"],
+        says("How GPU memory grows: to the next power of two, or by what is requested."),
+    ] = "power-of-two"
+    page_locked: Annotated[
+        bool,
+        says("Page-lock the rows and outputs of models on cuda, so that the GPU reads and writes them by itself."),
+    ] = True
+    cuda_graphs: Annotated[
+        bool,
+        says(
+            "Record a run of each batch size as a CUDA graph and repeat it, which saves small models time. "
+            "For cuda, and for models that run on the GPU throughout."
+        ),
+    ] = False
+    cache: Annotated[
+        str | None,
+        says("Folder for compiled models (openvino) and engines (tensorrt), so that the next start is quick."),
+    ] = None
+    model_copies: Annotated[
+        str | None,
+        says(
+            "Folder for the server's own copies of the model files it serves, which it removes when it stops. "
+            "None given: the first of the folder for temporary files, /var/tmp and the run's own folder that "
+            "has room."
+        ),
+    ] = None
+    profile: Annotated[
+        str | None,
+        says("Folder to write ONNX Runtime's profile of every instance to, when it stops."),
+    ] = None
     # processes
-    decode_workers: Annotated[int, Meta(ge=0, le=256)] = 0  # 0: chosen for the machine
-    postprocess_workers: Annotated[int, Meta(ge=0, le=256)] = 0
+    decode_workers: Annotated[
+        Annotated[int, Meta(ge=0, le=256)],
+        says("Processes that decode and resize pictures. 0: chosen for the machine."),
+        OPTION,
+    ] = 0
+    postprocess_workers: Annotated[
+        Annotated[int, Meta(ge=0, le=256)],
+        says("Processes that turn model outputs into answers. 0: chosen for the machine."),
+        OPTION,
+    ] = 0
     # time
-    timeout_ms: Annotated[float, Meta(gt=0, le=3_600_000)] = 30_000.0  # of a request that names none
-    silence_limit_ms: Annotated[float, Meta(ge=1000, le=3_600_000)] = 10_000.0  # of the dispatcher and the gateway
-    stage_limit_ms: Annotated[float, Meta(ge=100, le=3_600_000)] = 30_000.0  # a worker silent for longer is killed
-    start_timeout_ms: Annotated[float, Meta(ge=1000, le=3_600_000)] = 120_000.0
-    drain_timeout_ms: Annotated[float, Meta(ge=0, le=3_600_000)] = 10_000.0
+    timeout_ms: Annotated[
+        Annotated[float, Meta(gt=0, le=3_600_000)],
+        says(
+            "Milliseconds a request may take that names no timeout of its own; then it is answered with "
+            "DEADLINE_EXCEEDED."
+        ),
+        OPTION,
+    ] = 30_000.0
+    silence_limit_ms: Annotated[
+        Annotated[float, Meta(ge=1000, le=3_600_000)],
+        says("The dispatcher or the gateway is replaced when it gives no sign of life for this many milliseconds."),
+    ] = 10_000.0
+    stage_limit_ms: Annotated[
+        Annotated[float, Meta(ge=100, le=3_600_000)],
+        says("A worker that works on one job or batch for longer than this many milliseconds is stopped and replaced."),
+    ] = 30_000.0
+    start_timeout_ms: Annotated[
+        Annotated[float, Meta(ge=1000, le=3_600_000)],
+        says("Milliseconds the server may take to start, model loading included."),
+    ] = 120_000.0
+    drain_timeout_ms: Annotated[
+        Annotated[float, Meta(ge=0, le=3_600_000)],
+        says("Milliseconds that admitted jobs get to finish when the server is told to stop."),
+    ] = 10_000.0
     # memory and limits
-    shared_memory_mb: Annotated[int, Meta(ge=8, le=1_048_576)] = 256  # of the ingress rings
-    lent_memory_mb: Annotated[int, Meta(ge=0, le=1_048_576)] = 256  # of all rings lent to local clients
-    max_payload_mb: Annotated[float, Meta(gt=0, le=4096)] = 32.0
-    max_pixels: Annotated[int, Meta(ge=1, le=2**40)] = 50_000_000
-    formats: list[Literal["jpeg", "png", "webp", "bmp", "tiff", "gif", "avif", "jp2"]] = msgspec.field(
-        default_factory=lambda: ["jpeg", "png", "webp"]
-    )
-    max_clients: Annotated[int, Meta(ge=1, le=1_000_000)] = 1024
+    shared_memory_mb: Annotated[
+        Annotated[int, Meta(ge=8, le=1_048_576)],
+        says("Megabytes of shared memory for the payloads of waiting requests."),
+        OPTION,
+    ] = 256
+    lent_memory_mb: Annotated[
+        Annotated[int, Meta(ge=0, le=1_048_576)],
+        says("Most megabytes of shared memory lent to clients on this machine, all together. 0: none is lent."),
+    ] = 256
+    max_payload_mb: Annotated[
+        Annotated[float, Meta(gt=0, le=4096)],
+        says("Largest payload of one request, in megabytes, whichever way it comes."),
+        OPTION,
+    ] = 32.0
+    max_pixels: Annotated[
+        Annotated[int, Meta(ge=1, le=2**40)],
+        says("Pictures of more pixels are refused before they are decoded."),
+        OPTION,
+    ] = 50_000_000
+    formats: Annotated[
+        list[Literal["jpeg", "png", "webp", "bmp", "tiff", "gif", "avif", "jp2"]],
+        says("Picture formats to accept, told by their first bytes; docs/pictures.md says what of each is read."),
+        OPTION,
+    ] = msgspec.field(default_factory=lambda: ["jpeg", "png", "webp"])
+    max_clients: Annotated[
+        Annotated[int, Meta(ge=1, le=1_000_000)],
+        says("Most clients connected at the same time; each takes a file descriptor (`ulimit -n`)."),
+    ] = 1024
     # who may connect
-    keys: str | None = None
-    insecure: bool = False
-    confine: Literal["on", "off"] = "on"  # decode workers, where the kernel can
-    restart_budget: Annotated[int, Meta(ge=0, le=1_000_000)] = 10  # restarts of one worker within a minute
-    log_format: Literal["text", "json"] = "text"
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    metrics_host: Annotated[str, Meta(min_length=1, max_length=255)] = "127.0.0.1"
-    metrics_port: Annotated[int, Meta(ge=0, le=65535)] = 0  # 0: none
+    keys: Annotated[
+        str | None,
+        says(
+            "Folder of CURVE keys, made with `parallel-infer keys`. With it, tcp connections are encrypted "
+            "and only listed clients may use them."
+        ),
+        OPTION,
+    ] = None
+    insecure: Annotated[
+        bool,
+        says("Allow tcp addresses that other machines can reach without keys."),
+        OPTION,
+    ] = False
+    confine: Annotated[
+        Literal["on", "off"],
+        says(
+            "Keep decode workers from files, processes, the network and most system calls, where the kernel "
+            "can (Landlock and seccomp). off is for debuggers and profilers."
+        ),
+        OPTION,
+    ] = "on"
+    restart_budget: Annotated[
+        Annotated[int, Meta(ge=0, le=1_000_000)],
+        says(
+            "Restarts of one worker within a minute; after one more it is tried again every half minute, and "
+            "a model without workers is unavailable meanwhile."
+        ),
+    ] = 10
+    log_format: Annotated[
+        Literal["text", "json"],
+        says("text for people, json for log collectors: one object per line."),
+        OPTION,
+    ] = "text"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        says("Least important messages to log."),
+        OPTION,
+    ] = "info"
+    metrics_host: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=255)],
+        says(
+            "Address of this machine on which metrics are served. They tell the names of models and sources "
+            "to whoever can reach it."
+        ),
+        OPTION,
+    ] = "127.0.0.1"
+    metrics_port: Annotated[
+        Annotated[int, Meta(ge=0, le=65535)],
+        says("Port for Prometheus metrics, at http://127.0.0.1:PORT/metrics. 0: none."),
+        OPTION,
+    ] = 0
