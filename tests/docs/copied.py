@@ -12,9 +12,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def blocks(heading: str) -> list[str]:
-    """The Python that a section of docs/models.md tells the reader to write."""
-    section = (ROOT / "docs" / "models.md").read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
+def blocks(heading: str, page: str = "models.md") -> list[str]:
+    """The Python that a section of a page of docs/ tells the reader to write."""
+    section = (ROOT / "docs" / page).read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
     return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
 
 
