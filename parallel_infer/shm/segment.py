@@ -8,10 +8,12 @@ The lock, not a pid, tells whether a run is alive: it works across pid namespace
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import mmap
 import os
 import secrets
+import shutil
 import sys
 import threading
 from collections.abc import Iterator
@@ -64,6 +66,10 @@ class Segment:
         try:
             descriptor = os.open(FOLDER / name, os.O_RDWR)
             try:
+                # Asked for more than is free, tmpfs hands out page by page what there is before it says no; where it
+                # may be as large as the memory, the kernel kills somebody before that.
+                if shutil.disk_usage(FOLDER).free < size:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.posix_fallocate(descriptor, 0, size)
             finally:
                 os.close(descriptor)
@@ -175,11 +181,14 @@ def dead_runs() -> list[str]:
 
 def sweep() -> list[str]:
     """Remove what dead runs left in /dev/shm; returns the runs."""
-    dead = dead_runs()
-    for run in dead:
-        for path in [*FOLDER.glob(f"{PREFIX}{run}-*"), FOLDER / f"{PREFIX}{run}"]:
-            path.unlink(missing_ok=True)
-    return dead
+    removed = []
+    for run in dead_runs():
+        with _locked_if_dead(run) as dead:  # a run that has just begun may not have locked its mark at the first look
+            if dead:
+                for path in [*FOLDER.glob(f"{PREFIX}{run}-*"), FOLDER / f"{PREFIX}{run}"]:
+                    path.unlink(missing_ok=True)
+                removed.append(run)
+    return removed
 
 
 def _ours(path: Path) -> bool:
@@ -190,16 +199,27 @@ def _ours(path: Path) -> bool:
 
 def alive(run: str) -> bool:
     """Whether the supervisor of a run lives."""
+    with _locked_if_dead(run) as dead:
+        return not dead
+
+
+@contextlib.contextmanager
+def _locked_if_dead(run: str) -> Iterator[bool]:
+    """Whether the supervisor of a run is gone; if so its mark stays locked inside, so that no run begins with it."""
+    with contextlib.ExitStack() as ends:
+        yield _is_dead(run, ends)
+
+
+def _is_dead(run: str, ends: contextlib.ExitStack) -> bool:
     try:
         descriptor = os.open(FOLDER / f"{PREFIX}{run}", os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
-        return False
-    except PermissionError:
         return True
+    except PermissionError:
+        return False
+    ends.callback(os.close, descriptor)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+        return False
+    return True

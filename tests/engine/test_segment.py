@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import gc
 import multiprocessing
 import os
@@ -47,7 +49,9 @@ def test_creation_reserves_every_page_for_this_user_alone(mark):
     assert not exists(made.name)
 
 
-def test_too_little_memory_is_an_error_that_says_what_to_do_and_leaves_nothing(mark):
+def test_too_little_memory_is_an_error_that_says_what_to_do_and_leaves_nothing(mark, monkeypatch):
+    """And it takes nothing before it says so: the kernel would kill somebody where memory is short."""
+    monkeypatch.setattr(os, "posix_fallocate", lambda *arguments: pytest.fail("memory was asked for"))
     name = mark.segment_name("huge")
     free = shutil.disk_usage(SHM).free
     before = descriptors()
@@ -58,6 +62,17 @@ def test_too_little_memory_is_an_error_that_says_what_to_do_and_leaves_nothing(m
     assert shutil.disk_usage(SHM).free > free // 2
     del caught
     assert descriptors() == before
+
+
+def test_memory_that_others_take_first_is_the_same_error(mark, monkeypatch):
+    def full(*arguments: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    name = mark.segment_name("late")
+    with pytest.raises(ConfigError, match=r"not enough shared memory: .*--shm-size"):
+        Segment.create(name, 4096)
+    assert not exists(name)
 
 
 def test_what_one_writes_the_other_reads(mark):
@@ -225,4 +240,37 @@ def test_views_are_no_copies(mark):
     assert np.shares_memory(one, two)
     assert two.sum() == 96
     del one, two
+    made.close()
+
+
+def test_a_run_that_begins_while_another_sweeps_is_not_swept(monkeypatch):
+    """It has made its mark and not locked it yet: whoever removes that holds the lock until it is gone."""
+    run = secrets.token_hex(4)
+    path = SHM / f"pinfer-{run}"
+    beginning = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    unlink = Path.unlink
+    refused = []
+
+    def unlink_late(removed: Path, *, missing_ok: bool = False) -> None:
+        if removed == path:
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(beginning, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            refused.append(removed)
+        unlink(removed, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink_late)
+    try:
+        swept = sweep()
+    finally:
+        os.close(beginning)
+    assert (run in swept) == (refused == [path])  # else somebody else's sweep was first
+    assert not path.exists()
+
+
+def test_a_run_that_locks_its_mark_between_two_looks_of_a_sweep_stays(mark, monkeypatch):
+    made = Segment.create(mark.segment_name("a"), 4096)
+    monkeypatch.setattr(segment, "dead_runs", lambda: [mark.run])  # as it seemed a moment ago
+    assert sweep() == []
+    assert alive(mark.run)
+    assert exists(made.name)
     made.close()
