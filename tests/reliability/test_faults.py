@@ -60,9 +60,9 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
 def storm(
     house: LocalServer, payloads: Payloads, kinds: tuple[str, ...], faults: int, load: LibraryLoad | WireLoad
 ) -> Tally:
-    """Jobs without a pause until so many processes were killed."""
+    """Jobs without a pause until so many processes were killed; then every job that is left has to end."""
     tally = Tally()
-    with Saboteur(house, kinds, Fault.KILL, (0.2, 0.6), seed=1) as saboteur:
+    with Saboteur(house, kinds, Fault.KILL, (0.2, 0.6), seed=1, most=faults) as saboteur:
         drive(
             load,
             payloads,
