@@ -17,7 +17,7 @@ from parallel_infer.tools.bench import files
 from parallel_infer.tools.bench.figures import Comparison, Level, Run, Steps, bottleneck, level_of
 from parallel_infer.tools.bench.generators import share_of
 from parallel_infer.tools.bench.plot import draw_run
-from parallel_infer.tools.bench.record import Record
+from parallel_infer.tools.bench.record import COLUMNS, Record
 from parallel_infer.tools.bench.usage import Busy, Use, between
 from tests.bench.measured import level, order, record, run
 
@@ -36,6 +36,17 @@ def test_records_of_several_processes_count_together() -> None:
     assert found.latency_ms["max"] == pytest.approx(40.0)
     assert found.times_ms["infer"] == pytest.approx(12.5)
     assert found.times_ms["client and transport"] == pytest.approx(12.5)
+
+
+def test_mean_times_add_up_to_the_mean_latency_whatever_the_server_does_between_its_stages() -> None:
+    values = np.zeros((1, len(COLUMNS)), np.float32)
+    for name, seconds in {"latency": 0.100, "queue": 0.010, "infer": 0.020, "total": 0.070}.items():
+        values[:, COLUMNS.index(name)] = seconds
+    found = figures(record([0.1], values=values.tobytes()))
+
+    assert found.times_ms["hand-overs"] == pytest.approx(40.0)
+    assert found.times_ms["client and transport"] == pytest.approx(30.0)
+    assert sum(found.times_ms.values()) == pytest.approx(found.latency_ms["mean"])
 
 
 def test_mean_batch_is_rows_per_run_not_per_job() -> None:

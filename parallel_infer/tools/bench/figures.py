@@ -13,6 +13,7 @@ from parallel_infer.tools.bench.record import COLUMNS, Floats, Order, Record, jo
 from parallel_infer.tools.bench.usage import SINGLE, Use
 
 PERCENTILES = {"p50": 50, "p90": 90, "p99": 99}
+BETWEEN = "hand-overs"  # what the server's latency has beyond its stages and waits: messages between its processes
 OUTSIDE = "client and transport"  # the client's latency beyond what the server accounts for
 _BUSY = 0.85  # of one core: a load process of one thread does not get much further
 _BOUND = 0.7  # share of its time from which on a stage is what holds the rest up
@@ -155,7 +156,8 @@ def _times(table: Floats) -> dict[str, float]:
     if not len(table):
         return {}
     means = {name: float(table[:, COLUMNS.index(name)].mean()) * 1000 for name in (*TIMES, "latency", "total")}
-    rest = {OUTSIDE: means["latency"] - means["total"]}
+    stages = sum(means[name] for name in TIMES)
+    rest = {BETWEEN: means["total"] - stages, OUTSIDE: means["latency"] - means["total"]}
     return {name: means[name] for name in TIMES} | rest
 
 
