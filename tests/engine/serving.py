@@ -16,7 +16,7 @@ import psutil
 
 from parallel_infer import Client
 
-PATIENCE = 30.0  # seconds for a server to start or stop on a busy machine
+PATIENCE = 90.0  # seconds for a server to start or stop on a busy machine
 SEGMENTS = Path("/dev/shm")
 
 
@@ -126,7 +126,7 @@ class Server:
         assert self.run_directories() == []
 
 
-def eventually(condition: Any, patience: float = 20.0) -> None:
+def eventually(condition: Any, patience: float = 60.0) -> None:
     """Wait for something that another process is about to do."""
     deadline = time.monotonic() + patience
     while not condition():

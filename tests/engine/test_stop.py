@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from typing import Any
 
 import msgpack
 import numpy as np
+import psutil
 import pytest
 import zmq
 from click.testing import CliRunner
@@ -40,6 +42,7 @@ max_batch_size = 1
 instances = 1
 """
 COUNT = 24
+SLOW = {"rcvhwm": 1, "rcvbuf": 65536}  # options of a client that reads when it is told to, and buffers little
 
 
 @pytest.fixture
@@ -78,7 +81,7 @@ class Wire:
         self._context = zmq.Context()
         self.socket = self._context.socket(zmq.DEALER)
         self.socket.linger = 0
-        self.socket.rcvtimeo = 30_000
+        self.socket.rcvtimeo = 60_000
         for name, value in options.items():
             setattr(self.socket, name, value)
         self.socket.connect(address)
@@ -163,14 +166,18 @@ def test_everybody_who_asks_without_a_pause_gets_a_reply(serve, stop):
 
 
 def test_while_it_drains_new_jobs_are_refused_by_name_and_questions_answered(serve):
-    server = serve()
+    """Whoever has not read its replies keeps the door open, however long a busy machine takes for the rest."""
+    server = serve(more="drain_timeout_ms = 60000")
     worker = server.child("infer-work-0")
-    worker.suspend()
-    with Wire(server.address) as early, Wire(server.address) as late:
-        early.infer("work", 1, job(value=7))
-        everybody_is_in(server, 3)
+    with Wire(server.address, **SLOW) as slow, Wire(server.address) as early, Wire(server.address) as late:
+        for number in range(COUNT):
+            slow.infer("large", number, np.float32([number]))
         late.ask("hello", 1)
         assert late.reply()["result"]["max_payload"] == 1 << 20
+        eventually(lambda: counts(late).get("answered", 0) == COUNT)
+        worker.suspend()
+        early.infer("work", 1, job(value=7))
+        eventually(lambda: counts(late)["bytes_in"] == (COUNT + 3) * 4)
         server.process.send_signal(signal.SIGTERM)
         notice = late.reply()
         assert (notice["id"], notice["reason"]) == (0, "stopping")
@@ -183,11 +190,12 @@ def test_while_it_drains_new_jobs_are_refused_by_name_and_questions_answered(ser
         assert late.reply()["result"]["ready"] is False
         late.ask("status", 5)
         assert late.reply()["result"]["draining"] is True
-        worker.resume()
+        with contextlib.suppress(psutil.NoSuchProcess):  # after some seconds it counted as hung; another has its job
+            worker.resume()
         answer = early.reply()
-        assert late.reply()["reason"] == "stopped"
         assert (answer["type"], np.frombuffer(answer["payload"], np.float32)[0]) == ("answer", 7)
-    assert ended(server) == (0, "1 jobs answered, 1 refused, 0 abandoned")
+        assert {slow.reply()["id"] for _ in range(COUNT)} == set(range(COUNT))
+        assert ended(server) == (0, "1 jobs answered, 1 refused, 0 abandoned")
 
 
 def test_what_is_not_answered_in_time_is_told_and_makes_the_exit_code_1(serve):
@@ -223,6 +231,12 @@ def test_a_second_signal_ends_the_waiting_and_says_so_to_who_waits(serve):
     assert ended(server)[0] == 1
 
 
+def counts(wire: Wire) -> dict[str, int]:
+    wire.ask("status", 1)
+    found: dict[str, int] = wire.reply()["result"]["gateway"]["counts"]
+    return found
+
+
 def is_draining(wire: Wire) -> bool:
     wire.ask("status", 1)
     return bool(wire.reply()["result"]["draining"])
@@ -231,7 +245,7 @@ def is_draining(wire: Wire) -> bool:
 @pytest.mark.parametrize("transport", ["ipc", "tcp"])
 def test_a_slow_reader_gets_what_it_is_owed(serve, transport):
     server = serve(transport, "drain_timeout_ms = 60000")
-    with Wire(server.address, rcvhwm=1, rcvbuf=65536) as wire:
+    with Wire(server.address, **SLOW) as wire:
         for number in range(COUNT):
             wire.infer("large", number, np.float32([number]))
         with server.client() as client:
@@ -253,7 +267,7 @@ def test_a_slow_reader_gets_what_it_is_owed(serve, transport):
 
 def test_who_never_reads_holds_nobody_up_beyond_the_time(serve):
     server = serve(more="drain_timeout_ms = 1000")
-    with Wire(server.address, rcvhwm=1, rcvbuf=65536) as wire, server.client() as client:
+    with Wire(server.address, **SLOW) as wire, server.client() as client:
         for number in range(COUNT):
             wire.infer("large", number, np.float32([number]))
         eventually(lambda: client.status()["gateway"]["counts"].get("answered", 0) == COUNT)
