@@ -51,17 +51,17 @@ class Process:
         """None while it lives; negative: the signal that ended it."""
         return self._process.exitcode
 
-    def heard(self) -> FromChild | None:
-        """What the child said; None when it said nothing more and is gone."""
+    def receive(self) -> FromChild | None:
+        """The next message of the child, waited for; None when it has ended and said all."""
         try:
-            word: FromChild = _decode(self.connection.recv_bytes())
-            return word
+            message: FromChild = _decode(self.connection.recv_bytes())
+            return message
         except (EOFError, OSError):
             return None
 
     @property
-    def has_spoken(self) -> bool:
-        """Whether `heard` has something to give without waiting, be it the end."""
+    def has_message(self) -> bool:
+        """Whether `receive` returns at once, be it for the end of the child."""
         return self.connection.poll()
 
     def kill(self) -> None:

@@ -1,29 +1,29 @@
-"""What the lineup needs of the house: processes for its models, and a word when something comes."""
+"""What the model registry needs of the process supervisor."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
-from parallel_infer.supervisor.child_specs import Place
+from parallel_infer.supervisor.child_specs import ChildSlot
 
 
 class ChildProcesses(Protocol):
     """Who runs the processes that models need."""
 
-    def hire(self, place: Place) -> None:
-        """Fill a new place, and keep it filled."""
+    def start_child(self, slot: ChildSlot) -> None:
+        """Start a child, and start it again whenever it dies."""
 
-    def dismiss(self, place: Place) -> None:
-        """End a place and its process."""
+    def stop_child(self, slot: ChildSlot) -> None:
+        """Kill a child, and do not start it again."""
 
-    def listen(self, descriptor: int) -> None:
-        """Call `ModelRegistry.heard` when there is something on a descriptor."""
+    def watch(self, descriptor: int) -> None:
+        """Call `ModelRegistry.handle_readable` when a descriptor becomes readable."""
 
-    def ignore(self, descriptor: int) -> None:
-        """No more."""
+    def unwatch(self, descriptor: int) -> None:
+        """Watch a descriptor no longer."""
 
     def report(self) -> None:
-        """Say how processes and models are."""
+        """Tell the dispatcher how processes and models are, for the status."""
 
     def drain(self) -> None:
         """Stop the server when the last job is answered."""

@@ -1,4 +1,4 @@
-"""Who has to be there: every child by its place, its incarnations, and when it may be started again."""
+"""Who has to be there: every child by its slot, its incarnations, and when it may be started again."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _WORKER = "parallel_infer.worker.loop:"
 _WINDOW = 60.0  # seconds in which restarts are counted
 _FREE = 3  # restarts at once, or half of the budget where that is more; later ones wait, longer each time
 _LONGEST_WAIT = 5.0  # seconds
-_EXHAUSTED_WAIT = 30.0  # seconds until a place whose budget is used up is tried again
+_EXHAUSTED_WAIT = 30.0  # seconds until a slot whose budget is used up is tried again
 
 
 class Role(Enum):
@@ -42,8 +42,8 @@ class Role(Enum):
     WORKER = "worker"
 
 
-class Place:
-    """One child's place: survives the processes that fill it."""
+class ChildSlot:
+    """One child's slot: survives the processes that fill it."""
 
     def __init__(self, name: str, role: Role, entry: str, options: ChildOptions, model: str = "") -> None:
         self.name = name
@@ -58,15 +58,15 @@ class Place:
         self.start_at: float | None = None  # when a dead child is to be started again
         self.up_by = math.inf  # when a child that is being started counts as hung
         self.restarts = 0
-        self.last_word = ""  # why the process says it ends
+        self.last_error = ""  # why the process says it ends
         self._recent: deque[float] = deque()
 
     def start(self) -> Process:
-        """Fill the place with a new process."""
+        """Fill the slot with a new process."""
         self.incarnation += 1
         self.up = False
         self.start_at = None
-        self.last_word = ""
+        self.last_error = ""
         options = msgspec.structs.replace(self.options, epoch=self.incarnation)
         self.process = Process(f"{self.name}.{self.incarnation}", self.entry, options)
         self.process.start()
@@ -106,7 +106,7 @@ def inside_door(folder: Path) -> str:
 
 
 class ChildSpecs:
-    """Makes the places of a run: which code runs where, and what it is told."""
+    """Makes the slots of a run: which code runs where, and what it is told."""
 
     def __init__(self, config: ServerConfig, folder: Path, segments: str) -> None:
         self._config = config
@@ -120,9 +120,9 @@ class ChildSpecs:
             raise ConfigError(f"{_STAGES} has no {', '.join(sorted(missing))}")
         self._stages: dict[str, str] = dict(stages)
 
-    def everybody(self, plan: Plan) -> Iterator[Place]:
-        """All places of a run but those of models, those that are needed first in front."""
-        yield Place(
+    def everybody(self, plan: Plan) -> Iterator[ChildSlot]:
+        """All slots of a run but those of models, those that are needed first in front."""
+        yield ChildSlot(
             "dispatcher",
             Role.DISPATCHER,
             "parallel_infer.dispatcher.process:main",
@@ -138,8 +138,8 @@ class ChildSpecs:
         yield from self._decode_workers(plan.decode_workers)
         yield self._gateway(plan)
 
-    def instances(self, model: ModelPlan) -> Iterator[Place]:
-        """The places of a model's infer workers."""
+    def instances(self, model: ModelPlan) -> Iterator[ChildSlot]:
+        """The slots of a model's infer workers."""
         options = InferOptions(
             log_format=self._config.log_format,
             log_level=self._config.log_level,
@@ -148,9 +148,9 @@ class ChildSpecs:
             plan=model,
         )
         for number in range(model.instances):
-            yield Place(f"infer-{model.key}-{number}", Role.WORKER, f"{_WORKER}infer", options, model.key)
+            yield ChildSlot(f"infer-{model.key}-{number}", Role.WORKER, f"{_WORKER}infer", options, model.key)
 
-    def _decode_workers(self, count: int) -> Iterator[Place]:
+    def _decode_workers(self, count: int) -> Iterator[ChildSlot]:
         options = DecodeOptions(
             log_format=self._config.log_format,
             log_level=self._config.log_level,
@@ -161,9 +161,9 @@ class ChildSpecs:
             confined=self._config.confine == "on",
         )
         for number in range(count):
-            yield Place(f"decode-{number}", Role.WORKER, f"{_WORKER}decode", options)
+            yield ChildSlot(f"decode-{number}", Role.WORKER, f"{_WORKER}decode", options)
 
-    def _postprocess_workers(self, count: int) -> Iterator[Place]:
+    def _postprocess_workers(self, count: int) -> Iterator[ChildSlot]:
         options = PostprocessOptions(
             log_format=self._config.log_format,
             log_level=self._config.log_level,
@@ -172,11 +172,11 @@ class ChildSpecs:
             answers=self.answers,
         )
         for number in range(count):
-            yield Place(f"postprocess-{number}", Role.WORKER, f"{_WORKER}postprocess", options)
+            yield ChildSlot(f"postprocess-{number}", Role.WORKER, f"{_WORKER}postprocess", options)
 
-    def _gateway(self, plan: Plan) -> Place:
+    def _gateway(self, plan: Plan) -> ChildSlot:
         config = self._config
-        return Place(
+        return ChildSlot(
             "gateway",
             Role.GATEWAY,
             "parallel_infer.gateway.process:main",

@@ -1,4 +1,4 @@
-"""The children of a run: which places there are, which processes fill them, and how they are heard of."""
+"""The children of a run: which slots there are, which processes fill them, and which descriptors tell of them."""
 
 from __future__ import annotations
 
@@ -10,58 +10,58 @@ from collections.abc import Iterator
 from parallel_infer.ipc.channel import Watch
 from parallel_infer.ipc.messages import Expect, FromChild, ProcessState
 from parallel_infer.process.spawn import Process
-from parallel_infer.supervisor.child_specs import Place, Role
+from parallel_infer.supervisor.child_specs import ChildSlot, Role
 
 log = logging.getLogger(__name__)
 
 
 class Children:
-    """Starts, watches and ends processes; what their words and their deaths mean is not decided here."""
+    """Starts, watches and ends processes; what their messages and their deaths mean is not decided here."""
 
     def __init__(self, watch: Watch, start_timeout: float) -> None:
-        self.places: dict[str, Place] = {}
+        self.slots: dict[str, ChildSlot] = {}
         self._watch = watch
         self._start_timeout = start_timeout  # seconds
-        self._watched: dict[int, tuple[Place, Process]] = {}
+        self._watched: dict[int, tuple[ChildSlot, Process]] = {}
 
-    def hire(self, place: Place) -> None:
-        """Fill a new place, and keep it filled."""
-        self.places[place.name] = place
-        self.start(place)
+    def start_child(self, slot: ChildSlot) -> None:
+        """Start a child, and start it again whenever it dies."""
+        self.slots[slot.name] = slot
+        self.start(slot)
 
-    def start(self, place: Place) -> None:
-        """Fill a place."""
-        process = place.start()
-        place.up_by = time.monotonic() + self._start_timeout
+    def start(self, slot: ChildSlot) -> None:
+        """Start a process in a slot."""
+        process = slot.start()
+        slot.up_by = time.monotonic() + self._start_timeout
         for descriptor in (process.sentinel, process.connection.fileno()):
-            self._watched[descriptor] = place, process
+            self._watched[descriptor] = slot, process
             self._watch.add(descriptor)
 
-    def dismiss(self, place: Place) -> None:
-        """End a place and its process."""
-        self.places.pop(place.name, None)
-        process, place.process = place.process, None
+    def stop_child(self, slot: ChildSlot) -> None:
+        """Kill a child, and do not start it again."""
+        self.slots.pop(slot.name, None)
+        process, slot.process = slot.process, None
         if process is not None:
             self._forget(process.sentinel, process.connection.fileno())
             process.kill()
             process.close()
 
-    def concerned(self, descriptor: int) -> tuple[Place, Process] | None:
-        """Whom a descriptor tells of."""
+    def owner_of(self, descriptor: int) -> tuple[ChildSlot, Process] | None:
+        """The slot and the process that a descriptor belongs to."""
         return self._watched.get(descriptor)
 
-    def words(self, process: Process) -> Iterator[FromChild]:
-        """What a child has said since, without waiting."""
+    def messages(self, process: Process) -> Iterator[FromChild]:
+        """The messages of a child that have come, without waiting."""
         descriptor = process.connection.fileno()
-        while descriptor in self._watched and process.has_spoken:
-            word = process.heard()
-            if word is None:
+        while descriptor in self._watched and process.has_message:
+            message = process.receive()
+            if message is None:
                 self._forget(descriptor)
                 return
-            yield word
+            yield message
 
-    def bury(self, process: Process) -> int | None:
-        """Give up what is kept of a dead child; its exit code."""
+    def reap(self, process: Process) -> int | None:
+        """Reap a dead child and close its descriptors; its exit code."""
         process.reap()
         code = process.exit_code
         self._forget(process.sentinel, process.connection.fileno())
@@ -69,44 +69,42 @@ class Children:
         return code
 
     def kill(self, worker: str, why: str) -> None:
-        """Kill the process of this name, if it is the one that fills its place."""
-        for place in self.places.values():
-            if place.process is not None and place.process.name == worker:
-                log.warning("%s is killed: it %s", place.name, why)
-                place.process.kill()
+        """Kill the process of this name, if it is the one that fills its slot."""
+        for slot in self.slots.values():
+            if slot.process is not None and slot.process.name == worker:
+                log.warning("%s is killed: it %s", slot.name, why)
+                slot.process.kill()
 
     def end_late(self, now: float) -> None:
         """Kill what hangs in its start; what follows is that of any death."""
-        for place in self.places.values():
-            if place.late_at is not None and place.late_at <= now:
-                log.warning("%s is killed: it hangs in its start (option start_timeout_ms)", place.name)
-                place.up_by = math.inf  # once
-                if place.process is not None:
-                    place.process.kill()
+        for slot in self.slots.values():
+            if slot.late_at is not None and slot.late_at <= now:
+                log.warning("%s is killed: it hangs in its start (option start_timeout_ms)", slot.name)
+                slot.up_by = math.inf  # once
+                if slot.process is not None:
+                    slot.process.kill()
 
     def end(self, until: float) -> None:
         """Wait for everybody's end, and kill who has not ended by `until`."""
-        for place, process in set(self._watched.values()):
+        for slot, process in set(self._watched.values()):
             # What is not up holds nothing, and would not hear that it shall go.
-            if not place.up or not process.reap(max(0.0, until - time.monotonic())):
+            if not slot.up or not process.reap(max(0.0, until - time.monotonic())):
                 process.kill()
 
     def processes(self) -> dict[str, ProcessState]:
         """How each is, for the status."""
-        return {
-            place.name: ProcessState("up" if place.up else "down", place.restarts) for place in self.places.values()
-        }
+        return {slot.name: ProcessState("up" if slot.up else "down", slot.restarts) for slot in self.slots.values()}
 
     def introduction(self) -> Expect:
         """Who lives, for a dispatcher that has just started."""
         workers: list[str] = []
         starting: list[str] = []
         gateway = ""
-        for place in self.places.values():
-            if place.process is not None and place.role == Role.WORKER:
-                (workers if place.up else starting).append(place.process.name)
-            elif place.process is not None and place.role == Role.GATEWAY:
-                gateway = place.process.name
+        for slot in self.slots.values():
+            if slot.process is not None and slot.role == Role.WORKER:
+                (workers if slot.up else starting).append(slot.process.name)
+            elif slot.process is not None and slot.role == Role.GATEWAY:
+                gateway = slot.process.name
         return Expect(tuple(workers), gateway, tuple(starting))
 
     def _forget(self, *descriptors: int) -> None:

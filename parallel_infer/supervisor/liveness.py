@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from parallel_infer.supervisor.child_specs import Place, Role
+from parallel_infer.supervisor.child_specs import ChildSlot, Role
 
 _BEATS = 4  # unanswered ones after which a process counts as stuck
 _ASKED = (Role.DISPATCHER, Role.GATEWAY)
@@ -21,26 +21,26 @@ class Liveness:
         self._unanswered: dict[str, int] = {}  # by incarnation
         self.due = 0.0  # when to beat next
 
-    def beat(self, now: float, places: Iterable[Place]) -> Iterator[tuple[Place, bool]]:
+    def beat(self, now: float, slots: Iterable[ChildSlot]) -> Iterator[tuple[ChildSlot, bool]]:
         """Whom to ask now, and whether it is stuck: has left the last `_BEATS` unanswered."""
         self.due = now + self._interval
         before, self._unanswered = self._unanswered, {}
-        for place in places:
-            if place.role not in _ASKED or not place.up or place.process is None:
+        for slot in slots:
+            if slot.role not in _ASKED or not slot.up or slot.process is None:
                 continue
-            unanswered = before.get(place.process.name, 0)
-            self._unanswered[place.process.name] = unanswered + 1
-            yield place, unanswered >= _BEATS
+            unanswered = before.get(slot.process.name, 0)
+            self._unanswered[slot.process.name] = unanswered + 1
+            yield slot, unanswered >= _BEATS
 
     def answered(self, incarnation: str) -> None:
         """A sign of life."""
         if incarnation in self._unanswered:
             self._unanswered[incarnation] = 0
 
-    def fine(self, places: Iterable[Place]) -> bool:
+    def fine(self, slots: Iterable[ChildSlot]) -> bool:
         """Whether all who are asked are up, and have answered but for the last time they were asked."""
         return all(
-            place.up and place.process is not None and self._unanswered.get(place.process.name, 0) <= 1
-            for place in places
-            if place.role in _ASKED
+            slot.up and slot.process is not None and self._unanswered.get(slot.process.name, 0) <= 1
+            for slot in slots
+            if slot.role in _ASKED
         )

@@ -1,4 +1,4 @@
-"""The lineup: which models are served, which are being loaded beside them, and which are being drained."""
+"""Which models are served, which are being loaded beside them, and which are being drained."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from parallel_infer.ipc.messages import (
 )
 from parallel_infer.model_spec import ModelSpec
 from parallel_infer.supervisor.child_processes import ChildProcesses
-from parallel_infer.supervisor.child_specs import ChildSpecs, Place
+from parallel_infer.supervisor.child_specs import ChildSlot, ChildSpecs
 from parallel_infer.supervisor.model_version import LoadedModel, ModelVersion
 from parallel_infer.supervisor.plan import Plan, plan_model
-from parallel_infer.supervisor.probes import Found, Probes, Probing, Wish
+from parallel_infer.supervisor.probes import Found, LoadRequest, Probes, Probing
 from parallel_infer.supervisor.reload import Reload, change_in_words, changed_settings
 from parallel_infer.supervisor.run import Run
 
@@ -48,22 +48,22 @@ class ModelRegistry:
         config: ServerConfig,
         plan: Plan,
         run: Run,
-        roster: ChildSpecs,
+        specs: ChildSpecs,
         dispatcher: Link[ToSupervisor],
         gateway: AnswerLink,
-        employer: ChildProcesses,
+        processes: ChildProcesses,
     ) -> None:
         self._config = config
         self._plan = plan
         self._mark = run.mark
-        self._roster = roster
+        self._specs = specs
         self._dispatcher = dispatcher
         self._gateway = gateway
-        self._employer = employer
+        self._processes = processes
         self._starting = True  # no door was opened yet
         self._models: dict[str, ModelVersion] = {}  # by key
         self._versions: dict[str, int] = {}  # the last one of each name
-        self._probes = Probes(config, run.store, employer.listen)
+        self._probes = Probes(config, run.store, processes.watch)
         self._store = run.store
         self._reload: Reload | None = None  # the last one
         self._unloading: dict[str, int] = {}  # key -> the client's request that waits for its end
@@ -71,7 +71,7 @@ class ModelRegistry:
     @property
     def names(self) -> list[str]:
         """The names of the models that are served."""
-        return [lined.plan.name for lined in self._models.values() if lined.serving and not lined.closing]
+        return [version.plan.name for version in self._models.values() if version.serving and not version.closing]
 
     @property
     def deadlines(self) -> list[float]:
@@ -80,7 +80,7 @@ class ModelRegistry:
 
     def reports(self) -> dict[str, ModelReport]:
         """How each model is, by key, for the status."""
-        return {key: lined.report() for key, lined in self._models.items()}
+        return {key: version.report() for key, version in self._models.items()}
 
     # --- start -------------------------------------------------------------------------------------------------------
 
@@ -92,60 +92,60 @@ class ModelRegistry:
 
     def serve_all(self) -> None:
         """Everything is up for the first time."""
-        for lined in self._models.values():
-            self._serve(lined)
+        for version in self._models.values():
+            self._serve(version)
 
     def log_all(self) -> None:
         """Say in the log what is served."""
-        for lined in self._models.values():
-            lined.log_served()
+        for version in self._models.values():
+            version.log_served()
 
     @property
     def all_opened(self) -> bool:
         """Whether the dispatcher takes the jobs of every model that is served."""
-        return all(lined.opened for lined in self._models.values() if lined.serving)
+        return all(version.opened for version in self._models.values() if version.serving)
 
     def introduce(self) -> None:
         """Tell a new dispatcher what is served."""
-        for lined in self._models.values():
-            self._dispatcher.send(PrepareModel(lined.plan))
-            if lined.serving:
-                self._dispatcher.send(OpenModel(lined.plan))
-            if lined.closing:
-                self._dispatcher.send(CloseModel(lined.plan.key))
+        for version in self._models.values():
+            self._dispatcher.send(PrepareModel(version.plan))
+            if version.serving:
+                self._dispatcher.send(OpenModel(version.plan))
+            if version.closing:
+                self._dispatcher.send(CloseModel(version.plan.key))
 
     def open_doors(self) -> None:
         """Tell a new gateway what is served."""
         self._starting = False
-        for lined in self._models.values():
-            if lined.opened and not lined.closing:
-                self._gateway.send(ModelOpened(lined.plan, lined.provider))
+        for version in self._models.values():
+            if version.opened and not version.closing:
+                self._gateway.send(ModelOpened(version.plan, version.provider))
 
     # --- instances ---------------------------------------------------------------------------------------------------
 
-    def instance_up(self, place: Place) -> None:
+    def instance_up(self, slot: ChildSlot) -> None:
         """An infer worker has started."""
-        lined = self._models.get(place.model)
-        if lined is None:
+        version = self._models.get(slot.model)
+        if version is None:
             return
-        lined.failed = False
-        if not lined.serving and all(other.up for other in lined.places):
-            self._serve(lined)
+        version.failed = False
+        if not version.serving and all(other.up for other in version.slots):
+            self._serve(version)
 
-    def instance_failed(self, place: Place, why: str) -> bool:
+    def instance_failed(self, slot: ChildSlot, why: str) -> bool:
         """An infer worker did not start, or died; whether that was the end of a model which was being loaded."""
-        lined = self._models.get(place.model)
-        if lined is None or lined.serving:
+        version = self._models.get(slot.model)
+        if version is None or version.serving:
             return False
-        self._give_up(lined, why)
+        self._give_up(version, why)
         return True
 
-    def exhausted(self, place: Place) -> None:
+    def exhausted(self, slot: ChildSlot) -> None:
         """An infer worker has died too often: its model is unavailable where it was the last one."""
-        lined = self._models.get(place.model)
-        if lined is not None and not any(other.up for other in lined.places):
-            lined.failed = True
-            self._dispatcher.send(ModelFailed(lined.plan.key, "its workers keep dying"))
+        version = self._models.get(slot.model)
+        if version is not None and not any(other.up for other in version.slots):
+            version.failed = True
+            self._dispatcher.send(ModelFailed(version.plan.key, "its workers keep dying"))
 
     # --- requests ----------------------------------------------------------------------------------------------------
 
@@ -160,16 +160,16 @@ class ModelRegistry:
                     self._unload(message.name, message.query)
                 case StopServer():
                     self._tell(message.query, {})
-                    self._employer.drain()
+                    self._processes.drain()
                 case _:
                     assert_never(message)
         except (InferError, ConfigError) as error:
             self._tell(message.query, error)
 
     def reload(self, models: dict[str, ModelConfig]) -> Reload:
-        """Make the lineup that of `models`: load what is new or differs, unload what is not there."""
+        """Make the served models those of `models`: load what is new or differs, unload what is not there."""
         reload = self._reload = Reload(models)
-        for name in [lined.plan.name for lined in self._models.values() if lined.serving and not lined.closing]:
+        for name in [version.plan.name for version in self._models.values() if version.serving and not version.closing]:
             if name not in models:
                 self._unload(name, None)
                 reload.note(name, "removed")
@@ -180,9 +180,9 @@ class ModelRegistry:
                 reload.refuse(name, str(error))
         return reload
 
-    def heard(self, there: Iterable[object]) -> None:
-        """Something came from the descriptors `there`; perhaps from a process that looks into a model file."""
-        for probing, found in self._probes.heard(there):
+    def handle_readable(self, there: Iterable[object]) -> None:
+        """These descriptors are readable; some may be of processes that look into a model file."""
+        for probing, found in self._probes.results(there):
             self._on_probed(probing, found)
 
     def on_time(self, now: float) -> None:
@@ -192,66 +192,66 @@ class ModelRegistry:
 
     def opened(self, key: str) -> None:
         """The dispatcher takes jobs of a model: now clients may know of it, and whoever asked for it first of all."""
-        lined = self._models.get(key)
-        if lined is None or lined.opened:
+        version = self._models.get(key)
+        if version is None or version.opened:
             return
-        lined.opened = True
-        if not lined.closing:
-            self._gateway.send(ModelOpened(lined.plan, lined.provider))
+        version.opened = True
+        if not version.closing:
+            self._gateway.send(ModelOpened(version.plan, version.provider))
         if not self._starting:
-            lined.log_served()
-            self._became(lined.plan.name, lined.query, lined.became, lined)
+            version.log_served()
+            self._became(version.plan.name, version.query, version.became, version)
 
     def closed(self, key: str) -> None:
         """The last job of a model that takes no more is answered."""
-        lined = self._models.get(key)
-        if lined is not None and lined.closing:
-            self._remove(lined)
-            log.info("model %s: version %d is closed", lined.plan.name, lined.plan.version)
-            self._employer.report()
-        self._tell(self._unloading.pop(key, None), {"name": lined.plan.name if lined else key})
+        version = self._models.get(key)
+        if version is not None and version.closing:
+            self._remove(version)
+            log.info("model %s: version %d is closed", version.plan.name, version.plan.version)
+            self._processes.report()
+        self._tell(self._unloading.pop(key, None), {"name": version.plan.name if version else key})
 
     # --- end ---------------------------------------------------------------------------------------------------------
 
     def end_probes(self) -> None:
         """Look into no more model files."""
-        self._probes.end_all(self._employer.ignore)
+        self._probes.end_all(self._processes.unwatch)
 
     def remove_rings(self) -> None:
         """Remove every model's segments; all processes have ended."""
-        for lined in self._models.values():
-            lined.remove_rings()
+        for version in self._models.values():
+            version.remove_rings()
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
-    def _add(self, lined: ModelVersion, *, running: bool = False) -> None:
+    def _add(self, version: ModelVersion, *, running: bool = False) -> None:
         """Make room for a model and start its instances; it is served once they are up."""
-        key = lined.plan.key
-        self._models[key] = lined
-        self._versions[lined.plan.name] = lined.plan.version
-        lined.create_rings()
+        key = version.plan.key
+        self._models[key] = version
+        self._versions[version.plan.name] = version.plan.version
+        version.create_rings()
         if running:
-            self._dispatcher.send(PrepareModel(lined.plan))
-        for place in self._roster.instances(lined.plan):
-            lined.places.append(place)
-            self._employer.hire(place)
+            self._dispatcher.send(PrepareModel(version.plan))
+        for slot in self._specs.instances(version.plan):
+            version.slots.append(slot)
+            self._processes.start_child(slot)
 
-    def _serve(self, lined: ModelVersion) -> None:
+    def _serve(self, version: ModelVersion) -> None:
         """Let jobs of its name go to this version; an older one takes no more and closes when it is done."""
         for older in self._models.values():
-            if older.plan.name == lined.plan.name and older is not lined and older.serving:
+            if older.plan.name == version.plan.name and older is not version and older.serving:
                 older.closing = True
-        lined.serving = True
-        self._dispatcher.send(OpenModel(lined.plan))
+        version.serving = True
+        self._dispatcher.send(OpenModel(version.plan))
 
     def _served(self, name: str) -> ModelVersion | None:
         """What is served under a name."""
-        lineds = (lined for lined in self._models.values() if lined.plan.name == name)
-        return next((lined for lined in lineds if lined.serving and not lined.closing), None)
+        versions = (version for version in self._models.values() if version.plan.name == name)
+        return next((version for version in versions if version.serving and not version.closing), None)
 
     def _load(self, name: str, config: ModelConfig, query: int | None) -> None:
         if name in self._probes.names or any(
-            lined.plan.name == name and not lined.serving for lined in self._models.values()
+            version.plan.name == name and not version.serving for version in self._models.values()
         ):
             raise BadInput(f"model {name!r} is being loaded already")
         current = self._served(name)
@@ -260,87 +260,87 @@ class ModelRegistry:
         if current is not None and not settings and not current.failed and Path(current.plan.spec.path).exists():
             in_place = current.plan.spec.path == current.config.path  # what is served there is what the path means
             known = current.plan.spec.digest if not in_place or config.path == current.config.path else ""
-        self._probes.start(Wish(name, config, query, known, settings))
+        self._probes.start(LoadRequest(name, config, query, known, settings))
 
     def _on_probed(self, probing: Probing, found: Found) -> None:
-        wish = probing.wish
-        self._employer.ignore(probing.process.connection.fileno())
+        request = probing.request
+        self._processes.unwatch(probing.process.connection.fileno())
         try:
-            current = self._served(wish.name)
+            current = self._served(request.name)
             if isinstance(found, Exception):
-                self._refuse(wish, found)
+                self._refuse(request, found)
             elif found is not None:
-                self._take(wish, found, current)
+                self._take(request, found, current)
             elif current is not None:
-                self._became(wish.name, wish.query, "unchanged", current)
+                self._became(request.name, request.query, "unchanged", current)
         finally:
             self._probes.end(probing)
         if found is None and current is None:  # unloaded while it was looked into
-            self._load(wish.name, wish.config, wish.query)
-        self._employer.report()
+            self._load(request.name, request.config, request.query)
+        self._processes.report()
 
-    def _take(self, wish: Wish, found: ModelSpec, current: ModelVersion | None) -> None:
+    def _take(self, request: LoadRequest, found: ModelSpec, current: ModelVersion | None) -> None:
         spec = self._store.keep(found)
         try:
-            version = self._versions.get(wish.name, 0) + 1
+            number = self._versions.get(request.name, 0) + 1
             plan = plan_model(
-                self._config, wish.config, spec, self._mark.segment_name, self._plan.decode_workers,
-                self._plan.postprocess_workers, version,
+                self._config, request.config, spec, self._mark.segment_name, self._plan.decode_workers,
+                self._plan.postprocess_workers, number,
             )  # fmt: skip
         except (InferError, ConfigError) as error:
             self._store.release(spec)
-            self._refuse(wish, error)
+            self._refuse(request, error)
             return
-        lined = ModelVersion(plan, wish.config, query=wish.query)
+        version = ModelVersion(plan, request.config, query=request.query)
         if current is not None:
-            change = change_in_words(current.plan.spec.digest, spec.digest, wish.settings)
-            lined.became = f"changed ({change})"
+            change = change_in_words(current.plan.spec.digest, spec.digest, request.settings)
+            version.became = f"changed ({change})"
         try:
-            self._add(lined, running=True)
+            self._add(version, running=True)
         except ConfigError as error:
-            self._remove(lined)
-            self._refuse(wish, error)
+            self._remove(version)
+            self._refuse(request, error)
 
-    def _became(self, name: str, query: int | None, became: str, lined: ModelVersion) -> None:
+    def _became(self, name: str, query: int | None, became: str, version: ModelVersion) -> None:
         """A model that was to be loaded is served: say what has become of it, whoever asked."""
         if query is None and self._reload is not None:
             self._reload.note(name, became)
-        self._tell(query, lined.loaded(became))
+        self._tell(query, version.loaded(became))
 
-    def _refuse(self, wish: Wish, error: Exception) -> None:
-        if wish.query is None and self._reload is not None:
-            self._reload.refuse(wish.name, str(error))  # said once, with what became of the others
+    def _refuse(self, request: LoadRequest, error: Exception) -> None:
+        if request.query is None and self._reload is not None:
+            self._reload.refuse(request.name, str(error))  # said once, with what became of the others
         else:
             log.warning("%s", error)
-        self._tell(wish.query, error)
+        self._tell(request.query, error)
 
-    def _give_up(self, lined: ModelVersion, why: str) -> None:
+    def _give_up(self, version: ModelVersion, why: str) -> None:
         """A model that was being loaded cannot be served; what is served goes on."""
-        self._remove(lined)
-        self._dispatcher.send(CloseModel(lined.plan.key))
-        wish = Wish(lined.plan.name, lined.config, lined.query)
-        self._refuse(wish, ModelRejected(f"model {lined.plan.name!r} cannot be loaded: {why}"))
+        self._remove(version)
+        self._dispatcher.send(CloseModel(version.plan.key))
+        request = LoadRequest(version.plan.name, version.config, version.query)
+        self._refuse(request, ModelRejected(f"model {version.plan.name!r} cannot be loaded: {why}"))
 
     def _unload(self, name: str, query: int | None) -> None:
-        for lined in self._models.values():
-            if lined.plan.name == name and lined.serving and not lined.closing:
+        for version in self._models.values():
+            if version.plan.name == name and version.serving and not version.closing:
                 # First the door, so that no new job is let in; the last jobs inside are still answered.
                 self._gateway.send(ModelClosed(name))
-                lined.closing = True
-                self._dispatcher.send(CloseModel(lined.plan.key))
+                version.closing = True
+                self._dispatcher.send(CloseModel(version.plan.key))
                 if query is not None:
-                    self._unloading[lined.plan.key] = query
+                    self._unloading[version.plan.key] = query
                 return
         known = ", ".join(sorted(self.names)) or "none"
         raise UnknownModel(f"no model {name!r} is served; served are: {known}")
 
-    def _remove(self, lined: ModelVersion) -> None:
+    def _remove(self, version: ModelVersion) -> None:
         """End a model's instances, which hold no lease, and remove its segments."""
-        self._models.pop(lined.plan.key, None)
-        for place in lined.places:
-            self._employer.dismiss(place)
-        lined.remove_rings()
-        self._store.release(lined.plan.spec)
+        self._models.pop(version.plan.key, None)
+        for slot in version.slots:
+            self._processes.stop_child(slot)
+        version.remove_rings()
+        self._store.release(version.plan.spec)
 
     def _tell(self, query: int | None, outcome: LoadedModel | dict[str, str] | Exception) -> None:
         """Answer a client's management request."""

@@ -1,4 +1,4 @@
-"""One version of one model in the lineup."""
+"""One version of one model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from parallel_infer.config.schema import ModelConfig
 from parallel_infer.ipc.messages import ModelPlan, ModelReport
 from parallel_infer.model_files.digest import SHORT
 from parallel_infer.shm.ring import Ring
-from parallel_infer.supervisor.child_specs import Place
+from parallel_infer.supervisor.child_specs import ChildSlot
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class ModelVersion:
 
     plan: ModelPlan
     config: ModelConfig
-    places: list[Place] = field(default_factory=list)
+    slots: list[ChildSlot] = field(default_factory=list)
     rings: list[Ring] = field(default_factory=list)
     serving: bool = False
     opened: bool = False  # the dispatcher takes its jobs
@@ -61,14 +61,14 @@ class ModelVersion:
             return ModelState.UNAVAILABLE
         if not self.serving:
             return ModelState.LOADING
-        return ModelState.READY if all(place.up for place in self.places) else ModelState.DEGRADED
+        return ModelState.READY if all(slot.up for slot in self.slots) else ModelState.DEGRADED
 
     @property
     def provider(self) -> str:
         """What runs it, as the first instance that is up says."""
-        for place in self.places:
-            if place.process is not None and place.process.started.provider:
-                return place.process.started.provider
+        for slot in self.slots:
+            if slot.process is not None and slot.process.started.provider:
+                return slot.process.started.provider
         return ""
 
     def create_rings(self) -> None:

@@ -125,15 +125,15 @@ def start_probe(name: str, model: ModelConfig, config: ServerConfig, order: Copy
 
 
 def probed(name: str, process: Process) -> ModelSpec | None:
-    """What a probe has found, None where nothing has changed; call it when there is something to hear.
+    """What a probe has found, None where nothing has changed; call it once its connection is readable.
 
     Raises ModelRejected.
     """
-    word = process.heard()
-    if isinstance(word, Probed):
-        return word.spec
-    if isinstance(word, StartFailed):
-        raise ModelRejected(f"model {name!r}: {word.text.partition(': ')[2]}")
+    message = process.receive()
+    if isinstance(message, Probed):
+        return message.spec
+    if isinstance(message, StartFailed):
+        raise ModelRejected(f"model {name!r}: {message.text.partition(': ')[2]}")
     process.reap()
     raise ModelRejected(f"model {name!r}: loading it ended the probing process (exit code {process.exit_code})")
 

@@ -15,7 +15,7 @@ from parallel_infer.supervisor.plan import probed, start_probe, too_slow
 
 
 @dataclass(frozen=True)
-class Wish:
+class LoadRequest:
     """A model that somebody wants served."""
 
     name: str
@@ -29,7 +29,7 @@ class Wish:
 class Probing:
     """A model file that is being looked into."""
 
-    wish: Wish
+    request: LoadRequest
     process: Process
     order: CopyOrder
     deadline: float
@@ -42,7 +42,7 @@ class Probes:
     """All that are under way."""
 
     def __init__(self, config: ServerConfig, store: ModelStore, watch: Callable[[int], None]) -> None:
-        """`watch` is told the descriptor of each process, so that `heard` is called when there is something on it."""
+        """`watch` is told the descriptor of each process, so that `results` is called when it is readable."""
         self._config = config
         self._store = store
         self._watch = watch
@@ -51,22 +51,22 @@ class Probes:
     @property
     def names(self) -> set[str]:
         """The models that are looked into."""
-        return {probing.wish.name for probing in self._running}
+        return {probing.request.name for probing in self._running}
 
     @property
     def deadlines(self) -> list[float]:
         """When they have taken too long."""
         return [probing.deadline for probing in self._running]
 
-    def start(self, wish: Wish) -> None:
+    def start(self, request: LoadRequest) -> None:
         """Look into a file."""
         order = self._store.order()
-        process = start_probe(wish.name, wish.config, self._config, order, wish.known)
+        process = start_probe(request.name, request.config, self._config, order, request.known)
         deadline = time.monotonic() + self._config.start_timeout_ms / 1000
-        self._running.append(Probing(wish, process, order, deadline))
+        self._running.append(Probing(request, process, order, deadline))
         self._watch(process.connection.fileno())
 
-    def heard(self, there: Iterable[object]) -> list[tuple[Probing, Found]]:
+    def results(self, there: Iterable[object]) -> list[tuple[Probing, Found]]:
         """What those have found that said something on the descriptors `there`; each must be ended."""
         said = set(there)
         ready = [probing for probing in self._running if probing.process.connection.fileno() in said]
@@ -75,7 +75,7 @@ class Probes:
     def late(self, now: float) -> list[tuple[Probing, Found]]:
         """Those that take too long; each must be ended."""
         return [
-            (probing, ModelRejected(f"model {probing.wish.name!r}: {too_slow(self._config)}"))
+            (probing, ModelRejected(f"model {probing.request.name!r}: {too_slow(self._config)}"))
             for probing in self._running
             if probing.deadline <= now
         ]
@@ -96,6 +96,6 @@ class Probes:
     @staticmethod
     def _found(probing: Probing) -> Found:
         try:
-            return probed(probing.wish.name, probing.process)
+            return probed(probing.request.name, probing.process)
         except (InferError, ConfigError) as error:
             return error

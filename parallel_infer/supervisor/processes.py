@@ -1,4 +1,4 @@
-"""The house: everything of one run, from its first segment to its last process."""
+"""Everything of one run, from its first segment to its last process."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from parallel_infer.ipc.messages import (
 )
 from parallel_infer.process.spawn import Process
 from parallel_infer.shm.ring import Ring
-from parallel_infer.supervisor.child_specs import ChildSpecs, Place, Role
+from parallel_infer.supervisor.child_specs import ChildSlot, ChildSpecs, Role
 from parallel_infer.supervisor.children import Children
 from parallel_infer.supervisor.liveness import Liveness
 from parallel_infer.supervisor.model_registry import ModelRegistry
@@ -61,7 +61,7 @@ class State(Enum):
 
 
 class ProcessSupervisor:
-    """Starts, watches, restarts and stops the processes of one run; its models are the lineup's."""
+    """Starts, watches, restarts and stops the processes of one run; its models are the registry's."""
 
     def __init__(self, config: ServerConfig, plan: Plan, run: Run, manager: ServiceManager, wake: int) -> None:
         self._config = config
@@ -71,33 +71,33 @@ class ProcessSupervisor:
         self.failure = ""
         self.outcome: Left | None = None  # how the stop went, as the gateway told
         self.uncounted = False  # a gateway died meanwhile, and nobody knows what it owed
-        self._roster = ChildSpecs(config, run.folder, run.mark.segment_name("lent"))
+        self._specs = ChildSpecs(config, run.folder, run.mark.segment_name("lent"))
         self._ingress: list[Ring] = []
         self._watch = Watch()
         self._children = Children(self._watch, config.start_timeout_ms / 1000)
-        self._places = self._children.places
+        self._slots = self._children.slots
         self._deadline = time.monotonic() + config.start_timeout_ms / 1000
-        self._until = 0.0  # what is owed is waited for, once the server stops
+        self._until = 0.0  # until when answers are waited for once the server stops
         self._manager = manager
-        self._heart = Liveness(config.silence_limit_ms / 1000)
+        self._liveness = Liveness(config.silence_limit_ms / 1000)
         self._door_opened = False
         self._door_waits = False
         self._context = new_context()
-        self._link: Link[ToSupervisor] = Link(self._context, self._roster.dispatcher, "supervisor", ToSupervisor)
-        self._gateway = AnswerLink(self._context, self._roster.answers)
-        self.lineup = ModelRegistry(config, plan, run, self._roster, self._link, self._gateway, self)
+        self._link: Link[ToSupervisor] = Link(self._context, self._specs.dispatcher, "supervisor", ToSupervisor)
+        self._gateway = AnswerLink(self._context, self._specs.answers)
+        self.registry = ModelRegistry(config, plan, run, self._specs, self._link, self._gateway, self)
         self._watch.add(self._link.socket)
         self._watch.add(wake)
 
     @property
     def names(self) -> list[str]:
         """The names of the models that are served."""
-        return self.lineup.names
+        return self.registry.names
 
     @property
     def confinements(self) -> set[str]:
         """What keeps decode workers from everything but their work, as they say."""
-        processes = (place.process for place in self._places.values() if place.process is not None)
+        processes = (slot.process for slot in self._slots.values() if slot.process is not None)
         return {process.started.confined for process in processes} - {""}
 
     # --- start -------------------------------------------------------------------------------------------------------
@@ -106,24 +106,24 @@ class ProcessSupervisor:
         """Create every segment, then start every process. Raises ConfigError when memory is short."""
         for spec in self._plan.ingress:
             self._ingress.append(Ring.create(spec))
-        self.lineup.start()
-        for place in self._roster.everybody(self._plan):
-            self.hire(place)
+        self.registry.start()
+        for slot in self._specs.everybody(self._plan):
+            self.start_child(slot)
 
-    def hire(self, place: Place) -> None:
-        """Fill a new place, and keep it filled."""
-        self._children.hire(place)
+    def start_child(self, slot: ChildSlot) -> None:
+        """Start a child, and start it again whenever it dies."""
+        self._children.start_child(slot)
 
-    def dismiss(self, place: Place) -> None:
-        """End a place and its process."""
-        self._children.dismiss(place)
+    def stop_child(self, slot: ChildSlot) -> None:
+        """Kill a child, and do not start it again."""
+        self._children.stop_child(slot)
 
-    def listen(self, descriptor: int) -> None:
-        """Let the lineup hear of what comes on a descriptor."""
+    def watch(self, descriptor: int) -> None:
+        """Call the registry when a descriptor becomes readable."""
         self._watch.add(descriptor)
 
-    def ignore(self, descriptor: int) -> None:
-        """No more."""
+    def unwatch(self, descriptor: int) -> None:
+        """Watch a descriptor no longer."""
         self._watch.remove(descriptor)
 
     # --- the loop ----------------------------------------------------------------------------------------------------
@@ -145,33 +145,33 @@ class ProcessSupervisor:
             for message in self._link.drain():
                 self._take(message)
         for descriptor in there:
-            if concerned := self._children.concerned(descriptor):
-                self._on_child(*concerned, descriptor)
-        self.lineup.heard(there)
+            if owner_of := self._children.owner_of(descriptor):
+                self._on_child(*owner_of, descriptor)
+        self.registry.handle_readable(there)
 
     def _timeout(self) -> float | None:
-        times = [place.start_at for place in self._places.values() if place.start_at is not None]
-        times += self.lineup.deadlines
+        times = [slot.start_at for slot in self._slots.values() if slot.start_at is not None]
+        times += self.registry.deadlines
         if self.state in (State.STARTING, State.DRAINING):
             times.append(self._deadline)
         if self.state != State.STARTING:
-            times += [late for place in self._places.values() if (late := place.late_at) is not None]
-            times += [self._heart.due, self._manager.due]
+            times += [late for slot in self._slots.values() if (late := slot.late_at) is not None]
+            times += [self._liveness.due, self._manager.due]
         return min(times) - time.monotonic() if times else None
 
     def _on_time(self, now: float) -> None:
-        for place in self._places.values():
-            if place.start_at is not None and place.start_at <= now:
-                self._children.start(place)
+        for slot in self._slots.values():
+            if slot.start_at is not None and slot.start_at <= now:
+                self._children.start(slot)
         if self.state != State.STARTING:
             self._children.end_late(now)
-        if self.state != State.STARTING and now >= self._heart.due:
+        if self.state != State.STARTING and now >= self._liveness.due:
             self._beat(now)
         if now >= self._manager.due:
-            self._manager.beat(now, self.state != State.SERVING or self._heart.fine(self._places.values()))
-        self.lineup.on_time(now)
+            self._manager.beat(now, self.state != State.SERVING or self._liveness.fine(self._slots.values()))
+        self.registry.on_time(now)
         if now >= self._deadline and self.state == State.STARTING:
-            missing = ", ".join(place.name for place in self._places.values() if not place.up)
+            missing = ", ".join(slot.name for slot in self._slots.values() if not slot.up)
             limit = f"{self._config.start_timeout_ms / 1000:.0f} s (option start_timeout_ms)"
             self._fail(f"not ready after {limit}: nothing was heard from {missing}")
         if now >= self._deadline and self.state == State.DRAINING:
@@ -181,17 +181,17 @@ class ProcessSupervisor:
         if isinstance(message, KillWorker):
             self._children.kill(message.worker, message.why)
         elif isinstance(message, ModelServed):
-            self.lineup.opened(message.model)
-            if self._door_waits and self.lineup.all_opened:
+            self.registry.opened(message.model)
+            if self._door_waits and self.registry.all_opened:
                 self._open_door()
         elif isinstance(message, ModelClosed):
-            self.lineup.closed(message.model)
+            self.registry.closed(message.model)
         elif isinstance(message, Manage):
-            self.lineup.manage(message)
+            self.registry.manage(message)
 
     def _introduce(self) -> None:
         """Tell a dispatcher that has just started what is served and who lives."""
-        self.lineup.introduce()
+        self.registry.introduce()
         self._link.send(self._children.introduction())
         self.report()
         if self.state == State.DRAINING:
@@ -199,111 +199,111 @@ class ProcessSupervisor:
 
     def report(self) -> None:
         """Tell the dispatcher, who answers for the status, how processes and models are."""
-        self._link.send(ProcessReport(self._children.processes(), self.lineup.reports()))
+        self._link.send(ProcessReport(self._children.processes(), self.registry.reports()))
 
     # --- children ----------------------------------------------------------------------------------------------------
 
     def _beat(self, now: float) -> None:
         """Ask the dispatcher and the gateway for a sign of life, and end what has given none for too long."""
-        for place, stuck in self._heart.beat(now, self._places.values()):
-            if stuck and place.process is not None:
-                log.warning("%s is killed: it hangs (option silence_limit_ms)", place.name)
-                place.process.kill()
-            elif place.role == Role.DISPATCHER:
+        for slot, stuck in self._liveness.beat(now, self._slots.values()):
+            if stuck and slot.process is not None:
+                log.warning("%s is killed: it hangs (option silence_limit_ms)", slot.name)
+                slot.process.kill()
+            elif slot.role == Role.DISPATCHER:
                 self._link.send(Ping())
             else:
                 self._gateway.send(Ping())
 
-    def _on_child(self, place: Place, process: Process, descriptor: int) -> None:
-        self._hear(place, process)  # first its last words: they may say why it died
+    def _on_child(self, slot: ChildSlot, process: Process, descriptor: int) -> None:
+        self._handle_messages(slot, process)  # first its last words: they may say why it died
         if descriptor != process.sentinel:
             return
-        code = self._children.bury(process)
-        if place.process is process:
-            self._on_death(place, process.name, code)
+        code = self._children.reap(process)
+        if slot.process is process:
+            self._on_death(slot, process.name, code)
 
-    def _hear(self, place: Place, process: Process) -> None:
-        for word in self._children.words(process):
-            match word:
+    def _handle_messages(self, slot: ChildSlot, process: Process) -> None:
+        for message in self._children.messages(process):
+            match message:
                 case Started():
-                    process.started = word
-                    self._on_started(place)
+                    process.started = message
+                    self._on_started(slot)
                 case StartFailed():
-                    self._on_start_failed(place, word.text)
+                    self._on_start_failed(slot, message.text)
                 case Listening():
-                    self._on_listening(place, word.addresses)
+                    self._on_listening(slot, message.addresses)
                 case Alive():
-                    self._heart.answered(process.name)
+                    self._liveness.answered(process.name)
                 case Drained():
-                    place.leave()
+                    slot.leave()
                 case Left():
-                    self.outcome = word
+                    self.outcome = message
                 case Probed():
-                    pass  # probes are heard by the lineup
+                    pass  # the registry reads what probes say
                 case _:
-                    assert_never(word)
+                    assert_never(message)
 
-    def _on_listening(self, place: Place, addresses: tuple[str, ...]) -> None:
+    def _on_listening(self, slot: ChildSlot, addresses: tuple[str, ...]) -> None:
         self.addresses = list(addresses)
         # A successor takes the same, also where a port was left open.
-        place.options = msgspec.structs.replace(place.options, bind=addresses)
+        slot.options = msgspec.structs.replace(slot.options, bind=addresses)
         if self.state == State.STARTING:
             self.state = State.SERVING
         self.report()
 
-    def _on_started(self, place: Place) -> None:
-        place.up = True
-        if place.role == Role.DISPATCHER:
+    def _on_started(self, slot: ChildSlot) -> None:
+        slot.up = True
+        if slot.role == Role.DISPATCHER:
             self._introduce()
-        if place.role == Role.GATEWAY and self._door_opened:
+        if slot.role == Role.GATEWAY and self._door_opened:
             self._open_door()
-        elif not self._door_opened and all(other.up for other in self._places.values()):
+        elif not self._door_opened and all(other.up for other in self._slots.values()):
             self._door_opened = True
-            self.lineup.serve_all()
+            self.registry.serve_all()
             self._door_waits = True  # for the dispatcher to take jobs of every model
-            if self.lineup.all_opened:
+            if self.registry.all_opened:
                 self._open_door()
         elif self._door_opened:
-            self.lineup.instance_up(place)
+            self.registry.instance_up(slot)
         self.report()
 
-    def _on_start_failed(self, place: Place, text: str) -> None:
+    def _on_start_failed(self, slot: ChildSlot, text: str) -> None:
         if self.state == State.STARTING:
-            self._fail(f"{place.name} cannot start: {text}")
+            self._fail(f"{slot.name} cannot start: {text}")
             return
-        if not self.lineup.instance_failed(place, text.partition(": ")[2]):
-            place.last_word = text
+        if not self.registry.instance_failed(slot, text.partition(": ")[2]):
+            slot.last_error = text
 
     def _open_door(self) -> None:
         self._door_waits = False
-        self.lineup.open_doors()
+        self.registry.open_doors()
         self._gateway.send(OpenDoor())
         if self.state == State.DRAINING:
             self._gateway.send(CloseDoor(self._until))
 
-    def _on_death(self, place: Place, incarnation: str, code: int | None) -> None:
+    def _on_death(self, slot: ChildSlot, incarnation: str, code: int | None) -> None:
         if self.state == State.STARTING:
-            self._fail(f"{place.name} ended before it was ready (exit code {code})")
+            self._fail(f"{slot.name} ended before it was ready (exit code {code})")
             return
-        if place.leaving and self.state == State.DRAINING:
+        if slot.leaving and self.state == State.DRAINING:
             self.state = State.STOPPING
-        elif place.role == Role.GATEWAY and self.state == State.DRAINING:
+        elif slot.role == Role.GATEWAY and self.state == State.DRAINING:
             self.uncounted = True
         if self.state in (State.STOPPING, State.FAILED):
-            place.process = None
+            slot.process = None
             return
-        if self.lineup.instance_failed(place, f"its process ended (exit code {code})"):
+        if self.registry.instance_failed(slot, f"its process ended (exit code {code})"):
             return
-        log.warning("%s died (%s); starting it again", place.name, place.last_word or f"exit code {code}")
-        if place.role == Role.WORKER:
+        log.warning("%s died (%s); starting it again", slot.name, slot.last_error or f"exit code {code}")
+        if slot.role == Role.WORKER:
             self._link.send(WorkerDown(incarnation))
-        if not place.died(time.monotonic(), self._config.restart_budget):
+        if not slot.died(time.monotonic(), self._config.restart_budget):
             log.error(
                 "%s died more than %s times in a minute (option restart_budget); trying again later",
-                place.name,
+                slot.name,
                 self._config.restart_budget,
             )
-            self.lineup.exhausted(place)
+            self.registry.exhausted(slot)
         self.report()
 
     def _fail(self, text: str) -> None:
@@ -311,8 +311,8 @@ class ProcessSupervisor:
         self.state = State.FAILED
 
     def reload(self, models: dict[str, ModelConfig]) -> Reload:
-        """Begin to make the lineup that of `models`; `run_until` goes on with it."""
-        reload = self.lineup.reload(models)
+        """Begin to make the registry that of `models`; `run_until` goes on with it."""
+        reload = self.registry.reload(models)
         self._link.flush()
         self._gateway.flush()
         return reload
@@ -348,7 +348,7 @@ class ProcessSupervisor:
         self._gateway.send(CloseDoor(now))
         self._link.flush()
         self._gateway.flush()
-        self.lineup.end_probes()
+        self.registry.end_probes()
         self._children.end(until)
         self._link.close()
         self._gateway.close()
@@ -356,4 +356,4 @@ class ProcessSupervisor:
         for ring in self._ingress:
             ring.close()
             ring.unlink()
-        self.lineup.remove_rings()
+        self.registry.remove_rings()

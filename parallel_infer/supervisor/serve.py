@@ -89,41 +89,41 @@ def _serve(told: _Told, signals: Signals, manager: ServiceManager, run: Run) -> 
     plan = make_plan(config, run.mark.segment_name, run.store)
     check_memory(plan, shared_memory())
     signals.calm()
-    house = ProcessSupervisor(config, plan, run, manager, signals.descriptor)
+    supervisor = ProcessSupervisor(config, plan, run, manager, signals.descriptor)
     try:
         manager.starting("starting processes and loading models", _patience(config))
-        house.start()
-        house.run_until(lambda: signals.ending or house.state != State.STARTING)
-        if house.state == State.SERVING and not signals.ending:
-            _say_ready(house, told.announce)
-            manager.ready(_status(house))
-            house.lineup.log_all()
-            for text in house.confinements:
+        supervisor.start()
+        supervisor.run_until(lambda: signals.ending or supervisor.state != State.STARTING)
+        if supervisor.state == State.SERVING and not signals.ending:
+            _say_ready(supervisor, told.announce)
+            manager.ready(_status(supervisor))
+            supervisor.registry.log_all()
+            for text in supervisor.confinements:
                 log.log(logging.WARNING if text.startswith(PARTLY) else logging.INFO, "decode workers are %s", text)
-            _run(house, signals, manager, told)
+            _run(supervisor, signals, manager, told)
         manager.stopping("answering what was admitted", config.drain_timeout_ms / 1000 + _GRACE)
-        _drain(house, signals)
+        _drain(supervisor, signals)
     finally:
-        house.stop()
-    if house.state == State.FAILED:
+        supervisor.stop()
+    if supervisor.state == State.FAILED:
         for model in plan.models:  # one of these may be the reason
             for warning in model.spec.warnings:
                 log.warning("model %s: %s", model.name, warning)
-        log.error("%s", house.failure)
+        log.error("%s", supervisor.failure)
         return 1
-    return _say_how_it_ended(house)
+    return _say_how_it_ended(supervisor)
 
 
-def _run(house: ProcessSupervisor, signals: Signals, manager: ServiceManager, told: _Told) -> None:
-    while house.state == State.SERVING and not signals.ending:
-        house.run_until(lambda: signals.any or house.state != State.SERVING)
-        if signals.take_reload() and house.state == State.SERVING and not signals.ending:
+def _run(supervisor: ProcessSupervisor, signals: Signals, manager: ServiceManager, told: _Told) -> None:
+    while supervisor.state == State.SERVING and not signals.ending:
+        supervisor.run_until(lambda: signals.any or supervisor.state != State.SERVING)
+        if signals.take_reload() and supervisor.state == State.SERVING and not signals.ending:
             manager.reloading()
-            _reload(house, signals, told)
-            manager.ready(_status(house))
+            _reload(supervisor, signals, told)
+            manager.ready(_status(supervisor))
 
 
-def _reload(house: ProcessSupervisor, signals: Signals, told: _Told) -> None:
+def _reload(supervisor: ProcessSupervisor, signals: Signals, told: _Told) -> None:
     """Read the configuration again, take over what can be, and say what became of it."""
     if told.reread is None:
         log.warning("SIGHUP: there is nothing to read again")
@@ -133,8 +133,8 @@ def _reload(house: ProcessSupervisor, signals: Signals, told: _Told) -> None:
     except (ConfigError, OSError) as error:  # the latter where a relative path starts in a folder that is gone
         log.error("SIGHUP: the configuration was not taken over, and everything stays as it is: %s", error)
         return
-    reload = house.reload(now_told.models or zoo_models())
-    house.run_until(lambda: reload.done or signals.ending or house.state != State.SERVING)
+    reload = supervisor.reload(now_told.models or zoo_models())
+    supervisor.run_until(lambda: reload.done or signals.ending or supervisor.state != State.SERVING)
     if reload.done:
         log.info("SIGHUP: configuration taken over; %s", reload)
     for why in reload.refused.values():
@@ -143,34 +143,34 @@ def _reload(house: ProcessSupervisor, signals: Signals, told: _Told) -> None:
         log.warning("SIGHUP: these settings have changed and take a restart: %s", ", ".join(restart))
 
 
-def _status(house: ProcessSupervisor) -> str:
+def _status(supervisor: ProcessSupervisor) -> str:
     """In one line, for the service manager."""
-    return f"serving {', '.join(house.names) or 'no model'} at {' '.join(house.addresses)}"
+    return f"serving {', '.join(supervisor.names) or 'no model'} at {' '.join(supervisor.addresses)}"
 
 
-def _drain(house: ProcessSupervisor, signals: Signals) -> None:
+def _drain(supervisor: ProcessSupervisor, signals: Signals) -> None:
     """Let admitted jobs finish; a second signal ends the waiting."""
-    house.drain()
+    supervisor.drain()
     signals.forget()
-    while house.state == State.DRAINING:
-        house.run_until(lambda: signals.any or house.state != State.DRAINING)
+    while supervisor.state == State.DRAINING:
+        supervisor.run_until(lambda: signals.any or supervisor.state != State.DRAINING)
         if signals.take_reload():
             log.warning("SIGHUP: the configuration is not read again, because the server is stopping")
         if signals.ending:
-            house.hasten()
+            supervisor.hasten()
             signals.forget()
 
 
-def _say_how_it_ended(house: ProcessSupervisor) -> int:
+def _say_how_it_ended(supervisor: ProcessSupervisor) -> int:
     """One line about what was owed; the exit code."""
-    if not house.addresses:
+    if not supervisor.addresses:
         return 0  # it never served
-    ended = house.outcome
+    ended = supervisor.outcome
     if ended is None:
         log.error("stopped: the gateway ended without a word, so it is not known whether jobs were abandoned")
         return 1
     told = f"stopped: {ended.answered} jobs answered, {ended.refused} refused, {ended.abandoned} abandoned"
-    if house.uncounted:
+    if supervisor.uncounted:
         log.warning("%s; the gateway died meanwhile, and what it owed then is in none of these", told)
         return 1
     if not ended.abandoned and not ended.unread:
@@ -181,12 +181,12 @@ def _say_how_it_ended(house: ProcessSupervisor) -> int:
     return 1
 
 
-def _say_ready(house: ProcessSupervisor, announce: Announce) -> None:
-    names = house.names
+def _say_ready(supervisor: ProcessSupervisor, announce: Announce) -> None:
+    names = supervisor.names
     if announce is Announce.JSON:
-        line = json.dumps({"ready": True, "addresses": house.addresses, "models": names})
+        line = json.dumps({"ready": True, "addresses": supervisor.addresses, "models": names})
     else:
-        line = f"ready: {' '.join(house.addresses)} ({', '.join(names)})"
+        line = f"ready: {' '.join(supervisor.addresses)} ({', '.join(names)})"
     try:
         print(line, flush=True)
     except (OSError, ValueError) as error:  # a full disk, a pipe that nobody reads, a closed descriptor

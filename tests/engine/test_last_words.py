@@ -7,7 +7,7 @@ import select
 from parallel_infer.ipc.channel import Watch
 from parallel_infer.process.child import Child
 from parallel_infer.process.options import ChildOptions
-from parallel_infer.supervisor.child_specs import Place, Role
+from parallel_infer.supervisor.child_specs import ChildSlot, Role
 from parallel_infer.supervisor.children import Children
 from parallel_infer.supervisor.processes import ProcessSupervisor, State
 
@@ -20,22 +20,22 @@ def fail_at_once(child: Child, encoded: bytes) -> None:
 
 
 def starting() -> ProcessSupervisor:
-    """A house that is starting."""
-    house = ProcessSupervisor.__new__(ProcessSupervisor)
-    house.state = State.STARTING
-    house.failure = ""
-    house._children = Children(Watch(), start_timeout=30.0)
-    return house
+    """A supervisor that is starting."""
+    supervisor = ProcessSupervisor.__new__(ProcessSupervisor)
+    supervisor.state = State.STARTING
+    supervisor.failure = ""
+    supervisor._children = Children(Watch(), start_timeout=30.0)
+    return supervisor
 
 
 def test_why_a_child_cannot_start_is_told_though_its_death_is_seen_first() -> None:
     options = ChildOptions(log_format="text", log_level="error")
-    place = Place("odd", Role.WORKER, f"{__name__}:{fail_at_once.__name__}", options)
-    house = starting()
-    house._children.hire(place)
-    process = place.process
+    slot = ChildSlot("odd", Role.WORKER, f"{__name__}:{fail_at_once.__name__}", options)
+    supervisor = starting()
+    supervisor._children.start_child(slot)
+    process = slot.process
     assert process is not None
     assert select.select([process.sentinel], [], [], 30)[0]
-    house._on_child(place, process, process.sentinel)
-    assert house.state == State.FAILED
-    assert house.failure == f"odd cannot start: OSError: {WHY}"
+    supervisor._on_child(slot, process, process.sentinel)
+    assert supervisor.state == State.FAILED
+    assert supervisor.failure == f"odd cannot start: OSError: {WHY}"

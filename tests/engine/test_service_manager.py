@@ -137,23 +137,23 @@ def test_a_manager_that_reads_nothing_holds_nobody_up(manager: Manager) -> None:
     speaking.close()
 
 
-def place(name: str, role: Role, **more: Any) -> Any:
+def slot(name: str, role: Role, **more: Any) -> Any:
     return SimpleNamespace(role=role, up=True, process=SimpleNamespace(name=name), **more)
 
 
 def test_life_is_an_answer_of_dispatcher_and_gateway() -> None:
-    heart = Liveness(4.0)
-    places = [place("d", Role.DISPATCHER), place("g", Role.GATEWAY), place("w", Role.WORKER)]
-    beat: Callable[[float], object] = lambda now: list(heart.beat(now, places))  # noqa: E731
-    assert heart.fine(places)
+    liveness = Liveness(4.0)
+    slots = [slot("d", Role.DISPATCHER), slot("g", Role.GATEWAY), slot("w", Role.WORKER)]
+    beat: Callable[[float], object] = lambda now: list(liveness.beat(now, slots))  # noqa: E731
+    assert liveness.fine(slots)
     beat(0)
-    assert heart.fine(places), "they have only just been asked"
-    heart.answered("d")
+    assert liveness.fine(slots), "they have only just been asked"
+    liveness.answered("d")
     beat(1)
-    assert not heart.fine(places), "the gateway has answered neither time"
-    heart.answered("g")
-    assert heart.fine(places)
-    places[2].up = False
-    assert heart.fine(places), "workers are the dispatcher's to watch"
-    places[0].up = False
-    assert not heart.fine(places)
+    assert not liveness.fine(slots), "the gateway has answered neither time"
+    liveness.answered("g")
+    assert liveness.fine(slots)
+    slots[2].up = False
+    assert liveness.fine(slots), "workers are the dispatcher's to watch"
+    slots[0].up = False
+    assert not liveness.fine(slots)

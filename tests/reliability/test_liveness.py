@@ -23,7 +23,7 @@ SIZE = 2048
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     """A server that waits two seconds for a sign of life."""
     model = tmp_path_factory.mktemp("identity") / "identity.onnx"
     write_identity_model(model, SIZE)
@@ -36,54 +36,54 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
 
 
 @pytest.mark.parametrize("hung", [("dispatcher",), ("gateway",), ("dispatcher", "gateway")], ids="+".join)
-def test_who_hangs_is_replaced_and_the_answer_comes(house, hung):
+def test_who_hangs_is_replaced_and_the_answer_comes(server, hung):
     payloads = Payloads(SIZE)
-    with Client(house.address, timeout=60.0) as client:
+    with Client(server.address, timeout=60.0) as client:
         client.infer("identity", {"x": payloads.make(0)})
-        before = processes(house)
-        for place in hung:
-            os.kill(before[place], signal.SIGSTOP)
+        before = processes(server)
+        for slot in hung:
+            os.kill(before[slot], signal.SIGSTOP)
         futures = [client.submit("identity", {"x": payloads.make(job)}) for job in range(1, 17)]
         for job, future in enumerate(futures, 1):
             answer = future.result(60)
             assert payloads.judge(job, np.asarray(answer.tensors["y"])) is Verdict.RIGHT
-        eventually(lambda: all(processes(house).get(place, before[place]) != before[place] for place in hung))
+        eventually(lambda: all(processes(server).get(slot, before[slot]) != before[slot] for slot in hung))
         after = client.status()["processes"]
-        assert all(after[place]["restarts"] >= 1 for place in hung)
+        assert all(after[slot]["restarts"] >= 1 for slot in hung)
 
 
-def place(name: str, role: Role, *, up: bool = True) -> Any:
-    """As much of a Place as a Liveness looks at."""
+def slot(name: str, role: Role, *, up: bool = True) -> Any:
+    """As much of a ChildSlot as a Liveness looks at."""
     return SimpleNamespace(role=role, up=up, process=SimpleNamespace(name=name))
 
 
-def stuck(heart: Liveness, now: float, places: list[Any]) -> list[str]:
+def stuck(liveness: Liveness, now: float, slots: list[Any]) -> list[str]:
     """Who is told to be stuck at a beat."""
-    return [asked.process.name for asked, is_stuck in heart.beat(now, places) if is_stuck]
+    return [asked.process.name for asked, is_stuck in liveness.beat(now, slots) if is_stuck]
 
 
 def test_four_unanswered_beats_are_too_many():
-    heart = Liveness(8.0)
-    places = [place("dispatcher.1", Role.DISPATCHER), place("gateway.1", Role.GATEWAY)]
+    liveness = Liveness(8.0)
+    slots = [slot("dispatcher.1", Role.DISPATCHER), slot("gateway.1", Role.GATEWAY)]
     for beat in range(4):
-        assert stuck(heart, beat * 2.0, places) == []
-        assert heart.due == beat * 2.0 + 2.0
-        heart.answered("gateway.1")
-    assert stuck(heart, 8.0, places) == ["dispatcher.1"]
+        assert stuck(liveness, beat * 2.0, slots) == []
+        assert liveness.due == beat * 2.0 + 2.0
+        liveness.answered("gateway.1")
+    assert stuck(liveness, 8.0, slots) == ["dispatcher.1"]
 
 
 def test_a_machine_that_stood_still_costs_one_beat():
-    heart = Liveness(8.0)
-    places = [place("dispatcher.1", Role.DISPATCHER)]
-    assert stuck(heart, 0.0, places) == []
-    assert stuck(heart, 3600.0, places) == []
+    liveness = Liveness(8.0)
+    slots = [slot("dispatcher.1", Role.DISPATCHER)]
+    assert stuck(liveness, 0.0, slots) == []
+    assert stuck(liveness, 3600.0, slots) == []
 
 
 def test_successors_workers_and_those_that_start_are_not_blamed():
-    heart = Liveness(8.0)
-    old, new = place("dispatcher.1", Role.DISPATCHER), place("dispatcher.2", Role.DISPATCHER)
-    others = [place("decode-0.1", Role.WORKER), place("gateway.2", Role.GATEWAY, up=False)]
+    liveness = Liveness(8.0)
+    old, new = slot("dispatcher.1", Role.DISPATCHER), slot("dispatcher.2", Role.DISPATCHER)
+    others = [slot("decode-0.1", Role.WORKER), slot("gateway.2", Role.GATEWAY, up=False)]
     for beat in range(4):
-        assert stuck(heart, beat * 2.0, [old, *others]) == []
-    assert stuck(heart, 8.0, [new, *others]) == []
-    assert stuck(heart, 10.0, [new, *others]) == []
+        assert stuck(liveness, beat * 2.0, [old, *others]) == []
+    assert stuck(liveness, 8.0, [new, *others]) == []
+    assert stuck(liveness, 10.0, [new, *others]) == []

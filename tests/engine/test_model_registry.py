@@ -37,43 +37,43 @@ def gateway():
 
 
 @pytest.fixture
-def lineup(dispatcher, gateway):
-    lineup = ModelRegistry(None, None, Run(None, None, None), None, dispatcher, gateway, SimpleNamespace(listen=None))
-    lineup.open_doors()
-    lineup._models["m"] = ModelVersion(plan(), ModelConfig(path="m.onnx"), places=[Up()], query=7)
-    return lineup
+def registry(dispatcher, gateway):
+    registry = ModelRegistry(None, None, Run(None, None, None), None, dispatcher, gateway, SimpleNamespace(watch=None))
+    registry.open_doors()
+    registry._models["m"] = ModelVersion(plan(), ModelConfig(path="m.onnx"), slots=[Up()], query=7)
+    return registry
 
 
-def test_a_load_is_done_when_the_dispatcher_knows_and_the_gateway_does(lineup, dispatcher, gateway):
-    lineup.instance_up(Up())
+def test_a_load_is_done_when_the_dispatcher_knows_and_the_gateway_does(registry, dispatcher, gateway):
+    registry.instance_up(Up())
     assert [type(message) for message in dispatcher] == [OpenModel]
     assert gateway == []
-    lineup.opened("m")
+    registry.opened("m")
     assert [type(message) for message in gateway] == [ModelOpened, Managed]
     assert gateway[1].query == 7
-    lineup.opened("m")  # a dispatcher that started anew
+    registry.opened("m")  # a dispatcher that started anew
     assert len(gateway) == 2
 
 
-def test_a_new_gateway_is_told_of_what_the_dispatcher_knows(lineup, gateway):
-    lineup.instance_up(Up())
-    lineup.open_doors()
+def test_a_new_gateway_is_told_of_what_the_dispatcher_knows(registry, gateway):
+    registry.instance_up(Up())
+    registry.open_doors()
     assert gateway == []
-    lineup.opened("m")
+    registry.opened("m")
     gateway.clear()
-    lineup.open_doors()
+    registry.open_doors()
     assert [type(message) for message in gateway] == [ModelOpened]
 
 
-def test_what_was_closed_before_it_was_taken_is_not_told_to_clients(lineup, gateway):
-    lineup.instance_up(Up())
-    lineup._models["m"].closing = True
-    lineup.opened("m")
+def test_what_was_closed_before_it_was_taken_is_not_told_to_clients(registry, gateway):
+    registry.instance_up(Up())
+    registry._models["m"].closing = True
+    registry.opened("m")
     assert [type(message) for message in gateway] == [Managed]
 
 
-def test_doors_open_when_every_model_is_taken(lineup, gateway):
-    lineup.serve_all()
-    assert not lineup.all_opened
-    lineup.opened("m")
-    assert lineup.all_opened
+def test_doors_open_when_every_model_is_taken(registry, gateway):
+    registry.serve_all()
+    assert not registry.all_opened
+    registry.opened("m")
+    assert registry.all_opened
