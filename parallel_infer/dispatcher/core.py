@@ -11,7 +11,7 @@ from parallel_infer.dispatcher.model_queue import ModelQueue
 from parallel_infer.dispatcher.policy import Policy
 from parallel_infer.dispatcher.recovery import Recovery
 from parallel_infer.dispatcher.scheduler import Leasing
-from parallel_infer.dispatcher.watchdog import Vigil
+from parallel_infer.dispatcher.watchdog import Watchdog
 from parallel_infer.dispatcher.workers import Pool, Worker
 from parallel_infer.errors import (
     DeadlineExceeded,
@@ -44,7 +44,7 @@ _PATIENCE = 5.0  # seconds that a worker may take to finish what an earlier disp
 
 
 class Core:
-    """Every job, every model and every worker of the house, and what happens next."""
+    """Every job, every model and every worker, and what happens next."""
 
     def __init__(
         self, send: Send, policy: Callable[[ModelPlan], Policy], stage_limit: float, first_lease: int = 1
@@ -61,7 +61,7 @@ class Core:
         self.awaited: set[bytes] = set()  # workers of an earlier dispatcher that have not announced themselves
         self._early: dict[str, dict[bytes, WorkerReady]] = {}  # instances of models that are not announced yet
         self._patience = 0.0  # until when they have time
-        self._vigil = Vigil()
+        self._watchdog = Watchdog()
         self.draining = False  # for the status: the gateway lets nobody in any more
 
     # --- jobs --------------------------------------------------------------------------------------------------------
@@ -81,8 +81,8 @@ class Core:
             self.ledger.refuse(message, *obstacle)
             return
         if not served.queued and not served.decoding:
-            # A model that was idle joins at the others' share: idleness earns no right to flood.
-            served.share = max(served.share, self.leasing.share_now)
+            # A model that was idle joins at the others' virtual time: idleness earns no right to flood.
+            served.virtual_time = max(served.virtual_time, self.leasing.virtual_now)
         job = Job(message, served)
         self.ledger.enter(job)
         served.enqueue(job)
@@ -190,7 +190,7 @@ class Core:
                 lease.served.counts["answered"] += 1
                 lease.worker.answered.append(job.admit.job)
             self.ledger.forget(job)
-        self.ledger.release_share(lease.served, lease.batch)
+        self.ledger.release_part(lease.served, lease.batch)
 
     # --- workers -----------------------------------------------------------------------------------------------------
 
@@ -272,7 +272,7 @@ class Core:
 
     # --- what goes on ------------------------------------------------------------------------------------------------
 
-    def pump(self, now: float) -> None:
+    def step(self, now: float) -> None:
         """Answer what has expired and hand out all the work that can be handed out."""
         for job in self.ledger.deadlines.expired(now):
             if not job.answered:
@@ -280,7 +280,7 @@ class Core:
         self._watch(now)
         if not self.awaited:
             self.leasing.hand_out(now)
-        self._vigil.look(now, watched=bool(self.leasing.leases or self.awaited))
+        self._watchdog.look(now, watched=bool(self.leasing.leases or self.awaited))
         for served in [served for served in self.leasing.models.values() if served.closing and not served.jobs]:
             del self.leasing.models[served.key]
             self.leasing.look_again.pop(served.key, None)
@@ -289,17 +289,17 @@ class Core:
             self._send(self.supervisor, ModelClosed(served.key))
 
     def next_timer(self) -> float | None:
-        """When `pump` has to be called even if nothing comes in; None: never."""
+        """When `step` has to be called even if nothing comes in; None: never."""
         times = [limit for worker in self.workers() if (limit := worker.overdue_at(self._stage_limit)) is not None]
         times += self.leasing.look_again.values()
-        times += [due for due in (self._vigil.due, self._patience if self.awaited else None) if due is not None]
+        times += [due for due in (self._watchdog.due, self._patience if self.awaited else None) if due is not None]
         deadline = self.ledger.deadlines.next()
         if deadline is not None:
             times.append(deadline)
         return min(times, default=None)
 
     def _watch(self, now: float) -> None:
-        if self._vigil.slept(now):  # so did the others, or may have: nobody is accused for that time
+        if self._watchdog.slept(now):  # so did the others, or may have: nobody is accused for that time
             self._patience = now + _PATIENCE
             for worker in self.workers():
                 worker.head_since = now

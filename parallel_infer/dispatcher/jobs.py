@@ -18,8 +18,8 @@ class JobState(IntEnum):
     DECODING = 1  # its ingress slot, a row, a lease
     READY = 2  # a row
     INFERRING = 3  # a row, a place in a batch
-    INFERRED = 4  # a share of an output slot
-    POSTPROCESSING = 5  # a share of an output slot, a lease
+    INFERRED = 4  # a part of an output slot
+    POSTPROCESSING = 5  # a part of an output slot, a lease
     GONE = 6  # nothing
 
 

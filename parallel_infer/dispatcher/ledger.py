@@ -1,7 +1,7 @@
-"""The ledger: every job in the house, what it holds, and the one place where that is freed.
+"""The ledger: every job in flight, what it holds, and the one place where that is freed.
 
 Every job gets exactly one reply: its answer from a postprocess worker, or an error from here. A job that has its reply
-may still hold a row or a share of an output slot while a worker works on it; those are freed when the lease returns or
+may still hold a row or a part of an output slot while a worker works on it; those are freed when the lease returns or
 its worker was reaped, never before: a zombie could still be writing.
 """
 
@@ -31,7 +31,7 @@ class Ledger:
         self._queued_by_source: dict[str, Job] = {}
 
     def enter(self, job: Job) -> None:
-        """A job is in the house."""
+        """A job is in flight from now on."""
         admit = job.admit
         self.jobs[admit.job] = job
         self.deadlines.add(admit.job, admit.deadline, job)
@@ -93,8 +93,8 @@ class Ledger:
             job.served.rows.release(job.row, job.generation)
             job.row = -1
 
-    def release_share(self, served: ModelQueue, batch: Batch) -> None:
-        """One lease or queued share of a batch's outputs is done; the last one frees the slot."""
+    def release_part(self, served: ModelQueue, batch: Batch) -> None:
+        """One lease or queued part of a batch's outputs is done; the last one frees the slot."""
         batch.leases -= 1
         if not batch.leases:
             served.outputs.release(batch.slot, batch.generation)

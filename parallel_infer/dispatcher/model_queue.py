@@ -19,7 +19,7 @@ _SUSPECT_BATCH = 1  # a job that may have killed a worker runs alone
 
 
 class ModelQueue:
-    """One model's share of the house."""
+    """One model as the dispatcher sees it: its queue, its slots, its workers and its figures."""
 
     def __init__(self, plan: ModelPlan, policy: Policy) -> None:
         self.plan = plan
@@ -34,8 +34,8 @@ class ModelQueue:
         self.decoding = 0
         self.ready: dict[int, Job] = {}  # row -> job, in the order they became ready
         self.closing = False
-        self.jobs = 0  # in the house
-        self.share = 0.0  # seconds of CPU stages used, divided by the weight: the fair order's clock
+        self.jobs = 0  # in flight
+        self.virtual_time = 0.0  # seconds of CPU stages used, divided by the weight: the fair order's clock
         self.decode_seconds = 0.002  # usual, learned
         self.progress = Progress()
         self.counts: Counter[str] = Counter()

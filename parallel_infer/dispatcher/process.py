@@ -63,7 +63,7 @@ _REACH = 5.0  # seconds for which that is tried
 
 
 class DispatcherProcess:
-    """Carries messages between the house and the core."""
+    """Carries messages between the other processes and the core."""
 
     def __init__(
         self, options: DispatcherOptions, policy: Callable[[ModelPlan], Policy], alive: Callable[[], None]
@@ -94,7 +94,7 @@ class DispatcherProcess:
                 self._take_in_all()
             if self._strangers:
                 self._greet_strangers()
-            core.pump(now)
+            core.step(now)
             router.flush()
             if core.leasing.recording is not None:
                 self._recorded(core.leasing.recording, begun)

@@ -65,14 +65,14 @@ class Recovery:
             if not job.answered and job.deaths < _DEADLY:
                 job.state = JobState.INFERRED
                 # Alone, so that a job that kills its worker takes no other with it.
-                self._leasing.queue_share(lease.served, batch, [index])
+                self._leasing.queue_part(lease.served, batch, [index])
                 continue
             batch.jobs[index] = None
             if job.answered:
                 self._ledger.forget(job)
             else:
                 self._poison(job)
-        self._ledger.release_share(lease.served, batch)
+        self._ledger.release_part(lease.served, batch)
 
     def _poison(self, job: Job) -> None:
         self._ledger.fail_freed(job, Poison.code, "two workers died while they worked on this request")

@@ -27,7 +27,7 @@ class Leasing:
         self.leases: dict[int, Lease] = {}
         self.decoders = Pool()
         self.postprocessors = Pool()
-        self.share_now = 0.0  # the share of the model served last: where idle models join
+        self.virtual_now = 0.0  # the virtual time of the model served last: where idle models join
         self.look_again: dict[str, float] = {}  # model -> when its policy wants to be asked again
         self.recording: Recording | None = None  # while somebody wants to know what workers do
         self._answers: deque[tuple[ModelQueue, Batch, list[int]]] = deque()  # outputs that wait for postprocessing
@@ -64,18 +64,18 @@ class Leasing:
             shares = min(idle, len(positions))
         size = math.ceil(len(positions) / shares)
         for first in range(0, len(positions), size):
-            self.queue_share(served, batch, positions[first : first + size])
+            self.queue_part(served, batch, positions[first : first + size])
 
-    def queue_share(self, served: ModelQueue, batch: Batch, positions: list[int]) -> None:
+    def queue_part(self, served: ModelQueue, batch: Batch, positions: list[int]) -> None:
         """Queue some of a batch's outputs for one worker."""
         batch.leases += 1
         self._answers.append((served, batch, positions))
 
     def _lease_decoding(self, now: float) -> None:
-        """Queued jobs to decode workers: across models by share of the stage's time, within one by its own order."""
+        """Queued jobs to decode workers: across models by virtual time, within one by its own order."""
         while True:
             eligible = [m for m in self.models.values() if m.queue and m.rows.free]
-            heads = [(m.share, m.key, m, head) for m in eligible if (head := m.head(now)) is not None]
+            heads = [(m.virtual_time, m.key, m, head) for m in eligible if (head := m.head(now)) is not None]
             if not heads:
                 return
             *_, served, head = min(heads)
@@ -87,8 +87,8 @@ class Leasing:
     def _lease_head(self, served: ModelQueue, job: Job, worker: Worker, now: float) -> None:
         served.dequeue(job)
         self._ledger.left_queue(job)
-        self.share_now = served.share
-        served.share += served.decode_seconds / served.plan.weight
+        self.virtual_now = served.virtual_time
+        served.virtual_time += served.decode_seconds / served.plan.weight
         row = served.rows.claim()
         if row is None:
             raise AssertionError("a model without a free row was eligible")
@@ -172,16 +172,16 @@ class Leasing:
             live = self._still_wanted(batch, positions)
             if not live:
                 self._answers.popleft()
-                self._ledger.release_share(served, batch)
+                self._ledger.release_part(served, batch)
                 continue
             worker = self.postprocessors.pick(live[0][1])
             if worker is None:
                 return
             self._answers.popleft()
-            self._lease_share(worker, served, batch, live, now)
+            self._lease_part(worker, served, batch, live, now)
 
     def _still_wanted(self, batch: Batch, positions: list[int]) -> list[tuple[int, Job]]:
-        """The jobs among these whose clients have no reply yet; the others leave the house here."""
+        """The jobs among these whose clients have no reply yet; the others are forgotten here."""
         live = []
         for index in positions:
             job = batch.jobs[index]
@@ -194,7 +194,7 @@ class Leasing:
                 live.append((index, job))
         return live
 
-    def _lease_share(
+    def _lease_part(
         self, worker: Worker, served: ModelQueue, batch: Batch, live: list[tuple[int, Job]], now: float
     ) -> None:
         jobs = [job for _, job in live]

@@ -1,4 +1,4 @@
-"""The vigil over workers: it counts only while somebody keeps it.
+"""The watchdog over workers: it counts only while somebody keeps it.
 
 A process that was itself not running (the machine was suspended, or everything stopped) finds on waking that much time
 has passed in which nobody could work. Whoever watches with a clock therefore looks at it often enough to notice.
@@ -10,7 +10,7 @@ STEP = 0.5  # seconds between two looks, while there is something to watch
 _LATE = 0.25  # seconds that a look may come late on a busy machine
 
 
-class Vigil:
+class Watchdog:
     """When somebody last looked."""
 
     def __init__(self) -> None:

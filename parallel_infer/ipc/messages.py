@@ -95,7 +95,7 @@ class ModelPlan(Struct, frozen=True):
 
     @property
     def key(self) -> str:
-        """Tells versions of one name apart, inside the house."""
+        """Tells versions of one name apart, between the processes of a server."""
         return self.name if self.version == 1 else f"{self.name}#{self.version}"
 
 

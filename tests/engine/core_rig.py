@@ -149,8 +149,8 @@ class Rig:
         self.core.admit(message, self.now)
         return number
 
-    def pump(self) -> None:
-        self.core.pump(self.now)
+    def step(self) -> None:
+        self.core.step(self.now)
         self.check()
 
     def pass_time(self, seconds: float) -> None:
@@ -158,14 +158,14 @@ class Rig:
         end = self.now + seconds
         while (timer := self.core.next_timer()) is not None and timer < end:
             self.now = max(self.now + 1e-6, timer)
-            self.pump()
+            self.step()
         self.now = max(self.now, end)
-        self.pump()
+        self.step()
 
     def stand_still(self, seconds: float) -> None:
         """Nobody runs for a while, the dispatcher as little as anybody else."""
         self.now += seconds
-        self.pump()
+        self.step()
 
     def finish(self, worker: FakeWorker, seconds: float = 0.001, *, fail: Iterable[int] = ()) -> None:
         """The worker does its first lease and reports; `fail` names jobs whose row or payload is bad."""
@@ -246,7 +246,7 @@ class Rig:
     def run_dry(self, seconds: float = 0.001) -> None:
         """Let everybody work until nothing is left to do."""
         for _ in range(3000):
-            self.pump()
+            self.step()
             busy = [worker for worker in self.workers.values() if worker.leases]
             if not busy:
                 timer = self.core.next_timer()

@@ -188,7 +188,7 @@ class ProcessSupervisor:
         self._later(self.now, self._pump)  # after whatever else came at the same moment
 
     def _pump(self) -> None:
-        self.core.pump(self.now)
+        self.core.step(self.now)
         timer = self.core.next_timer()
         self._timer += 1
         if timer is not None:

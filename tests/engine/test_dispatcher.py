@@ -51,7 +51,7 @@ def test_room_in_the_queue_counts_again_as_soon_as_decoding_begins():
     rig = Rig(plan(queue_size=1))
     crew(rig)
     rig.admit()
-    rig.pump()
+    rig.step()
     second = rig.admit()
     assert second not in rig.refused
 
@@ -66,12 +66,12 @@ def test_unknown_models_and_past_deadlines_are_refused_at_once():
 def test_queued_jobs_expire_on_a_timer_though_nobody_works():
     rig = Rig(plan())
     soon, later = rig.admit(timeout=0.1), rig.admit(timeout=0.2)
-    rig.pump()
+    rig.step()
     timer = rig.core.next_timer()
     assert timer is not None
     assert 0.1 <= timer - rig.now <= 0.1051
     rig.now = timer
-    rig.pump()
+    rig.step()
     assert codes(rig) == {soon: "DEADLINE_EXCEEDED"}
     rig.pass_time(0.2)
     assert codes(rig).keys() == {soon, later}
@@ -82,12 +82,12 @@ def test_expiry_in_decode_holds_the_payload_until_the_worker_is_done():
     rig = Rig(plan())
     infer, decoder = crew(rig)
     job = rig.admit(timeout=0.1)
-    rig.pump()
+    rig.step()
     rig.pass_time(0.2)
     assert rig.refused[job].slot == SlotFate.HELD
     assert rig.held == {job}
     rig.finish(decoder)
-    rig.pump()
+    rig.step()
     assert not infer.leases
     rig.check_drained()
 
@@ -96,9 +96,9 @@ def test_expiry_in_inference_frees_row_and_slot_when_the_batch_returns():
     rig = Rig(plan())
     infer, decoder = crew(rig)
     job = rig.admit(timeout=0.1)
-    rig.pump()
+    rig.step()
     rig.finish(decoder)
-    rig.pump()
+    rig.step()
     assert rig.jobs_of(infer) == [[job]]
     rig.pass_time(0.2)
     assert codes(rig) == {job: "DEADLINE_EXCEEDED"}
@@ -114,21 +114,21 @@ def test_a_batch_returning_with_bad_rows_fails_only_those():
     rig = Rig(plan(max_batch=4))
     infer, decoder = crew(rig)
     blocker = rig.admit()
-    rig.pump()
+    rig.step()
     rig.finish(decoder)
-    rig.pump()
+    rig.step()
     jobs = [rig.admit() for _ in range(4)]
-    rig.pump()
+    rig.step()
     while decoder.leases:
         rig.finish(decoder)
-        rig.pump()
+        rig.step()
     rig.finish(infer)
-    rig.pump()
+    rig.step()
     held = [job for batch in rig.jobs_of(infer) for job in batch]
     assert set(held) == set(jobs)
     while infer.leases:
         rig.finish(infer, fail=[jobs[1]])
-        rig.pump()
+        rig.step()
     rig.run_dry()
     assert codes(rig) == {jobs[1]: "BAD_INPUT"}
     assert rig.answered == dict.fromkeys([blocker, jobs[0], jobs[2], jobs[3]], 1)
@@ -143,7 +143,7 @@ def test_a_cancelled_job_is_dropped_wherever_it_is(steps):
     for worker in [None, decoder, infer][:steps]:
         if worker is not None:
             rig.finish(worker)
-        rig.pump()
+        rig.step()
     rig.core.cancel(job)
     rig.core.cancel(job)
     assert codes(rig) == {job: "DROPPED"}
@@ -160,7 +160,7 @@ def test_jobs_of_one_model_go_by_priority_then_deadline_then_age():
     lazy = rig.admit(timeout=1, priority=-5)
     same_1, same_2 = rig.admit(timeout=20), rig.admit(timeout=20)
     while rig.core.leasing.models["m"].queued or decoder.leases:
-        rig.pump()
+        rig.step()
         rig.finish(decoder, 0.01)
     assert rig.decoded_order == [urgent, early, same_1, same_2, late, lazy]
 
@@ -184,7 +184,7 @@ def test_latest_leaves_a_job_alone_that_is_being_decoded():
     rig = Rig(plan())
     crew(rig)
     first = rig.admit(source="a")
-    rig.pump()
+    rig.step()
     second = rig.admit(source="a")
     assert not rig.refused
     rig.run_dry()
@@ -203,14 +203,14 @@ def test_latest_takes_the_older_ones_place_in_a_full_queue():
 def decode_one_by_one(rig: Rig, decoder: FakeWorker, count: int) -> list[str]:
     """The models of the next decoded jobs, with the row rings kept empty."""
     for _ in range(count):
-        rig.pump()
+        rig.step()
         rig.finish(decoder, 0.002)
         rig.now += 0.002
-        rig.pump()
+        rig.step()
         for worker in rig.workers.values():
             while worker is not decoder and worker.leases:
                 rig.finish(worker)
-                rig.pump()
+                rig.step()
     return [rig.admitted[job].model for job in rig.decoded_order[:count]]
 
 
@@ -255,12 +255,12 @@ def test_jobs_of_a_dead_worker_are_worked_on_again():
     rig = Rig(plan())
     infer, decoder = crew(rig)
     jobs = [rig.admit() for _ in range(3)]
-    rig.pump()
+    rig.step()
     decoder = rig.replace(decoder)
-    rig.pump()
+    rig.step()
     while decoder.leases:
         rig.finish(decoder)
-        rig.pump()
+        rig.step()
     assert infer.leases
     rig.replace(infer)
     rig.run_dry()
@@ -291,7 +291,7 @@ def test_poison_takes_nobody_with_it(stage):
     jobs = [rig.admit() for _ in range(12)]
     poison = jobs[1]
     for _ in range(500):
-        rig.pump()
+        rig.step()
         for worker in list(rig.workers.values()):
             if not worker.leases:
                 continue
@@ -311,7 +311,7 @@ def test_poison_is_found_behind_work_that_was_done_but_not_reported():
     jobs = [rig.admit() for _ in range(12)]
     poison = jobs[1]
     for _ in range(500):
-        rig.pump()
+        rig.step()
         for worker in list(rig.workers.values()):
             if worker.stage == "decode" and poison in flat(rig.jobs_of(worker)[:2]):
                 rig.replace(worker)  # the report of the lease before goes with it
@@ -328,7 +328,7 @@ def flat(lists: list[list[int]]) -> list[int]:
 def step_until(rig: Rig, stage: str, job: int) -> None:
     """Let everybody work until a worker of that stage holds the job."""
     for _ in range(100):
-        rig.pump()
+        rig.step()
         for worker in list(rig.workers.values()):
             if worker.stage == stage and job in flat(rig.jobs_of(worker)):
                 return
@@ -342,13 +342,13 @@ def test_a_worker_that_does_not_return_is_killed_once_and_its_job_saved():
     rig = Rig(plan(), stage_limit=5.0)
     _, decoder = crew(rig)
     job = rig.admit(timeout=60)
-    rig.pump()
+    rig.step()
     rig.pass_time(4.9)
     assert not rig.kills
     timer = rig.core.next_timer()
     assert timer is not None
     rig.now = timer
-    rig.pump()
+    rig.step()
     rig.pass_time(1)
     assert rig.kills == [decoder.name]
     rig.replace(decoder)
@@ -360,7 +360,7 @@ def test_a_worker_that_overstays_a_deadline_is_killed_soon_after_it():
     rig = Rig(plan(), stage_limit=30.0)
     _, decoder = crew(rig)
     rig.admit(timeout=2.0)
-    rig.pump()
+    rig.step()
     rig.pass_time(2.0)
     assert not rig.kills
     rig.pass_time(0.5)
@@ -371,13 +371,13 @@ def test_reports_of_a_dead_worker_change_nothing():
     rig = Rig(plan())
     infer, decoder = crew(rig)
     job = rig.admit()
-    rig.pump()
+    rig.step()
     stale = decoder.leases[0]
     rig.replace(decoder)
-    rig.pump()
+    rig.step()
     ghost = FakeWorker("ghost", "decode", leases=[stale])
     rig.finish(ghost)
-    rig.pump()
+    rig.step()
     assert not infer.leases
     rig.run_dry()
     assert rig.answered == {job: 1}
@@ -390,10 +390,10 @@ def test_after_a_restart_nothing_is_handed_out_before_all_living_workers_announc
     rig.admit()
     decoder = rig.worker("decode")
     assert decoder.name == "decode-1"
-    rig.pump()
+    rig.step()
     assert not decoder.leases
     rig.core.worker_down(b"infer-9", rig.now)  # dead and reaped: it writes nowhere any more
-    rig.pump()
+    rig.step()
     assert decoder.leases
 
 
@@ -407,7 +407,7 @@ def test_a_worker_that_announced_itself_first_is_not_waited_for():
 def test_a_hung_worker_does_not_keep_a_new_dispatcher_waiting_for_ever():
     rig = Rig(plan(), stage_limit=5.0)
     rig.core.expect(["infer-9"], rig.now)
-    rig.pump()
+    rig.step()
     rig.pass_time(6)
     assert rig.kills == ["infer-9"]
 
@@ -417,9 +417,9 @@ def test_a_wait_that_lost_its_rows_does_not_spin():
     infer, decoder = crew(rig)
     rig.core.worker_ready(infer.name.encode(), WorkerReady("infer", "m", {1: 0.01, 4: 0.011}))
     job, upstream = rig.admit(), rig.admit()
-    rig.pump()
+    rig.step()
     rig.finish(decoder, 0.001)
-    rig.pump()
+    rig.step()
     assert not infer.leases  # it waits for the second
     rig.core.cancel(job)
     rig.core.cancel(upstream)
@@ -435,7 +435,7 @@ def test_a_closing_model_takes_no_jobs_and_says_when_the_last_is_answered():
     first = rig.admit()
     rig.core.close_model(CloseModel("m"))
     second = rig.admit()
-    rig.pump()
+    rig.step()
     assert rig.closed == []
     rig.run_dry()
     assert (codes(rig), rig.closed) == ({second: "UNKNOWN_MODEL"}, ["m"])
@@ -460,9 +460,9 @@ def test_a_restarted_gateway_ends_the_jobs_of_the_old_one():
     rig = Rig(plan())
     _, decoder = crew(rig)
     jobs = [rig.admit() for _ in range(5)]
-    rig.pump()
+    rig.step()
     rig.finish(decoder)
-    rig.pump()
+    rig.step()
     rig.core.gateway_restarted()
     assert set(codes(rig).values()) == {"DROPPED"}
     assert rig.refused.keys() == set(jobs)
@@ -474,7 +474,7 @@ def test_a_job_admitted_twice_leaves_nothing_behind():
     rig = Rig(plan())
     crew(rig)
     job = rig.admit()
-    rig.pump()
+    rig.step()
     rig.core.admit(rig.admitted[job], rig.now)
     rig.run_dry()
     rig.check_drained()
@@ -495,16 +495,16 @@ def test_a_batch_is_alone_only_while_nothing_else_needs_the_cores():
     rig = Rig(plan("m"), plan("n"))
     infer, decoder = crew(rig, "m", "n")
     rig.admit("m")
-    rig.pump()
+    rig.step()
     rig.finish(decoder)
-    rig.pump()
+    rig.step()
     (first,) = infer.leases
     assert isinstance(first, InferLease)
     assert first.alone
     job = rig.admit("n")
-    rig.pump()
+    rig.step()
     rig.finish(decoder)
-    rig.pump()
+    rig.step()
     other = next(worker for worker in rig.workers.values() if worker.model == "n")
     assert rig.jobs_of(other) == [[job]]
     (second,) = other.leases
@@ -519,10 +519,10 @@ def test_a_batch_is_not_alone_while_others_are_on_their_way():
     rig = Rig(plan("m"), plan("n"))
     infer, decoder = crew(rig, "m", "n")
     rig.admit("m")
-    rig.pump()
+    rig.step()
     rig.admit("n")
     rig.finish(decoder)
-    rig.pump()
+    rig.step()
     (lease,) = infer.leases
     assert isinstance(lease, InferLease)
     assert not lease.alone
@@ -536,13 +536,13 @@ def backlogged(rig: Rig, seconds: float) -> None:
     for _ in range(int(4.0 / seconds)):
         while rig.core.leasing.models["m"].queued < 20:
             rig.admit(priority=1)
-        rig.pump()
+        rig.step()
         while decoder.leases:
             rig.finish(decoder)
-            rig.pump()
+            rig.step()
         rig.pass_time(seconds * len(rig.jobs_of(infer)[0]))
         rig.finish(infer, seconds * len(rig.jobs_of(infer)[0]))
-        rig.pump()
+        rig.step()
         for worker in rig.workers.values():
             if worker.stage == "postprocess" and worker.leases:
                 rig.finish(worker)
@@ -572,7 +572,7 @@ def test_an_outage_is_no_pace():
     rig.stand_still(5.0)
     while infer.leases:
         rig.finish(infer, 5.0)
-        rig.pump()
+        rig.step()
     assert rig.core.leasing.models["m"].progress.best(rig.now) >= before * 0.99
 
 
@@ -595,18 +595,18 @@ def decode_all(rig: Rig, decoder: FakeWorker) -> None:
     """Everything that can be decoded now is."""
     while decoder.leases:
         rig.finish(decoder)
-        rig.pump()
+        rig.step()
 
 
 def test_what_would_be_late_is_passed_over_but_not_dropped():
     rig = Rig(plan(max_batch=2, rows=8, outputs=2))
     infer, decoder = taking_a_second(rig)
     first = [rig.admit() for _ in range(2)]
-    rig.pump()
+    rig.step()
     decode_all(rig, decoder)
     assert rig.jobs_of(infer) == [first]
     late, fine = rig.admit(timeout=1.0), [rig.admit(timeout=30.0) for _ in range(4)]
-    rig.pump()
+    rig.step()
     decode_all(rig, decoder)
     assert rig.jobs_of(infer) == [first, fine[:2]]
     assert late in rig.core.ledger.jobs
@@ -621,7 +621,7 @@ def test_what_seems_late_has_its_turn_where_nobody_else_waits():
     rig = Rig(plan(max_batch=2, rows=8, outputs=2))
     infer, decoder = taking_a_second(rig)
     late = rig.admit(timeout=0.5)
-    rig.pump()
+    rig.step()
     decode_all(rig, decoder)
     assert rig.jobs_of(infer) == [[late]]
     rig.run_dry()
@@ -632,18 +632,18 @@ def test_a_row_that_became_late_is_given_to_others_and_the_job_waits_on():
     rig = Rig(plan(max_batch=2, rows=4, outputs=3))
     infer, decoder = taking_a_second(rig)
     first = [rig.admit() for _ in range(4)]  # both batches that an instance may hold
-    rig.pump()
+    rig.step()
     decode_all(rig, decoder)
     assert rig.jobs_of(infer) == [first[:2], first[2:]]
     rig.finish(infer, 1.0)
     served = rig.core.leasing.models["m"]
     aging = rig.admit(timeout=3.0)
-    rig.pump()
+    rig.step()
     decode_all(rig, decoder)
     assert list(served.ready.values()) == [rig.core.ledger.jobs[aging]]
     rig.pass_time(2.0)
     fresh = [rig.admit(timeout=30.0) for _ in range(2)]
-    rig.pump()
+    rig.step()
     decode_all(rig, decoder)
     assert [sorted(jobs) for jobs in rig.jobs_of(infer)] == [first[2:], fresh]
     assert rig.core.ledger.jobs[aging].state == JobState.QUEUED

@@ -43,7 +43,7 @@ class Run:
         events, weights = list(self.weights), list(self.weights.values())
         for _ in range(steps):
             getattr(self, self.chance.choices(events, weights)[0])()
-            self.rig.pump()
+            self.rig.step()
             awaited = [worker for worker in self.rig.workers.values() if worker.name.encode() in self.rig.core.awaited]
             if awaited and self.chance.random() < 0.4:
                 self.rig.announce(self.chance.choice(awaited))

@@ -12,7 +12,7 @@ from parallel_infer.dispatcher.estimate import learned
 from parallel_infer.dispatcher.job_queue import Waiting
 from parallel_infer.dispatcher.jobs import Job
 from parallel_infer.dispatcher.progress import MEMORY, Progress
-from parallel_infer.dispatcher.watchdog import STEP, Vigil
+from parallel_infer.dispatcher.watchdog import STEP, Watchdog
 from parallel_infer.ipc.messages import Admit, AnswerFormat, PayloadKind, SlotRef
 
 
@@ -122,13 +122,13 @@ def test_a_queue_answers_as_a_search_would(wanted, priority, deadline, start, da
     assert queue.last is (max(top, key=lambda entry: (entry[1], entry[2]))[3] if top else None)
 
 
-def test_a_vigil_knows_when_nobody_kept_it():
-    vigil = Vigil()
-    assert vigil.due is None
-    assert not vigil.slept(1000.0)
-    vigil.look(100.0, watched=True)
-    assert vigil.due == 100.0 + STEP
-    assert not vigil.slept(100.0 + STEP + 0.2)
-    assert vigil.slept(103.0)
-    vigil.look(103.0, watched=False)
-    assert not vigil.slept(200.0)
+def test_a_watchdog_knows_when_it_slept_itself():
+    watchdog = Watchdog()
+    assert watchdog.due is None
+    assert not watchdog.slept(1000.0)
+    watchdog.look(100.0, watched=True)
+    assert watchdog.due == 100.0 + STEP
+    assert not watchdog.slept(100.0 + STEP + 0.2)
+    assert watchdog.slept(103.0)
+    watchdog.look(103.0, watched=False)
+    assert not watchdog.slept(200.0)

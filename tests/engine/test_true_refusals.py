@@ -151,10 +151,10 @@ def test_time_in_which_the_dispatcher_did_not_run_counts_against_nobody(stage):
     rig = Rig(plan())
     decoder, infer = crew(rig)
     rig.admit(timeout=5.0)
-    rig.pump()
+    rig.step()
     if stage == "infer":
         rig.finish(decoder)
-        rig.pump()
+        rig.step()
     held = {"decode": decoder, "infer": infer}[stage]
     rig.pass_time(0.3)
     rig.stand_still(40.0)
@@ -167,7 +167,7 @@ def test_time_in_which_the_dispatcher_did_not_run_counts_against_nobody(stage):
 def test_a_worker_of_an_earlier_dispatcher_is_given_its_patience_again_after_a_pause():
     rig = Rig(plan())
     rig.core.expect(["infer-9"], rig.now)
-    rig.pump()
+    rig.step()
     rig.stand_still(40.0)
     rig.pass_time(4.0)
     assert not rig.kills

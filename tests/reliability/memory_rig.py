@@ -79,7 +79,7 @@ class MemoryRig:
         raise AssertionError("work without end")
 
     def _pump(self) -> None:
-        self.core.pump(self.now)
+        self.core.step(self.now)
         while self._condemned:  # killed and reaped, then replaced
             dead = self.workers.pop(self._condemned.pop())
             self.killed += 1
