@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 
 from parallel_infer import protocol
@@ -16,8 +15,7 @@ from parallel_infer.gateway.pending import PendingJob, Requester
 from parallel_infer.gateway.readiness import SyntheticJob, synthetic_job
 from parallel_infer.gateway.replies import KNOWN, Replies
 from parallel_infer.gateway.requests import admitted_kind
-from parallel_infer.ipc.channel import Link
-from parallel_infer.ipc.messages import OWN_PRIORITY, Admit, AnswerFormat, ModelOpened, SlotRef, ToGateway
+from parallel_infer.ipc.messages import OWN_PRIORITY, Admit, AnswerFormat, ModelOpened, SlotRef
 from parallel_infer.limits import payload_too_large
 
 
@@ -26,21 +24,21 @@ class Admission:
 
     def __init__(
         self,
-        link: Link[ToGateway],
         replies: Replies,
         ingress: Ingress,
         lending: Lending,
         models: Mapping[str, ModelOpened],
         number: Callable[[], int],
+        clock: Callable[[], float],
         max_payload: int,
         timeout: float,
     ) -> None:
-        self._link = link
         self._replies = replies
         self._ingress = ingress
         self._lending = lending
         self.models = models
         self._number = number
+        self._clock = clock
         self._max_payload = min(max_payload, ingress.largest)
         self._timeout = timeout
         self.shares = Shares()
@@ -54,11 +52,11 @@ class Admission:
             known = ", ".join(sorted(self.models)) or "none"
             raise UnknownModel(f"no model {request.model!r} is served; served are: {known}")
         key = requester.key(request.id)
-        if self._replies.pending.job_of(key) is not None:
+        if self._replies.pending.of(key) is not None:
             return  # sent again by a client that lost its connection; it will be answered once
         if self.closed:
             raise ServerStopping(STOPPING)
-        now = time.monotonic()
+        now = self._clock()
         kind = admitted_kind(request)
         share = self.shares.of(requester.client, request.model, now)
         try:
@@ -80,11 +78,7 @@ class Admission:
             request.priority,
             f"{requester.client.hex()}/{request.source}" if request.drop == "latest" else "",
         )
-        self._replies.tally.of(request.model).bytes_in += ref.size
-        self._replies.pending.add(PendingJob(requester, admit, key, share, source_name(request)))
-        self._link.send(admit)
-        if self._replies.tracing is not None:
-            self._replies.tracing.admitted(admit.job, now)
+        self._replies.owe(PendingJob(requester, admit, key, share, source_name(request)))
 
     def _store(
         self, request: protocol.Infer, requester: Requester, payload: memoryview | None, now: float, share: Share
@@ -111,7 +105,7 @@ class Admission:
 
     def send_synthetic(self) -> None:
         """Send the synthetic jobs there are slots for. The others wait for one: load is no fault."""
-        now = time.monotonic()
+        now = self._clock()
         waiting, self.unsent = self.unsent, []
         for job in waiting:
             opened = self.models.get(job.model)
@@ -130,8 +124,7 @@ class Admission:
                 *(self._number(), job.model, ref, kind, tensors, b"\x80", AnswerFormat.ARRAYS),
                 *(now, now + job.patience, OWN_PRIORITY, ""),
             )
-            self._replies.pending.add(PendingJob(job, admit))
-            self._link.send(admit)
+            self._replies.owe(PendingJob(job, admit))
 
 
 def source_name(request: protocol.Infer) -> str:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections import Counter
-from collections.abc import Container
+from collections.abc import Callable, Container
 from typing import Any
 
 from parallel_infer.errors import Dropped
@@ -61,7 +60,8 @@ class SourceTally:
 class Tally:
     """All models and sources. Clients make up the names of sources, so only so many are told apart."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self._models: dict[str, ModelTally] = {}
         self._sources: dict[str, SourceTally] = {}
         self._others = SourceTally()
@@ -80,7 +80,7 @@ class Tally:
 
     def frame_answered(self, source: str, received: float) -> None:
         """A live frame that came in at `received` has its answer."""
-        now = time.monotonic()
+        now = self._clock()
         tally = self._source(source, now)
         tally.answered += 1
         tally.newest = max(tally.newest, received)
@@ -90,7 +90,7 @@ class Tally:
         """A job got an error."""
         self.of(model).ends[code] += 1
         if source:
-            now = time.monotonic()
+            now = self._clock()
             tally = self._source(source, now)
             tally.seen = now
             if code == Dropped.code:
@@ -124,7 +124,7 @@ class Tally:
 
     def sources(self) -> dict[str, dict[str, Any]]:
         """Counters by live source."""
-        now = time.monotonic()
+        now = self._clock()
         found: dict[str, dict[str, Any]] = {}
         for name, tally in self._sources.items():
             found[_shown(name, found)] = tally.status(now)

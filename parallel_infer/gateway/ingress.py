@@ -41,7 +41,7 @@ class IngressRing:
 class Ingress:
     """All size classes, smallest first; a payload whose class is full goes to the next larger one."""
 
-    def __init__(self, specs: list[RingSpec]) -> None:
+    def __init__(self, specs: Iterable[RingSpec]) -> None:
         self.rings = sorted((IngressRing(spec) for spec in specs), key=lambda ring: ring.slot_size)
         self._by_name = {ring.name: ring for ring in self.rings}
 

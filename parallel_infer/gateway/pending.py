@@ -12,6 +12,16 @@ from parallel_infer.ipc.messages import Admit, SlotRef
 _LATE = 0.05  # seconds after a deadline from which the gateway answers in the dispatcher's place
 
 
+class Outbox(Protocol):
+    """What takes messages to the other processes, and sends them together later."""
+
+    def send(self, message: object) -> None:
+        """Queue a message."""
+
+    def withdraw(self, message: object) -> bool:
+        """Take a queued message back; False where it has left."""
+
+
 class ReplyTo(Protocol):
     """What takes the one reply to a job, as values: a client's address at a door, or a readiness check."""
 
@@ -86,9 +96,15 @@ class Pending:
                 owed.share.leave(owed.admit.model, owed.admit.ref.ring)
         return owed
 
-    def job_of(self, key: Hashable) -> int | None:
-        """The job that stands for a client's request, while it is owed."""
-        return self._requests.get(key)
+    def of(self, key: Hashable) -> PendingJob | None:
+        """The job that stands for a client's request, while it is pending."""
+        job = self._requests.get(key)
+        return None if job is None else self.jobs[job]
+
+    @property
+    def of_clients(self) -> int:
+        """How many of the jobs are clients', and not our own."""
+        return sum(pending.share is not None for pending in self.jobs.values())
 
     def next_timer(self) -> float | None:
         """When the next job is overdue."""

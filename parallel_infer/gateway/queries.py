@@ -5,23 +5,21 @@ What the dispatcher or the supervisor has to say first waits here, under a numbe
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
 from parallel_infer import protocol
-from parallel_infer.errors import BadInput, InferError, ResourceUnavailable, ServerStopping
+from parallel_infer.errors import BadInput, InferError, ResourceUnavailable, ServerStopping, error_for
 from parallel_infer.gateway.admission import Admission
 from parallel_infer.gateway.handover import STOPPING
 from parallel_infer.gateway.lending import Lending
-from parallel_infer.gateway.pending import Requester
+from parallel_infer.gateway.pending import Outbox, Requester
 from parallel_infer.gateway.readiness import PATIENCE, ReadinessCheck
 from parallel_infer.gateway.replies import Replies
 from parallel_infer.gateway.requests import model_facts
 from parallel_infer.gateway.tracing import Tracing
-from parallel_infer.ipc.channel import Link
 from parallel_infer.ipc.messages import (
     LoadModel,
     Manage,
@@ -29,14 +27,13 @@ from parallel_infer.ipc.messages import (
     StatusQuery,
     StatusReply,
     StopServer,
-    ToGateway,
     Traced,
     TraceQuery,
     UnloadModel,
 )
 from parallel_infer.observe.histogram import BOUNDS
 
-_Management = protocol.Load | protocol.Unload | protocol.Stop
+Management = protocol.Load | protocol.Unload | protocol.Stop
 
 
 class Queries:
@@ -44,19 +41,21 @@ class Queries:
 
     def __init__(
         self,
-        link: Link[ToGateway],
+        outbox: Outbox,
         replies: Replies,
         admission: Admission,
         lending: Lending,
         own_status: Callable[[], dict[str, Any]],
         number: Callable[[], int],
+        clock: Callable[[], float],
         limits: Mapping[str, int],
     ) -> None:
-        self._link = link
+        self._outbox = outbox
         self._replies = replies
         self._admission = admission
         self._own_status = own_status
         self._number = number
+        self._clock = clock
         self._lending = lending
         self._limits = limits
         self._waiting: dict[int, Requester] = {}
@@ -64,34 +63,34 @@ class Queries:
 
     # --- from clients ------------------------------------------------------------------------------------------------
 
-    def hello(self, request: protocol.Hello, requester: Requester, payload: memoryview | None) -> None:
+    def hello(self, requester: Requester) -> None:
         """What this server takes."""
         requester.result(self._limits)
 
-    def lend(self, request: protocol.Lend, requester: Requester, payload: memoryview | None) -> None:
+    def lend(self, request: protocol.Lend, requester: Requester) -> None:
         """Memory for a client of this machine. Raises BadInput for others, and ResourceUnavailable."""
         if not requester.is_local:
             raise BadInput("slots are lent to clients on the same machine only: connect through ipc://")
-        now = time.monotonic()
+        now = self._clock()
         if request.ring is not None:
             requester.result(self._lending.renew(requester.client, request.ring, now))
         else:
             requester.result(self._lending.lend(requester.client, request.slots, request.size, now))
 
-    def give_back(self, request: protocol.GiveBack, requester: Requester, payload: memoryview | None) -> None:
+    def give_back(self, request: protocol.GiveBack, requester: Requester) -> None:
         """Take lent memory back."""
         self._lending.give_back(requester.client, request.ring)
         requester.result({})
 
-    def models(self, request: protocol.Models, requester: Requester, payload: memoryview | None) -> None:
+    def models(self, requester: Requester) -> None:
         """What is served."""
         requester.result(self._model_list())
 
-    def status(self, request: protocol.Status, requester: Requester, payload: memoryview | None) -> None:
+    def status(self, requester: Requester) -> None:
         """How the server is."""
-        self._link.send(StatusQuery(self._query(requester)))
+        self._outbox.send(StatusQuery(self._query(requester)))
 
-    def ready(self, request: protocol.Ready, requester: Requester, payload: memoryview | None) -> None:
+    def ready(self, requester: Requester) -> None:
         """Whether a picture gets through every stage of every model; none does while the server stops."""
         names = list(self._admission.models)
         done = requester.result
@@ -100,19 +99,19 @@ class Queries:
             done({"ready": False, "models": dict.fromkeys(names, refused), "states": {}})
             return
         number = self._number()
-        self.checks[number] = ReadinessCheck(names, time.monotonic() + PATIENCE, done)
-        self._link.send(StatusQuery(number))
+        self.checks[number] = ReadinessCheck(names, self._clock() + PATIENCE, done)
+        self._outbox.send(StatusQuery(number))
 
-    def trace(self, request: protocol.Trace, requester: Requester, payload: memoryview | None) -> None:
+    def trace(self, request: protocol.Trace, requester: Requester) -> None:
         """What every process does for a while. Raises ResourceUnavailable while that is being noted already."""
         if self._replies.tracing is not None:
             raise ResourceUnavailable("a trace is being recorded already; try again later")
-        self._replies.tracing = Tracing()
-        self._link.send(TraceQuery(self._query(requester), request.seconds))
+        self._replies.tracing = Tracing(self._clock)
+        self._outbox.send(TraceQuery(self._query(requester), request.seconds))
 
-    def manage(self, request: _Management, requester: Requester, payload: memoryview | None) -> None:
+    def manage(self, request: Management, requester: Requester) -> None:
         """Load, unload, stop: the supervisor does it."""
-        self._link.send(_to_supervisor(request, self._query(requester)))
+        self._outbox.send(_to_supervisor(request, self._query(requester)))
 
     # --- from inside -------------------------------------------------------------------------------------------------
 
@@ -121,7 +120,7 @@ class Queries:
         status = msgspec.to_builtins(message.status)
         check = self.checks.pop(message.query, None)
         if check is not None:
-            self._admission.unsent += check.begin(status, time.monotonic())
+            self._admission.unsent += check.begin(status, self._clock())
             self._admission.send_synthetic()
         requester = self._waiting.pop(message.query, None)
         if requester is not None:
@@ -142,7 +141,7 @@ class Queries:
         if requester is None:
             return
         if message.code:
-            self._replies.error(requester, message.code, message.text)
+            self._replies.error(requester, error_for(message.code, message.text))
         else:
             requester.result(message.result)
 
@@ -160,7 +159,7 @@ class Queries:
     def refuse(self, error: InferError) -> None:
         """Whoever still waits gets an error."""
         for number in list(self._waiting):
-            self._replies.error(self._waiting.pop(number), error.code, str(error), error.reason)
+            self._replies.error(self._waiting.pop(number), error)
         self._replies.tracing = None
 
     def _query(self, requester: Requester) -> int:
@@ -172,7 +171,7 @@ class Queries:
         return [model_facts(opened) for opened in self._admission.models.values()]
 
 
-def _to_supervisor(request: _Management, number: int) -> Manage:
+def _to_supervisor(request: Management, number: int) -> Manage:
     match request:
         case protocol.Load():
             options = msgspec.Raw(msgspec.msgpack.encode(request.options))

@@ -1,75 +1,84 @@
-"""Replies: each owed job gets one, an answer or an error, and then gives its slot back."""
+"""Replies: each pending job gets one, an answer or an error, and then gives its slot back."""
 
 from __future__ import annotations
 
-import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from parallel_infer.errors import Poison, ServerUnavailable
+from parallel_infer.errors import InferError, Poison, ServerUnavailable
 from parallel_infer.gateway.counters import Tally
 from parallel_infer.gateway.ingress import Ingress
-from parallel_infer.gateway.pending import Pending, PendingJob, ReplyTo
+from parallel_infer.gateway.pending import Outbox, Pending, PendingJob, ReplyTo
 from parallel_infer.gateway.poison import KnownPoison
 from parallel_infer.gateway.tracing import Tracing
-from parallel_infer.ipc.channel import Link
-from parallel_infer.ipc.messages import TIMES, Admit, Answered, CancelJob, SlotFate, SlotRef, ToGateway
+from parallel_infer.ipc.messages import TIMES, Admit, Answered, CancelJob, SlotFate
 
 KNOWN = "this very payload killed two workers before"
 
 
 class Replies:
-    """What is owed to clients, and how it is paid and counted."""
+    """The replies that are pending: who gets which, and how they are counted."""
 
-    def __init__(self, link: Link[ToGateway], ingress: Ingress) -> None:
-        self._link = link
+    def __init__(self, outbox: Outbox, ingress: Ingress, clock: Callable[[], float]) -> None:
+        self._outbox = outbox
         self._ingress = ingress
+        self._clock = clock
         self.pending = Pending()
         self.poison = KnownPoison()
-        self.tally = Tally()
+        self.tally = Tally(clock)
         self.counts: Counter[str] = Counter()
         self.tracing: Tracing | None = None  # while somebody wants to know how jobs go
 
-    def answered(self, message: Answered, payloads: list[Any]) -> None:
+    def owe(self, job: PendingJob) -> None:
+        """Send a job in. From now on its reply is pending."""
+        self.pending.add(job)
+        self._outbox.send(job.admit)
+        if job.share is not None:
+            self.tally.of(job.admit.model).bytes_in += job.admit.ref.size
+            if self.tracing is not None:
+                self.tracing.admitted(job.admit.job, job.admit.received)
+
+    def answered(self, message: Answered, payloads: Sequence[Any]) -> None:
         """A postprocess worker has an answer; `payloads` are the frames that came with it."""
-        owed = self.pending.pop(message.job)
-        if owed is None:  # answered before, or its client got an error in time
-            self.release(self.pending.held.pop(message.job, None))
+        pending = self.pending.pop(message.job)
+        if pending is None:  # answered before, or its client got an error in time
+            self.released(message.job)
             return
-        if owed.again:  # an answer that was thought dead: a second run is under way, and may read the payload
-            self.pending.held[message.job] = owed.admit.ref
-            self._link.send(CancelJob(message.job, held=True))
+        if pending.again:  # an answer that was thought dead: a second run is under way, and may read the payload
+            self.pending.held[message.job] = pending.admit.ref
+            self._outbox.send(CancelJob(message.job, held=True))
         else:
-            self.release(owed.admit.ref)
+            self._ingress.release(pending.admit.ref)
         timing = dict(zip(TIMES, message.times, strict=True))
-        timing["total"] = total = time.monotonic() - owed.admit.received
+        timing["total"] = total = self._clock() - pending.admit.received
         payload = payloads[message.payload - 1] if message.payload else message.small
-        size = owed.reply_to.answer(message.body, payload, timing, message.batch)
+        size = pending.reply_to.answer(message.body, payload, timing, message.batch)
         self.counts["answered"] += 1
-        if owed.share is not None:
-            tally = self.tally.of(owed.admit.model)
+        if pending.share is not None:
+            tally = self.tally.of(pending.admit.model)
             tally.ends["answered"] += 1
             tally.times.add((*message.times, total))
             tally.bytes_out += size
-            if owed.source:
-                self.tally.frame_answered(owed.source, owed.admit.received)
+            if pending.source:
+                self.tally.frame_answered(pending.source, pending.admit.received)
         if self.tracing is not None:
-            self.tracing.answered(message.job, owed.admit.received + total)
+            self.tracing.answered(message.job, pending.admit.received + total)
 
     def refused(self, job: int, code: str, text: str, fate: SlotFate) -> None:
         """A job has an error instead of an answer; `fate` says whether its payload may still be read."""
-        owed = self.pending.pop(job)
-        if owed is None:  # it had its error from us already; but now its slot may be free
+        pending = self.pending.pop(job)
+        if pending is None:  # it had its error from us already; but now its slot may be free
             if fate == SlotFate.FREE:
-                self.release(self.pending.held.pop(job, None))
+                self.released(job)
             return
         if code == Poison.code:
-            self._learn(owed.admit)
+            self._learn(pending.admit)
         if fate == SlotFate.HELD:
-            self.pending.held[job] = owed.admit.ref
+            self.pending.held[job] = pending.admit.ref
         else:
-            self.release(owed.admit.ref)
-        self._fail(owed, code, text)
+            self._ingress.release(pending.admit.ref)
+        self._fail(pending, code, text)
 
     def _learn(self, poison: Admit) -> None:
         """Know a poisonous payload from now on, and let no other copy of it that is already inside do more harm."""
@@ -77,36 +86,43 @@ class Replies:
         if payload is None:
             return
         self.poison.remember(poison.kind, poison.model, payload)
-        for owed in list(self.pending.jobs.values()):
-            admit = owed.admit
+        for pending in list(self.pending.jobs.values()):
+            admit = pending.admit
             if admit.ref.size != poison.ref.size or (other := self._ingress.read(admit.ref)) is None:
                 continue
             if self.poison.knows(admit.kind, admit.model, other):
                 self.pending.pop(admit.job)
                 self.pending.held[admit.job] = admit.ref
-                self._fail(owed, Poison.code, KNOWN)
-                self._link.send(CancelJob(admit.job, held=True))
+                self._fail(pending, Poison.code, KNOWN)
+                self._outbox.send(CancelJob(admit.job, held=True))
 
-    def _fail(self, owed: PendingJob, code: str, text: str) -> None:
+    def _fail(self, job: PendingJob, code: str, text: str) -> None:
         """Give an admitted job its error."""
-        if owed.share is not None:
-            self.tally.failed(owed.admit.model, owed.source, code)
-        self.error(owed.reply_to, code, text)
-
-    def error(self, reply_to: ReplyTo, code: str, text: str, reason: str = "") -> None:
-        """Reply with an error."""
+        if job.share is not None:
+            self.tally.failed(job.admit.model, job.source, code)
         self.counts[code] += 1
-        reply_to.error(code, text, reason)
+        job.reply_to.error(code, text)
+
+    def error(self, reply_to: ReplyTo, error: InferError) -> None:
+        """Reply to a request that was not admitted."""
+        self.counts[error.code] += 1
+        reply_to.error(error.code, str(error), error.reason)
 
     def give_up(self, text: str) -> int:
-        """Tell everybody who is owed an answer that there will be none; how many of the jobs were clients'."""
-        owed = list(self.pending.jobs.values())
-        for one in owed:
-            self.pending.pop(one.admit.job)
-            self._fail(one, ServerUnavailable.code, text)
-        return sum(one.share is not None for one in owed)
+        """Reply to every pending job that there will be no answer; how many of the jobs were clients'."""
+        clients = self.pending.of_clients
+        for pending in list(self.pending.jobs.values()):
+            self.pending.pop(pending.admit.job)
+            self._fail(pending, ServerUnavailable.code, text)
+        return clients
 
-    def release(self, ref: SlotRef | None) -> None:
-        """Free a slot of the ingress rings."""
+    def released(self, job: int) -> None:
+        """Nobody reads the payload of a job any more that had its reply before."""
+        ref = self.pending.held.pop(job, None)
         if ref is not None:
             self._ingress.release(ref)
+
+    def release_held(self) -> None:
+        """Nobody reads the payload of any job any more that has its reply."""
+        for job in list(self.pending.held):
+            self.released(job)

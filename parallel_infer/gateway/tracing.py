@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from typing import Any
 
 from parallel_infer.ipc.messages import Traced, Turn
@@ -13,8 +13,9 @@ _MOST = 50_000  # of each kind that are kept
 class Tracing:
     """A trace under way."""
 
-    def __init__(self) -> None:
-        self._started = time.monotonic()
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._started = clock()
         self._admitted: list[Turn] = []
         self._answered: list[Turn] = []
 
@@ -26,17 +27,16 @@ class Tracing:
         """A job was answered just now."""
         self._note(self._answered, job, began)
 
-    @staticmethod
-    def _note(turns: list[Turn], job: int, began: float) -> None:
+    def _note(self, turns: list[Turn], job: int, began: float) -> None:
         if len(turns) < _MOST:
-            turns.append(Turn(began, time.monotonic() - began, job))
+            turns.append(Turn(began, self._clock() - began, job))
 
     def result(self, traced: Traced) -> dict[str, Any]:
         """What the client gets."""
         full = max(len(self._admitted), len(self._answered)) >= _MOST
         return {
             "started": self._started,
-            "seconds": time.monotonic() - self._started,
+            "seconds": self._clock() - self._started,
             "work": traced.work,
             "dispatcher": traced.turns,
             "admitted": self._admitted,

@@ -16,6 +16,7 @@ import msgspec
 import zmq
 
 Received = TypeVar("Received")
+Context = zmq.Context[zmq.Socket[bytes]]
 log = logging.getLogger(__name__)
 
 

@@ -366,6 +366,8 @@ def test_no_header_whatsoever_harms_the_server(server, dealer):
         frames = [header, payload] if payload else [header]
         if any(word in header for word in (b"stop", b"unload", b"cancel")):
             return  # a mutation could spell a request that is none of this test's business
+        if frames == [b""]:
+            return  # says that a client is there, as ZMQ_PROBE_ROUTER does, and has no reply
         socket.send_multipart(frames)
         first, *further = socket.recv_multipart()
         reply = msgpack.unpackb(first or further[0])  # an empty header is taken for an envelope, and comes back

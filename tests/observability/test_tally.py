@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from unittest.mock import patch
 
 import pytest
 
@@ -13,16 +11,17 @@ class Clock:
     def __init__(self) -> None:
         self.now = time.monotonic()
 
+    def __call__(self) -> float:
+        return self.now
+
 
 @pytest.fixture
-def clock() -> Iterator[Clock]:
-    clock = Clock()
-    with patch("parallel_infer.gateway.counters.time.monotonic", lambda: clock.now):
-        yield clock
+def clock() -> Clock:
+    return Clock()
 
 
 def test_frames_are_counted_by_source_and_end(clock: Clock) -> None:
-    tally = Tally()
+    tally = Tally(clock)
     tally.frame_answered("door", clock.now - 0.25)
     tally.failed("m", "door", "DROPPED")
     tally.failed("m", "door", "DROPPED")
@@ -34,29 +33,29 @@ def test_frames_are_counted_by_source_and_end(clock: Clock) -> None:
 
 
 def test_the_newest_answered_frame_gives_the_age(clock: Clock) -> None:
-    tally = Tally()
+    tally = Tally(clock)
     tally.frame_answered("door", clock.now - 1)
     tally.frame_answered("door", clock.now - 3)  # overtaken on its way
 
     assert tally.sources()["door"]["age"] == 1
 
 
-def test_a_source_without_an_answer_has_no_age() -> None:
-    tally = Tally()
+def test_a_source_without_an_answer_has_no_age(clock: Clock) -> None:
+    tally = Tally(clock)
     tally.failed("m", "door", "DROPPED")
 
     assert tally.sources()["door"]["age"] is None
 
 
-def test_pictures_of_no_source_are_none() -> None:
-    tally = Tally()
+def test_pictures_of_no_source_are_none(clock: Clock) -> None:
+    tally = Tally(clock)
     tally.failed("m", "", "DROPPED")
 
     assert tally.sources() == {}
 
 
 def test_clients_that_make_up_names_take_no_room(clock: Clock) -> None:
-    tally = Tally()
+    tally = Tally(clock)
     for number in range(10 * MOST_SOURCES):
         clock.now += 0.01
         tally.failed("m", f"source {number}", "DROPPED")
@@ -68,7 +67,7 @@ def test_clients_that_make_up_names_take_no_room(clock: Clock) -> None:
 
 
 def test_a_quiet_source_gives_its_place_to_a_new_one_and_no_count_is_lost(clock: Clock) -> None:
-    tally = Tally()
+    tally = Tally(clock)
     for number in range(MOST_SOURCES):
         tally.frame_answered(f"old {number}", clock.now)
     clock.now += 61
@@ -80,8 +79,8 @@ def test_a_quiet_source_gives_its_place_to_a_new_one_and_no_count_is_lost(clock:
     assert sum(source["answered"] for source in found.values()) == MOST_SOURCES + 1
 
 
-def test_sources_are_told_without_their_passwords() -> None:
-    tally = Tally()
+def test_sources_are_told_without_their_passwords(clock: Clock) -> None:
+    tally = Tally(clock)
     for password in ("hunter2", "hunter3"):
         tally.failed("m", f"rtsp://admin:{password}@cam/1", "BAD_INPUT")
     assert set(tally.sources()) == {"rtsp://***@cam/1", "rtsp://***@cam/1 (2)"}

@@ -1,0 +1,123 @@
+"""The gateway's public addresses: who comes in, what clients send there, and how their connections end."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from parallel_infer.errors import ConfigError, InferError
+from parallel_infer.gateway.access import AccessControl
+from parallel_infer.gateway.core import Core
+from parallel_infer.gateway.handover import Handover
+from parallel_infer.gateway.requests import read_request
+from parallel_infer.ipc.channel import Context, Watch
+from parallel_infer.ipc.client_socket import ClientSocket, ReplyAddress, ZapAuthenticator
+from parallel_infer.process.options import GatewayOptions
+from parallel_infer.protocol import Hello, Load, Stop, Unload
+
+_MANAGING = frozenset({Load, Unload, Stop})
+
+
+class PublicDoors:
+    """One ClientSocket for each address. Nobody is let in before `open`."""
+
+    def __init__(self, context: Context, options: GatewayOptions, watch: Watch) -> None:
+        self._context = context
+        self._options = options
+        self._watch = watch
+        self._access = AccessControl(options.keys, options.max_clients)
+        self._authenticator = ZapAuthenticator(context, self._access.judge)
+        self._sockets: dict[Any, ClientSocket] = {}
+        self._monitors: dict[Any, ClientSocket] = {}
+        self._told: tuple[str, str, str] | None = None  # what clients are told of a stop
+        watch.add(self._authenticator.socket)
+
+    def open(self) -> tuple[str, ...]:
+        """Let clients in; the addresses that are told to them, none where they are open already.
+
+        Raises ConfigError where an address cannot be had.
+        """
+        if self._sockets:  # what was meant for a predecessor reaches us as well
+            return ()
+        inside = self._options.inside
+        try:
+            for address in (*self._options.bind, *([inside] if inside else ())):
+                front = partial(ClientSocket, self._context, address, self._options.max_message)
+                door = self._access.open(address, front)
+                self._sockets[door.socket] = self._monitors[door.comings] = door
+                self._watch.add(door.socket)
+                self._watch.add(door.comings)
+        except (OSError, ConfigError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise ConfigError(f"cannot listen at {address}: {reason}") from None
+        return tuple(door.address for door in self._sockets.values() if door.address != inside)
+
+    def take_in(self, there: set[Any], core: Core) -> None:
+        """Give the core what clients have sent, as far as `there` says that there is something."""
+        for socket, door in self._sockets.items():
+            if socket in there:
+                self._take_requests(door, core)
+        if self._authenticator.socket in there:
+            self._authenticator.answer()
+        for socket in there & self._monitors.keys():
+            self._monitors[socket].connections()
+
+    def take_rest(self, core: Core) -> None:
+        """Give the core what clients have sent, whatever there is."""
+        for door in self._sockets.values():
+            self._take_requests(door, core)
+
+    def _take_requests(self, door: ClientSocket, core: Core) -> None:
+        for frames in door.drain():
+            enveloped = 1 if len(frames) > 2 and not len(frames[1]) else 0
+            requester = ReplyAddress(door, frames[0].bytes, enveloped)
+            if len(frames) == 2 and not len(frames[1]):  # ZMQ_PROBE_ROUTER
+                self._greet(requester, frames[-1])
+                continue
+            try:
+                request = read_request(frames[1 + enveloped :], requester)
+                if type(request) in _MANAGING:
+                    self._access.check_manages(door, frames[-1])
+            except InferError as error:
+                core.refuse(requester, error)
+                continue
+            if type(request) is Hello and not enveloped:
+                self._greet(ReplyAddress(door, requester.client), frames[-1])
+            core.request(request, requester, frames[-1].buffer if len(frames) > 2 + enveloped else None)
+
+    def _greet(self, client: ReplyAddress, frame: Any) -> None:
+        """A client that wants to be told of a stop."""
+        client.door.enlist(client.client, frame)
+        if self._told is not None:
+            client.error(*self._told)
+
+    def tell(self, error: tuple[str, str, str]) -> None:
+        """Send an error (code, text, reason) to each client that wants to know of a stop, and to those that come."""
+        self._told = error
+        for door in self._sockets.values():
+            door.tell(*error)
+
+    def has_strangers(self) -> bool:
+        """Whether there are clients that `tell` does not reach."""
+        return any(door.has_strangers for door in self._sockets.values())
+
+    def is_read(self) -> bool:
+        """Whether every client has taken what was sent to it."""
+        return all(door.is_read for door in self._sockets.values())
+
+    def status(self) -> dict[str, Any]:
+        """Connections that were cut on account of what they sent, and replies that nobody took."""
+        doors = self._sockets.values()
+        return {"cut": sum(door.cut for door in doors), "unread": sum(door.unread for door in doors)}
+
+    def close(self, until: float) -> Handover:
+        """Let nobody in any more; what was sent has until `until` to leave. Returns the connections there are."""
+        handover = Handover(descriptor for door in self._sockets.values() for descriptor in door.descriptors())
+        for door in self._sockets.values():
+            door.close(until)
+        self._authenticator.close()
+        return handover
+
+    def release(self) -> None:
+        """Give the addresses up, once everything is closed."""
+        self._access.close()
