@@ -383,7 +383,7 @@ def test_no_header_whatsoever_harms_the_server(server, dealer):
         np.testing.assert_array_equal(client.infer("fixed", np.ones(3, np.float32)).tensors["y"], [2, 2, 2])
 
 
-@pytest.mark.parametrize("frames", [[b""], [b"", b""], [b"", b"", b""], [b"a", b"b", b"c", b"d"], [b"\x80"]])
+@pytest.mark.parametrize("frames", [[b"", b""], [b"", b"", b""], [b"a", b"b", b"c", b"d"], [b"\x80"]])
 def test_messages_of_odd_frames_are_answered_with_an_error(server, frames, dealer):
     socket = dealer(server.address)
     socket.send_multipart(frames)
