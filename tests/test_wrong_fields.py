@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from parallel_infer import protocol
 from parallel_infer.client.payload import payload_of
@@ -15,8 +16,10 @@ from parallel_infer.errors import BadInput, ConfigError
 from parallel_infer.gateway.readiness import ReadinessCheck
 from parallel_infer.gateway.requests import read_request
 from parallel_infer.ipc.client_socket import ReplyAddress
+from parallel_infer.ipc.messages import WorkerStatus
 from stages.recognise.overrides import parse_overrides
 from stages.tasks.detect import Detect
+from tests.gateway.core_rig import reported
 from tests.tasks import samples
 
 INFER = {"v": 1, "type": "infer", "id": 7, "model": "m"}
@@ -128,8 +131,8 @@ def test_what_is_empty_is_said_of_what_was_given(tmp_path: Any) -> None:
 def test_readiness_names_the_stages_that_are_away_one_by_one(up: tuple[str, ...], text: str) -> None:
     found: list[dict[str, Any]] = []
     check = ReadinessCheck(["m"], 0.0, found.append)
-    status = {"workers": {stage: {"stage": stage} for stage in up}, "models": {"m": {"state": "ready", "instances": 1}}}
-    check.begin(status, 0.0)
+    workers = {stage: WorkerStatus(stage, "", 0, 0, 0.0) for stage in up}
+    check.begin(replace(reported(m={}), workers=workers), 0.0)
     assert found[0]["models"] == {"m": text}
 
 

@@ -117,16 +117,15 @@ class Queries:
 
     def on_status(self, message: StatusReply) -> None:
         """What the dispatcher tells, for a check or for a client."""
-        status = msgspec.to_builtins(message.status)
         check = self.checks.pop(message.query, None)
         if check is not None:
-            self._admission.unsent += check.begin(status, self._clock())
+            self._admission.unsent += check.begin(message.status, self._clock())
             self._admission.send_synthetic()
         requester = self._waiting.pop(message.query, None)
         if requester is not None:
             times = {"bounds": BOUNDS, "models": self._replies.tally.times()}
             ours = {"gateway": self._own_status(), "served": self._model_list(), "times": times}
-            requester.result({**status, **ours})
+            requester.result({**msgspec.structs.asdict(message.status), **ours})
 
     def on_traced(self, message: Traced) -> None:
         """A trace is over."""

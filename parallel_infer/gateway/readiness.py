@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from struct import pack
 from typing import Any, NamedTuple
 
 from parallel_infer.errors import ServerUnavailable, WorkerLost
-from parallel_infer.ipc.messages import ModelOpened, PayloadKind
+from parallel_infer.ipc.messages import DispatcherStatus, ModelOpened, PayloadKind
 from parallel_infer.protocol import Tensor
 
 PATIENCE = 1.0  # seconds for the dispatcher to answer, and for a synthetic job besides what batches take
@@ -60,10 +60,10 @@ class ReadinessCheck:
         self._found: dict[str, str] = {}
         self._states: dict[str, str] = {}
 
-    def begin(self, status: Mapping[str, Any], now: float) -> list[SyntheticJob]:
+    def begin(self, status: DispatcherStatus, now: float) -> list[SyntheticJob]:
         """Judge by what the dispatcher said; the jobs to send next, none where no job would get through."""
         self._states = states(status)
-        stages = {worker["stage"] for worker in status["workers"].values()}
+        stages = {worker.stage for worker in status.workers.values()}
         away = [stage for stage in ("decode", "postprocess") if stage not in stages]
         missing = f"no {' and no '.join(away)} worker is up" if away else ""
         for name in self._models:
@@ -100,21 +100,21 @@ class ReadinessCheck:
         self._done({"ready": ready, "models": found, "states": self._states})
 
 
-def states(status: Mapping[str, Any]) -> dict[str, str]:
+def states(status: DispatcherStatus) -> dict[str, str]:
     """The state of each model by name: of the version that is served, where another is being loaded or closed."""
     found: dict[str, str] = {}
-    for key, model in status["models"].items():
-        name, state = model.get("name", key), model.get("state", "")
-        if not model["instances"] and state in _SERVED:
+    for model in status.models.values():
+        state = model.state
+        if not model.instances and state in _SERVED:
             state = UNAVAILABLE  # at once, whatever the supervisor still hopes
-        if name not in found or found[name] not in (*_SERVED, UNAVAILABLE):
-            found[name] = state
+        if found.get(model.name) not in (*_SERVED, UNAVAILABLE):
+            found[model.name] = state
     return found
 
 
-def _patience(status: Mapping[str, Any], name: str) -> float:
+def _patience(status: DispatcherStatus, name: str) -> float:
     """Seconds for a synthetic job, which goes first: it may meet a full batch at work and one that waits."""
-    batches = [model["batch_seconds"] for key, model in status["models"].items() if model.get("name", key) == name]
+    batches = [model.batch_seconds for model in status.models.values() if model.name == name]
     return PATIENCE + _BATCHES * max(batches, default=0.0)
 
 

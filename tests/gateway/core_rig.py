@@ -20,15 +20,21 @@ from parallel_infer.ipc.messages import (
     Admit,
     Answered,
     CloseDoor,
+    DispatcherStatus,
     FromChild,
+    Leaked,
     ModelOpened,
     ModelPlan,
+    ModelStatus,
     OpenDoor,
+    ProcessTime,
     Refused,
     Register,
     Released,
+    SlotCount,
     SlotFate,
     ToGateway,
+    WorkerStatus,
 )
 from parallel_infer.process.options import GatewayOptions
 from parallel_infer.shm.ring import Ring, byte_ring
@@ -37,6 +43,10 @@ from tests.engine.core_rig import plan
 SMALL, LARGE = 4096, 16384  # bytes: the ingress rings' slots
 TIMEOUT = 10.0  # seconds: of jobs that name none
 ADDRESS = "ipc://run/s"
+COUNTS = (
+    *("memory", "jobs", "queued", "decoding", "ready", "answered", "failed", "expired", "dropped", "rejected"),
+    *("batches", "batched_rows", "gathered_rows", "batch_target"),
+)
 Message = TypeVar("Message")
 
 
@@ -74,6 +84,27 @@ class Request:
         """The code of its one reply, which is an error; "" for any other."""
         assert self.replies == 1
         return self.errors[0].code if self.errors else ""
+
+
+def reported(**models: dict[str, Any]) -> DispatcherStatus:
+    """A dispatcher's status with one worker of each CPU stage and these models, by key."""
+    return DispatcherStatus(
+        jobs=0,
+        draining=False,
+        models={key: _model_status(**{"name": key, **model}) for key, model in models.items()},
+        workers={stage: WorkerStatus(stage, "", 0, 0, 0.0) for stage in ("decode", "postprocess")},
+        processes={},
+        refused={},
+        dispatcher=ProcessTime(0.0),
+    )
+
+
+def _model_status(**fields: Any) -> ModelStatus:
+    """A model that is ready, but for these fields."""
+    counts = dict.fromkeys(COUNTS, 0)
+    usual = {"state": "ready", "instances": 1, "batch_seconds": 0.25, "version": 1, "digest": "", "provider": ""}
+    usual |= {"unavailable": "", "rows": SlotCount(1, 1), "outputs": SlotCount(1, 1), "leaked": Leaked(0, 0)}
+    return ModelStatus(**{**counts, **usual, "batch_sizes": {}, **fields})
 
 
 class FakeSupervisor:

@@ -35,7 +35,7 @@ from parallel_infer.ipc.messages import (
     TraceQuery,
     UnloadModel,
 )
-from tests.gateway.core_rig import ADDRESS, LARGE, SMALL, TIMEOUT, Rig
+from tests.gateway.core_rig import ADDRESS, LARGE, SMALL, TIMEOUT, Rig, reported
 
 HELD, FREE = SlotFate.HELD, SlotFate.FREE
 
@@ -244,14 +244,6 @@ def test_a_lent_slot_is_its_clients_alone_and_is_taken_back_when_it_is_not_used(
 # --- questions --------------------------------------------------------------------------------------------------------
 
 
-def report(*models: str, instances: int = 1) -> dict[str, Any]:
-    """A dispatcher's status."""
-    return {
-        "models": {name: {"state": "ready", "instances": instances, "batch_seconds": 0.1} for name in models},
-        "workers": {"d": {"stage": "decode"}, "p": {"stage": "postprocess"}},
-    }
-
-
 def asked(rig: Rig) -> int:
     """The number of the one question for the status."""
     (query,) = rig.told(StatusQuery)
@@ -261,7 +253,7 @@ def asked(rig: Rig) -> int:
 def test_readiness_is_a_job_through_every_model(rig: Rig) -> None:
     rig.open_model("n")
     ready = rig.ask(protocol.Ready)
-    rig.take(StatusReply(asked(rig), report("m", "n")))
+    rig.take(StatusReply(asked(rig), reported(m={}, n={})))
     m, n = rig.told(Admit)
     assert (m.model, n.model, ready.replies) == ("m", "n", 0)
     rig.answer(m.job)
@@ -282,7 +274,7 @@ def test_a_readiness_check_waits_for_a_slot_and_load_is_no_fault(rig: Rig) -> No
         rig.infer(timeout=100.0)
     jobs = rig.told(Admit)
     ready = rig.ask(protocol.Ready)
-    rig.take(StatusReply(asked(rig), report("m")))
+    rig.take(StatusReply(asked(rig), reported(m={})))
     assert rig.told(Admit) == []
     rig.answer(jobs[0].job)
     rig.pass_time(0.1)
@@ -298,11 +290,11 @@ def test_a_readiness_check_has_an_end(rig: Rig, silent: str) -> None:
     ready = rig.ask(protocol.Ready)
     query = asked(rig)
     if silent == "slots":
-        rig.take(StatusReply(query, report("m")))
+        rig.take(StatusReply(query, reported(m={})))
     rig.pass_time(1.1)
     code = {"dispatcher": "SERVER_UNAVAILABLE", "slots": "RESOURCE_UNAVAILABLE"}[silent]
     assert ready.results[0]["models"]["m"].startswith(code)
-    rig.take(StatusReply(query, report("m")))  # late
+    rig.take(StatusReply(query, reported(m={})))  # late
     assert ready.replies == 1
 
 
@@ -313,10 +305,11 @@ def test_what_the_gateway_knows_itself_is_told_at_once(rig: Rig) -> None:
 
 def test_the_status_is_the_dispatchers_and_our_own(rig: Rig) -> None:
     status = rig.ask(protocol.Status)
+    status_fields = reported().__struct_fields__
     query = asked(rig)
-    rig.take(StatusReply(query, {"models": {}}))
-    rig.take(StatusReply(query, {"models": {}}))
-    assert status.results[0].keys() == {"models", "gateway", "served", "times"}
+    rig.take(StatusReply(query, reported()))
+    rig.take(StatusReply(query, reported()))
+    assert status.results[0].keys() == {*status_fields, "gateway", "served", "times"}
 
 
 def test_there_is_one_trace_at_a_time(rig: Rig) -> None:

@@ -8,14 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from msgspec.structs import replace
 
 from parallel_infer.cli import main
 from parallel_infer.gateway.readiness import ReadinessCheck, states
+from parallel_infer.ipc.messages import DispatcherStatus, WorkerStatus
 from tests.engine import graphs
 from tests.engine.serving import Server, eventually
+from tests.gateway.core_rig import reported
 
 StartOneOfEach = Callable[..., Server]
 PAIR = {"a": np.zeros(graphs.WIDE, np.float32), "b": np.ones(graphs.WIDE, np.float32)}
+POSTPROCESS = {"p": WorkerStatus("postprocess", "", 0, 0, 0.0)}
 SOON = 10.0  # seconds: one for the check, the rest for a busy machine; far less than any other timeout here
 
 
@@ -102,15 +106,6 @@ def test_load_is_no_fault(start_one_of_each: StartOneOfEach) -> None:
             future.exception(30)
 
 
-def reported(**models: dict[str, Any]) -> dict[str, Any]:
-    """A dispatcher's status with one worker of each CPU stage."""
-    usual = {"state": "ready", "instances": 1, "batch_seconds": 0.25}
-    return {
-        "models": {key: {**usual, **model} for key, model in models.items()},
-        "workers": {"d": {"stage": "decode"}, "p": {"stage": "postprocess"}},
-    }
-
-
 def test_the_served_version_gives_the_state() -> None:
     loading = {"name": "m", "state": "loading", "instances": 0}
     closing = {"name": "m", "state": "closing", "instances": 1}
@@ -150,11 +145,11 @@ def test_a_check_has_one_result() -> None:
     ("status", "problem"),
     [
         (reported(m={"instances": 0}), "WORKER_LOST: none of its workers is up"),
-        ({**reported(m={}), "workers": {"p": {"stage": "postprocess"}}}, "WORKER_LOST: no decode worker is up"),
+        (replace(reported(m={}), workers=POSTPROCESS), "WORKER_LOST: no decode worker is up"),
         (reported(), "SERVER_UNAVAILABLE: the server is recovering"),
     ],
 )
-def test_without_workers_no_job_is_sent(status: dict[str, Any], problem: str) -> None:
+def test_without_workers_no_job_is_sent(status: DispatcherStatus, problem: str) -> None:
     results: list[dict[str, Any]] = []
     check = ReadinessCheck(["m"], 0.0, results.append)
 
