@@ -14,6 +14,7 @@ from parallel_infer.cli.tables import print_table
 from parallel_infer.config.schema import ServerConfig
 from parallel_infer.config.sources import Configuration, check_addresses
 from parallel_infer.config.toml import to_toml
+from parallel_infer.errors import ConfigError
 from parallel_infer.process.group_signals import hold_hangups
 from parallel_infer.supervisor.memory_report import as_dict, check_memory, ring_rows, shared_memory, size_text
 
@@ -54,7 +55,14 @@ def command(as_json: bool, dry_run: bool, print_config: bool, **options: Any) ->
     if dry_run:
         _rehearse(found.config, as_json)
         return
-    raise click.exceptions.Exit(_serve(found, as_json, lambda: configuration(options).config))
+    raise click.exceptions.Exit(_serve(found, as_json, lambda: _again(found, configuration(options))))
+
+
+def _again(found: Configuration, now: Configuration) -> ServerConfig:
+    """A configuration that was read again. Raises ConfigError where it has lost its models: it may be half written."""
+    if found.names_models and not now.names_models:
+        raise ConfigError("it names no model any more; to serve the shipped ones, name them or start the server anew")
+    return now.config
 
 
 def _serve(found: Configuration, as_json: bool, reread: Callable[[], ServerConfig]) -> int:

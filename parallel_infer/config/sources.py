@@ -39,6 +39,11 @@ class Configuration:
     origins: Mapping[str, str]
     warnings: tuple[str, ...] = ()  # about variables of the environment
 
+    @property
+    def names_models(self) -> bool:
+        """Whether any source says what to serve."""
+        return any(name.startswith("models.") and origin != DEFAULT for name, origin in self.origins.items())
+
 
 def load_config(arguments: Mapping[str, Any], file: Path | None, environment: Mapping[str, str]) -> ServerConfig:
     """The effective configuration. Raises ConfigError, which names the key, its place and what is expected.

@@ -234,9 +234,11 @@ def test_a_hangup_looks_at_content_and_says_what_became_of_each_model(start, fol
 
 def test_a_hangup_with_a_configuration_that_is_wrong_changes_nothing(start, folder):
     server = start({"m": write(folder / "models" / "m.onnx", 2)})
-    (folder / "server.toml").write_text("queue_size = many")
-    server.process.send_signal(signal.SIGHUP)
-    eventually(lambda: "SIGHUP: the configuration was not taken over" in server.log.read_text())
+    for content, why in (("queue_size = many", "is not a TOML file"), ("", "names no model any more")):
+        (folder / "server.toml").write_text(content)  # an editor empties a file before it writes it
+        server.process.send_signal(signal.SIGHUP)
+        eventually(lambda why=why: why in server.log.read_text())
+    assert server.log.read_text().count("SIGHUP: the configuration was not taken over") == 2
     with server.client() as client:
         assert ask(client, "m") == 2
 
