@@ -108,7 +108,10 @@ def test_masks_are_translucent():
 def test_masks_outside_the_picture():
     far = np.array([[-500, -500], [-400, -500], [-400, -400]], np.float32)
     masks = {"mask_points": far, "mask_rings": np.array([3], np.int32), "mask_objects": np.array([1, 0, 0], np.int32)}
-    detected(640, 480, "segment", **masks).draw(np.zeros((480, 640, 3), np.uint8))
+    none = {"mask_points": far[:0], "mask_rings": np.zeros(0, np.int32), "mask_objects": np.zeros(3, np.int32)}
+    frame = np.zeros((480, 640, 3), np.uint8)
+    drawn = detected(640, 480, "segment", **masks).draw(frame)
+    np.testing.assert_array_equal(drawn, detected(640, 480, "segment", **none).draw(frame))
 
 
 def test_skeletons_leave_out_what_was_not_seen():
@@ -175,4 +178,7 @@ def test_no_frame(frame):
 
 def test_numbers_that_are_none():
     arrays = objects(64, 48) | {"boxes": np.array([[np.nan, 0, np.inf, 9], [-1e30, -1e30, 1e30, 1e30], [1, 1, 2, 2]])}
-    Answer("detect", "m", arrays, width=64, height=48).draw(np.zeros((48, 64, 3), np.uint8))
+    frame = np.zeros((48, 64, 3), np.uint8)
+    drawn = Answer("detect", "m", arrays, width=64, height=48).draw(frame)
+    assert (drawn.shape, drawn.dtype) == (frame.shape, np.uint8)
+    assert changed(frame, drawn)[:4, :4].any()  # the sound box is seen

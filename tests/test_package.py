@@ -135,3 +135,12 @@ def test_wheel_holds_everything(tmp_path: Path) -> None:
     assert json.loads((site / "parallel_infer/zoo/pictures/expected.json").read_text())
     assert (tmp_path / "venv/bin/parallel-infer").is_file()
     assert not (site / "tests").exists()
+
+
+def test_the_sdist_holds_what_its_tests_read_and_import() -> None:
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["sdist"]
+    folders = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    texts = [path.read_text() for path in (ROOT / "tests").rglob("*.py")]
+    named = {name for text in texts for name in re.findall(r'(?:^from |^import |/ "|")(\w+)\b', text, re.MULTILINE)}
+    assert {"benchmarks", "docs", "examples"} <= (needed := named & folders - {"build", "dist"})
+    assert needed - set(build["include"]) == set()
