@@ -678,6 +678,9 @@ ToGateway = (
     | Managed
     | Ping
 )
-ToWorker = Register | DecodeLease | InferLease | PostLease | StopWorker | ModelAdded | ModelRemoved
+ToEveryWorker = Register | StopWorker
+ToDecodeWorker = DecodeLease | ModelAdded | ModelRemoved | ToEveryWorker
+ToInferWorker = InferLease | ToEveryWorker
+ToPostprocessWorker = PostLease | ModelAdded | ModelRemoved | ToEveryWorker
 ToSupervisor = KillWorker | Manage | ModelServed | ModelClosed
 FromChild = Started | StartFailed | Alive | Listening | Drained | Left | Probed

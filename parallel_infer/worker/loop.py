@@ -1,10 +1,12 @@
-"""Worker processes: a link to the dispatcher around a stage. Leases come in, the stage works, reports go out."""
+"""Worker processes: the link to the dispatcher around a stage. Leases come in, the stage works, reports go out."""
 
 from __future__ import annotations
 
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections import OrderedDict, deque
+from typing import Any, Generic, TypeVar, assert_never
 
 import msgspec
 import numpy as np
@@ -29,7 +31,10 @@ from parallel_infer.ipc.messages import (
     SlotRef,
     Started,
     StopWorker,
-    ToWorker,
+    ToDecodeWorker,
+    ToEveryWorker,
+    ToInferWorker,
+    ToPostprocessWorker,
     WorkerReady,
 )
 from parallel_infer.loading import load_by_name
@@ -40,6 +45,7 @@ from parallel_infer.process.sandbox.confinement import confine_decoder
 from parallel_infer.shm.ring import Ring
 from parallel_infer.shm.segment import Segment, exists
 
+Received = TypeVar("Received")
 log = logging.getLogger(__name__)
 _LOOKS = 2  # rings that are looked at for each new one: all of them before as many again have come
 _HOLD_BACK = 0.0005  # seconds a finished job's report may wait for the next one's
@@ -47,15 +53,15 @@ _SMALL = 32768  # bytes of an answer that travel inside its message instead of i
 _INTERNAL = "internal error in this stage"
 
 
-class _Worker:
-    """What all workers share: the link, the greeting, the loop."""
+class _Worker(ABC, Generic[Received]):
+    """What all workers have in common: the link, the announcement, the loop."""
 
     stage = ""
 
-    def __init__(self, child: Child, options: WorkerOptions) -> None:
+    def __init__(self, child: Child, options: WorkerOptions, received: Any) -> None:
         self._child = child
         self._context = new_context()
-        self._link: Link[ToWorker] = Link(self._context, options.dispatcher, child.name, ToWorker)
+        self._link: Link[Received] = Link(self._context, options.dispatcher, child.name, received)
         self._running = True
         self._announced = False
         self._flushed = 0.0
@@ -73,16 +79,22 @@ class _Worker:
         self._link.close(self._until)
         self._context.term()
 
-    def _take(self, message: ToWorker) -> None:
-        if isinstance(message, Register):
-            self._link.send(self._ready())
-            self._flush()  # now: what comes next may take long
-            if not self._announced:
-                self._announced = True
-                self._child.tell(self._started())
-        elif isinstance(message, StopWorker):
-            self._running = False
-            self._until = message.until
+    @abstractmethod
+    def _take(self, message: Received) -> None: ...
+
+    def _take_common(self, message: ToEveryWorker) -> None:
+        match message:
+            case Register():
+                self._link.send(self._ready())
+                self._flush()  # now: what comes next may take long
+                if not self._announced:
+                    self._announced = True
+                    self._child.tell(self._started())
+            case StopWorker():
+                self._running = False
+                self._until = message.until
+            case _:
+                assert_never(message)
 
     def _ready(self) -> WorkerReady:
         return WorkerReady(self.stage, "", {})
@@ -145,7 +157,7 @@ class Payloads:
                 self._segments.pop(name)[0].close()
 
 
-class DecodeWorker(_Worker):
+class DecodeWorker(_Worker[ToDecodeWorker]):
     """Decodes payloads into rows."""
 
     stage = "decode"
@@ -154,27 +166,27 @@ class DecodeWorker(_Worker):
         # First of all, while there is one thread and nothing of a stranger's was read.
         package = options.stage.partition(".")[0]
         self._confined = confine_decoder(options.max_pixels, {package}) if options.confined else ""
-        super().__init__(child, options)
+        super().__init__(child, options, ToDecodeWorker)
         self._stage = load_by_name(options.stage)({"max_pixels": options.max_pixels, "formats": options.formats})
         self._native = NativeOutput()
         self._rings: dict[str, Ring] = {}
         self._payloads = Payloads()
 
-    def _take(self, message: ToWorker) -> None:
-        if isinstance(message, DecodeLease):
-            self._decode(message)
-            self._native.log()
-            self._flush_if_due()
-        elif isinstance(message, ModelAdded):
-            if message.plan.key in self._rings:
-                return  # a new dispatcher tells what an earlier one told
-            self._stage.add(message.plan)
-            self._rings[message.plan.key] = Ring.attach(message.plan.rows)
-        elif isinstance(message, ModelRemoved):
-            self._stage.remove(message.model)
-            self._rings.pop(message.model).close()
-        else:
-            super()._take(message)
+    def _take(self, message: ToDecodeWorker) -> None:
+        match message:
+            case DecodeLease():
+                self._decode(message)
+                self._native.log()
+                self._flush_if_due()
+            case ModelAdded():
+                if message.plan.key not in self._rings:  # else an earlier dispatcher has told it already
+                    self._stage.add(message.plan)
+                    self._rings[message.plan.key] = Ring.attach(message.plan.rows)
+            case ModelRemoved():
+                self._stage.remove(message.model)
+                self._rings.pop(message.model).close()
+            case _:
+                self._take_common(message)
 
     def _started(self) -> Started:
         return Started(confined=self._confined)
@@ -195,13 +207,13 @@ class DecodeWorker(_Worker):
             self._link.send(Decoded(lease.lease, tuple(geometry), started, time.monotonic() - started))
 
 
-class InferWorker(_Worker):
+class InferWorker(_Worker[ToInferWorker]):
     """Runs one model."""
 
     stage = "infer"
 
     def __init__(self, child: Child, options: InferOptions) -> None:
-        super().__init__(child, options)
+        super().__init__(child, options, ToInferWorker)
         self._plan = options.plan
         rows, outputs = Ring.attach(self._plan.rows), Ring.attach(self._plan.outputs)
         self._stage = load_by_name(options.stage)(self._plan, rows, outputs)
@@ -218,12 +230,13 @@ class InferWorker(_Worker):
         super().run_forever()
         self._stage.close()
 
-    def _take(self, message: ToWorker) -> None:
-        if isinstance(message, InferLease):
-            self._infer(message)
-            self._flush()  # each batch at once: others wait for it
-        else:
-            super()._take(message)
+    def _take(self, message: ToInferWorker) -> None:
+        match message:
+            case InferLease():
+                self._infer(message)
+                self._flush()  # each batch at once: others wait for it
+            case _:
+                self._take_common(message)
 
     def _infer(self, lease: InferLease) -> None:
         started = time.monotonic()
@@ -232,31 +245,31 @@ class InferWorker(_Worker):
         self._link.send(Inferred(lease.lease, started, seconds, ran.gathered, ran.shapes, ran.failed))
 
 
-class PostprocessWorker(_Worker):
+class PostprocessWorker(_Worker[ToPostprocessWorker]):
     """Computes answers and sends them to the gateway."""
 
     stage = "postprocess"
 
     def __init__(self, child: Child, options: PostprocessOptions) -> None:
-        super().__init__(child, options)
+        super().__init__(child, options, ToPostprocessWorker)
         self._answers = AnswerLink(self._context, options.answers)
         self._stage = load_by_name(options.stage)()
         self._outputs: dict[str, tuple[ModelPlan, Ring]] = {}
 
-    def _take(self, message: ToWorker) -> None:
-        if isinstance(message, PostLease):
-            self._postprocess(message)
-            self._flush_if_due()
-        elif isinstance(message, ModelAdded):
-            if message.plan.key in self._outputs:
-                return  # a new dispatcher tells what an earlier one told
-            self._stage.add(message.plan)
-            self._outputs[message.plan.key] = message.plan, Ring.attach(message.plan.outputs)
-        elif isinstance(message, ModelRemoved):
-            self._stage.remove(message.model)
-            self._outputs.pop(message.model)[1].close()
-        else:
-            super()._take(message)
+    def _take(self, message: ToPostprocessWorker) -> None:
+        match message:
+            case PostLease():
+                self._postprocess(message)
+                self._flush_if_due()
+            case ModelAdded():
+                if message.plan.key not in self._outputs:  # else an earlier dispatcher has told it already
+                    self._stage.add(message.plan)
+                    self._outputs[message.plan.key] = message.plan, Ring.attach(message.plan.outputs)
+            case ModelRemoved():
+                self._stage.remove(message.model)
+                self._outputs.pop(message.model)[1].close()
+            case _:
+                self._take_common(message)
 
     def close(self) -> None:
         """Hand over what was sent, the answers too."""
@@ -327,7 +340,7 @@ def postprocess(child: Child, encoded: bytes) -> None:
     _run(PostprocessWorker(child, msgspec.msgpack.decode(encoded, type=PostprocessOptions)))
 
 
-def _run(worker: _Worker) -> None:
+def _run(worker: _Worker[Any]) -> None:
     try:
         worker.run_forever()
     finally:

@@ -17,8 +17,8 @@ from parallel_infer.ipc.messages import (
     Refused,
     Register,
     Released,
+    ToDecodeWorker,
     ToGateway,
-    ToWorker,
 )
 from tests.engine.core_rig import plan
 from tests.engine.test_dispatcher_process import Wires, admit
@@ -54,7 +54,7 @@ def test_a_gateway_is_greeted_once(wires):
 
 def test_a_worker_that_the_predecessor_did_not_greet_is_greeted(wires):
     """Its hello went to the predecessor, and a connection that is made anew says none."""
-    silent: Link[ToWorker] = Link(wires.context, wires.address, "decode-0.1", ToWorker)
+    silent: Link[ToDecodeWorker] = Link(wires.context, wires.address, "decode-0.1", ToDecodeWorker)
     try:
         tell(wires.supervisor, Expect((), "", ("decode-0.1",)))
         assert silent.receive() == [Register(2)]
