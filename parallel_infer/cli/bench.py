@@ -46,7 +46,7 @@ def _numbers(kind: type[int] | type[float]) -> Callable[..., Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class BenchOptions:
     """What the command was asked for."""
 
     server: str | None
@@ -153,7 +153,7 @@ class Wish:
     help="Draw throughput and latency as PNG; needs matplotlib.",
 )
 @click.argument("serve_options", nargs=-1, type=click.UNPROCESSED)
-def command(as_json: bool, save: Path | None, baseline: Path | None, plot: Path | None, **wishes: Any) -> None:
+def command(as_json: bool, save: Path | None, baseline: Path | None, plot: Path | None, **given: Any) -> None:
     """Measure a server under load: throughput, latency, where the time goes and what holds it up.
 
     Options of `serve` for a server of its own stand after `--`. Exit codes: 0 measured, 1 no job was answered, 2 bad
@@ -165,19 +165,19 @@ def command(as_json: bool, save: Path | None, baseline: Path | None, plot: Path 
     parallel-infer bench --server tcp://127.0.0.1:5555 --rate 50,100,200
     parallel-infer bench --compare sync --save before.json
     """  # noqa: D301  # click looks for the character itself
-    wish = Wish(**wishes)
-    wish.check()
+    options = BenchOptions(**given)
+    options.check()
     from parallel_infer.cli import bench_report as report
     from parallel_infer.tools.bench import files
 
-    wish.check_outputs({"--save": save, "--plot": plot}, baseline)
+    options.check_outputs({"--save": save, "--plot": plot}, baseline)
     if plot is not None:
         from parallel_infer.tools.bench.plot import draw_run, load_figure
 
         load_figure()  # where matplotlib is missing, that is said before the measurement
     saved = None if baseline is None else files.read_run(baseline)
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-        run = _measure(wish)
+        run = _measure(options)
         if saved is not None:
             report.print_baseline(run, saved)
     if save is not None:
@@ -190,7 +190,7 @@ def command(as_json: bool, save: Path | None, baseline: Path | None, plot: Path 
         raise click.ClickException("no job was answered")
 
 
-def _measure(wish: Wish) -> Run:
+def _measure(options: BenchOptions) -> Run:
     """Everything, told as it goes."""
     from parallel_infer.cli import bench_report as report
     from parallel_infer.tools.bench.figures import Run
@@ -199,12 +199,12 @@ def _measure(wish: Wish) -> Run:
     origin = Origin.here(_command())
     for line in origin.lines():
         click.echo(line)
-    with _bench(wish) as (bench, facts):
+    with _bench(options) as (bench, facts):
         click.echo(f"model: {facts['name']}, {facts['task']}, {facts['provider']}")
-        levels = _levels(wish, bench)
+        levels = _levels(options, bench)
         click.echo()
         report.print_levels(levels)
-        comparison = _compare(wish, bench, levels) if wish.compare else None
+        comparison = _compare(options, bench, levels) if options.compare else None
     if comparison is not None:
         report.print_comparison(comparison)
     return Run(
@@ -212,35 +212,35 @@ def _measure(wish: Wish) -> Run:
         model=str(facts["name"]),
         task=str(facts["task"]),
         provider=str(facts["provider"]),
-        settings=_settings(wish),
+        settings=_settings(options),
         levels=tuple(levels),
         comparison=comparison,
     )
 
 
-def _levels(wish: Wish, bench: Bench) -> list[Level]:
+def _levels(options: BenchOptions, bench: Bench) -> list[Level]:
     from parallel_infer.cli import bench_report as report
     from parallel_infer.tools.bench.measure import demands
 
     levels = []
-    for seed, demand in enumerate(demands(_demand(wish), wish.in_flight, wish.rate or [])):
+    for seed, demand in enumerate(demands(_demand(options), options.in_flight, options.rate or [])):
         level = bench.measure(demand, seed)
         report.print_level(level)
         levels.append(level)
     return levels
 
 
-def _compare(wish: Wish, bench: Bench, levels: list[Level]) -> Comparison:
+def _compare(options: BenchOptions, bench: Bench, levels: list[Level]) -> Comparison:
     from parallel_infer.tools.bench.comparison import compare
 
     closed = [level for level in levels if level.in_flight > 1]  # one at a time is no pipeline
     best = max(closed, key=lambda level: level.per_second).in_flight if closed else _IN_FLIGHT
-    config = configuration(serve.make_context("serve", wish.serving).params).config
-    return compare(bench, replace(_demand(wish), in_flight=best), config, wish.rounds)
+    config = configuration(serve.make_context("serve", options.serving).params).config
+    return compare(bench, replace(_demand(options), in_flight=best), config, options.rounds)
 
 
 @contextlib.contextmanager
-def _bench(wish: Wish) -> Iterator[tuple[Bench, dict[str, Any]]]:
+def _bench(options: BenchOptions) -> Iterator[tuple[Bench, dict[str, Any]]]:
     """The server, its client and its load, ready."""
     from parallel_infer.cli.server_options import connected
     from parallel_infer.tools.bench.generators import Generators, Target
@@ -249,17 +249,17 @@ def _bench(wish: Wish) -> Iterator[tuple[Bench, dict[str, Any]]]:
     from parallel_infer.tools.local_server import local_server
 
     with contextlib.ExitStack() as stack:
-        folder = wish.pictures or stack.enter_context(shipped_pictures())
+        folder = options.pictures or stack.enter_context(shipped_pictures())
         if left_out := picture_folder(folder).left_out:
             click.echo(f"left out of {folder}: {left_out}", err=True)
-        address, processes = wish.server, tuple[int, ...]()
+        address, processes = options.server, tuple[int, ...]()
         if address is None:
-            server = stack.enter_context(local_server(*wish.serving))
+            server = stack.enter_context(local_server(*options.serving))
             address, processes = server.address, tuple(server.processes())
-        client = stack.enter_context(connected(address, wish.key, 30.0))
-        facts = _facts(client.models(), wish.model_name)
-        target = Target(address, source_for(facts, str(folder)), wish.key)
-        generators = stack.enter_context(Generators(target, wish.processes))
+        client = stack.enter_context(connected(address, options.key, 30.0))
+        facts = _facts(client.models(), options.model_name)
+        target = Target(address, source_for(facts, str(folder)), options.key)
+        generators = stack.enter_context(Generators(target, options.processes))
         generators.ready()
         yield Bench(client, generators, str(facts["name"]), processes), facts
 
@@ -273,21 +273,21 @@ def _facts(models: list[dict[str, Any]], name: str | None) -> dict[str, Any]:
     return found[0]
 
 
-def _demand(wish: Wish) -> Demand:
+def _demand(options: BenchOptions) -> Demand:
     from parallel_infer.tools.bench.measure import Demand
 
-    return Demand(seconds=wish.seconds, timeout=wish.timeout, within=wish.within_ms / 1000)
+    return Demand(seconds=options.seconds, timeout=options.timeout, within=options.within_ms / 1000)
 
 
-def _settings(wish: Wish) -> dict[str, float | int | str]:
+def _settings(options: BenchOptions) -> dict[str, float | int | str]:
     """What else must be the same for two runs to be comparable."""
     return {
-        "seconds": wish.seconds,
-        "timeout": wish.timeout,
-        "within_ms": wish.within_ms,
-        "processes": wish.processes,
-        "pictures": "shipped, 1280x720" if wish.pictures is None else wish.pictures.name,
-        "serve options": shlex.join(wish.serve_options),
+        "seconds": options.seconds,
+        "timeout": options.timeout,
+        "within_ms": options.within_ms,
+        "processes": options.processes,
+        "pictures": "shipped, 1280x720" if options.pictures is None else options.pictures.name,
+        "serve options": shlex.join(options.serve_options),
     }
 
 

@@ -98,9 +98,9 @@ def _infer_all(
             shown.error(file, answer)
             continue
         shown.answer(file, answer)
-        if folder is not None and (trouble := folder.save(number, answer)):
+        if folder is not None and (error := folder.save(number, answer)):
             failed += 1
-            click.echo(f"{file}: {trouble}", err=True)
+            click.echo(f"{file}: {error}", err=True)
     return failed + (folder.unsaved if folder is not None else 0)
 
 

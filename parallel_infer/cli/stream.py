@@ -186,8 +186,8 @@ def _recorders(streams: Streams, targets: Targets | None) -> Iterator[dict[str, 
 def _troubles(recorders: dict[str, Recorder]) -> bool:
     """Say what could not be written; whether there was anything."""
     errors = [recorder.error for recorder in recorders.values() if recorder.error]
-    for trouble in errors:
-        click.echo(trouble, err=True)
+    for error in errors:
+        click.echo(error, err=True)
     return bool(errors)
 
 

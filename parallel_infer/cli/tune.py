@@ -53,7 +53,7 @@ Advance = Callable[[str], None]
 )
 @click.option("--precision", "precisions", multiple=True, type=click.Choice(["fp32", "bf16", "fp16"]), help="As above.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(model: str, output: Path | None, as_json: bool, **wishes: Any) -> None:
+def command(model: str, output: Path | None, as_json: bool, **options: Any) -> None:
     """Find good settings for MODEL, an ONNX file or zoo:NAME, on this machine.
 
     Tries providers, precisions, instances, threads, batch sizes and decode workers around the default, one after the
@@ -71,11 +71,11 @@ def command(model: str, output: Path | None, as_json: bool, **wishes: Any) -> No
 
     path = find_model(model, Path())
     if output is not None:
-        pictures = picture_files(wishes["pictures"]) if wishes["pictures"] else []
+        pictures = picture_files(options["pictures"]) if options["pictures"] else []
         check_target(output, Inputs([path, *pictures]), "--output")
-    with _subject(path, wishes) as subject:
-        trials, chosen = _tune(subject, wishes)
-    goal = _goal(wishes["p99_ms"])
+    with _subject(path, options) as subject:
+        trials, chosen = _tune(subject, options)
+    goal = _goal(options["p99_ms"])
     base = trials[0]
     text = _toml(subject.name, zoo_name(path) or path, base, chosen)
     if as_json:
@@ -88,17 +88,17 @@ def command(model: str, output: Path | None, as_json: bool, **wishes: Any) -> No
 
 
 @contextlib.contextmanager
-def _subject(path: str, wishes: dict[str, Any]) -> Iterator[Subject]:
+def _subject(path: str, options: dict[str, Any]) -> Iterator[Subject]:
     from parallel_infer.tools.bench.measure import Demand
     from parallel_infer.tools.bench.payloads import picture_folder, shipped_pictures
     from parallel_infer.tools.tuning.trials import Subject
 
-    demand = Demand(in_flight=wishes["concurrency"], seconds=wishes["seconds"])
+    demand = Demand(in_flight=options["concurrency"], seconds=options["seconds"])
     with contextlib.ExitStack() as stack:
-        folder = wishes["pictures"] or stack.enter_context(shipped_pictures())
+        folder = options["pictures"] or stack.enter_context(shipped_pictures())
         if left_out := picture_folder(folder).left_out:
             click.echo(f"left out of {folder}: {left_out}", err=True)
-        yield Subject(_name(path), path, str(folder), demand, wishes["p99_ms"])
+        yield Subject(_name(path), path, str(folder), demand, options["p99_ms"])
 
 
 def _name(path: str) -> str:
@@ -107,7 +107,7 @@ def _name(path: str) -> str:
     return file.parents[1].name if file.stem == "model" and file.parent.name.isdecimal() else file.stem
 
 
-def _tune(subject: Subject, wishes: dict[str, Any]) -> tuple[list[Trial], Trial]:
+def _tune(subject: Subject, options: dict[str, Any]) -> tuple[list[Trial], Trial]:
     """All trials, the default first, and the one to suggest."""
     from parallel_infer.config.sources import load_config
     from parallel_infer.errors import ServerUnavailable
@@ -116,9 +116,9 @@ def _tune(subject: Subject, wishes: dict[str, Any]) -> tuple[list[Trial], Trial]
 
     config = load_config({"models": [f"{subject.name}={subject.path}"]}, None, {})
     base, space = default_settings(config)
-    wanted = wishes["precisions"]
-    choices = [pair for pair in available(wishes["providers"] or PROVIDERS) if not wanted or pair[1] in wanted]
-    space, goal = replace(space, choices=choices), _goal(wishes["p99_ms"])
+    wanted = options["precisions"]
+    choices = [pair for pair in available(options["providers"] or PROVIDERS) if not wanted or pair[1] in wanted]
+    space, goal = replace(space, choices=choices), _goal(options["p99_ms"])
     with _progress() as advance:
 
         def measure(settings: Settings) -> Any:
@@ -130,7 +130,7 @@ def _tune(subject: Subject, wishes: dict[str, Any]) -> tuple[list[Trial], Trial]
             raise ServerUnavailable(f"the default settings do not work: {trials[0].first.failure}")
         finals = finalists(trials, goal)
         if len(finals) > 1:
-            _run_finals(subject, finals, wishes["rounds"], advance)
+            _run_finals(subject, finals, options["rounds"], advance)
     return trials, winner(finals, goal)
 
 

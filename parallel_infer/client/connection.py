@@ -59,7 +59,7 @@ class Connection:
         self._outage = Outage(address)
         self._reconnect_at: float | None = None  # where a full server sent us away
         self._pause = _FIRST_PAUSE
-        self._complaint = ""  # what the server said about a request that it could not attribute
+        self._server_error = ""  # what the server said about a request that it could not attribute
 
     def number(self) -> int:
         """A new request id."""
@@ -227,7 +227,7 @@ class Connection:
         try:
             reply: Reply = _DECODE(header)
         except msgspec.MsgspecError as error:
-            self._complaint = f"unreadable reply: {explained(error)}"
+            self._server_error = f"unreadable reply: {explained(error)}"
             return
         pending = self._pending.pop(reply.id, None)
         if pending is None:
@@ -252,7 +252,7 @@ class Connection:
             if reply.reason == STOPPED:
                 self._stopped = True
             elif reply.reason != ServerStopping.reason:
-                self._complaint = f"{reply.code}: {reply.message}"
+                self._server_error = f"{reply.code}: {reply.message}"
 
     def _send_plain(self, pending: Pending, slot: Slot) -> None:
         """The server does not know the ring any more: send the pixels themselves, straight from the slot."""
@@ -340,7 +340,7 @@ class Connection:
     def _unavailable(self, pending: Pending) -> InferError:
         if self._refused is not None:
             return self._refused
-        said = f" It said: {self._complaint}." if self._complaint else ""
+        said = f" It said: {self._server_error}." if self._server_error else ""
         if not self._connected:
             lost = "The connection was lost before the answer came. " if pending.sent else ""
             waited = f"(Waited {pending.timeout:g} s; a larger timeout= waits longer.)"

@@ -59,7 +59,7 @@ class Pending:
             self.sink(self, outcome)
 
     def also(self, sink: Callable[[Pending, Outcome], Any]) -> None:
-        """Tell one more."""
+        """Call `sink` as well, after those that are told already."""
         first = self.sink
 
         def both(pending: Pending, outcome: Outcome) -> None:

@@ -168,11 +168,11 @@ def open_reader(order: Order) -> Reader:
     if kind is SourceKind.CAMERA and not Path(f"/dev/video{order.address}").exists():
         raise CannotOpen("there is no such camera")
     started = time.monotonic()
-    with StderrCapture() as complaints:
+    with StderrCapture() as errors:
         capture = _capture(kind, order)
         if not capture.isOpened():
             waited = time.monotonic() - started
-            reason = complaints.last() or (f"nothing came for {waited:.1f} s" if waited > order.opening / 2 else "")
+            reason = errors.last() or (f"nothing came for {waited:.1f} s" if waited > order.opening / 2 else "")
             raise CannotOpen("it cannot be opened as a video" + (f": {reason}" if reason else "") + _hint(kind, order))
         return VideoReader(capture, _ENDLESS.get(kind, ""), _PATIENCE * order.silence)
 

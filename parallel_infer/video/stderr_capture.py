@@ -15,7 +15,7 @@ class StderrCapture:
     """Standard error of this process goes to memory inside the `with`."""
 
     def __enter__(self) -> Self:
-        self._file = os.memfd_create("complaints", os.MFD_CLOEXEC)
+        self._file = os.memfd_create("errors", os.MFD_CLOEXEC)
         self._stderr = os.dup(2)
         os.dup2(self._file, 2)
         return self
