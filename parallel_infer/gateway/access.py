@@ -14,7 +14,7 @@ from typing import Any
 
 from parallel_infer.config.addresses import is_local, socket_path
 from parallel_infer.errors import ConfigError, Unauthorized
-from parallel_infer.ipc.client_socket import Admission, ClientSocket
+from parallel_infer.ipc.client_socket import ClientSocket, ZapStatus
 from parallel_infer.keys.server import KeyFolder
 from parallel_infer.machine import descriptors
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class AccessControl:
-    """Opens doors, judges newcomers, and knows who may manage the server."""
+    """Opens doors, decides about new connections, and knows who may manage the server."""
 
     def __init__(self, keys: str | None, max_clients: int) -> None:
         self._keys = None if keys is None else KeyFolder.open(keys)
@@ -32,43 +32,43 @@ class AccessControl:
         self._doors: list[ClientSocket] = []
         self._own = 0  # descriptors that are no client's
 
-    def open(self, address: str, front: Callable[[str | None], ClientSocket]) -> ClientSocket:
-        """A door at an address, made by `front` from the server's secret key or None. Raises OSError, ConfigError.
+    def open(self, address: str, make_socket: Callable[[str | None], ClientSocket]) -> ClientSocket:
+        """A door at an address, made from the server's secret key or None. Raises OSError, ConfigError.
 
         A socket file is guarded by its mode, and so needs no keys; every other address does where there are any.
         """
         path = socket_path(address)
         if path is None:
-            door = front(None if self._keys is None else self._keys.server().secret)
+            door = make_socket(None if self._keys is None else self._keys.server().secret)
         else:
             file = SocketFile(path)
             self._files.append(file)
-            door = front(None)
+            door = make_socket(None)
             file.close_to_others()
         self._doors.append(door)
         self._own = descriptors.open_now()
         return door
 
-    def judge(self, public: str) -> tuple[Admission, str]:
-        """What a newcomer is told, and its name; `public` is its key, "" at a door without keys."""
+    def authenticate(self, public: str) -> tuple[ZapStatus, str]:
+        """Whether a new connection is let in, and its name; `public` is its key, "" at a door without keys."""
         name = ""
         if public:
             client = None if self._keys is None else self._keys.client(public)
             if client is None:
                 log.warning("a client with an unknown key was sent away")
-                return Admission.REFUSED, ""
+                return ZapStatus.REFUSED, ""
             name = client.name
         if sum(door.connections() for door in self._doors) > self._max_clients:
             log.warning("a client was sent away: there are %d already (option max_clients)", self._max_clients)
-            return Admission.FULL, ""
+            return ZapStatus.FULL, ""
         if not self._descriptors_suffice():
             log.warning(
                 "a client was sent away: this process may have %d files open, and clients take %d (ulimit -n)",
                 descriptors.limit(),
                 self._descriptors_taken(),
             )
-            return Admission.FULL, ""
-        return Admission.WELCOME, name
+            return ZapStatus.FULL, ""
+        return ZapStatus.WELCOME, name
 
     def _descriptors_taken(self) -> int:
         return sum(door.descriptors_taken for door in self._doors)

@@ -78,7 +78,7 @@ class Admission:
             request.priority,
             f"{requester.client.hex()}/{request.source}" if request.drop == "latest" else "",
         )
-        self._replies.owe(PendingJob(requester, admit, key, share, source_name(request)))
+        self._replies.admit(PendingJob(requester, admit, key, share, source_name(request)))
 
     def _store(
         self, request: protocol.Infer, requester: Requester, payload: memoryview | None, now: float, share: Share
@@ -124,7 +124,7 @@ class Admission:
                 *(self._number(), job.model, ref, kind, tensors, b"\x80", AnswerFormat.ARRAYS),
                 *(now, now + job.patience, OWN_PRIORITY, ""),
             )
-            self._replies.owe(PendingJob(job, admit))
+            self._replies.admit(PendingJob(job, admit))
 
 
 def source_name(request: protocol.Infer) -> str:

@@ -128,7 +128,7 @@ class Core:
     def request(self, request: Request, requester: Requester, payload: memoryview | None = None) -> None:
         """Do what a client asks for, or reply with the error that says why not."""
         if self.leaving is not None:
-            self.leaving.heard(self._clock())
+            self.leaving.note_request(self._clock())
         try:
             self._request(request, requester, payload)
         except InferError as error:
@@ -142,7 +142,7 @@ class Core:
     def refuse(self, requester: Requester, error: InferError) -> None:
         """Reply to what is no request, or to one that its sender may not make."""
         if self.leaving is not None:
-            self.leaving.heard(self._clock())
+            self.leaving.note_request(self._clock())
         self.replies.error(requester, error)
 
     def _request(self, request: Request, requester: Requester, payload: memoryview | None) -> None:
@@ -256,8 +256,8 @@ class Core:
         """Whether there is nothing more to be said to anybody."""
         if self.leaving is None:
             return False
-        owed = len(self.replies.pending.jobs) + len(self.queries.checks)
-        return not self.leaving.goes_on(self._clock(), owed, self._doors.has_strangers, self._doors.is_read)
+        pending = len(self.replies.pending.jobs) + len(self.queries.checks)
+        return not self.leaving.continues(self._clock(), pending, self._doors.has_strangers, self._doors.is_read)
 
     def give_up(self) -> Left:
         """Reply to everybody who still waits that there will be no answer; how the stop went."""
@@ -266,7 +266,7 @@ class Core:
         abandoned = self.replies.give_up(GIVEN_UP)
         self.queries.refuse(ServerStopping(STOPPING))
         self._doors.tell(FAREWELL)
-        return Left(leaving.owed - abandoned, leaving.refused, abandoned, unread=0)
+        return Left(leaving.pending - abandoned, leaving.refused, abandoned, unread=0)
 
     @property
     def until(self) -> float:

@@ -14,7 +14,7 @@ from parallel_infer.redaction import redacted_address
 MOST_SOURCES = 64  # that are counted by name
 OTHERS = "(others)"  # all further ones
 UNNAMED = "(unnamed)"
-_QUIET = 60.0  # seconds after which a source may give up its place
+_QUIET = 60.0  # seconds after which a source may be counted among the others
 
 
 class ModelTally:
@@ -44,7 +44,7 @@ class SourceTally:
         self.seen = 0.0  # when something last happened
 
     def take(self, other: SourceTally) -> None:
-        """Count the frames of a source that gave up its place."""
+        """Add the counts of another source."""
         self.answered += other.answered
         self.dropped += other.dropped
         self.failed += other.failed

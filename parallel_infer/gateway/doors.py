@@ -26,7 +26,7 @@ class PublicDoors:
         self._options = options
         self._watch = watch
         self._access = AccessControl(options.keys, options.max_clients)
-        self._authenticator = ZapAuthenticator(context, self._access.judge)
+        self._authenticator = ZapAuthenticator(context, self._access.authenticate)
         self._sockets: dict[Any, ClientSocket] = {}
         self._monitors: dict[Any, ClientSocket] = {}
         self._told: tuple[str, str, str] | None = None  # what clients are told of a stop
@@ -42,11 +42,11 @@ class PublicDoors:
         inside = self._options.inside
         try:
             for address in (*self._options.bind, *([inside] if inside else ())):
-                front = partial(ClientSocket, self._context, address, self._options.max_message)
-                door = self._access.open(address, front)
-                self._sockets[door.socket] = self._monitors[door.comings] = door
+                make_socket = partial(ClientSocket, self._context, address, self._options.max_message)
+                door = self._access.open(address, make_socket)
+                self._sockets[door.socket] = self._monitors[door.monitor] = door
                 self._watch.add(door.socket)
-                self._watch.add(door.comings)
+                self._watch.add(door.monitor)
         except (OSError, ConfigError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise ConfigError(f"cannot listen at {address}: {reason}") from None

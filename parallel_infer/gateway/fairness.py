@@ -11,11 +11,11 @@ from collections import Counter, defaultdict
 from parallel_infer.errors import ResourceUnavailable
 
 ACTIVE = 1.0  # seconds after its last request for which a client counts
-_LOOK = 0.25  # seconds between looks at who is not active any more
+_LOOK = 0.25  # seconds between checks of who is still active
 
 
 class Share:
-    """What one client has in the house."""
+    """The jobs and slots of one client."""
 
     __slots__ = ("pending", "seen", "slots")
 

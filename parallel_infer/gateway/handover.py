@@ -1,8 +1,8 @@
-"""How the gateway leaves: when it has nothing to say any more, and when nobody has anything to hear.
+"""The end of a gateway: when all replies are sent, and when all clients have read them.
 
-From the beginning of a stop it refuses what is new. It is through with its clients when nothing is owed and none of
-them has said anything for a moment, or when its time is over. Then each connection is handed over: it stays open until
-the client has taken every byte, since what a kernel still holds of a connection whose end is closed may be lost.
+From the beginning of a stop it refuses what is new. It is through with its clients when no job is pending and none
+of them has sent anything for a moment, or when its time is over. Then each connection is handed over: it stays open
+until the client has taken every byte, since what a kernel still holds of a connection whose end is closed may be lost.
 """
 
 from __future__ import annotations
@@ -35,30 +35,32 @@ _CHUNK = 65536  # bytes
 class Leaving:
     """A stop under way. Pure: the time is given to it."""
 
-    def __init__(self, until: float, owed: int, not_before: float = -math.inf) -> None:
+    def __init__(self, until: float, pending: int, not_before: float = -math.inf) -> None:
         self.until = until
         self._not_before = not_before  # clients of a predecessor that died are expected back until then
-        self.owed = owed  # jobs when it began
+        self.pending = pending  # jobs when it began
         self.refused = 0  # jobs that came since
-        self._heard = -math.inf  # when a client last said something
-        self._settled: float | None = None  # since when nothing is owed
+        self._last_request = -math.inf  # when a client last sent something
+        self._settled: float | None = None  # since when no job is pending
         self._quiet = _QUIET
         self._again = -math.inf  # when to look again whether clients have taken everything
 
     def hasten(self, until: float) -> None:
-        """There is less time."""
+        """End by `until` where that is earlier."""
         self.until = min(self.until, until)
 
-    def heard(self, now: float) -> None:
-        """A client says something."""
-        self._heard = now
+    def note_request(self, now: float) -> None:
+        """A client has sent something."""
+        self._last_request = now
 
-    def goes_on(self, now: float, owed: int, has_strangers: Callable[[], bool], is_read: Callable[[], bool]) -> bool:
-        """Whether something is still to be said, or to be taken by a client. `owed` counts what has no reply.
+    def continues(
+        self, now: float, pending: int, has_strangers: Callable[[], bool], is_read: Callable[[], bool]
+    ) -> bool:
+        """Whether something is still to be said, or to be taken by a client. `pending` counts what has no reply.
 
         Strangers are clients that could not be told of the stop.
         """
-        if owed:
+        if pending:
             self._settled = None
         elif self._settled is None:
             self._settled = now
@@ -75,7 +77,7 @@ class Leaving:
         """When it is over, unless something happens before."""
         if self._settled is None:
             return self.until
-        quiet = min(max(self._heard, self._settled) + self._quiet, self._settled + _PATIENCE)
+        quiet = min(max(self._last_request, self._settled) + self._quiet, self._settled + _PATIENCE)
         return min(max(quiet, self._again, self._not_before), self.until)
 
 

@@ -1,7 +1,7 @@
 """Rings lent to clients on the same machine, who write frames straight into them.
 
-A lent ring belongs to one client alone, so a client that misbehaves can spoil nobody's pixels but its own. The client
-keeps the book of its slots; the gateway only checks that what a request names lies inside. A ring that is not used or
+A lent ring belongs to one client alone, so a client that misbehaves can damage nobody's pixels but its own. The client
+keeps track of its slots; the gateway only checks that what a request names lies inside. A ring that is not used or
 renewed for TTL seconds is taken back.
 """
 
@@ -36,7 +36,7 @@ class Lending:
     def __init__(self, segment_name: Callable[[str], str], budget: int) -> None:
         self._segment_name = segment_name
         self._budget = budget
-        self._rings: OrderedDict[int, Lent] = OrderedDict()  # the one whose time is up first in front
+        self._rings: OrderedDict[int, Lent] = OrderedDict()  # in the order in which they expire
         self._next = 1
         self.used = 0
 
@@ -63,7 +63,7 @@ class Lending:
         return {"ring": number, "ttl": TTL}
 
     def ref(self, client: bytes, slot: LentSlot, now: float) -> SlotRef:
-        """The place a request names, checked. Raises BadInput when it is not this client's or not inside."""
+        """The slot that a request names, checked. Raises BadInput when it is not this client's or not inside."""
         lent = self._of(client, slot.ring)
         spec = lent.ring.spec
         slot_size = spec.tensors[0].size
@@ -78,11 +78,11 @@ class Lending:
         self._take_back(number)
 
     def next_timer(self) -> float | None:
-        """When the next ring's time is up."""
+        """When the next ring expires."""
         return next(iter(self._rings.values())).expires if self._rings else None
 
     def expire(self, now: float) -> None:
-        """Take back the rings whose time is up."""
+        """Take back the rings that have expired."""
         while self._rings:
             number, lent = next(iter(self._rings.items()))
             if lent.expires > now:

@@ -1,4 +1,4 @@
-"""What is owed: every admitted job that has no reply yet, to whom it goes, and what it keeps."""
+"""Every admitted job that has no reply yet: to whom the reply goes, and which slot the job keeps."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ class PendingJob:
         self.source = source  # the live source whose frame it is, as the client calls it
 
 
-class Pending:
-    """Every job that is owed a reply, by job and by client."""
+class PendingJobs:
+    """Every job that has no reply yet, by number and by its client's request."""
 
     def __init__(self) -> None:
         self.jobs: dict[int, PendingJob] = {}
@@ -77,24 +77,24 @@ class Pending:
         self._requests: dict[Hashable, int] = {}
         self._deadlines: Deadlines[int] = Deadlines()
 
-    def add(self, owed: PendingJob) -> None:
-        """Owe a reply."""
-        admit = owed.admit
-        self.jobs[admit.job] = owed
+    def add(self, pending: PendingJob) -> None:
+        """Keep a job until `pop`."""
+        admit = pending.admit
+        self.jobs[admit.job] = pending
         self._deadlines.add(admit.job, admit.deadline + _LATE, admit.job)
-        if owed.share is not None:
-            self._requests[owed.key] = admit.job
-            owed.share.enter(admit.model, admit.ref.ring)
+        if pending.share is not None:
+            self._requests[pending.key] = admit.job
+            pending.share.enter(admit.model, admit.ref.ring)
 
     def pop(self, job: int) -> PendingJob | None:
-        """The job is being answered: nothing is owed any more. None where it was answered before."""
-        owed = self.jobs.pop(job, None)
-        if owed is not None:
-            self._deadlines.discard(job, owed.admit.deadline + _LATE)
-            if owed.share is not None:
-                self._requests.pop(owed.key, None)
-                owed.share.leave(owed.admit.model, owed.admit.ref.ring)
-        return owed
+        """Remove a job, which gets its reply now. None where it had its reply before."""
+        pending = self.jobs.pop(job, None)
+        if pending is not None:
+            self._deadlines.discard(job, pending.admit.deadline + _LATE)
+            if pending.share is not None:
+                self._requests.pop(pending.key, None)
+                pending.share.leave(pending.admit.model, pending.admit.ref.ring)
+        return pending
 
     def of(self, key: Hashable) -> PendingJob | None:
         """The job that stands for a client's request, while it is pending."""
@@ -116,5 +116,5 @@ class Pending:
 
     def refs(self) -> Iterator[SlotRef]:
         """Every slot that has a reason to be taken."""
-        yield from (owed.admit.ref for owed in self.jobs.values())
+        yield from (pending.admit.ref for pending in self.jobs.values())
         yield from self.held.values()

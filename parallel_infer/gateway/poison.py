@@ -1,4 +1,4 @@
-"""Payloads that are known to kill workers, by digest, so that they are refused at the door the next time."""
+"""Payloads that are known to kill workers, by digest, so that they are refused the next time."""
 
 from __future__ import annotations
 

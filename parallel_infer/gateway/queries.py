@@ -1,6 +1,6 @@
-"""Everything that clients ask but jobs: how the server is, whether it is ready, what it serves, what it shall serve.
+"""Every request but jobs: status, readiness, traces, lent rings, and management.
 
-What the dispatcher or the supervisor has to say first waits here, under a number, for their word.
+A request that the dispatcher or the supervisor has to answer first waits here, under a number.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Management = protocol.Load | protocol.Unload | protocol.Stop
 
 
 class Queries:
-    """Asks, and replies when it is told."""
+    """Answers requests at once, or when the process that was asked has answered."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class Queries:
         requester.result(self._model_list())
 
     def status(self, requester: Requester) -> None:
-        """How the server is."""
+        """Ask the dispatcher for the status."""
         self._outbox.send(StatusQuery(self._query(requester)))
 
     def ready(self, requester: Requester) -> None:
@@ -103,7 +103,7 @@ class Queries:
         self._outbox.send(StatusQuery(number))
 
     def trace(self, request: protocol.Trace, requester: Requester) -> None:
-        """What every process does for a while. Raises ResourceUnavailable while that is being noted already."""
+        """Record what every process does for a while. Raises ResourceUnavailable while a trace is being recorded."""
         if self._replies.tracing is not None:
             raise ResourceUnavailable("a trace is being recorded already; try again later")
         self._replies.tracing = Tracing(self._clock)
@@ -135,7 +135,7 @@ class Queries:
             requester.result(tracing.result(message))
 
     def on_managed(self, message: Managed) -> None:
-        """The supervisor has done it, or not."""
+        """The supervisor has done what a client asked for, or says why not."""
         requester = self._waiting.pop(message.query, None)
         if requester is None:
             return
@@ -156,7 +156,7 @@ class Queries:
             self.checks.pop(number).give_up()
 
     def refuse(self, error: InferError) -> None:
-        """Whoever still waits gets an error."""
+        """Reply with an error to every request that waits."""
         for number in list(self._waiting):
             self._replies.error(self._waiting.pop(number), error)
         self._replies.tracing = None

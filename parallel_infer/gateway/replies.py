@@ -9,7 +9,7 @@ from typing import Any
 from parallel_infer.errors import InferError, Poison, ServerUnavailable
 from parallel_infer.gateway.counters import Tally
 from parallel_infer.gateway.ingress import Ingress
-from parallel_infer.gateway.pending import Outbox, Pending, PendingJob, ReplyTo
+from parallel_infer.gateway.pending import Outbox, PendingJob, PendingJobs, ReplyTo
 from parallel_infer.gateway.poison import KnownPoison
 from parallel_infer.gateway.tracing import Tracing
 from parallel_infer.ipc.messages import TIMES, Admit, Answered, CancelJob, SlotFate
@@ -24,13 +24,13 @@ class Replies:
         self._outbox = outbox
         self._ingress = ingress
         self._clock = clock
-        self.pending = Pending()
+        self.pending = PendingJobs()
         self.poison = KnownPoison()
         self.tally = Tally(clock)
         self.counts: Counter[str] = Counter()
         self.tracing: Tracing | None = None  # while somebody wants to know how jobs go
 
-    def owe(self, job: PendingJob) -> None:
+    def admit(self, job: PendingJob) -> None:
         """Send a job in. From now on its reply is pending."""
         self.pending.add(job)
         self._outbox.send(job.admit)

@@ -14,52 +14,50 @@ from zmq.utils import z85
 from zmq.utils.monitor import parse_monitor_message
 
 from parallel_infer import protocol
-from parallel_infer.ipc.channel import DRAIN, linger, open_socket
+from parallel_infer.ipc.channel import DRAIN, Context, linger, open_socket
 from parallel_infer.machine.descriptors import Duplicates, End, untaken
 
 log = logging.getLogger(__name__)
-_HANDSHAKE_MS = 5000  # a newcomer that has not said who it is by then is sent away
+_HANDSHAKE_MS = 5000  # a connection whose handshake takes longer is closed
 _HANDSHAKE_FAILED = (
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 )
-_BACKLOG = 1024  # newcomers the kernel keeps while others are let in
+_BACKLOG = 1024  # connections that the kernel keeps until they are accepted
 _encode = msgspec.msgpack.Encoder().encode
 # Plain numbers: combining zmq's flag enums costs more than the call they are for.
 _NOW = int(zmq.NOBLOCK)
 _NOW_MORE = _NOW | int(zmq.SNDMORE)
 
 
-class Admission(Enum):
-    """What a newcomer is told, as the status of RFC 27."""
+class ZapStatus(Enum):
+    """Whether a new connection is let in: the status codes of ZAP (RFC 27)."""
 
     WELCOME = b"200"
     REFUSED = b"400"
-    FULL = (
-        b"500"  # the client hears of it, and decides when to try again; a connection that is just closed hears nothing
-    )
+    FULL = b"500"  # the client is told, and decides when to try again; who is just cut off learns nothing
 
 
 class ZapAuthenticator:
-    """Decides about newcomers: ZeroMQ asks it in the middle of every handshake at a ClientSocket (ZAP, RFC 27).
+    """Decides about new connections: ZeroMQ asks it in the middle of every handshake at a ClientSocket (ZAP, RFC 27).
 
-    `judge` is given the client's public key in Z85, "" at a door without keys, and says what to do and who that is.
+    `authenticate` gets the client's public key in Z85, "" at a door without keys; it returns what to do and the name.
     """
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], judge: Callable[[str], tuple[Admission, str]]) -> None:
-        self._judge = judge
+    def __init__(self, context: Context, authenticate: Callable[[str], tuple[ZapStatus, str]]) -> None:
+        self._authenticate = authenticate
         self.socket = open_socket(context, zmq.REP)
         self.socket.bind("inproc://zeromq.zap.01")
 
     def answer(self) -> None:
-        """Answer everybody who is waiting at a door."""
+        """Answer all that ZeroMQ asks now."""
         for _ in range(DRAIN):
             try:
                 _, number, _, _, _, mechanism, *credentials = self.socket.recv_multipart(_NOW)
             except zmq.Again:
                 return
             key = z85.encode(credentials[0]).decode() if mechanism == b"CURVE" else ""
-            admission, name = self._judge(key)
-            self.socket.send_multipart([b"1.0", number, admission.value, b"", name.encode(), b""])
+            status, name = self._authenticate(key)
+            self.socket.send_multipart([b"1.0", number, status.value, b"", name.encode(), b""])
 
     def close(self) -> None:
         """Close the socket. Doors must be closed before."""
@@ -76,13 +74,13 @@ class ClientSocket:
     """A public door: a ROUTER that any client may talk to. Frames come in as they are, unchecked.
 
     With `secret`, the server's secret key, everything is encrypted (CURVE) and each client shows a key. With keys or
-    without, the ZapAuthenticator of the context is asked about each newcomer; that also makes ZeroMQ refuse the old
-    form of its protocol, which has no handshake and takes any bytes for messages.
+    without, the ZapAuthenticator of the context is asked about each new connection; that also makes ZeroMQ refuse the
+    old form of its protocol, which has no handshake and takes any bytes for messages.
     """
 
     def __init__(
         self,
-        context: zmq.Context[zmq.Socket[bytes]],
+        context: Context,
         address: str,
         max_message: int,
         secret: str | None = None,
@@ -99,9 +97,8 @@ class ClientSocket:
         self.socket.backlog = _BACKLOG
         self.socket.handshake_ivl = _HANDSHAKE_MS
         self.socket.zap_domain = b"keys" if self.guarded else b"open"
-        self.socket.setsockopt(
-            zmq.ZAP_ENFORCE_DOMAIN, 1
-        )  # with no ZapAuthenticator nobody comes in, instead of everybody
+        # Without a ZapAuthenticator nobody comes in, instead of everybody.
+        self.socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
         if secret is not None:
             self.socket.curve_server = True
             self.socket.curve_secretkey = secret.encode()
@@ -114,7 +111,7 @@ class ClientSocket:
         self._turned_away = 0  # handshakes that failed, and whose connection may not have ended yet
         self._max_message = max_message
         self._told: dict[int, bytes] = {}  # clients that want to be told of a stop, by descriptor
-        self.comings = self._watch_connections(context)
+        self.monitor = self._watch_connections(context)
         try:
             self.socket.bind(address)
         except zmq.ZMQError as error:
@@ -124,18 +121,18 @@ class ClientSocket:
         self.unread = 0
         self.cut = 0  # connections that were cut on account of what they sent
 
-    def _watch_connections(self, context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
-        address = f"inproc://comings-{id(self)}"
+    def _watch_connections(self, context: Context) -> zmq.Socket[bytes]:
+        address = f"inproc://monitor-{id(self)}"
         self.socket.monitor(address, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | _HANDSHAKE_FAILED)
-        comings = open_socket(context, zmq.PAIR)
-        comings.connect(address)
-        return comings
+        monitor = open_socket(context, zmq.PAIR)
+        monitor.connect(address)
+        return monitor
 
     def connections(self) -> int:
         """How many connections there are now, those in the middle of their handshake too."""
         with contextlib.suppress(zmq.Again):
             while True:
-                event = parse_monitor_message(self.comings.recv_multipart(_NOW))
+                event = parse_monitor_message(self.monitor.recv_multipart(_NOW))
                 if event["event"] == zmq.EVENT_ACCEPTED:
                     self._connections.add(event["value"])
                     self._duplicates.keep(event["value"])
@@ -212,7 +209,7 @@ class ClientSocket:
     def close(self, until: float | None = None) -> None:
         """Close the door; what was sent has until `until` to leave."""
         self.socket.disable_monitor()
-        self.comings.close()
+        self.monitor.close()
         self.socket.close(linger=linger(until))
         self._duplicates.close()
 

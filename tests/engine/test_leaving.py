@@ -22,8 +22,8 @@ class Stop(Leaving):
     strangers = False
     read = True
 
-    def looks(self, now: float, owed: int = 0) -> bool:
-        return self.goes_on(now, owed, lambda: self.strangers, lambda: self.read)
+    def looks(self, now: float, pending: int = 0) -> bool:
+        return self.continues(now, pending, lambda: self.strangers, lambda: self.read)
 
 
 def ends(stop: Stop, now: float) -> float:
@@ -35,46 +35,46 @@ def ends(stop: Stop, now: float) -> float:
 
 
 def test_while_anything_is_owed_only_the_time_ends_it() -> None:
-    stop = Stop(100.0, owed=3)
-    assert stop.looks(10.0, owed=1)
-    stop.heard(10.0)
+    stop = Stop(100.0, pending=3)
+    assert stop.looks(10.0, pending=1)
+    stop.note_request(10.0)
     assert stop.ends == 100.0
-    assert not stop.looks(100.0, owed=1)
+    assert not stop.looks(100.0, pending=1)
 
 
 def test_once_nothing_is_owed_a_moment_of_silence_ends_it() -> None:
-    stop = Stop(100.0, owed=3)
+    stop = Stop(100.0, pending=3)
     assert stop.looks(10.0)
-    stop.heard(10.02)
+    stop.note_request(10.02)
     assert stop.looks(10.06)
-    assert stop.looks(10.07, owed=1)  # sent again by a dispatcher that restarted
+    assert stop.looks(10.07, pending=1)  # sent again by a dispatcher that restarted
     assert stop.ends == 100.0
     assert 11.0 < ends(stop, 11.0) < 11.2
 
 
 def test_clients_that_could_not_be_told_get_more_time_to_ask() -> None:
-    told, stranger = Stop(100.0, owed=0), Stop(100.0, owed=0)
+    told, stranger = Stop(100.0, pending=0), Stop(100.0, pending=0)
     stranger.strangers = True
     assert ends(told, 10.0) < 10.2 < ends(stranger, 10.0) < 11.1
 
 
 def test_clients_that_never_stop_asking_do_not_hold_it_up() -> None:
-    stop = Stop(100.0, owed=0)
+    stop = Stop(100.0, pending=0)
     stop.strangers = True
     now = 10.0
     while stop.looks(now):
         assert now < 12.0
-        stop.heard(now)
+        stop.note_request(now)
         now += 0.01
 
 
 def test_slow_readers_are_waited_for_until_the_time_is_over() -> None:
-    stop = Stop(20.0, owed=0)
+    stop = Stop(20.0, pending=0)
     stop.read = False
     for now in np.arange(10.0, 20.0, 0.1):
         assert stop.looks(now)
     assert not stop.looks(20.0)
-    stop = Stop(20.0, owed=0)
+    stop = Stop(20.0, pending=0)
     stop.read = False
     assert stop.looks(10.0)
     assert stop.looks(15.0)
@@ -83,8 +83,8 @@ def test_slow_readers_are_waited_for_until_the_time_is_over() -> None:
 
 
 def test_a_second_signal_leaves_less_time_and_a_later_one_no_more() -> None:
-    stop = Stop(100.0, owed=1)
-    stop.looks(10.0, owed=1)
+    stop = Stop(100.0, pending=1)
+    stop.looks(10.0, pending=1)
     stop.hasten(20.0)
     stop.hasten(50.0)
     assert stop.ends == 20.0

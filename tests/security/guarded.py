@@ -42,7 +42,7 @@ class Door:
     def __init__(self, address: str, keys: Path | None, max_clients: int = 100_000) -> None:
         self._context = new_context()
         self.entrance = AccessControl(None if keys is None else str(keys), max_clients)
-        self._keeper = ZapAuthenticator(self._context, self.entrance.judge)
+        self._keeper = ZapAuthenticator(self._context, self.entrance.authenticate)
         self.front = self.entrance.open(address, lambda secret: ClientSocket(self._context, address, 1 << 20, secret))
         self.delivered: list[tuple[str, list[bytes]]] = []
         self._read, self._write = os.pipe()
@@ -51,7 +51,7 @@ class Door:
 
     def _run(self) -> None:
         watch = Watch()
-        for source in (self._keeper.socket, self.front.socket, self.front.comings, self._read):
+        for source in (self._keeper.socket, self.front.socket, self.front.monitor, self._read):
             watch.add(source)
         while self._read not in (there := watch.wait(None)):
             if self._keeper.socket in there:
