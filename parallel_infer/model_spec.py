@@ -34,6 +34,26 @@ class TensorSpec(msgspec.Struct, frozen=True, omit_defaults=True):
         return max(0, math.prod(self.shape)) * np.dtype(self.dtype).itemsize if -1 not in self.shape else 0
 
 
+class FilePort(msgspec.Struct, frozen=True):
+    """An input or output as the file declares it; -1 is a dimension of any size, the batch included.
+
+    `axis` is where the batch stands, as in `TensorSpec`.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    axis: int | None = 0
+
+
+class ModelFile(msgspec.Struct, frozen=True):
+    """What an ONNX file says of itself. Dimensions of inputs that the server fixed are shown fixed."""
+
+    inputs: tuple[FilePort, ...] = ()
+    outputs: tuple[FilePort, ...] = ()
+    properties: dict[str, str] = {}  # metadata_props
+
+
 class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A model as it is served."""
 
@@ -52,6 +72,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     largest_batch: int | None = None  # the largest batch that gives right answers, where that is known
     preprocess: dict[str, Any] = {}  # stages.preprocess.Preprocess, as a map
     parameters: dict[str, Any] = {}  # of the task: confidence, iou, kpt_shape ...
+    file: ModelFile = ModelFile()
 
     @property
     def row_size(self) -> int:

@@ -59,6 +59,7 @@ class Infer(_Request, frozen=True, kw_only=True, tag="infer"):
     format: Literal["arrays", "objects"] = "arrays"
     source: Annotated[str, Meta(max_length=128)] = ""  # the live stream this frame belongs to
     drop: Literal["none", "latest"] = "none"  # latest: replaces a queued frame of the same source
+    client: Annotated[str, Meta(max_length=128)] = ""  # from a door: whom it asks for; counts at the inside door only
 
 
 class Cancel(_Request, frozen=True, kw_only=True, tag="cancel"):
@@ -96,7 +97,9 @@ class Greeting(Struct, frozen=True):
 
 
 class Models(_Request, frozen=True, kw_only=True, tag="models"):
-    """What is served."""
+    """What is served; with `detail` as doors need it, which only the server's own are told."""
+
+    detail: bool = False
 
 
 class Status(_Request, frozen=True, kw_only=True, tag="status"):
@@ -121,6 +124,12 @@ class Load(_Request, frozen=True, kw_only=True, tag="load"):
     options: dict[str, Any] = {}
 
 
+class Reload(_Request, frozen=True, kw_only=True, tag="reload"):
+    """Look at the file of a model that is served again, and serve what it holds now."""
+
+    name: Name
+
+
 class Unload(_Request, frozen=True, kw_only=True, tag="unload"):
     """Stop serving a model."""
 
@@ -131,7 +140,7 @@ class Stop(_Request, frozen=True, kw_only=True, tag="stop"):
     """Drain and stop the server."""
 
 
-Request = Infer | Cancel | Lend | GiveBack | Hello | Models | Status | Ready | Trace | Load | Unload | Stop
+Request = Infer | Cancel | Lend | GiveBack | Hello | Models | Status | Ready | Trace | Load | Reload | Unload | Stop
 
 
 class RequestIdOnly(Struct, frozen=True):

@@ -151,7 +151,7 @@ exec 9<"$root/pyproject.toml"
 make_venv
 choose_provider
 [ "$(stamped dev)" != yes ] || dev=yes # once there, the tools stay
-extras=$provider
+extras=$provider,http,grpc
 [ "$provider" = gpu ] || ! has_foreign_bf16 || extras+=,openvino
 [ "$dev" = no ] || extras+=,dev
 wanted=$(printf '%s\n' "root=$root" "python=$(version_of "$python")" "provider=$provider" "dev=$dev" "extras=$extras" \

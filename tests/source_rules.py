@@ -35,8 +35,11 @@ ZMQ_FILES = (
     "parallel_infer/ipc/client_socket.py",
     "parallel_infer/client*.py",
     "parallel_infer/client/*",
+    "parallel_infer/doors/zmq_door.py",
 )
 HOMES = {
+    "aiohttp": ("parallel_infer/doors/http/*",),
+    "grpc": ("parallel_infer/doors/grpc/*",),
     "zmq": ZMQ_FILES,
     "multiprocessing.shared_memory": ("parallel_infer/shm/ring.py", "parallel_infer/shm/segment.py"),
     "onnxruntime": (

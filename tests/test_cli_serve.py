@@ -20,6 +20,13 @@ from parallel_infer.supervisor.memory_report import SharedMemory, check_memory
 from parallel_infer.supervisor.plan import RingPlan
 
 GIVEN = {
+    "http": ("127.0.0.1:8000", ["127.0.0.1:8000"]),
+    "grpc": ("[::1]:8001", ["[::1]:8001"]),
+    "frigate_bind": ("tcp://127.0.0.1:5558", ["tcp://127.0.0.1:5558"]),
+    "imagezmq_bind": ("tcp://127.0.0.1:5559", ["tcp://127.0.0.1:5559"]),
+    "imagezmq_model": ("detector", "detector"),
+    "alias": ("coco/3=detector", ["coco/3=detector"]),
+    "http_memory_mb": ("64", 64),
     "bind": ("tcp://127.0.0.1:7001", ["tcp://127.0.0.1:7001"]),
     "provider": ("cpu", "cpu"),
     "precision": ("fp32", "fp32"),

@@ -24,6 +24,13 @@ from parallel_infer.errors import ConfigError
 
 # for every field a value that is not its default, as TOML has it and as the environment has it
 OTHER_VALUES: dict[str, tuple[Any, str]] = {
+    "http": (["127.0.0.1:8000", "[::1]:8000"], "127.0.0.1:8000, [::1]:8000"),
+    "grpc": (["127.0.0.1:8001"], "127.0.0.1:8001"),
+    "frigate_bind": (["tcp://127.0.0.1:5558"], "tcp://127.0.0.1:5558"),
+    "imagezmq_bind": (["tcp://127.0.0.1:5559"], "tcp://127.0.0.1:5559"),
+    "imagezmq_model": ("detector", "detector"),
+    "alias": (["coco/3=detector"], "coco/3=detector"),
+    "http_memory_mb": (64, "64"),
     "bind": (["tcp://127.0.0.1:6001", "ipc:///tmp/a.sock"], "tcp://127.0.0.1:6001, ipc:///tmp/a.sock"),
     "provider": ("cpu", "cpu"),
     "precision": ("fp32", "fp32"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,10 +85,10 @@ def _new_client(name: str, manage: bool, out: Path, folder: Path) -> None:
     if not (folder / SERVER_FILE).exists():
         _new_server(folder)
     server = KeyFolder.open(folder).server()
-    pair = KeyPair(*new_key_pair())
-    listed = add_client(folder, KnownClient(name, pair.public, manage))
+    pair, token = KeyPair(*new_key_pair()), secrets.token_urlsafe(32)
+    listed = add_client(folder, KnownClient(name, pair.public, manage, hashlib.sha256(token.encode()).hexdigest()))
     try:
-        written = write_client_key(out, name, pair, server.public)
+        written = write_client_key(out, name, pair, server.public, token)
     except ConfigError:
         listed.unlink()  # nobody would have the secret that belongs to it
         raise

@@ -21,15 +21,38 @@ def check_addresses(config: ServerConfig) -> None:
 
     Whoever reaches an address without keys may send pictures and load models, so that must be said out loud.
     """
+    for place in (*config.http, *config.grpc):
+        check_host_port(place)
+    for alias in config.alias:
+        if not all(alias.partition("=")[::2]):
+            raise ConfigError(f"alias {alias!r} is not of the form OTHER=NAME, for example coco/3=detector")
+    if config.keys is not None and (config.frigate_bind or config.imagezmq_bind):
+        raise ConfigError(
+            "frigate_bind and imagezmq_bind cannot be used with keys: those clients have no way to show one"
+        )
     if config.keys is not None or config.insecure:
         return
-    for address in config.bind:
+    for place in (*config.http, *config.grpc):
+        if not _is_loopback(place.rpartition(":")[0].strip("[]")):
+            raise ConfigError(_reachable(place))
+    for address in (*config.bind, *config.frigate_bind, *config.imagezmq_bind):
         if address.startswith("tcp://") and not _is_loopback(_split_tcp(address)[0]):
-            raise ConfigError(
-                f"{address} can be reached from other machines, and nothing says who may connect. Make keys with "
-                "`parallel-infer keys` and give --keys FOLDER, or bind to tcp://127.0.0.1:PORT, or say --insecure "
-                "if everybody who reaches this port may use the server"
-            )
+            raise ConfigError(_reachable(address))
+
+
+def _reachable(address: str) -> str:
+    return (
+        f"{address} can be reached from other machines, and nothing says who may connect. Make keys with "
+        "`parallel-infer keys` and give --keys FOLDER, or bind to 127.0.0.1, or say --insecure "
+        "if everybody who reaches this port may use the server"
+    )
+
+
+def check_host_port(place: str) -> None:
+    """Raises ConfigError unless `place` is HOST:PORT, an IPv6 address in brackets."""
+    host, colon, port = place.rpartition(":")
+    if not (colon and host and port.isascii() and port.isdigit() and int(port) <= 65535) or "/" in host:
+        raise ConfigError(f"{place!r} is no address of a door; HOST:PORT is needed, for example 127.0.0.1:8000")
 
 
 def socket_path(address: str) -> Path | None:

@@ -284,3 +284,47 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         says("Port for Prometheus metrics, at http://127.0.0.1:PORT/metrics. 0: none."),
         OPTION,
     ] = 0
+    # doors for clients of other protocols
+    http: Annotated[
+        list[str],
+        says(
+            "Addresses, HOST:PORT, of the HTTP door: Open Inference Protocol v2, Roboflow's API, plain POSTs, "
+            "health and metrics."
+        ),
+        OPTION,
+    ] = []
+    grpc: Annotated[
+        list[str],
+        says("Addresses, HOST:PORT, of the gRPC door: inference.GRPCInferenceService and grpc.health.v1.Health."),
+        OPTION,
+    ] = []
+    frigate_bind: Annotated[
+        list[str],
+        says("Addresses, tcp://IP:PORT or ipc://PATH, for Frigate's ZeroMQ detector."),
+        OPTION,
+    ] = []
+    imagezmq_bind: Annotated[
+        list[str],
+        says("Addresses, tcp://IP:PORT or ipc://PATH, for senders of imagezmq."),
+        OPTION,
+    ] = []
+    imagezmq_model: Annotated[
+        str,
+        says(
+            "The model that imagezmq's frames go to. None given: the first detector, else the first model that "
+            "takes pictures."
+        ),
+        OPTION,
+    ] = ""
+    alias: Annotated[
+        list[str],
+        says(
+            "Further names of models, OTHER=NAME, for clients of Roboflow's API that ask for projects: coco/3=detector."
+        ),
+        OPTION,
+    ] = []
+    http_memory_mb: Annotated[
+        Annotated[int, Meta(ge=1, le=1_048_576)],
+        says("Most megabytes of request bodies in the HTTP door, all together."),
+        OPTION,
+    ] = 512

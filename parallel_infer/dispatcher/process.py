@@ -39,6 +39,7 @@ from parallel_infer.ipc.messages import (
     ProcessReport,
     RareToDispatcher,
     Register,
+    ReloadModel,
     Started,
     StatusQuery,
     StatusReply,
@@ -147,7 +148,7 @@ class DispatcherProcess:
                 self._router.send(peer, StatusReply(message.query, status(core, self._report)))
             case TraceQuery():
                 core.leasing.recording = Recording(peer, message.query, now + message.seconds)
-            case LoadModel() | UnloadModel() | StopServer():
+            case LoadModel() | ReloadModel() | UnloadModel() | StopServer():
                 self._router.send(core.supervisor, message)
             case _:
                 self._obey(message, now)

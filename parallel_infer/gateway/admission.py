@@ -58,7 +58,7 @@ class Admission:
             raise ServerStopping(STOPPING)
         now = self._clock()
         kind = admitted_kind(request)
-        share = self.shares.of(requester.client, request.model, now)
+        share = self.shares.of(_asker(request, requester), request.model, now)
         try:
             self.shares.check(share, request.model, opened.plan.queue_size)
             ref = self._store(request, requester, payload, now, share)
@@ -125,6 +125,11 @@ class Admission:
                 *(now, now + job.patience, OWN_PRIORITY, ""),
             )
             self._replies.admit(PendingJob(job, admit))
+
+
+def _asker(request: protocol.Infer, requester: Requester) -> bytes:
+    """Among whom room is shared: connections, and behind the connections of our own doors their clients."""
+    return request.client.encode() if request.client and requester.is_door else requester.client
 
 
 def source_name(request: protocol.Infer) -> str:

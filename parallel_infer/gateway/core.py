@@ -52,6 +52,7 @@ from parallel_infer.protocol import (
     Load,
     Models,
     Ready,
+    Reload,
     Request,
     Status,
     Stop,
@@ -151,7 +152,7 @@ class Core:
                 self.admission.infer(request, requester, payload)
             case Cancel():
                 self._cancel(request, requester)
-            case Lend() | Trace() | Load() | Unload() if self.leaving is not None:
+            case Lend() | Trace() | Load() | Reload() | Unload() if self.leaving is not None:
                 raise ServerStopping(STOPPING)
             case Lend():
                 self.queries.lend(request, requester)
@@ -160,14 +161,14 @@ class Core:
             case Hello():
                 self.queries.hello(requester)
             case Models():
-                self.queries.models(requester)
+                self.queries.models(request, requester)
             case Status():
                 self.queries.status(requester)
             case Ready():
                 self.queries.ready(requester)
             case Trace():
                 self.queries.trace(request, requester)
-            case Load() | Unload() | Stop():
+            case Load() | Reload() | Unload() | Stop():
                 self.queries.manage(request, requester)
             case _:
                 assert_never(request)

@@ -13,9 +13,9 @@ from parallel_infer.gateway.requests import read_request
 from parallel_infer.ipc.channel import Context, Watch
 from parallel_infer.ipc.client_socket import ClientSocket, ReplyAddress, ZapAuthenticator
 from parallel_infer.process.options import GatewayOptions
-from parallel_infer.protocol import Hello, Load, Stop, Unload
+from parallel_infer.protocol import Hello, Load, Reload, Stop, Unload
 
-_MANAGING = frozenset({Load, Unload, Stop})
+_MANAGING = frozenset({Load, Reload, Unload, Stop})
 
 
 class PublicDoors:
@@ -44,6 +44,7 @@ class PublicDoors:
             for address in (*self._options.bind, *([inside] if inside else ())):
                 make_socket = partial(ClientSocket, self._context, address, self._options.max_message)
                 door = self._access.open(address, make_socket)
+                door.inside = address == inside
                 self._sockets[door.socket] = self._monitors[door.monitor] = door
                 self._watch.add(door.socket)
                 self._watch.add(door.monitor)

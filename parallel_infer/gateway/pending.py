@@ -45,6 +45,10 @@ class Requester(ReplyTo, Protocol):
     def is_local(self) -> bool:
         """Whether the client is on this machine, and can attach a segment."""
 
+    @property
+    def is_door(self) -> bool:
+        """Whether it is one of the server's own doors, which speaks for clients of its own."""
+
     def key(self, request: int) -> Hashable:
         """Tells this client's request of that id apart from everybody's."""
 

@@ -18,12 +18,13 @@ from parallel_infer.gateway.lending import Lending
 from parallel_infer.gateway.pending import Outbox, Requester
 from parallel_infer.gateway.readiness import PATIENCE, ReadinessCheck
 from parallel_infer.gateway.replies import Replies
-from parallel_infer.gateway.requests import model_facts
+from parallel_infer.gateway.requests import is_hidden, model_detail, model_facts
 from parallel_infer.gateway.tracing import Tracing
 from parallel_infer.ipc.messages import (
     LoadModel,
     Manage,
     Managed,
+    ReloadModel,
     StatusQuery,
     StatusReply,
     StopServer,
@@ -33,7 +34,7 @@ from parallel_infer.ipc.messages import (
 )
 from parallel_infer.observe.histogram import BOUNDS
 
-Management = protocol.Load | protocol.Unload | protocol.Stop
+Management = protocol.Load | protocol.Reload | protocol.Unload | protocol.Stop
 
 
 class Queries:
@@ -82,9 +83,12 @@ class Queries:
         self._lending.give_back(requester.client, request.ring)
         requester.result({})
 
-    def models(self, requester: Requester) -> None:
+    def models(self, request: protocol.Models, requester: Requester) -> None:
         """What is served."""
-        requester.result(self._model_list())
+        if request.detail and requester.is_door:
+            requester.result([model_detail(opened) for opened in self._admission.models.values()])
+        else:
+            requester.result(self._model_list())
 
     def status(self, requester: Requester) -> None:
         """Ask the dispatcher for the status."""
@@ -167,7 +171,7 @@ class Queries:
         return number
 
     def _model_list(self) -> list[dict[str, Any]]:
-        return [model_facts(opened) for opened in self._admission.models.values()]
+        return [model_facts(opened) for name, opened in self._admission.models.items() if not is_hidden(name)]
 
 
 def _to_supervisor(request: Management, number: int) -> Manage:
@@ -175,6 +179,8 @@ def _to_supervisor(request: Management, number: int) -> Manage:
         case protocol.Load():
             options = msgspec.Raw(msgspec.msgpack.encode(request.options))
             return LoadModel(number, request.name, request.path, options)
+        case protocol.Reload():
+            return ReloadModel(number, request.name)
         case protocol.Unload():
             return UnloadModel(number, request.name)
         case protocol.Stop():

@@ -87,3 +87,33 @@ def model_facts(opened: ModelOpened) -> dict[str, Any]:
         "evidence": list(spec.evidence),
         "warnings": list(spec.warnings),
     }
+
+
+FILE = "@file"  # ends the names under which doors have the unchanged graphs of models served
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a model is there for doors alone."""
+    return name.endswith(FILE)
+
+
+def model_detail(opened: ModelOpened) -> dict[str, Any]:
+    """What a door needs to know of a model (`parallel_infer.doors.model_view.ModelView`), and nobody else is told."""
+    plan, spec = opened.plan, opened.plan.spec
+    preprocess, keypoints = spec.preprocess, spec.parameters.get("kpt_shape") or (0,)
+    return {
+        "name": plan.name,
+        "version": plan.version,
+        "task": spec.task,
+        "family": spec.family,
+        "classes": spec.names,
+        "inputs": msgspec.to_builtins(spec.file.inputs),
+        "outputs": msgspec.to_builtins(spec.file.outputs),
+        "row": (preprocess["height"], preprocess["width"]) if preprocess else (0, 0),
+        "keypoints": keypoints[0],
+        "properties": spec.file.properties,
+        "max_batch_size": plan.max_batch,
+        "instances": plan.instances,
+        "path": spec.path,
+        "digest": spec.digest,
+    }

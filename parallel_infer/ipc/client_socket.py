@@ -87,6 +87,7 @@ class ClientSocket:
         queue: int = 10_000,
     ) -> None:
         self.guarded = secret is not None
+        self.inside = False  # the server's own: for its doors and its metrics page
         self.socket = context.socket(zmq.ROUTER)
         self.socket.linger = 0
         self.socket.router_mandatory = True
@@ -229,6 +230,11 @@ class ReplyAddress:
     def is_local(self) -> bool:
         """Whether the client is on this machine, and can attach a segment."""
         return self.door.address.startswith("ipc://")
+
+    @property
+    def is_door(self) -> bool:
+        """Whether it is one of the server's own doors, which speaks for clients of its own."""
+        return self.door.inside
 
     def key(self, request: int) -> tuple[object, ...]:
         """Tells this client's request of that id apart: two doors may see clients of one name."""

@@ -595,6 +595,13 @@ class LoadModel(Struct, frozen=True, array_like=True, tag=62):
     options: Raw
 
 
+class ReloadModel(Struct, frozen=True, array_like=True, tag=79):
+    """From the gateway: a client wants the file of a model looked at again."""
+
+    query: int
+    name: str
+
+
 class UnloadModel(Struct, frozen=True, array_like=True, tag=68):
     """From the gateway: a client wants a model served no more."""
 
@@ -616,7 +623,7 @@ class Started(Struct, frozen=True, array_like=True, tag=63):
 
 
 class Listening(Struct, frozen=True, array_like=True, tag=70):
-    """From the gateway: it lets clients in at these addresses."""
+    """From the gateway, or from a door: it lets clients in at these addresses."""
 
     addresses: tuple[str, ...]
 
@@ -637,7 +644,7 @@ class StartFailed(Struct, frozen=True, array_like=True, tag=64):
     text: str
 
 
-Manage = LoadModel | UnloadModel | StopServer
+Manage = LoadModel | ReloadModel | UnloadModel | StopServer
 SupervisorToDispatcher = (
     PrepareModel
     | OpenModel

@@ -47,7 +47,7 @@ class Key:
             reason = (error.strerror if isinstance(error, OSError) else None) or error
             raise ValueError(f"The key file {os.fspath(key)!r} cannot be read: {reason}") from error
         try:
-            values = parse_lines(text, _NAMES)
+            values = parse_lines(text, _NAMES, ("token",))
         except ValueError as error:
             raise ValueError(f"The key file {os.fspath(key)!r} {error}") from None
         return cls(*(_checked(name, values[name]) for name in _NAMES))

@@ -29,6 +29,7 @@ _SUFFIX = ".pub"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 STRANGERS = 1.0  # seconds between looks at all files for the sake of unknown keys
 _STEP = 0.1  # seconds; no file system that keys lie on counts in longer ones, but for FAT
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _YES_NO = {"yes": True, "no": False}
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ class KnownClient:
     name: str
     public: str
     manages: bool
+    token: str = ""  # SHA-256, in hex digits, of the token it shows at the doors of other protocols; "": it has none
 
 
 _Stamp = tuple[int, int, int, int]  # of a file or folder: differs whenever it was changed
@@ -71,6 +73,7 @@ class KeyFolder:
         self._files: dict[str, _Known] = {}  # by name of the file
         self._by_key: dict[str, KnownClient] = {}
         self._by_name: dict[str, KnownClient] = {}
+        self._by_token: dict[str, KnownClient] = {}
 
     @classmethod
     def open(cls, path: str | Path) -> KeyFolder:
@@ -108,6 +111,13 @@ class KeyFolder:
         client = self._as_it_is(self._by_name.get(name), lambda: self._by_name.get(name))
         return client is not None and client.manages
 
+    def by_token(self, digest: str) -> KnownClient | None:
+        """Whose token has this SHA-256 (hex digits); None for a stranger's."""
+        self._refresh()
+        if digest not in self._by_token and self._clock() >= self._looked + STRANGERS:
+            self._look_at_all()
+        return self._as_it_is(self._by_token.get(digest), lambda: self._by_token.get(digest))
+
     def _refresh(self) -> None:
         stamp = _stamp(self.path / CLIENTS)
         if stamp is None or stamp != self._folder:
@@ -144,6 +154,7 @@ class KeyFolder:
                 self._by_name[client.name] = client
             elif self._files != before:
                 log.warning("%s and %s have the same key", client.name, other.name)
+        self._by_token = {client.token: client for client in self._by_name.values() if client.token}
         self._folder = None if stamp is None else _fresh(stamp, now)
         self._looked = self._clock()
 
@@ -160,15 +171,18 @@ def add_client(folder: Path, client: KnownClient) -> Path:
     check_name(client.name)
     _make(folder / CLIENTS)
     manages = "yes" if client.manages else "no"
-    return _write(folder / CLIENTS / f"{client.name}{_SUFFIX}", f"public = {client.public}\nmanage = {manages}\n")
+    token = f"token = {client.token}\n" if client.token else ""
+    text = f"public = {client.public}\nmanage = {manages}\n{token}"
+    return _write(folder / CLIENTS / f"{client.name}{_SUFFIX}", text)
 
 
-def write_client_key(file: Path, name: str, pair: KeyPair, server: str) -> Path:
+def write_client_key(file: Path, name: str, pair: KeyPair, server: str, token: str) -> Path:
     """Write the file that the client itself needs, its secret included. Raises ConfigError where there is one."""
     return _write(
         file,
         f"# the key of {name}; whoever has this file is {name}\n"
-        f"public = {pair.public}\nsecret = {pair.secret}\nserver = {server}\n",
+        f"public = {pair.public}\nsecret = {pair.secret}\nserver = {server}\n"
+        f"# for HTTP and gRPC, as Authorization: Bearer TOKEN\ntoken = {token}\n",
     )
 
 
@@ -238,21 +252,24 @@ def _client_in(file: Path) -> KnownClient | None:
 
 
 def _read_client(file: Path) -> KnownClient:
-    values = _read(file, ("manage", "public"))
+    values = _read(file, ("manage", "public"), ("token",))
     manages = _YES_NO.get(values["manage"])
     if manages is None:
         raise ConfigError(f"{file}: manage is {values['manage']!r}; expected yes or no")
-    return KnownClient(file.name.removesuffix(_SUFFIX), values["public"], manages)
+    token = values.get("token", "")
+    if token and _DIGEST.fullmatch(token) is None:
+        raise ConfigError(f"{file}: token is no SHA-256; expected 64 hex digits")
+    return KnownClient(file.name.removesuffix(_SUFFIX), values["public"], manages, token)
 
 
-def _read(file: Path, names: Sequence[str]) -> dict[str, str]:
+def _read(file: Path, names: Sequence[str], further: Sequence[str] = ()) -> dict[str, str]:
     try:
         text = read_text(file)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"cannot read {file}: {reason}") from None
     try:
-        values = parse_lines(text, names)
+        values = parse_lines(text, names, further)
     except ValueError as error:
         raise ConfigError(f"{file} {error}") from None
     for name in names:

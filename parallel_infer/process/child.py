@@ -28,6 +28,10 @@ class Child:
         self.name = name
         self._connection = connection
 
+    def orders(self) -> int:
+        """A descriptor that becomes readable when the parent says that it is time to go, or is gone."""
+        return self._connection.fileno()
+
     def tell(self, message: FromChild) -> None:
         """Tell the parent."""
         self._connection.send_bytes(msgspec.msgpack.encode(message))

@@ -22,7 +22,7 @@ class Process:
 
     def __init__(self, name: str, entry: str, options: ChildOptions) -> None:
         self.name = name
-        self.connection, theirs = _spawn.Pipe(duplex=False)
+        self.connection, theirs = _spawn.Pipe()
         self._process = _spawn.Process(
             target=child.run,
             args=(name, entry, msgspec.msgpack.encode(options), theirs, os.getpid()),
@@ -63,6 +63,11 @@ class Process:
     def has_message(self) -> bool:
         """Whether `receive` returns at once, be it for the end of the child."""
         return self.connection.poll()
+
+    def ask_to_end(self) -> None:
+        """Tell a child that listens to its parent (`Child.orders`) that it is time to go."""
+        with contextlib.suppress(OSError):  # it is gone already
+            self.connection.send_bytes(b"")
 
     def kill(self) -> None:
         """Kill and reap it."""

@@ -6,11 +6,13 @@ import math
 from collections import deque
 from collections.abc import Iterator
 from enum import Enum
+from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
 
 from parallel_infer.config.schema import ServerConfig
+from parallel_infer.doors.options import DoorOptions, GrpcOptions, HttpOptions, ZmqOptions
 from parallel_infer.errors import ConfigError
 from parallel_infer.ipc.messages import ModelPlan
 from parallel_infer.limits import largest_frame
@@ -27,6 +29,7 @@ from parallel_infer.process.spawn import Process
 from parallel_infer.supervisor.plan import Plan
 
 _STAGES = "stages.pipeline:STAGES"
+_DOORS = "parallel_infer.doors.process:"
 _WORKER = "parallel_infer.worker.loop:"
 _WINDOW = 60.0  # seconds in which restarts are counted
 _FREE = 3  # restarts at once, or half of the budget where that is more; later ones wait, longer each time
@@ -40,6 +43,7 @@ class Role(Enum):
     DISPATCHER = "dispatcher"
     GATEWAY = "gateway"
     WORKER = "worker"
+    DOOR = "door"
 
 
 class ChildSlot:
@@ -138,6 +142,40 @@ class ChildSpecs:
         yield from self._decode_workers(plan.decode_workers)
         yield self._gateway(plan)
 
+    @property
+    def has_doors(self) -> bool:
+        """Whether there are doors for clients of other protocols."""
+        config = self._config
+        return bool(config.http or config.grpc or config.frigate_bind or config.imagezmq_bind)
+
+    def doors(self) -> Iterator[ChildSlot]:
+        """The slots of these doors; they are clients of the gateway."""
+        config = self._config
+        told = DoorOptions(
+            log_format=config.log_format,
+            log_level=config.log_level,
+            gateway=self.inside,
+            timeout=config.timeout_ms / 1000,
+            max_payload=int(config.max_payload_mb * 2**20),
+            keys=config.keys,
+            version=version("parallel-infer"),
+        )
+        common = msgspec.structs.asdict(told)
+        if config.http:
+            common["bind"] = tuple(config.http)
+            http = HttpOptions(**common, memory=config.http_memory_mb << 20, aliases=tuple(config.alias))
+            yield ChildSlot("http", Role.DOOR, f"{_DOORS}http", http)
+        if config.grpc:
+            common["bind"] = tuple(config.grpc)
+            yield ChildSlot("grpc", Role.DOOR, f"{_DOORS}grpc", GrpcOptions(**common))
+        if config.frigate_bind:
+            common["bind"] = tuple(config.frigate_bind)
+            yield ChildSlot("frigate", Role.DOOR, f"{_DOORS}frigate", ZmqOptions(**common))
+        if config.imagezmq_bind:
+            common["bind"] = tuple(config.imagezmq_bind)
+            imagezmq = ZmqOptions(**common, model=config.imagezmq_model)
+            yield ChildSlot("imagezmq", Role.DOOR, f"{_DOORS}imagezmq", imagezmq)
+
     def instances(self, model: ModelPlan) -> Iterator[ChildSlot]:
         """The slots of a model's infer workers."""
         options = InferOptions(
@@ -186,7 +224,7 @@ class ChildSpecs:
                 dispatcher=self.dispatcher,
                 answers=self.answers,
                 bind=tuple(config.bind),
-                inside=self.inside if config.metrics_port else "",
+                inside=self.inside if config.metrics_port or self.has_doors else "",
                 ingress=plan.ingress,
                 segments=self._segments,
                 lent_memory=config.lent_memory_mb << 20,

@@ -87,6 +87,9 @@ class Children:
     def end(self, until: float) -> None:
         """Wait for everybody's end, and kill who has not ended by `until`."""
         for slot, process in set(self._watched.values()):
+            if slot.role == Role.DOOR:
+                process.ask_to_end()
+        for slot, process in set(self._watched.values()):
             # What is not up holds nothing, and would not hear that it shall go.
             if not slot.up or not process.reap(max(0.0, until - time.monotonic())):
                 process.kill()

@@ -24,6 +24,7 @@ from parallel_infer.ipc.messages import (
     ModelReport,
     OpenModel,
     PrepareModel,
+    ReloadModel,
     StopServer,
     ToSupervisor,
     UnloadModel,
@@ -156,6 +157,8 @@ class ModelRegistry:
                 case LoadModel():
                     options = msgspec.msgpack.decode(message.options)
                     self._load(message.name, model_config(message.path, options), message.query)
+                case ReloadModel():
+                    self._load_again(message.name, message.query)
                 case UnloadModel():
                     self._unload(message.name, message.query)
                 case StopServer():
@@ -248,6 +251,14 @@ class ModelRegistry:
         """What is served under a name."""
         versions = (version for version in self._models.values() if version.plan.name == name)
         return next((version for version in versions if version.serving and not version.closing), None)
+
+    def _load_again(self, name: str, query: int) -> None:
+        """Look at the file of a model again, of one that is served or that the configuration names."""
+        current = self._served(name)
+        config = current.config if current is not None else (self._config.models or zoo_models()).get(name)
+        if config is None:
+            raise UnknownModel(f"no model {name!r} is served or configured")
+        self._load(name, config, query)
 
     def _load(self, name: str, config: ModelConfig, query: int | None) -> None:
         if name in self._probes.names or any(

@@ -67,7 +67,7 @@ class ProcessSupervisor:
         self._config = config
         self._plan = plan
         self.state = State.STARTING
-        self.addresses: list[str] = []
+        self._listening: dict[str, tuple[str, ...]] = {}  # addresses, by who listens there
         self.failure = ""
         self.outcome: Left | None = None  # how the stop went, as the gateway told
         self.uncounted = False  # a gateway died meanwhile, and nobody knows what it owed
@@ -88,6 +88,11 @@ class ProcessSupervisor:
         self.registry = ModelRegistry(config, plan, run, self._specs, self._link, self._gateway, self)
         self._watch.add(self._link.socket)
         self._watch.add(wake)
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where clients are let in; those of the gateway first."""
+        return [address for addresses in self._listening.values() for address in addresses]
 
     @property
     def names(self) -> list[str]:
@@ -244,10 +249,17 @@ class ProcessSupervisor:
                     assert_never(message)
 
     def _on_listening(self, slot: ChildSlot, addresses: tuple[str, ...]) -> None:
-        self.addresses = list(addresses)
-        # A successor takes the same, also where a port was left open.
-        slot.options = msgspec.structs.replace(slot.options, bind=addresses)
-        if self.state == State.STARTING:
+        """The gateway lets clients in, or a door does; doors are opened once there is a gateway to be clients of."""
+        self._listening[slot.name] = addresses
+        if slot.role == Role.GATEWAY:
+            # A successor takes the same, also where a port was left open.
+            slot.options = msgspec.structs.replace(slot.options, bind=addresses)
+            for door in self._specs.doors():
+                if door.name not in self._slots:
+                    self.start_child(door)
+        if self.state == State.STARTING and all(
+            other.name in self._listening for other in self._slots.values() if other.role == Role.DOOR
+        ):
             self.state = State.SERVING
         self.report()
 

@@ -24,6 +24,7 @@ from stages.recognise.metadata import parse_metadata
 from stages.recognise.overrides import Overrides, parse_overrides
 from stages.recognise.parameters import task_parameters
 from stages.recognise.picture import Picture, find_picture, guesses, preprocess_map
+from stages.recognise.ports import file_of
 from stages.recognise.shapes import (
     PICTURE_SHAPE,
     PIXEL_MASK,
@@ -65,6 +66,8 @@ class _Fed(Struct, frozen=True, kw_only=True):
     """How the model is fed, and what came out."""
 
     declared: Declared
+    inputs: tuple[Port, ...]  # as the file declares them
+    outputs: tuple[Port, ...]
     jobs: tuple[Port, ...]  # inputs of one job
     picture: Picture | None
     row: Row
@@ -80,7 +83,17 @@ def _feed(graph: Graph, trial: Trial, declared: Declared, metadata: Metadata, op
     constants = _constants(row.shapes, picture)
     cap = metadata.batch if metadata.nms else None
     tried = try_batches(graph, trial, declared, row.shapes, constants, cap, metadata.nms)
-    return _Fed(declared=declared, jobs=jobs, picture=picture, row=row, constants=constants, tried=tried, notes=notes)
+    return _Fed(
+        declared=declared,
+        inputs=trial.inputs,
+        outputs=trial.outputs,
+        jobs=jobs,
+        picture=picture,
+        row=row,
+        constants=constants,
+        tried=tried,
+        notes=notes,
+    )
 
 
 def _spec(name: str, file: Path, graph: Graph, fed: _Fed, metadata: Metadata, options: Overrides) -> ModelSpec:
@@ -100,6 +113,9 @@ def _spec(name: str, file: Path, graph: Graph, fed: _Fed, metadata: Metadata, op
         guess = guesses(picture, verdict.recipe, metadata, options, scaled is not None)
     if picture is not None:
         preprocess = preprocess_map(picture, facts.size, verdict.recipe, metadata, options, fed.constants, scaled)
+    inputs = tuple(
+        TensorSpec(port.name, port.dtype, row.shapes[port.name], fed.declared.axes[port.name]) for port in fed.jobs
+    )
     return ModelSpec(
         name=name,
         path=str(file),
@@ -112,9 +128,8 @@ def _spec(name: str, file: Path, graph: Graph, fed: _Fed, metadata: Metadata, op
             *without_effect(options, verdict, picture, preprocess),
         ),
         names=names,
-        inputs=tuple(
-            TensorSpec(port.name, port.dtype, row.shapes[port.name], fed.declared.axes[port.name]) for port in fed.jobs
-        ),
+        inputs=inputs,
+        file=file_of(graph, fed.inputs, fed.outputs, inputs, tried.specs),
         outputs=tried.specs,
         batch=tried.batch,
         largest_batch=tried.most,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError
 from msgspec import Struct
 
 from parallel_infer.errors import ModelRejected

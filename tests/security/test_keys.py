@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import time
 
 import pytest
@@ -38,7 +40,12 @@ def test_the_first_key_makes_the_folder(here):
         assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600)
     key, folder = Key.of(here / "camera.key"), KeyFolder.open(here / "keys")
     assert key.server == folder.server().public
-    assert folder.client(key.public) == KnownClient("camera", key.public, manages=False)
+    token = re.search(r"^token = (\S+)$", (here / "camera.key").read_text(), re.MULTILINE)[1]
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    assert folder.client(key.public) == KnownClient("camera", key.public, manages=False, token=digest)
+    assert folder.by_token(digest) == folder.client(key.public)
+    assert folder.by_token(hashlib.sha256(b"another").hexdigest()) is None
+    assert token not in (here / "keys/clients/camera.pub").read_text()
     assert key.secret not in (here / "keys/clients/camera.pub").read_text()
     assert key.secret not in made.output
 

@@ -1,0 +1,269 @@
+"""The methods of inference.GRPCInferenceService and grpc.health.v1.Health, as handlers without generated code."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+import grpc
+import msgspec
+
+from parallel_infer import protocol
+from parallel_infer.doors import model_view
+from parallel_infer.doors.gateway_link import GatewayLink
+from parallel_infer.doors.grpc.codec import read_request, write_response
+from parallel_infer.doors.grpc.messages import message
+from parallel_infer.doors.model_view import PICTURE, ModelView
+from parallel_infer.doors.service import InferenceService
+from parallel_infer.doors.statistics import model_statistics
+from parallel_infer.doors.tokens import Holder, Tokens
+from parallel_infer.errors import (
+    BadInput,
+    DeadlineExceeded,
+    Dropped,
+    InferError,
+    ModelRejected,
+    Poison,
+    ResourceUnavailable,
+    ServerUnavailable,
+    Unauthorized,
+    UnknownModel,
+    WorkerLost,
+)
+
+log = logging.getLogger(__name__)
+SERVICE, HEALTH = "inference.GRPCInferenceService", "grpc.health.v1.Health"
+_STATUS = {
+    BadInput.code: grpc.StatusCode.INVALID_ARGUMENT,
+    ModelRejected.code: grpc.StatusCode.INVALID_ARGUMENT,
+    UnknownModel.code: grpc.StatusCode.NOT_FOUND,
+    ResourceUnavailable.code: grpc.StatusCode.UNAVAILABLE,
+    ServerUnavailable.code: grpc.StatusCode.UNAVAILABLE,
+    WorkerLost.code: grpc.StatusCode.UNAVAILABLE,
+    Dropped.code: grpc.StatusCode.UNAVAILABLE,
+    DeadlineExceeded.code: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Poison.code: grpc.StatusCode.FAILED_PRECONDITION,
+    Unauthorized.code: grpc.StatusCode.PERMISSION_DENIED,
+}
+_STREAM_DEPTH = 64  # requests of one stream at work at a time
+
+Method = Callable[[Any, "Call"], Awaitable[Any]]
+
+
+class Call:
+    """Who calls, and what they may do."""
+
+    def __init__(self, context: Any, tokens: Tokens | None) -> None:
+        self.client = _host(context.peer())
+        self.known = self.manages = tokens is None
+        if tokens is not None:
+            holder = tokens.holder(_token(context.invocation_metadata()))
+            if holder is not None:
+                self.admit(holder)
+
+    def admit(self, holder: Holder) -> None:
+        """The caller is the holder of this token."""
+        self.client, self.manages, self.known = holder.name, holder.manages, True
+
+
+def _host(peer: str) -> str:
+    """The host of grpc's "ipv4:127.0.0.1:1234"."""
+    return peer.rpartition(":")[0].partition(":")[2] or peer
+
+
+def _token(metadata: Any) -> str:
+    for name, value in metadata or ():
+        if name == "authorization" and isinstance(value, str):
+            scheme, _, token = value.partition(" ")
+            return token.strip() if scheme.lower() == "bearer" else ""
+    return ""
+
+
+class Servicer:
+    """Answers each method of the two services."""
+
+    def __init__(self, link: GatewayLink, tokens: Tokens | None, version: str) -> None:
+        self._link = link
+        self._service = InferenceService(link)
+        self._tokens = tokens
+        self._version = version
+
+    def handlers(self) -> list[grpc.GenericRpcHandler]:
+        """What a grpc.aio server is told."""
+        unary: dict[str, tuple[Method, str, str]] = {
+            "ServerLive": (self._live, "ServerLiveRequest", "ServerLiveResponse"),
+            "ServerReady": (self._ready, "ServerReadyRequest", "ServerReadyResponse"),
+            "ModelReady": (self._model_ready, "ModelReadyRequest", "ModelReadyResponse"),
+            "ServerMetadata": (self._server, "ServerMetadataRequest", "ServerMetadataResponse"),
+            "ModelMetadata": (self._metadata, "ModelMetadataRequest", "ModelMetadataResponse"),
+            "ModelInfer": (self._infer, "ModelInferRequest", "ModelInferResponse"),
+            "ModelConfig": (self._config, "ModelConfigRequest", "ModelConfigResponse"),
+            "ModelStatistics": (self._statistics, "ModelStatisticsRequest", "ModelStatisticsResponse"),
+            "RepositoryIndex": (self._index, "RepositoryIndexRequest", "RepositoryIndexResponse"),
+            "RepositoryModelLoad": (self._load, "RepositoryModelLoadRequest", "RepositoryModelLoadResponse"),
+            "RepositoryModelUnload": (self._unload, "RepositoryModelUnloadRequest", "RepositoryModelUnloadResponse"),
+        }
+        methods = {name: self._unary(method, f"inference.{asked}") for name, (method, asked, _) in unary.items()}
+        methods["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
+            self._stream, message("inference.ModelInferRequest").FromString, _serialised
+        )
+        health = {"Check": self._unary(self._check, "grpc.health.v1.HealthCheckRequest", free=True)}
+        return [
+            grpc.method_handlers_generic_handler(SERVICE, methods),
+            grpc.method_handlers_generic_handler(HEALTH, health),
+        ]
+
+    def _unary(self, method: Method, asked: str, *, free: bool = False) -> Any:
+        async def handle(request: Any, context: Any) -> Any:
+            call = Call(context, self._tokens)
+            if not (call.known or free):
+                await context.abort(grpc.StatusCode.UNAUTHENTICATED, _ASKS)
+            try:
+                return await method(request, call)
+            except InferError as error:
+                await context.abort(_STATUS.get(error.code, grpc.StatusCode.INTERNAL), f"{error.code}: {error}")
+            except asyncio.CancelledError:
+                raise
+            except Exception:
+                log.exception("a call failed")
+                await context.abort(grpc.StatusCode.INTERNAL, "the server failed at this call; its log has more")
+
+        return grpc.unary_unary_rpc_method_handler(handle, message(asked).FromString, _serialised)
+
+    # --- inference ---------------------------------------------------------------------------------------------------
+
+    async def _infer(self, request: Any, call: Call) -> Any:
+        return write_response(await self._service.infer(read_request(request, call.client)))
+
+    async def _stream(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        """Answers as they are ready, in no promised order; a bad request is an error in the stream, which goes on."""
+        call = Call(context, self._tokens)
+        if not call.known:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, _ASKS)
+        answers: asyncio.Queue[Any] = asyncio.Queue()
+        reading = asyncio.ensure_future(self._read(requests, call, answers))
+        try:
+            while (answer := await answers.get()) is not None:
+                yield answer
+        finally:
+            reading.cancel()
+
+    async def _read(self, requests: AsyncIterator[Any], call: Call, answers: asyncio.Queue[Any]) -> None:
+        room = asyncio.Semaphore(_STREAM_DEPTH)
+        tasks: set[asyncio.Task[None]] = set()
+
+        async def answer(request: Any) -> None:
+            try:
+                await answers.put(_StreamResponse(infer_response=await self._infer(request, call)))
+            except InferError as error:
+                failed = _StreamResponse(error_message=f"{error.code}: {error}")
+                failed.infer_response.id = request.id
+                await answers.put(failed)
+            finally:
+                room.release()
+
+        try:
+            async for request in requests:
+                await room.acquire()
+                task = asyncio.ensure_future(answer(request))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+            if tasks:
+                await asyncio.wait(tasks)
+            await answers.put(None)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    # --- what there is -----------------------------------------------------------------------------------------------
+
+    async def _live(self, request: Any, call: Call) -> Any:
+        return message("inference.ServerLiveResponse")(live=True)
+
+    async def _ready(self, request: Any, call: Call) -> Any:
+        return message("inference.ServerReadyResponse")(ready=bool((await self._health())["ready"]))
+
+    async def _model_ready(self, request: Any, call: Call) -> Any:
+        view, _ = await self._view(request)
+        ready = (await self._health())["states"].get(view.name) in ("ready", "degraded")
+        return message("inference.ModelReadyResponse")(ready=ready)
+
+    async def _check(self, request: Any, call: Call) -> Any:
+        serving = (await self._health())["ready"] if request.service in ("", SERVICE) else None
+        status = 3 if serving is None else 1 if serving else 2  # SERVICE_UNKNOWN, SERVING, NOT_SERVING
+        return message("grpc.health.v1.HealthCheckResponse")(status=status)
+
+    async def _health(self) -> Mapping[str, Any]:
+        try:
+            found: Mapping[str, Any] = msgspec.msgpack.decode(await self._link.ask(protocol.Ready, 10.0))
+        except InferError:
+            found = {"ready": False, "states": {}}
+        return found
+
+    async def _view(self, request: Any) -> tuple[ModelView, bool]:
+        return await self._service.view(request.name, request.version)
+
+    async def _server(self, request: Any, call: Call) -> Any:
+        extensions = ["classification", "model_configuration", "model_repository", "parameters", "schedule_policy"]
+        return message("inference.ServerMetadataResponse")(
+            name="parallel-infer", version=self._version, extensions=[*extensions, "statistics"]
+        )
+
+    async def _metadata(self, request: Any, call: Call) -> Any:
+        return message("inference.ModelMetadataResponse")(**model_view.metadata(*await self._view(request)))
+
+    async def _config(self, request: Any, call: Call) -> Any:
+        config = model_view.configuration(*await self._view(request))
+        return message("inference.ModelConfigResponse")(config=config)
+
+    async def _statistics(self, request: Any, call: Call) -> Any:
+        status = msgspec.msgpack.decode(await self._link.ask(protocol.Status))
+        if request.name:
+            found = [await self._view(request)]
+        else:
+            found = [(view, False) for view in (await self._link.models()).values()]
+        stats = [model_statistics(view, picture, status) for view, picture in found]
+        for entry in stats:
+            for unused in ("response_stats", "batch_stats", "memory_usage"):
+                entry.pop(unused)
+        return message("inference.ModelStatisticsResponse")(model_stats=stats)
+
+    # --- the repository ----------------------------------------------------------------------------------------------
+
+    async def _index(self, request: Any, call: Call) -> Any:
+        models = await self._link.models(fresh=True)
+        rows = []
+        for name, view in sorted(models.items()):
+            names = (name, name + PICTURE) if view.takes_pictures else (name,)
+            rows += [{"name": each, "version": str(view.version), "state": "READY"} for each in names]
+        return message("inference.RepositoryIndexResponse")(models=rows)
+
+    async def _load(self, request: Any, call: Call) -> Any:
+        _check_manages(call)
+        refused = [name for name in request.parameters if name == "config" or name.startswith("file:")]
+        if refused:
+            raise BadInput(f"parameter {refused[0]!r} is not taken: models are files of the server's machine")
+        await self._link.reload(request.model_name.removesuffix(PICTURE))
+        return message("inference.RepositoryModelLoadResponse")()
+
+    async def _unload(self, request: Any, call: Call) -> Any:
+        _check_manages(call)
+        await self._link.unload(request.model_name.removesuffix(PICTURE))
+        await self._link.models(fresh=True)
+        return message("inference.RepositoryModelUnloadResponse")()
+
+
+_ASKS = "this server asks for a key: send it as the metadata authorization: Bearer KEY"
+_StreamResponse = message("inference.ModelStreamInferResponse")
+
+
+def _serialised(answer: Any) -> bytes:
+    data: bytes = answer.SerializeToString()
+    return data
+
+
+def _check_manages(call: Call) -> None:
+    if not call.manages:
+        raise Unauthorized("this key may not load or unload models")

@@ -1,0 +1,136 @@
+"""The HTTP door's application: its routes, and what holds for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from parallel_infer.doors.access import WebPages
+from parallel_infer.doors.gateway_link import GatewayLink
+from parallel_infer.doors.http.bodies import Bodies
+from parallel_infer.doors.http.errors import HttpError, body_of, headers_of, status_of
+from parallel_infer.doors.service import InferenceService
+from parallel_infer.doors.tokens import Tokens
+from parallel_infer.errors import InferError, Unauthorized
+
+log = logging.getLogger(__name__)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_encode = msgspec.json.Encoder().encode
+
+
+class Context(msgspec.Struct, frozen=True):
+    """What handlers share."""
+
+    link: GatewayLink
+    service: InferenceService
+    bodies: Bodies
+    pages: WebPages
+    tokens: Tokens | None  # None: no keys are configured
+
+
+CONTEXT: web.AppKey[Context] = web.AppKey("context", Context)
+CLIENT = "client"  # of a request: whom it comes from, for sharing room among clients
+KNOWN = "known"  # of a request: whether its key is known
+_ASKS = "this server asks for a key: send it as Authorization: Bearer KEY"
+MANAGES = "manages"  # of a request: whether it may load and unload
+
+
+def make_app(context: Context, routes: list[web.RouteDef]) -> web.Application:
+    """The application with these routes."""
+    app = web.Application(middlewares=[_errors, _entrance], client_max_size=0)
+    app[CONTEXT] = context
+    app.add_routes(routes)
+    return app
+
+
+def json_response(value: Any, status: int = 200) -> web.Response:
+    """A value as JSON."""
+    return web.Response(body=_encode(value), status=status, content_type="application/json")
+
+
+@web.middleware
+async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except InferError as error:
+        return _refusal(request, error)
+    except web.HTTPNotFound:
+        return _refusal(request, HttpError(404, f"there is nothing at {request.path[:200]!r}", "UNKNOWN_ROUTE"))
+    except web.HTTPMethodNotAllowed as error:
+        allowed = ", ".join(sorted(error.allowed_methods))
+        text = f"{request.method} is not possible at {request.path[:200]!r}; {allowed} is"
+        response = _refusal(request, HttpError(405, text))
+        response.headers["Allow"] = allowed
+        return response
+    except web.HTTPException as error:
+        return _refusal(request, HttpError(error.status, error.reason))
+    except (asyncio.CancelledError, ConnectionError):
+        raise
+    except Exception:
+        log.exception("a request failed")
+        return _refusal(request, InferError("the server failed at this request; its log has more"))
+
+
+def _refusal(request: web.Request, error: InferError) -> web.Response:
+    status = status_of(error)
+    response = web.Response(
+        body=body_of(error), status=status, content_type="application/json", headers=headers_of(status)
+    )
+    if not request.content.at_eof():
+        response.force_close()  # what is left of its body is not read
+    return response
+
+
+@web.middleware
+async def _entrance(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Who comes in: with keys whoever has a token, without them programs of this machine and no foreign pages."""
+    context = request.app[CONTEXT]
+    request[CLIENT], request[MANAGES], request[KNOWN] = request.remote or "", context.tokens is None, False
+    if context.tokens is None:
+        context.pages.check(request.method, request.headers)
+    elif request.path not in ("/healthz", "/readyz"):
+        holder = context.tokens.holder(_token_of(request))
+        if holder is not None:
+            request[CLIENT], request[MANAGES], request[KNOWN] = holder.name, holder.manages, True
+        elif not _may_carry_its_key_in_the_body(request):
+            raise HttpError(401, _ASKS, Unauthorized.code)
+    return await handler(request)
+
+
+def _token_of(request: web.Request) -> str:
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token:
+        return token.strip()
+    return request.query.get("api_key", "")
+
+
+def _may_carry_its_key_in_the_body(request: web.Request) -> bool:
+    """Roboflow's clients put `api_key` into the JSON of a POST; that handler looks itself."""
+    return request.method == "POST" and request.path.startswith(("/infer/", "/model/"))
+
+
+def client_of(request: web.Request) -> str:
+    """Whom a request comes from."""
+    return str(request[CLIENT])
+
+
+def check_key(request: web.Request, key: str | None) -> None:
+    """Let a request in by the key in its body, where its headers and query had none. Raises HttpError (401)."""
+    tokens = request.app[CONTEXT].tokens
+    if tokens is None or request[KNOWN]:
+        return
+    holder = tokens.holder(key or "")
+    if holder is None:
+        raise HttpError(401, _ASKS, Unauthorized.code)
+    request[CLIENT], request[MANAGES], request[KNOWN] = holder.name, holder.manages, True
+
+
+def check_manages(request: web.Request) -> None:
+    """Raises Unauthorized unless the request may load and unload models."""
+    if not request[MANAGES]:
+        raise Unauthorized("this key may not load or unload models")

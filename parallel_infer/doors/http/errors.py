@@ -1,0 +1,60 @@
+"""Errors as every HTTP client of ours understands them: one body, and the status that fits the code. Pure."""
+
+from __future__ import annotations
+
+import msgspec
+
+from parallel_infer.errors import (
+    BadInput,
+    DeadlineExceeded,
+    Dropped,
+    InferError,
+    ModelRejected,
+    Poison,
+    ResourceUnavailable,
+    ServerUnavailable,
+    Unauthorized,
+    UnknownModel,
+    WorkerLost,
+)
+
+_STATUS: dict[str, int] = {
+    BadInput.code: 400,
+    ModelRejected.code: 400,
+    UnknownModel.code: 404,
+    ResourceUnavailable.code: 503,
+    WorkerLost.code: 503,
+    ServerUnavailable.code: 503,
+    Dropped.code: 503,
+    DeadlineExceeded.code: 504,
+    Poison.code: 422,
+    Unauthorized.code: 403,
+}
+_encode = msgspec.json.Encoder().encode
+
+
+class HttpError(InferError):
+    """An error whose status its code does not tell: too large, no such route, a method that is not there."""
+
+    def __init__(self, status: int, text: str, name: str = BadInput.code) -> None:
+        super().__init__(text)
+        self.status = status
+        self.name = name  # the code in the body
+
+
+def status_of(error: InferError) -> int:
+    """The HTTP status of an error."""
+    return error.status if isinstance(error, HttpError) else _STATUS.get(error.code, 500)
+
+
+def body_of(error: InferError) -> bytes:
+    """{"code", "error", "message"}: tritonclient reads `error`, Roboflow's SDK `message`."""
+    code = error.name if isinstance(error, HttpError) else error.code
+    return _encode({"code": code, "error": str(error), "message": str(error)})
+
+
+def headers_of(status: int) -> dict[str, str]:
+    """What goes with an error: when to come back, or how to say who one is."""
+    if status == 503:
+        return {"Retry-After": "1"}
+    return {"WWW-Authenticate": "Bearer"} if status == 401 else {}

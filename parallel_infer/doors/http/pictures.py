@@ -1,0 +1,60 @@
+"""Pictures in and out of the HTTP door: parts of forms, and answers drawn as a JPEG."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import cv2
+import numpy as np
+
+from parallel_infer.answers.answer import Answer
+from parallel_infer.answers.drawing import draw
+from parallel_infer.errors import BadInput
+
+_BOUNDARY = re.compile(r'boundary="?([^";,]{1,70})"?', re.IGNORECASE)
+_NAME = re.compile(rb'[; ]name="([^"]{0,128})"', re.IGNORECASE)
+_MOST_PARTS = 64
+
+
+def picture_of_form(kind: str, header: str, body: memoryview) -> bytes | None:
+    """The part `file` (or `image`) of a multipart form; None where the body is no form. Raises BadInput without one."""
+    if kind != "multipart/form-data":
+        return None
+    parts = form_parts(header, body)
+    for name in ("file", "image", "picture"):
+        if parts.get(name):
+            return parts[name]
+    raise BadInput(f"the form has no part 'file' with a picture; its parts are {', '.join(map(repr, parts)) or 'none'}")
+
+
+def form_parts(header: str, body: memoryview) -> dict[str, bytes]:
+    """The parts of a multipart/form-data body by name (RFC 7578). Raises BadInput where it cannot be read."""
+    found = _BOUNDARY.search(header)
+    if found is None:
+        raise BadInput("the form's Content-Type names no boundary")
+    mark = b"--" + found[1].encode()
+    pieces = bytes(body).split(mark)
+    if len(pieces) < 3 or not pieces[-1].startswith(b"--"):
+        raise BadInput("the form is cut off, or its boundary is another one")
+    if len(pieces) > _MOST_PARTS + 2:
+        raise BadInput(f"the form has more than {_MOST_PARTS} parts")
+    parts: dict[str, bytes] = {}
+    for piece in pieces[1:-1]:
+        head, separator, content = piece.partition(b"\r\n\r\n")
+        name = _NAME.search(head)
+        if not separator or name is None or not content.endswith(b"\r\n"):
+            raise BadInput("a part of the form has no name, or is cut off")
+        parts[name[1].decode("utf-8", "replace")] = content[:-2]
+    return parts
+
+
+def drawn(picture: bytes, answer: Answer) -> bytes:
+    """A JPEG of the picture with its answer drawn on it. Raises BadInput where it cannot be decoded here."""
+    frame: Any = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
+    if frame is None:
+        raise BadInput("the picture was answered, but cannot be drawn on: its format is not decoded here")
+    done, encoded = cv2.imencode(".jpg", draw(frame, answer))
+    if not done:
+        raise BadInput("the drawn picture cannot be written as a JPEG")
+    return encoded.tobytes()

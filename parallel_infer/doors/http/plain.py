@@ -1,0 +1,136 @@
+"""Plain HTTP for curl and scripts: POST a picture, health, metrics, and the description of it all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from parallel_infer import protocol
+from parallel_infer.doors.gateway_link import Work, option_of, options_of
+from parallel_infer.doors.http.app import CONTEXT, check_key, client_of, json_response
+from parallel_infer.doors.http.oip_codec import base64_bytes, readable
+from parallel_infer.doors.http.pictures import drawn, picture_of_form
+from parallel_infer.doors.model_view import ModelView
+from parallel_infer.errors import BadInput, InferError
+from parallel_infer.protocol import MAX_TIMEOUT
+
+_NOT_OPTIONS = ("timeout", "format", "api_key", "priority")
+
+
+def routes() -> list[web.RouteDef]:
+    """POST /infer/NAME and what watches a server; Roboflow's four names below /infer go before."""
+    return [
+        web.post("/infer/{model}", infer),
+        web.get("/healthz", healthz),
+        web.get("/readyz", readyz),
+        web.get("/metrics", metrics),
+    ]
+
+
+async def infer(request: web.Request) -> web.Response:
+    """A picture in, its answer out: as the body, as a form's part, or in JSON as base64."""
+    context = request.app[CONTEXT]
+    name = request.match_info["model"]
+    async with context.bodies.read(request) as body:
+        picture, options, key = _picture(request, body)
+        check_key(request, key)
+        view, _ = await context.service.view(name)
+        options = {**{k: v for k, v in request.query.items() if k not in _NOT_OPTIONS}, **options}
+        work = Work(
+            model=view.name,
+            options=options_of({k: option_of(k, v) for k, v in options.items()}),
+            timeout=_timeout(request.query.get("timeout")),
+            priority=_priority(request.query.get("priority")),
+            client=client_of(request),
+        )
+        form = request.query.get("format", "json")
+        if form not in ("json", "image"):
+            raise BadInput(f"format is {form[:40]!r}; json and image are")
+        if form == "image":
+            picture = bytes(picture)
+        answer = await context.link.picture(work, picture)
+    if form == "image":
+        _check_drawable(view)
+        return web.Response(body=await asyncio.to_thread(drawn, bytes(picture), answer), content_type="image/jpeg")
+    return json_response(answer.to_dict())
+
+
+def _check_drawable(view: ModelView) -> None:
+    if not view.takes_pictures:
+        raise BadInput(f"model {view.name!r} takes no pictures, so nothing can be drawn")
+
+
+def _picture(request: web.Request, body: memoryview) -> tuple[bytes | memoryview, dict[str, Any], str | None]:
+    if not len(body):
+        raise BadInput("the body is empty; send a picture, for example with curl --data-binary @street.jpg")
+    form = picture_of_form(request.content_type, request.headers.get("Content-Type", ""), body)
+    if form is not None:
+        return form, {}, None
+    if request.content_type != "application/json" and bytes(body[:1]) != b"{":
+        return body, {}, None
+    try:
+        fields = msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadInput(f"the request's JSON cannot be read: {readable(error)}") from None
+    if "image" not in fields:
+        raise BadInput('the JSON has no image; send {"image": "BASE64"} with options beside it, or the picture itself')
+    picture = base64_bytes(fields.pop("image"), "image")
+    key = fields.pop("api_key", None)
+    return picture, fields, key if isinstance(key, str) else None
+
+
+def _timeout(text: str | None) -> float | None:
+    if not text:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds <= MAX_TIMEOUT:
+        raise BadInput(f"timeout is {text[:40]!r}; seconds above 0 and up to {MAX_TIMEOUT:g} are taken")
+    return seconds
+
+
+def _priority(text: str | None) -> int:
+    if not text:
+        return 0
+    try:
+        priority = int(text)
+    except ValueError:
+        priority = 1000
+    if not -100 <= priority <= 100:
+        raise BadInput(f"priority is {text[:40]!r}; a whole number of -100 to 100 is taken, higher goes first")
+    return priority
+
+
+async def healthz(request: web.Request) -> web.Response:
+    """The door and the gateway live."""
+    await request.app[CONTEXT].link.models(fresh=True)
+    return json_response({"live": True})
+
+
+async def readyz(request: web.Request) -> web.Response:
+    """A picture gets through every stage of every model."""
+    try:
+        health = msgspec.msgpack.decode(await request.app[CONTEXT].link.ask(protocol.Ready, 10.0))
+    except InferError as error:
+        return json_response({"ready": False, "error": str(error)}, 503)
+    return json_response(health, 200 if health["ready"] else 503)
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """The server's metrics in Prometheus' text format."""
+    from prometheus_client import CollectorRegistry, generate_latest  # first used here: most doors are never scraped
+
+    from parallel_infer.observe.metrics import ServerMetrics
+
+    status: Mapping[str, Any] = msgspec.msgpack.decode(await request.app[CONTEXT].link.ask(protocol.Status))
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(ServerMetrics(lambda: status))
+    return web.Response(
+        body=generate_latest(registry), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+    )

@@ -1,0 +1,33 @@
+"""What the processes of doors are told at their start."""
+
+from __future__ import annotations
+
+from parallel_infer.process.options import ChildOptions
+
+
+class DoorOptions(ChildOptions, frozen=True, kw_only=True):
+    """What every door is told. Sizes are in bytes."""
+
+    gateway: str  # the gateway's address for this user alone
+    bind: tuple[str, ...] = ()
+    timeout: float  # seconds, of a job that names none
+    max_payload: int
+    keys: str | None = None  # folder of keys; None: no keys
+    version: str = ""  # of the server
+
+
+class HttpOptions(DoorOptions, frozen=True, kw_only=True):
+    """The HTTP door's; `bind` are HOST:PORT."""
+
+    memory: int  # of all bodies at a time
+    aliases: tuple[str, ...] = ()  # OTHER=NAME
+
+
+class GrpcOptions(DoorOptions, frozen=True, kw_only=True):
+    """The gRPC door's; `bind` are HOST:PORT."""
+
+
+class ZmqOptions(DoorOptions, frozen=True, kw_only=True):
+    """A ZeroMQ door's; `bind` are tcp:// or ipc:// addresses. `model` is asked where a client names none."""
+
+    model: str = ""

@@ -1,0 +1,89 @@
+"""A ZeroMQ door for clients with frames of their own: a REQ socket asks, each request gets one reply."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import zmq
+import zmq.asyncio
+
+from parallel_infer.errors import ConfigError
+
+Respond = Callable[[bytes, list[Any]], Awaitable[list[bytes]]]
+"""From a connection's name and its frames to the reply's frames."""
+
+_LINGER = 1000  # ms in which the last replies leave
+_HEARTBEAT, _HEARTBEAT_TIMEOUT = 5000, 20000  # ms; a client that vanished is forgotten
+_MOST = 1024  # requests at work at a time; REQ sockets have one each
+log = logging.getLogger(__name__)
+
+
+class ZmqDoor:
+    """Answers REQ sockets, each in its own pace, many at a time."""
+
+    def __init__(self, address: str, limit: int, respond: Respond) -> None:
+        """`limit` is the most bytes of one frame. Raises ConfigError where nobody can listen at `address`."""
+        self._context = zmq.asyncio.Context()
+        self._socket = self._context.socket(zmq.ROUTER)
+        options = {
+            zmq.LINGER: _LINGER,
+            zmq.MAXMSGSIZE: limit,
+            zmq.ROUTER_HANDOVER: 0,
+            zmq.HEARTBEAT_IVL: _HEARTBEAT,
+            zmq.HEARTBEAT_TIMEOUT: _HEARTBEAT_TIMEOUT,
+            zmq.IPV6: int("[" in address),
+            zmq.RCVHWM: 8,  # per client; a REQ socket sends one
+        }
+        for option, value in options.items():
+            self._socket.setsockopt(option, value)
+        try:
+            self._socket.bind(address)
+        except zmq.ZMQError as error:
+            self._socket.close(0)
+            raise ConfigError(f"cannot listen at {address}: {error.strerror}") from None
+        self.address = _text(self._socket.getsockopt(zmq.LAST_ENDPOINT))
+        self._respond = respond
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Answer until `stop`, then give what is at work its reply."""
+        ending = asyncio.ensure_future(stop.wait())
+        try:
+            while not stop.is_set():
+                receiving = asyncio.ensure_future(self._socket.recv_multipart(copy=False))
+                await asyncio.wait({receiving, ending}, return_when=asyncio.FIRST_COMPLETED)
+                if not receiving.done():
+                    receiving.cancel()
+                    break
+                task = asyncio.ensure_future(self._answer(receiving.result()))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+                if len(self._tasks) >= _MOST:
+                    await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+        finally:
+            ending.cancel()
+
+    def close(self) -> None:
+        """Close the socket; the last replies have a moment to leave."""
+        self._socket.close()
+        self._context.term()
+
+    async def _answer(self, frames: list[Any]) -> None:
+        client = frames[0].bytes
+        if len(frames) < 3 or len(frames[1]):
+            return  # not of a REQ socket: there is no way to reply
+        try:
+            reply = await self._respond(client, frames[2:])
+        except Exception:
+            log.exception("a request failed")
+            return
+        await self._socket.send_multipart([client, b"", *reply], copy=False)
+
+
+def _text(value: bytes | int | str) -> str:
+    return value.decode().rstrip("\0") if isinstance(value, bytes) else str(value)

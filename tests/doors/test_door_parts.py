@@ -1,0 +1,178 @@
+"""The pure parts of doors: web pages, aliases, answers as tensors, Frigate's and imagezmq's frames, forms, options."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from parallel_infer.answers.answer import Answer
+from parallel_infer.doors.access import WebPages
+from parallel_infer.doors.answers import picture_outputs
+from parallel_infer.doors.frigate import frame_of, rows_of
+from parallel_infer.doors.gateway_link import option_of
+from parallel_infer.doors.http.pictures import form_parts
+from parallel_infer.doors.http.roboflow import Aliases
+from parallel_infer.doors.model_view import ModelView, Port, configuration, metadata
+from parallel_infer.errors import BadInput, Unauthorized
+
+DETECTOR = ModelView(
+    name="d",
+    version=2,
+    task="detect",
+    family="yolov8",
+    classes=("cat", "dog"),
+    inputs=(Port("images", "float32", (-1, 3, 32, 64)),),
+    outputs=(Port("output0", "float32", (-1, 6, 42)),),
+    row=(32, 64),
+    max_batch_size=8,
+)
+
+
+def answer(count: int) -> Answer:
+    boxes = np.arange(4 * count, dtype=np.float32).reshape(count, 4)
+    scores = np.linspace(0.3, 0.9, count, dtype=np.float32)
+    arrays = {"boxes": boxes, "scores": scores, "classes": np.arange(count, dtype=np.int64) % 2}
+    return Answer("detect", "d", arrays, {0: "cat", 1: "dog"}, width=64, height=32)
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "allowed"),
+    [
+        ("GET", {"Host": "localhost:8000"}, True),
+        ("POST", {"Host": "127.0.0.1:8000"}, True),
+        ("POST", {"Host": "[::1]:8000", "Origin": "http://[::1]:8000", "Sec-Fetch-Site": "same-origin"}, True),
+        ("GET", {"Host": "evil.example"}, False),
+        ("POST", {"Host": "127.0.0.1:8000", "Origin": "http://evil.example"}, False),
+        ("POST", {"Host": "127.0.0.1:8000", "Origin": "null"}, False),
+        ("POST", {"Host": "127.0.0.1:8000", "Sec-Fetch-Site": "cross-site"}, False),
+        ("POST", {"Host": "127.0.0.1:8000", "Origin": "http://127.0.0.1:9000"}, False),
+    ],
+)
+def test_pages_of_other_sites_stay_outside(method: str, headers: dict[str, str], allowed: bool) -> None:
+    pages = WebPages(["127.0.0.1"])
+    if allowed:
+        pages.check(method, headers)
+    else:
+        with pytest.raises(Unauthorized):
+            pages.check(method, headers)
+
+
+def test_a_door_at_every_address_takes_every_host_but_no_foreign_page() -> None:
+    pages = WebPages(["0.0.0.0"])
+    pages.check("POST", {"Host": "box.lan:8000"})
+    with pytest.raises(Unauthorized):
+        pages.check("POST", {"Host": "box.lan:8000", "Origin": "http://evil.example"})
+
+
+def test_aliases_and_versions_lead_to_models() -> None:
+    aliases = Aliases({"coco/3": "d", "gone/1": "nothing"})
+    assert [aliases.model_of(name) for name in ("coco/3", "d/1", "d", "other/2")] == ["d", "d", "d", "other"]
+    assert aliases.identifiers(["d"]) == {"d/1": "d", "d": "d", "coco/3": "d"}
+
+
+def test_a_model_is_described_under_both_names() -> None:
+    file, picture = metadata(DETECTOR, picture=False), metadata(DETECTOR, picture=True)
+    assert file["inputs"] == [{"name": "images", "datatype": "FP32", "shape": [-1, 3, 32, 64]}]
+    assert picture["name"] == "d.picture"
+    assert picture["inputs"] == [{"name": "image", "datatype": "BYTES", "shape": [-1, 1]}]
+    assert [output["name"] for output in picture["outputs"]] == [
+        "num_detections",
+        "boxes",
+        "scores",
+        "classes",
+        "answer",
+    ]
+    config = configuration(DETECTOR, picture=False)
+    assert (config["max_batch_size"], config["input"][0]["dims"]) == (8, [3, 32, 64])
+    assert config["input"][0]["format"] == "FORMAT_NCHW"
+    told = eval(config["parameters"]["metadata"]["string_value"], {})
+    assert told["imgsz"] == "[32, 64]"
+    assert told["names"] == "{0: 'cat', 1: 'dog'}"
+
+
+def test_a_file_with_a_fixed_batch_shows_it_among_its_dimensions() -> None:
+    fixed = ModelView(
+        name="p",
+        version=1,
+        task="tensor",
+        family="tensor",
+        inputs=(Port("x", "float32", (1, 4)),),
+        outputs=(Port("y", "float32", (1, 2)),),
+    )
+    config = configuration(fixed, picture=False)
+    assert (config["max_batch_size"], config["input"][0]["dims"]) == (0, [1, 4])
+    assert fixed.file_model == "p"
+    assert not fixed.takes_pictures
+
+
+def test_answers_are_padded_to_the_longest() -> None:
+    ports = DETECTOR.served(picture=True)[1]
+    outputs = picture_outputs(ports, [answer(3), answer(0)])
+    assert outputs["num_detections"].tolist() == [[3], [0]]
+    assert outputs["boxes"].shape == (2, 3, 4)
+    assert outputs["classes"].tolist() == [[0, 1, 0], [-1, -1, -1]]
+    assert outputs["scores"][1].tolist() == [0, 0, 0]
+    assert len(outputs["answer"]) == 2
+    assert picture_outputs(ports, [answer(0)])["boxes"].shape == (1, 1, 4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+def test_frigates_pixels_become_a_frame(dtype: str) -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
+    sent = rgb[None] if dtype == "uint8" else (rgb.transpose(2, 0, 1)[None] / np.float32(255)).astype(np.float32)
+    frame = frame_of({"shape": list(sent.shape), "dtype": dtype}, memoryview(sent.tobytes()))
+    np.testing.assert_array_equal(frame, rgb[:, :, ::-1])
+
+
+@pytest.mark.parametrize(
+    ("header", "data"),
+    [
+        ({}, b""),
+        ({"shape": [1, 3, 2, 2], "dtype": "float64"}, bytes(96)),
+        ({"shape": [1, 3, 2, 2], "dtype": "float32"}, bytes(47)),
+        ({"shape": [1, 4, 2, 2], "dtype": "uint8"}, bytes(16)),
+        ({"shape": [2, 3, 2, 2], "dtype": "uint8"}, bytes(24)),
+        ({"shape": [1, 3, 2, True], "dtype": "uint8"}, bytes(6)),
+        ({"shape": [1, 3, 2, 2], "dtype": "float32"}, np.full(12, np.nan, np.float32).tobytes()),
+    ],
+)
+def test_what_frigate_does_not_send_is_refused(header: dict[str, Any], data: bytes) -> None:
+    with pytest.raises(BadInput):
+        frame_of(header, memoryview(data))
+
+
+def test_frigates_rows_are_twenty_best_first_as_fractions_y_first() -> None:
+    rows = rows_of(answer(3), 64, 32)
+    assert rows.shape == (20, 6)
+    assert rows.dtype == np.float32
+    assert rows[:3, 0].tolist() == [0, 1, 0]
+    assert (np.diff(rows[:3, 1]) < 0).all()
+    np.testing.assert_allclose(rows[0, 2:], [9 / 32, 8 / 64, 11 / 32, 10 / 64])
+    assert not rows[3:].any()
+
+
+def test_forms_are_read_by_their_parts() -> None:
+    body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n\x00\r\n\xff\r\n--b--\r\n'
+    assert form_parts("multipart/form-data; boundary=b", memoryview(body)) == {"file": b"\x00\r\n\xff"}
+    for broken in (body[:-9], b"", body.replace(b'name="file"', b"")):
+        with pytest.raises(BadInput):
+            form_parts("multipart/form-data; boundary=b", memoryview(broken))
+    with pytest.raises(BadInput, match="boundary"):
+        form_parts("multipart/form-data", memoryview(body))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("confidence", "0.5", 0.5),
+        ("max_detections", "7", 7),
+        ("class_agnostic", "true", True),
+        ("class_filter", "cat, 3", ["cat", 3]),
+        ("mask_decode_mode", "fast", "fast"),
+        ("confidence", 0.25, 0.25),
+    ],
+)
+def test_options_may_come_as_texts(name: str, text: Any, value: Any) -> None:
+    assert option_of(name, text) == value
