@@ -22,12 +22,12 @@ from parallel_infer.client.outage import Outage
 from parallel_infer.client.outbox import Outbox
 from parallel_infer.client.pending import Outcome, Pending, outcome_of
 from parallel_infer.client.terms import Terms
+from parallel_infer.client.waiting import Waiting
 from parallel_infer.errors import BadInput, InferError, ServerStopping, ServerUnavailable, Unauthorized, UnknownRing
 from parallel_infer.protocol import STOPPED, Cancel, Error, Hello, Reply
 from parallel_infer.wrong_fields import explained
 
 SLICE = 0.05  # seconds between looks at the state of the connection while waiting
-GRACE = 0.25  # seconds the server's own DEADLINE_EXCEEDED has to arrive
 _FULL = 500  # status of a handshake with a server that has no room
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # seconds before it is tried again
 _ENCODE = msgspec.msgpack.Encoder().encode
@@ -43,13 +43,12 @@ class Connection:
         self.socket = self._line.socket
         self.monitor = self._line.monitor
         self.lent = LentRings(self) if address.same_machine else None
-        self._pending: dict[int, Pending] = {}
+        self._waiting = Waiting()
         self._fences = Fences()
         self._outbox = Outbox()
         self.terms = Terms()
         self._hello_due = False
         self._numbers = itertools.count(1)
-        self._earliest = float("inf")  # no pending request expires before
         self._checked = 0.0
         self._connected = False  # as the monitor told last
         self._stopped = False  # the server has replied to all that it took, and goes
@@ -68,7 +67,7 @@ class Connection:
     @property
     def idle(self) -> bool:
         """Whether no request waits for its reply."""
-        return not self._pending
+        return not self._waiting
 
     @property
     def stuck(self) -> bool:
@@ -76,16 +75,15 @@ class Connection:
         if not self._connected:
             return False
         pending = self._outbox.next(time.monotonic())
-        return pending is not None and not self.terms.open_for(pending)
+        return pending is not None and not self.terms.open_for(pending.size)
 
     def post(self, pending: Pending) -> None:
         """Send a request now, or as soon as somebody listens."""
-        if not self._pending:  # nobody has looked for a while
+        if not self._waiting:  # nobody has looked for a while
             self._look_at_monitor()
         if self._refused is not None:
             self._try_again()
-        self._pending[pending.request.id] = pending
-        self._earliest = min(self._earliest, pending.deadline)
+        self._waiting.add(pending)
         if self._outbox or not self._send(pending):
             self._outbox.append(pending)
 
@@ -143,9 +141,7 @@ class Connection:
         self.flush()
         if self._outbox and not self._connected:
             self._is_missed(self._checked)
-        # A request that was sent gets some grace, therefore what is due is looked at again in `_expire`.
-        if self._checked >= self._earliest:
-            self._expire(self._checked)
+        self._expire(self._checked)
 
     def _look_at_monitor(self) -> None:
         for event, value in self._line.news():
@@ -157,7 +153,7 @@ class Connection:
             self._hello_due = not self._tell(self.terms.hello)
         now = time.monotonic()
         while (pending := self._outbox.next(now)) is not None:
-            if self._pending.get(pending.request.id) is pending:
+            if pending in self._waiting:
                 pending.shorten()
                 if not self._send(pending):
                     return
@@ -165,12 +161,11 @@ class Connection:
 
     def limit(self, pending: Pending, timeout: float) -> None:
         """Let a request that is on its way wait no longer than `timeout` seconds from when it was made."""
-        pending.limit(timeout)
-        self._earliest = min(self._earliest, pending.deadline)
+        self._waiting.limit(pending, timeout)
 
     def abandon(self, pending: Pending) -> None:
         """Forget a request and ask the server to forget it too. Its late answer will be dropped."""
-        if self._pending.pop(pending.request.id, None) is None:
+        if self._waiting.pop(pending.request.id) is None:
             return
         self._outbox.answered(pending)
         self._fences.add(pending)
@@ -179,7 +174,7 @@ class Connection:
 
     def fail_all(self, error: InferError) -> None:
         """Settle every waiting request with `error`."""
-        for pending in list(self._pending.values()):
+        for pending in list(self._waiting.all()):
             self._fail(pending, error)
 
     def close(self) -> None:
@@ -197,13 +192,14 @@ class Connection:
 
     def _send(self, pending: Pending) -> bool:
         """Send a request, or refuse what the server would not take; False where neither can be done now."""
-        if not self._connected or self.terms.open_for(pending):
+        size = pending.size
+        if not self._connected or self.terms.open_for(size):
             return False
         try:
             header = _ENCODE(pending.request)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             return self._refuse(pending, f"the request cannot be sent: {error}")
-        objection = self.terms.objection(pending, header)
+        objection = self.terms.objection(size, len(header))
         if objection:
             return self._refuse(pending, objection)
         return self._transmit(pending, header)
@@ -213,7 +209,7 @@ class Connection:
         return True
 
     def _fail(self, pending: Pending, error: InferError) -> None:
-        if self._pending.pop(pending.request.id, None) is not None:  # else settled meanwhile, on account of another
+        if self._waiting.pop(pending.request.id) is not None:  # else settled meanwhile, on account of another
             self._fences.add(pending)
             pending.settle(error)
 
@@ -229,11 +225,12 @@ class Connection:
         except msgspec.MsgspecError as error:
             self._server_error = f"unreadable reply: {explained(error)}"
             return
-        pending = self._pending.pop(reply.id, None)
+        pending = self._waiting.pop(reply.id)
         if pending is None:
             self._late(reply)
             return
-        self._outbox.answered(pending)
+        if pending.suspicion:
+            self._outbox.answered(pending)
         slot = pending.slot
         if slot is not None:
             if pending.payload is None and isinstance(reply, Error) and reply.reason == UnknownRing.reason:
@@ -270,7 +267,7 @@ class Connection:
 
     def _is_missed(self, now: float) -> None:
         """Requests wait, and there is no connection."""
-        self._outage.goes_on(now, max(pending.deadline for pending in self._pending.values()))
+        self._outage.goes_on(now, max(pending.deadline for pending in self._waiting.all()))
         if self._reconnect_at is not None and now >= self._reconnect_at:
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
             self._try_again()
@@ -311,7 +308,7 @@ class Connection:
         if self._stopped:
             self._stopped = False
             error = ServerStopping(f"The server at {self.address.endpoint} stopped before it took this request")
-            for pending in [pending for pending in self._pending.values() if pending.under_way]:
+            for pending in [pending for pending in self._waiting.all() if pending.under_way]:
                 self._fail(pending, error)
 
     def _send_again(self) -> None:
@@ -319,23 +316,18 @@ class Connection:
         if self.lent is not None:
             self.lent.forget()
         self._fences.clear()
-        for pending in self._pending.values():
+        for pending in self._waiting.all():
             pending.unlend()
-        waiting, now = self._pending.values(), time.monotonic()
+        waiting, now = self._waiting.all(), time.monotonic()
         for pending in self._outbox.lost(waiting) if self._was_away else self._outbox.cut(waiting, now):
             text = f"was lost each time this request of {pending.size} bytes was under way; it is not sent again."
             self._fail(pending, ServerUnavailable(f"The connection to {self.address.endpoint} {text}"))
 
     def _expire(self, now: float) -> None:
-        late = [pending for pending in self._pending.values() if now >= self._limit(pending)]
-        for pending in late:
+        for pending in self._waiting.overdue(now):
             if pending.sent and not self.socket.closed:  # a server that stood still would work on it yet
                 self._tell(Cancel(id=self.number(), job=pending.request.id))
             self._fail(pending, self._unavailable(pending))
-        self._earliest = min(map(self._limit, self._pending.values()), default=float("inf"))
-
-    def _limit(self, pending: Pending) -> float:
-        return pending.deadline + GRACE if pending.sent else pending.deadline
 
     def _unavailable(self, pending: Pending) -> InferError:
         if self._refused is not None:

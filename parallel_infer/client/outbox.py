@@ -101,7 +101,8 @@ class Outbox:
         self._tried.clear()
         self._group = 1
         given_up = [pending for pending in waiting if pending in guilty or pending.losses >= _MOST]
-        left = [pending for pending in waiting if pending not in given_up]
+        gone = set(given_up)
+        left = [pending for pending in waiting if pending not in gone]
         self._ready = deque(pending for pending in left if pending.suspicion < _SUSPECT)
         self._suspects = deque(sorted((p for p in left if p.suspicion >= _SUSPECT), key=lambda p: -p.size))
         return given_up

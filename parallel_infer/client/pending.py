@@ -23,7 +23,7 @@ class Pending:
     """One request, its payload, and who is told the outcome (exactly once)."""
 
     __slots__ = (
-        *("cuts_alone", "deadline", "losses", "outcome", "payload", "request", "sent", "sink", "slot"),
+        *("cuts_alone", "deadline", "looked_at", "losses", "outcome", "payload", "request", "sent", "sink", "slot"),
         *("suspicion", "timeout", "under_way"),
     )
 
@@ -37,6 +37,7 @@ class Pending:
         self.request = request
         self.timeout = timeout  # seconds, as the user gave it
         self.deadline = time.monotonic() + timeout
+        self.looked_at = self.deadline  # when whoever waits for the reply looks whether it is due
         self.payload = payload
         self.sink = sink
         self.slot: Slot | None = None  # where the payload lies instead, in a ring the server lent

@@ -6,7 +6,6 @@ import contextlib
 
 import msgspec
 
-from parallel_infer.client.pending import Pending
 from parallel_infer.limits import ALWAYS_READ, LARGEST_PAYLOAD, MAX_HEADER, header_too_large, payload_too_large
 from parallel_infer.protocol import Greeting, Hello, Reply, Result
 
@@ -47,12 +46,12 @@ class Terms:
                 self._most = _decode(reply.result).max_payload
         return True
 
-    def open_for(self, pending: Pending) -> bool:
-        """Whether it is not known yet if the server takes so much."""
-        return self._most is None and pending.size > ALWAYS_READ
+    def open_for(self, size: int) -> bool:
+        """Whether it is not known yet if the server takes a payload of `size` bytes."""
+        return self._most is None and size > ALWAYS_READ
 
-    def objection(self, pending: Pending, header: bytes) -> str:
-        """Why the server would not take a request, or nothing."""
-        if self._most is not None and pending.size > self._most:
-            return payload_too_large(pending.size, self._most)
-        return header_too_large(len(header)) if len(header) > MAX_HEADER else ""
+    def objection(self, size: int, header: int) -> str:
+        """Why the server would not take a payload of `size` bytes and a header of so many, or nothing."""
+        if self._most is not None and size > self._most:
+            return payload_too_large(size, self._most)
+        return header_too_large(header) if header > MAX_HEADER else ""
