@@ -24,6 +24,7 @@ from parallel_infer.client.pending import Outcome, Pending, outcome_of
 from parallel_infer.client.terms import Terms
 from parallel_infer.client.waiting import Waiting
 from parallel_infer.errors import BadInput, InferError, ServerStopping, ServerUnavailable, Unauthorized, UnknownRing
+from parallel_infer.limits import MAX_HEADER
 from parallel_infer.protocol import STOPPED, Cancel, Error, Hello, Reply
 from parallel_infer.wrong_fields import explained
 
@@ -193,14 +194,14 @@ class Connection:
     def _send(self, pending: Pending) -> bool:
         """Send a request, or refuse what the server would not take; False where neither can be done now."""
         size = pending.size
-        if not self._connected or self.terms.open_for(size):
+        fits = size <= self.terms.free
+        if not self._connected or (not fits and self.terms.open_for(size)):
             return False
         try:
             header = _ENCODE(pending.request)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             return self._refuse(pending, f"the request cannot be sent: {error}")
-        objection = self.terms.objection(size, len(header))
-        if objection:
+        if (not fits or len(header) > MAX_HEADER) and (objection := self.terms.objection(size, len(header))):
             return self._refuse(pending, objection)
         return self._transmit(pending, header)
 

@@ -18,6 +18,7 @@ class Terms:
     def __init__(self) -> None:
         self.hello: Hello | None = None  # while it is not answered
         self._most: int | None = None
+        self.free = ALWAYS_READ  # bytes up to which a payload may be sent whatever the limits are
 
     @property
     def known(self) -> bool:
@@ -32,6 +33,7 @@ class Terms:
     def ask(self, number: int) -> Hello:
         """A new connection: the request to send first."""
         self._most = None
+        self.free = ALWAYS_READ
         self.hello = Hello(id=number)
         return self.hello
 
@@ -44,6 +46,7 @@ class Terms:
         if isinstance(reply, Result):
             with contextlib.suppress(msgspec.MsgspecError):
                 self._most = _decode(reply.result).max_payload
+        self.free = min(ALWAYS_READ, self._most)
         return True
 
     def open_for(self, size: int) -> bool:
