@@ -125,7 +125,8 @@ def _two_together(bench: Bench, alone: tuple[Arrays, Arrays]) -> Arrays:
         for name, array in arrays.items():
             if array.shape[:1] != (1,):
                 shape = list(array.shape)
-                raise _failed(1, f"output {name!r} has the shape {shape}, so its first dimension is not the batch")
+                said = f"output {name!r} of one job has the shape {shape}, so its first dimension is not the batch"
+                raise _NotTogether(said)
     outputs = _run(bench, (0, 1))
     for job, arrays in enumerate(alone):
         _check(outputs, arrays, {job: 0}, 2)

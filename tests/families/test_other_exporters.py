@@ -88,6 +88,7 @@ NO_FAMILY: dict[str, tuple[Mapping[str, Array], dict[str, Any]]] = {
         {"metadata": {"task": "detect", "names": names(5)}},
     ),
     "YOLOv5 in fractions": ({"output": np.hstack((centred(3 * CELLS, 1), noise(3 * CELLS, 6)))}, {}),
+    "a face's score, box and points": ({"dense_4": zeros(4), "dense_5": zeros(10), "softmax_1": noise(2)}, {}),
     "percent": (
         {"output": np.array([10, 20, 60, 5, 5], np.float32)},
         {"metadata": {"names": names(5)}},

@@ -129,11 +129,21 @@ def _by_shape(facts: Facts) -> Iterator[Claim]:
     if "pred_boxes" in facts.outputs:
         return
     named = facts.nc is not None or len(facts.metadata.character) == size
-    alone = set(facts.rows) == set(facts.outputs) or (name.lower() in _ONLY_SCORES and len(facts.rows) == 1)
+    alone = set(facts.rows) == set(facts.outputs) and not _has_other_numbers(facts, name)
+    alone = alone or (name.lower() in _ONLY_SCORES and len(facts.rows) == 1)
     if _NO_SCORES.search(name) or not (alone or (named and _NAMED_SCORES.search(name))):
         return
     warning = f"{NO_METADATA}: class scores; for an embedding or other numbers set task = embedding or tensor"
     yield Claim(Strength.SHAPE, "classify", (NO_METADATA,), () if named else (warning,))
+
+
+def _has_other_numbers(facts: Facts, name: str) -> bool:
+    """Whether rows besides the scores have numbers of unknown meaning, such as a box or points beside its score."""
+    return any(
+        facts.arrays[other].dtype.kind == "f" and not _NO_SCORES.search(other) and not _NAMED_SCORES.search(other)
+        for other in facts.rows
+        if other != name
+    )
 
 
 FAMILY = Family(name="classifier", readers={"classify": None}, fits=fits, claims=claims, recipe=_USUAL)
