@@ -220,8 +220,9 @@ class ProcessSupervisor:
                 self._gateway.send(Ping())
 
     def _on_child(self, slot: ChildSlot, process: Process, descriptor: int) -> None:
+        died = descriptor == process.sentinel
         self._handle_messages(slot, process)  # first its last words: they may say why it died
-        if descriptor != process.sentinel:
+        if not died or self._children.owner_of(descriptor) is None:  # what it said may have been the end of it
             return
         code = self._children.reap(process)
         if slot.process is process:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stages.numbers import USUAL_NUMBERS
 from stages.recognise.trial import Port, Trial, TrialFailed, sample
 
 Array = npt.NDArray[Any]
@@ -17,7 +18,6 @@ Constants = Mapping[str, list[float]]
 
 _MOST_BYTES = 4 << 30  # of the inputs of a trial run
 _NOISE = {"float16": 2e-2, "float32": 2e-3, "float64": 2e-3}  # of the largest number in an output
-_NUMBERS = (1, 16_000, 8_000)  # where a graph refuses 0: a count, the sampling rates of speech
 _MOVED = 0.05  # part of the rows of an output that may change places
 _FLIPPED = 0.001  # part of an output of whole numbers that such noise may change
 
@@ -53,7 +53,7 @@ class Bench:
         try:
             return self.run(0)
         except TrialFailed:
-            for value in _NUMBERS if names else ():
+            for value in USUAL_NUMBERS if names else ():
                 for job in self._jobs:
                     job.update({name: np.full((), value, job[name].dtype) for name in names})
                 with contextlib.suppress(TrialFailed):

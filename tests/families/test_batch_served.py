@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 from parallel_infer import Client
+from parallel_infer.errors import ModelRejected
 from tests.engine.serving import Server
 from tests.families.test_batch_proof import cut, first_only, graph, node, number, recurrent, time_major
 
@@ -27,6 +28,8 @@ path = "first.onnx"
 path = "cut.onnx"
 [models.rate]
 path = "rate.onnx"
+[models.second]
+path = "second.onnx"
 """
 
 
@@ -40,10 +43,48 @@ def rate() -> onnx.ModelProto:
     )
 
 
+def second() -> onnx.ModelProto:
+    """y = x times entry n - 3 of [10, 20]: 0 is refused, 1 is 10."""
+    return graph(
+        [
+            node("Sub", ["n", "three"], ["place"]),
+            node("Gather", ["table", "place"], ["factor"]),
+            node("Mul", ["x", "factor"], ["y"]),
+        ],
+        {"x": ("batch", 3), "n": ()},
+        {"y": ("batch", 3)},
+        [number("three", 3), number("table", [10, 20], np.float32)],
+        integers=("n",),
+    )
+
+
+def up_to_four() -> onnx.ModelProto:
+    """y = x, but a batch of more than four fails."""
+    return graph(
+        [
+            node("Shape", ["x"], ["shape"]),
+            node("Slice", ["shape", "zero", "one"], ["jobs"]),
+            node("Sub", ["jobs", "one"], ["last"]),
+            node("Gather", ["table", "last"], ["nothing"]),
+            node("Add", ["x", "nothing"], ["y"]),
+        ],
+        {"x": ("batch", 3)},
+        {"y": ("batch", 3)},
+        [number("zero", [0]), number("one", [1]), number("table", [0, 0, 0, 0], np.float32)],
+    )
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("served")
-    models = {"steps": time_major(), "state": recurrent(), "first": first_only(1), "cut": cut(), "rate": rate()}
+    models = {
+        "steps": time_major(),
+        "state": recurrent(),
+        "first": first_only(1),
+        "cut": cut(),
+        "rate": rate(),
+        "second": second(),
+    }
     for name, model in models.items():
         (folder / f"{name}.onnx").write_bytes(model.SerializeToString())
     config = folder / "server.toml"
@@ -102,3 +143,16 @@ def test_single_numbers_go_in_and_out(client: Client) -> None:
 @pytest.mark.parametrize("gray", [0, 64, 128, 255])
 def test_a_picture_decides_how_many_objects_there_are(client: Client, gray: int) -> None:
     assert client.infer("cut", np.full((64, 64, 3), gray, np.uint8)).scores.shape == (0,)
+
+
+def test_a_single_number_may_be_one_that_refuses_zero(client: Client) -> None:
+    answer = client.infer("second", {"x": np.ones(3, np.float32), "n": np.array(2)})
+    np.testing.assert_array_equal(answer.tensors["y"], [20, 20, 20])
+
+
+def test_a_model_that_fails_in_its_worker_is_refused_and_the_others_go_on(models: Server, client: Client) -> None:
+    path = models.folder / "four.onnx"
+    path.write_bytes(up_to_four().SerializeToString())
+    with pytest.raises(ModelRejected, match="cannot be loaded"):
+        client.load("four", path)
+    assert client.infer("first", {"x": np.ones(3, np.float32)}).tensors["y"].tolist() == [1, 1, 1]
