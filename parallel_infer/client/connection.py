@@ -145,8 +145,8 @@ class Connection:
         self._expire(self._checked)
 
     def _look_at_monitor(self) -> None:
-        for event, value in self._line.news():
-            self._observe(event, value)
+        while (news := self._line.news()) is not None:
+            self._observe(*news)
 
     def flush(self) -> None:
         """Send what could not be sent before."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
@@ -70,11 +69,12 @@ class Line:
         self._poller.register(self.socket, zmq.POLLIN | (zmq.POLLOUT if writable else 0))
         self._poller.poll(round(patience * 1000))
 
-    def news(self) -> Iterator[tuple[int, int]]:
-        """Events of the monitor that were not looked at yet, with their values."""
-        while int(self.monitor.getsockopt(zmq.EVENTS)) & _READABLE:
-            message = recv_monitor_message(self.monitor)
-            yield message["event"], message["value"]
+    def news(self) -> tuple[int, int] | None:
+        """The next event of the monitor that was not looked at yet, and its value."""
+        if not int(self.monitor.getsockopt(zmq.EVENTS)) & _READABLE:
+            return None
+        message = recv_monitor_message(self.monitor)
+        return message["event"], message["value"]
 
     def connect_again(self) -> None:
         """After a refusal ZeroMQ does not do so by itself."""

@@ -23,8 +23,8 @@ class Pending:
     """One request, its payload, and who is told the outcome (exactly once)."""
 
     __slots__ = (
-        *("cuts_alone", "deadline", "looked_at", "losses", "outcome", "payload", "request", "sent", "sink", "slot"),
-        *("suspicion", "timeout", "under_way"),
+        *("cuts_alone", "deadline", "losses", "outcome", "payload", "request", "sent", "sink", "slot"),
+        *("suspicion", "timeout", "under_way", "watched"),
     )
 
     def __init__(
@@ -37,7 +37,6 @@ class Pending:
         self.request = request
         self.timeout = timeout  # seconds, as the user gave it
         self.deadline = time.monotonic() + timeout
-        self.looked_at = self.deadline  # when whoever waits for the reply looks whether it is due
         self.payload = payload
         self.sink = sink
         self.slot: Slot | None = None  # where the payload lies instead, in a ring the server lent
@@ -47,6 +46,7 @@ class Pending:
         self.losses = 0  # of the connection, while this was under way
         self.suspicion = 0  # times that it may have been the reason why the connection was cut
         self.cuts_alone = 0  # ... and nothing else may have been
+        self.watched: float | None = None  # until when, as a time: see `Waiting`
 
     @property
     def size(self) -> int:

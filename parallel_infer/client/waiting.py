@@ -1,11 +1,13 @@
 """The requests of a connection that wait for their replies, and which of them have waited long enough.
 
-Thousands may wait at once, and nearly all are answered long before they are due: nothing here looks at every request.
+Thousands may wait at once, and nearly all are answered soon: nothing here looks at every request, and the deadline of
+one that is answered before anybody asks who is overdue is never looked at.
 """
 
 from __future__ import annotations
 
 from collections.abc import ValuesView
+from itertools import takewhile
 
 from parallel_infer.client.pending import Pending
 from parallel_infer.deadlines import Deadlines
@@ -18,7 +20,7 @@ class Waiting:
     """Requests by their ids. Pure: the time is given to it."""
 
     def __init__(self) -> None:
-        self._requests: dict[int, Pending] = {}
+        self._requests: dict[int, Pending] = {}  # those whose deadlines are not watched yet are the last ones
         self._deadlines: Deadlines[Pending] = Deadlines()
 
     def __len__(self) -> int:
@@ -33,27 +35,28 @@ class Waiting:
 
     def add(self, pending: Pending) -> None:
         """A request waits from now on."""
-        number = pending.request.id
-        self._requests[number] = pending
-        pending.looked_at = pending.deadline
-        self._deadlines.add(number, pending.deadline, pending)
+        self._requests[pending.request.id] = pending
 
     def pop(self, number: int) -> Pending | None:
         """The request of this id, which waits no more; None where none does."""
         pending = self._requests.pop(number, None)
-        if pending is not None:
-            self._deadlines.discard(number, pending.looked_at)
+        if pending is not None and pending.watched is not None:
+            self._deadlines.discard(number, pending.watched)
+            pending.watched = None
         return pending
 
     def limit(self, pending: Pending, timeout: float) -> None:
         """Let a request wait no longer than `timeout` seconds from when it was made."""
         pending.limit(timeout)
-        if pending in self:
-            self._deadlines.discard(pending.request.id, pending.looked_at)
-            self.add(pending)
+        if pending.watched is not None:
+            self._deadlines.discard(pending.request.id, pending.watched)
+            self._watch(pending, pending.deadline)
 
     def overdue(self, now: float) -> list[Pending]:
         """Requests past their deadline; what was sent has GRACE more. They wait on until they are popped."""
+        new = list(takewhile(lambda pending: pending.watched is None, reversed(self._requests.values())))
+        for pending in reversed(new):
+            self._watch(pending, pending.deadline)
         self._deadlines.next()  # lets go of what was kept for those answered long before they were due
         late = []
         for pending in self._deadlines.expired(now):
@@ -61,6 +64,9 @@ class Waiting:
             if now >= limit:
                 late.append(pending)
                 limit = now + _AGAIN
-            pending.looked_at = limit
-            self._deadlines.add(pending.request.id, limit, pending)
+            self._watch(pending, limit)
         return late
+
+    def _watch(self, pending: Pending, until: float) -> None:
+        pending.watched = until
+        self._deadlines.add(pending.request.id, until, pending)

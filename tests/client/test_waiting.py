@@ -70,10 +70,13 @@ def test_what_has_its_reply_is_never_late():
     assert not fail(waiting, 1000.0)
 
 
-def test_a_limit_set_later_counts():
+@pytest.mark.parametrize("watched", [False, True])
+def test_a_limit_set_later_counts(watched):
     request = Looked(100.0, sent=False)
     request.timeout = 100.0
     waiting = waiting_for(request)
+    if watched:
+        waiting.overdue(1.0)
     waiting.limit(request, 5.0)
     assert not fail(waiting, 4.9)
     assert fail(waiting, 5.0 + RESOLUTION) == [request]
@@ -101,6 +104,7 @@ def test_only_what_is_due_is_looked_at():
     due = [Looked(10.0, sent=False) for _ in range(3)]
     others = [Looked(20.0 + n) for n in range(1000)]
     waiting = waiting_for(*others, *due)
+    waiting.overdue(1.0)
     before = sum(other.looks for other in others)
     for step in range(100):
         waiting.overdue(5.0 + 0.01 * step)
@@ -109,11 +113,33 @@ def test_only_what_is_due_is_looked_at():
     assert list(waiting.all()) == others
 
 
+def test_what_is_answered_before_anybody_asks_is_not_looked_at():
+    first, second = Looked(10.0), Looked(20.0, sent=False)
+    before = first.looks
+    waiting = waiting_for(first)
+    waiting.pop(first.request.id)
+    waiting.add(second)
+    assert not waiting.overdue(19.0)
+    assert first.looks == before
+    assert fail(waiting, 20.0 + RESOLUTION) == [second]
+
+
+def test_a_request_may_be_added_again_once_it_was_answered():
+    request, other = Looked(10.0, sent=False), Looked(11.0, sent=False)
+    waiting = waiting_for(request, other)
+    waiting.overdue(1.0)
+    waiting.pop(request.request.id)
+    waiting.add(request)
+    assert fail(waiting, 10.0 + RESOLUTION) == [request]
+    assert fail(waiting, 11.0 + RESOLUTION) == [other]
+
+
 def test_nothing_is_kept_of_what_was_answered():
     waiting = Waiting()
     for n in range(1000):
         request = Looked(3600.0 + n)
         waiting.add(request)
+        waiting.overdue(0.001 * n)
         waiting.pop(request.request.id)
     del request
     waiting.overdue(1.0)
