@@ -299,10 +299,11 @@ class Core:
         return min(times, default=None)
 
     def _watch(self, now: float) -> None:
-        if self._watchdog.slept(now):  # so did the others, or may have: nobody is accused for that time
-            self._patience = now + _PATIENCE
+        lost = self._watchdog.lost(now)
+        if lost:  # for the others, too, or may be: nobody is accused for that time, nor excused for any other
+            self._patience += lost
             for worker in self.workers():
-                worker.head_since = now
+                worker.head_since = min(now, worker.head_since + lost)
         for worker in self.workers():
             limit = worker.overdue_at(self._stage_limit)
             if limit is not None and limit <= now:

@@ -21,9 +21,10 @@ class Watchdog:
         """When to look again; None while there is nothing to watch."""
         return self._next
 
-    def slept(self, now: float) -> bool:
-        """Whether the look that was due is so late that nobody was there to look."""
-        return self._next is not None and now > self._next + _LATE
+    def lost(self, now: float) -> float:
+        """Seconds by which the look that was due is too late: nobody was there to look. 0.0 where it is in time."""
+        late = 0.0 if self._next is None else now - self._next
+        return late if late > _LATE else 0.0
 
     def look(self, now: float, *, watched: bool) -> None:
         """Somebody looks; `watched`: there is something that has to be looked at again."""

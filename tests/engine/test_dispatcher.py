@@ -367,6 +367,22 @@ def test_a_worker_that_overstays_a_deadline_is_killed_soon_after_it():
     assert rig.kills == [decoder.name]
 
 
+def test_a_hung_worker_is_killed_also_where_every_look_at_it_comes_late():
+    """A machine that is busy all the time excuses what it takes, and no more."""
+    rig = Rig(plan(), stage_limit=5.0)
+    _, decoder = crew(rig)
+    rig.admit(timeout=60)
+    rig.step()
+    began = rig.now
+    while not rig.kills and rig.now < began + 60:
+        timer = rig.core.next_timer()
+        assert timer is not None
+        rig.now = timer + 0.5
+        rig.step()
+    assert rig.kills == [decoder.name]
+    assert rig.now - began > 5.0
+
+
 def test_reports_of_a_dead_worker_change_nothing():
     rig = Rig(plan())
     infer, decoder = crew(rig)

@@ -125,10 +125,10 @@ def test_a_queue_answers_as_a_search_would(wanted, priority, deadline, start, da
 def test_a_watchdog_knows_when_it_slept_itself():
     watchdog = Watchdog()
     assert watchdog.due is None
-    assert not watchdog.slept(1000.0)
+    assert not watchdog.lost(1000.0)
     watchdog.look(100.0, watched=True)
     assert watchdog.due == 100.0 + STEP
-    assert not watchdog.slept(100.0 + STEP + 0.2)
-    assert watchdog.slept(103.0)
+    assert not watchdog.lost(100.0 + STEP + 0.2)
+    assert watchdog.lost(103.0) == 3.0 - STEP
     watchdog.look(103.0, watched=False)
-    assert not watchdog.slept(200.0)
+    assert not watchdog.lost(200.0)
