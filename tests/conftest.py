@@ -15,10 +15,15 @@ from typing import Any
 
 import psutil
 import pytest
+from hypothesis import HealthCheck, settings
 
 import parallel_infer
 from tests.engine import graphs
 from tests.engine.serving import Server
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
 
 SEGMENTS = Path("/dev/shm")
 PREFIX = "pinfer-"
