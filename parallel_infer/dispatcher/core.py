@@ -41,6 +41,7 @@ from parallel_infer.ipc.messages import (
 
 _LATE = "the deadline passed before the answer was ready"
 _PATIENCE = 5.0  # seconds that a worker may take to finish what an earlier dispatcher gave it
+_PAUSE = 1.0  # seconds by which a look at workers is late from which the machine counts as paused, not busy
 
 
 class Core:
@@ -300,7 +301,11 @@ class Core:
 
     def _watch(self, now: float) -> None:
         lost = self._watchdog.lost(now)
-        if lost:  # for the others, too, or may be: nobody is accused for that time, nor excused for any other
+        if lost > _PAUSE:  # everything stood still, the others too, or may have: their time begins anew
+            self._patience = now + _PATIENCE
+            for worker in self.workers():
+                worker.head_since = now
+        elif lost:  # a busy machine: nobody is accused for that time, nor excused for any other
             self._patience += lost
             for worker in self.workers():
                 worker.head_since = min(now, worker.head_since + lost)
