@@ -7,6 +7,7 @@ import ctypes
 import json
 import os
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,9 @@ settings.register_profile("busy machine", deadline=None, suppress_health_check=[
 settings.load_profile("busy machine")
 
 SEGMENTS = Path("/dev/shm")
+# Whoever runs the tests in the background or under nohup ignores these, and every process started from here would too.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 PREFIX = "pinfer-"
 GRACE = 2.0  # seconds for what is already ending to end; what was left behind does not go away by itself
 PR_SET_CHILD_SUBREAPER = 36
