@@ -1,1 +1,1 @@
-"""The HTTP door: Open Inference Protocol v2, Roboflow's API, plain POSTs, health, metrics and the API's description."""
+"""The HTTP door: Open Inference Protocol v2, Roboflow's API, plain POSTs, health and metrics."""
