@@ -1,4 +1,4 @@
-"""Plain HTTP for curl and scripts: POST a picture, health, metrics, and the description of it all."""
+"""Plain HTTP for curl and scripts: POST a picture, health, metrics."""
 
 from __future__ import annotations
 
