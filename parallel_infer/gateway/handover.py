@@ -12,6 +12,7 @@ import math
 import os
 import select
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterable
 
@@ -28,6 +29,7 @@ _QUIET = 0.05  # seconds without a request after which nobody is expected to sen
 _QUIET_OF_STRANGERS = 0.5  # ... and nobody who does not
 RETURN = 2.0  # seconds in which clients of a gateway that died have found its successor
 _PATIENCE = 1.0  # seconds after the last answer for which that is waited for
+_IDLE = 3.0  # seconds without anything to take for clients after which ZeroMQ is not waited for any more
 _LOOK = 0.02  # seconds between looks at whether clients have taken their replies: no event tells
 _CHUNK = 65536  # bytes
 
@@ -95,11 +97,34 @@ class Handover:
                 kept = socket.socket(fileno=os.dup(descriptor))
                 self._kept[kept.fileno()] = kept
 
+    def outlast(self, end: Callable[[], object], until: float) -> None:
+        """Let ZeroMQ end its sockets: `end` returns when it has handed everything to the kernel, or at `until`.
+
+        It may also not return although nothing is left: a connection that is lost while its socket is being closed can
+        keep ZeroMQ waiting for the whole time. Where clients have nothing to take for a while, that is not waited for.
+        """
+        ended = threading.Event()
+        idle_since: float | None = None
+
+        def run() -> None:
+            end()
+            ended.set()
+
+        threading.Thread(target=run, daemon=True).start()
+        while not ended.wait(_LOOK):
+            now = time.monotonic()
+            if any(map(untaken, self._kept)):
+                idle_since = None
+            elif idle_since is None:
+                idle_since = now
+            if now >= until + _IDLE or (idle_since is not None and now - idle_since >= _IDLE):
+                return
+
     def wait(self, until: float) -> int:
         """Wait until every client has taken what it is owed, or has gone; how many had not at `until`.
 
-        Nothing more comes from us, so a client that has read everything finds the end, and closes. What clients still
-        send is taken and dropped: unread, it would make the kernel throw away what it holds for them.
+        Nothing more comes from us. What clients still send is taken and dropped: unread, it would make the kernel throw
+        away what it holds for them.
         """
         poller = select.poll()
         for descriptor, kept in list(self._kept.items()):
@@ -111,10 +136,13 @@ class Handover:
                     kept.shutdown(socket.SHUT_WR)
                 poller.register(descriptor, select.POLLIN)
         while self._kept and (left := until - time.monotonic()) > 0:
-            for descriptor, _ in poller.poll(left * 1000):
+            for descriptor, _ in poller.poll(min(left, _LOOK) * 1000):
                 self._drop_what_came(descriptor)
                 if descriptor not in self._kept:
                     poller.unregister(descriptor)
+            for descriptor in [kept for kept in self._kept if not untaken(kept)]:
+                poller.unregister(descriptor)
+                self._close(descriptor)
         late = sum(untaken(descriptor) > 0 for descriptor in self._kept)
         for descriptor in list(self._kept):
             self._close(descriptor)

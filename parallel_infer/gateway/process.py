@@ -73,7 +73,7 @@ class GatewayProcess:
         self._lending.close()
         self._link.close()
         self._inlet.close()
-        self._context.term()
+        handover.outlast(self._context.term, until)
         unread = handover.wait(until)
         self._doors.release()
         return msgspec.structs.replace(left, unread=unread)

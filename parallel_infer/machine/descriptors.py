@@ -40,7 +40,11 @@ def open_now() -> int:
 
 
 def untaken(descriptor: int) -> int:
-    """Bytes sent over a connection that the other end has not taken (tcp: not acknowledged) yet."""
+    """Bytes sent that the other end of a connection has not taken (tcp: acknowledged) yet; none once it is gone."""
+    poller = select.poll()
+    poller.register(descriptor, 0)
+    if poller.poll(0):  # POLLHUP, POLLERR or POLLNVAL
+        return 0
     try:
         found: int = struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, b"\0\0\0\0"))[0]
     except OSError:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from parallel_infer.gateway import handover as handover_module
 from parallel_infer.gateway.handover import Handover, Leaving
 
 LARGE = 8 << 20  # bytes: more than any socket keeps
@@ -163,3 +164,61 @@ def test_a_descriptor_that_has_just_been_closed_is_no_error() -> None:
     ours.close()
     theirs.close()
     assert Handover([number]).wait(time.monotonic() + 1) == 0
+
+
+def test_who_has_read_everything_and_keeps_the_connection_is_not_waited_for(
+    connection: tuple[socket.socket, socket.socket],
+) -> None:
+    ours, theirs = connection
+    sent = filled(ours)
+    handover = Handover([ours.fileno()])
+    ours.close()
+    taken: list[int] = []
+
+    def read() -> None:
+        while data := theirs.recv(1 << 16):
+            taken.append(len(data))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert handover.wait(time.monotonic() + 600) == 0
+    reader.join()
+    assert sum(taken) == sent
+    assert theirs.fileno() >= 0  # still open at its end
+
+
+def test_who_is_gone_takes_nothing_any_more(connection: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = connection
+    filled(ours)
+    theirs.close()
+    handover = Handover([ours.fileno()])
+    ours.close()
+    assert handover.wait(time.monotonic() + 600) == 0
+
+
+def test_sockets_that_do_not_end_are_waited_for_while_anything_is_to_be_taken(
+    monkeypatch: pytest.MonkeyPatch, connection: tuple[socket.socket, socket.socket]
+) -> None:
+    monkeypatch.setattr(handover_module, "_IDLE", 0.05)
+    ours, theirs = connection
+    sent = filled(ours)
+    handover = Handover([ours.fileno()])
+    never, over = threading.Event(), threading.Event()
+    waiting = threading.Thread(target=lambda: (handover.outlast(never.wait, time.monotonic() + 600), over.set()))
+    waiting.start()
+    assert not over.wait(0.3)  # the client has not read
+    taken = 0
+    while taken < sent:
+        taken += len(theirs.recv(1 << 16))
+    assert over.wait(30)
+    never.set()
+    waiting.join()
+    assert handover.wait(0.0) == 0
+
+
+def test_sockets_that_end_are_not_waited_for_longer(connection: tuple[socket.socket, socket.socket]) -> None:
+    ours, _ = connection
+    filled(ours)
+    handover = Handover([ours.fileno()])
+    handover.outlast(lambda: None, time.monotonic() + 600)
+    assert handover.wait(0.0) == 1
