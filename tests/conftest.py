@@ -30,6 +30,7 @@ SEGMENTS = Path("/dev/shm")
 # Whoever runs the tests in the background or under nohup ignores these, and every process started from here would too.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.pthread_sigmask(signal.SIG_SETMASK, [])
 PREFIX = "pinfer-"
 GRACE = 2.0  # seconds for what is already ending to end; what was left behind does not go away by itself
 PR_SET_CHILD_SUBREAPER = 36
@@ -58,6 +59,13 @@ def expected(pictures: Path) -> dict[str, Any]:
 def _adopt_orphans() -> None:
     """Processes whose parent died become ours instead of init's, so that the check below sees them."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+@pytest.fixture(autouse=True)
+def _blocks_no_signal() -> Iterator[None]:
+    """`serve` holds SIGHUP back from its first line on; where a test calls it in this process, it must not last."""
+    yield
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
 @pytest.fixture(autouse=True)
