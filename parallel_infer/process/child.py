@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 import msgspec
 from setproctitle import setproctitle
 
+from parallel_infer.errors import ConfigError, InferError
 from parallel_infer.ipc.messages import FromChild, StartFailed
 from parallel_infer.loading import load_by_name
 from parallel_infer.process.group_signals import leave_signals_to_parent
@@ -50,7 +51,17 @@ def run(name: str, entry: str, encoded: bytes, connection: Connection, parent: i
     except Exception as error:
         log.debug("stopped by an exception", exc_info=True)
         with contextlib.suppress(OSError):  # the parent, who says it in the log, may be gone
-            child.tell(StartFailed(f"{type(error).__name__}: {error}"))
+            child.tell(StartFailed(reason(error)))
         os._exit(FAILED)
     logging.shutdown()
     os._exit(0)  # mappings with live views and foreign threads need no orderly end
+
+
+def reason(error: Exception) -> str:
+    """Why a process cannot start, for people: errors of ours and of the system say it themselves, others are named."""
+    if isinstance(error, (ConfigError, InferError)):
+        return str(error)
+    if isinstance(error, OSError):
+        names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
+        return ": ".join([*names, error.strerror or str(error)])
+    return f"an internal error, {type(error).__name__}: {error}"

@@ -284,7 +284,7 @@ class ProcessSupervisor:
         if self.state == State.STARTING:
             self._fail(f"{slot.name} cannot start: {text}")
             return
-        if not self.registry.instance_failed(slot, text.partition(": ")[2]):
+        if not self.registry.instance_failed(slot, text):
             slot.last_error = text
 
     def _open_door(self) -> None:
