@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import assert_never
 
@@ -170,17 +170,10 @@ class ModelRegistry:
             self._tell(message.query, error)
 
     def reload(self, models: dict[str, ModelConfig]) -> Reload:
-        """Make the served models those of `models`: load what is new or differs, unload what is not there."""
-        reload = self._reload = Reload(models)
-        for name in [version.plan.name for version in self._models.values() if version.serving and not version.closing]:
-            if name not in models:
-                self._unload(name, None)
-                reload.note(name, "removed")
-        for name, config in models.items():
-            try:
-                self._load(name, config, None)
-            except InferError as error:
-                reload.refuse(name, str(error))
+        """Make the served models those of `models`: load what is new or differs, then unload what is not there."""
+        reload = self._reload = Reload(models, [name for name in self.names if name not in models])
+        self._load_all(models, reload)
+        self._go_on(reload)
         return reload
 
     def handle_readable(self, there: Iterable[object]) -> None:
@@ -213,6 +206,9 @@ class ModelRegistry:
             log.info("model %s: version %d is closed", version.plan.name, version.plan.version)
             self._processes.report()
         self._tell(self._unloading.pop(key, None), {"name": version.plan.name if version else key})
+        if self._reload is not None:
+            self._reload.closed(key)
+            self._go_on(self._reload)
 
     # --- end ---------------------------------------------------------------------------------------------------------
 
@@ -226,6 +222,22 @@ class ModelRegistry:
             version.remove_rings()
 
     # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _load_all(self, models: Mapping[str, ModelConfig], reload: Reload) -> None:
+        for name, config in models.items():
+            try:
+                self._load(name, config, None)
+            except InferError as error:
+                reload.refuse(name, str(error))
+
+    def _go_on(self, reload: Reload) -> None:
+        """Models of a reload have come to an end: see to those that waited for it."""
+        for name in reload.take_leaving():
+            version = self._served(name)
+            if version is not None:  # nobody has unloaded it meanwhile
+                reload.closes(name, version.plan.key)
+                self._unload(name, None)
+        self._load_all(reload.take_postponed(), reload)
 
     def _add(self, version: ModelVersion, *, running: bool = False) -> None:
         """Make room for a model and start its instances; it is served once they are up."""
@@ -310,17 +322,19 @@ class ModelRegistry:
             self._add(version, running=True)
         except ConfigError as error:
             self._remove(version)
-            self._refuse(request, error)
+            self._refuse_for_now(request, error)
 
     def _became(self, name: str, query: int | None, became: str, version: ModelVersion) -> None:
         """A model that was to be loaded is served: say what has become of it, whoever asked."""
         if query is None and self._reload is not None:
             self._reload.note(name, became)
+            self._go_on(self._reload)
         self._tell(query, version.loaded(became))
 
     def _refuse(self, request: LoadRequest, error: Exception) -> None:
         if request.query is None and self._reload is not None:
             self._reload.refuse(request.name, str(error))  # said once, with what became of the others
+            self._go_on(self._reload)
         else:
             log.warning("%s", error)
         self._tell(request.query, error)
@@ -330,7 +344,15 @@ class ModelRegistry:
         self._remove(version)
         self._dispatcher.send(CloseModel(version.plan.key))
         request = LoadRequest(version.plan.name, version.config, version.query)
-        self._refuse(request, ModelRejected(f"model {version.plan.name!r} cannot be loaded: {why}"))
+        self._refuse_for_now(request, ModelRejected(f"model {version.plan.name!r} cannot be loaded: {why}"))
+
+    def _refuse_for_now(self, request: LoadRequest, error: Exception) -> None:
+        """A model cannot be loaded, which may be for want of room: try again when models that go have gone."""
+        if request.query is None and self._reload is not None and self._reload.postpone(request.name):
+            log.info("%s; it is tried again when the models that are to go have closed", error)
+            self._go_on(self._reload)
+        else:
+            self._refuse(request, error)
 
     def _unload(self, name: str, query: int | None) -> None:
         for version in self._models.values():

@@ -133,7 +133,7 @@ def probed(name: str, process: Process) -> ModelSpec | None:
     if isinstance(message, Probed):
         return message.spec
     if isinstance(message, StartFailed):
-        raise ModelRejected(f"model {name!r}: {message.text.partition(': ')[2]}")
+        raise ModelRejected(f"model {name!r}: {message.text}")
     process.reap()
     raise ModelRejected(f"model {name!r}: loading it ended the probing process (exit code {process.exit_code})")
 

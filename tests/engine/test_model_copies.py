@@ -226,6 +226,9 @@ def test_a_hangup_looks_at_content_and_says_what_became_of_each_model(start, fol
         "model broken": "refused",
     }
     assert server.log.read_text().count("broken.onnx") == 1, "an error is said once"
+    eventually(lambda: "model gone: version 1 is closed" in server.log.read_text())
+    text = server.log.read_text()
+    assert text.index("model fresh is served") < text.index("model gone: version 1 is closed"), "first what is new"
     with server.client() as client:
         versions = {name: model["version"] for name, model in served(client).items()}
         assert versions == {"same": 1, "other": 2, "broken": 1, "fresh": 1}
