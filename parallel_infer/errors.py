@@ -46,6 +46,12 @@ class DeadlineExceeded(InferError):
     code = "DEADLINE_EXCEEDED"
 
 
+class Unanswered(DeadlineExceeded):
+    """A server that is reached has not answered in time: it is late, or stands still. What became of it is open."""
+
+    reason: ClassVar[str] = "unanswered"
+
+
 class Dropped(InferError):
     """A newer frame of the same source took this frame's place in the queue, or the request was cancelled."""
 
@@ -71,7 +77,7 @@ class Unauthorized(InferError):
 
 
 class ServerUnavailable(InferError):
-    """Nobody answered at the server's address in time, or the server is stopping."""
+    """No server is reached at the address in time, its connection was lost, or it is stopping."""
 
     code = "SERVER_UNAVAILABLE"
 

@@ -23,6 +23,7 @@ STOPPED = "stopped"  # reason of the last word of a server: it has replied to al
 MAX_TIMEOUT = 3600.0  # seconds
 LEAST_PRIORITY, MOST_PRIORITY = -100, 100
 MAX_TRACE = 60.0  # seconds
+MAX_SOURCE = 128  # characters of a live stream's name
 
 
 class Tensor(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -57,7 +58,7 @@ class Infer(_Request, frozen=True, kw_only=True, tag="infer"):
     priority: Annotated[int, Meta(ge=LEAST_PRIORITY, le=MOST_PRIORITY)] = 0  # higher goes first
     options: msgspec.Raw = msgspec.Raw(b"\x80")  # a map; the model's task knows the keys
     format: Literal["arrays", "objects"] = "arrays"
-    source: Annotated[str, Meta(max_length=128)] = ""  # the live stream this frame belongs to
+    source: Annotated[str, Meta(max_length=MAX_SOURCE)] = ""  # the live stream this frame belongs to
     drop: Literal["none", "latest"] = "none"  # latest: replaces a queued frame of the same source
     client: Annotated[str, Meta(max_length=128)] = ""  # from a door: whom it asks for; counts at the inside door only
 

@@ -16,7 +16,7 @@ from benchmarks.chaos_support.payloads import Bytes, Payloads
 from benchmarks.chaos_support.tally import LOST, Tally
 from parallel_infer import Client
 from parallel_infer.client.futures import InferFuture
-from parallel_infer.errors import InferError, ServerStopping
+from parallel_infer.errors import InferError, ServerStopping, Unanswered
 
 MODEL = "identity"
 _PAUSE = 0.05  # seconds after which a job that a stopping server refused is handed in again
@@ -71,6 +71,8 @@ class LibraryLoad(Load):
                 self._done.put(Outcome(number, sent, future.result().tensors["y"]))
             except ServerStopping:
                 self._refused.put((time.monotonic() + _PAUSE, number, payload))
+            except Unanswered:
+                self._done.put(Outcome(number, sent, None, LOST))
             except InferError as error:
                 self._done.put(Outcome(number, sent, None, error.code))
 

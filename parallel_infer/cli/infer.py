@@ -14,14 +14,14 @@ from parallel_infer.cli.answer_options import answer_options
 from parallel_infer.cli.model_argument import model_and_rest, model_option
 from parallel_infer.cli.saved_pictures import SavedPictures
 from parallel_infer.cli.server_options import connected, server_options
-from parallel_infer.errors import InferError, ServerUnavailable, Unauthorized, UnknownModel
+from parallel_infer.errors import InferError, ServerUnavailable, Unanswered, Unauthorized, UnknownModel
 from parallel_infer.pictures.files import look_into
 
 if TYPE_CHECKING:
     from parallel_infer import Answer, Client
 
 CHUNK = 128  # pictures between two writes, so that a large folder needs no more memory than that
-SAME_FOR_ALL = (ServerUnavailable, Unauthorized, UnknownModel)  # errors that the next picture would get too
+SAME_FOR_ALL = (ServerUnavailable, Unanswered, Unauthorized, UnknownModel)  # errors that the next picture would get too
 
 
 @click.command("infer")

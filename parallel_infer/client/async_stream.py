@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 
 from parallel_infer.answers.answer import Answer
+from parallel_infer.client.arguments import Drop
 from parallel_infer.client.in_flight_queue import Entry, InFlightQueue, take
 from parallel_infer.client.payload import Picture
-from parallel_infer.client.requests import Drop
 from parallel_infer.errors import InferError
 
 Source = Iterable[Picture] | AsyncIterable[Picture]

@@ -16,10 +16,22 @@ import numpy.typing as npt
 
 from parallel_infer import protocol
 from parallel_infer.answers.answer import Answer
+from parallel_infer.client.arguments import (
+    Drop,
+    Errors,
+    checked_address,
+    checked_drop,
+    checked_errors,
+    checked_in_flight,
+    checked_name,
+    checked_path,
+    checked_pictures,
+    checked_source,
+)
 from parallel_infer.client.async_driver import Driver
 from parallel_infer.client.async_stream import AsyncStream, Source, pulled
 from parallel_infer.client.endpoint import Address
-from parallel_infer.client.held_frame import HeldFrame
+from parallel_infer.client.held_frame import UNREACHED, HeldFrame, check_frame, needs_terms
 from parallel_infer.client.model_options import model_options
 from parallel_infer.client.payload import Picture, payload_of
 from parallel_infer.client.pending import Pending
@@ -28,17 +40,15 @@ from parallel_infer.client.requests import (
     LOAD_TIMEOUT,
     LONGEST_WAIT,
     STREAM_IN_FLIGHT,
-    Drop,
-    Errors,
     Job,
     answer_of,
-    checked_timeout,
     job_of,
     result_of,
 )
 from parallel_infer.client.window import Window
 from parallel_infer.errors import BadInput, InferError, ServerUnavailable
 from parallel_infer.keys.client import HasKeys, Key
+from parallel_infer.seconds import checked_timeout
 
 
 class AsyncClient:
@@ -55,7 +65,7 @@ class AsyncClient:
         timeout: float = 5.0,
     ) -> None:
         self.timeout = checked_timeout(timeout)  # seconds, for calls that name none
-        self._address = Address(address, None if key is None else Key.of(key))
+        self._address = Address(checked_address(address), None if key is None else Key.of(key))
         self._driver: Driver | None = None
         self._closed = False
         self._held: dict[int, HeldFrame] = {}  # frames being filled, by the id of their array
@@ -84,6 +94,8 @@ class AsyncClient:
     ) -> list[Answer | InferError]:
         """Answers for many pictures of an iterable or async iterable, in order; see `Client.infer_many`."""
         job = job_of(model, self._timeout(timeout), 0, options)
+        room, errors = checked_in_flight(in_flight, IN_FLIGHT), checked_errors(errors)
+        pictures = checked_pictures(pictures)
         driver = self._driving()
         changed, refused = asyncio.Event(), asyncio.Event()
 
@@ -91,7 +103,7 @@ class AsyncClient:
             changed.set()
             refused.set()
 
-        window = Window(driver.connection, job, max(1, in_flight or IN_FLIGHT), settled)
+        window = Window(driver.connection, job, room, settled)
         retrying = asyncio.create_task(_retry(window, driver, refused))  # also while the source takes its time
         try:
             async for picture in pulled(pictures):
@@ -120,17 +132,20 @@ class AsyncClient:
         **options: Any,
     ) -> AsyncIterator[tuple[int, Answer | InferError]]:
         """(frame number, answer or error) of a live source, in order; see `Client.stream`."""
-        job = job_of(model, self._timeout(timeout), 0, options)._replace(source=source, drop=drop)
-        room = in_flight or STREAM_IN_FLIGHT[drop]
-        return AsyncStream(partial(self._infer, job), frames, drop, room).run()
+        job = job_of(model, self._timeout(timeout), 0, options)
+        job = job._replace(source=checked_source(source), drop=checked_drop(drop))
+        room = checked_in_flight(in_flight, STREAM_IN_FLIGHT[job.drop])
+        return AsyncStream(partial(self._infer, job), checked_pictures(frames, "frames"), job.drop, room).run()
 
     @contextlib.asynccontextmanager
     async def frame(self, height: int, width: int) -> AsyncIterator[npt.NDArray[np.uint8]]:
         """A frame to fill, uint8 [height, width, 3] BGR, that `infer` sends without a copy; see `Client.frame`."""
         driver = self._driving()
-        if driver.connection.lent is not None and not driver.connection.terms.known:
-            with contextlib.suppress(ServerUnavailable):
+        check_frame(height, width, driver.connection.terms)
+        if needs_terms(driver.connection, height, width):
+            with contextlib.suppress(*UNREACHED):
                 await self._ask(protocol.Hello)
+            check_frame(height, width, driver.connection.terms)
         held = HeldFrame.claim(driver.connection, height, width)
         if held is None:
             await driver.lending(self.timeout)
@@ -160,6 +175,7 @@ class AsyncClient:
 
     async def trace(self, seconds: float = 5.0) -> Any:
         """What every process did for the next `seconds`; `parallel_infer.observe.chrome_trace` makes a file of it."""
+        seconds = checked_timeout(seconds, protocol.MAX_TRACE, "seconds")
         return await self._ask(protocol.Trace, seconds + self.timeout, seconds=seconds)
 
     async def load(
@@ -170,11 +186,12 @@ class AsyncClient:
         The result has the `warnings` of the model, each with the option that settles it, and the `evidence` for what
         it was taken for. `options` are those of a model's table in the configuration.
         """
-        return await self._ask(protocol.Load, timeout, name=name, path=os.fspath(path), options=model_options(options))
+        fields = {"name": checked_name(name), "path": checked_path(path), "options": model_options(options)}
+        return await self._ask(protocol.Load, timeout, **fields)
 
     async def unload(self, name: str) -> Any:
         """Have the server stop serving a model."""
-        return await self._ask(protocol.Unload, name=name)
+        return await self._ask(protocol.Unload, name=checked_name(name))
 
     async def stop(self) -> Any:
         """Have the server stop; see `Client.stop`."""

@@ -17,6 +17,19 @@ import numpy.typing as npt
 
 from parallel_infer import protocol
 from parallel_infer.answers.answer import Answer
+from parallel_infer.client.arguments import (
+    Drop,
+    Errors,
+    checked_address,
+    checked_callback,
+    checked_drop,
+    checked_errors,
+    checked_in_flight,
+    checked_name,
+    checked_path,
+    checked_pictures,
+    checked_source,
+)
 from parallel_infer.client.connection import Connection
 from parallel_infer.client.endpoint import Address
 from parallel_infer.client.futures import InferFuture
@@ -30,11 +43,8 @@ from parallel_infer.client.requests import (
     LOAD_TIMEOUT,
     LONGEST_WAIT,
     STREAM_IN_FLIGHT,
-    Drop,
-    Errors,
     Job,
     answer_of,
-    checked_timeout,
     job_of,
     result_of,
 )
@@ -43,6 +53,7 @@ from parallel_infer.client.submit_thread import SubmitThread
 from parallel_infer.client.window import Window
 from parallel_infer.errors import InferError, ServerUnavailable
 from parallel_infer.keys.client import HasKeys, Key
+from parallel_infer.seconds import checked_timeout
 
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
@@ -62,7 +73,7 @@ class Client:
         timeout: float = 5.0,
     ) -> None:
         self.timeout = checked_timeout(timeout)  # seconds, for calls that name none
-        self._address = Address(address, None if key is None else Key.of(key))
+        self._address = Address(checked_address(address), None if key is None else Key.of(key))
         self._held = threading.local()  # the frame this thread is filling
         self._closed = False
         self._open()
@@ -97,7 +108,7 @@ class Client:
     ) -> InferFuture:
         """Send a picture and return at once. `callback` gets the future when it is done, in a thread of the client."""
         job = job_of(model, self._timeout(timeout), priority, options)
-        return self._submit(job, self._safe(picture), callback)
+        return self._submit(job, self._safe(picture), checked_callback(callback))
 
     def infer_many(
         self,
@@ -115,8 +126,10 @@ class Client:
         error after all are done; "return" leaves errors in their places.
         """
         job = job_of(model, self._timeout(timeout), 0, options)
+        room, errors = checked_in_flight(in_flight, IN_FLIGHT), checked_errors(errors)
+        pictures = checked_pictures(pictures)
         with self._connection() as connection:
-            window = Window(connection, job, max(1, in_flight or IN_FLIGHT))
+            window = Window(connection, job, room)
             try:
                 _drive(window, connection, pictures)
             except BaseException:
@@ -140,8 +153,10 @@ class Client:
         "none" answers every frame and slows the source down; "latest" never does: a newer frame takes the place of one
         that waits, which is answered with Dropped. `source` names the stream to the server.
         """
-        job = job_of(model, self._timeout(timeout), 0, options)._replace(source=source, drop=drop)
-        return Stream(self._submit, job, frames, in_flight or STREAM_IN_FLIGHT[drop]).run()
+        job = job_of(model, self._timeout(timeout), 0, options)
+        job = job._replace(source=checked_source(source), drop=checked_drop(drop))
+        room = checked_in_flight(in_flight, STREAM_IN_FLIGHT[job.drop])
+        return Stream(self._submit, job, checked_pictures(frames, "frames"), room).run()
 
     @contextlib.contextmanager
     def frame(self, height: int, width: int) -> Iterator[npt.NDArray[np.uint8]]:
@@ -178,6 +193,7 @@ class Client:
 
     def trace(self, seconds: float = 5.0) -> Any:
         """What every process did for the next `seconds`; `parallel_infer.observe.chrome_trace` makes a file of it."""
+        seconds = checked_timeout(seconds, protocol.MAX_TRACE, "seconds")
         return self._ask(protocol.Trace, seconds + self.timeout, seconds=seconds)
 
     def load(self, name: str, path: str | os.PathLike[str], *, timeout: float = LOAD_TIMEOUT, **options: Any) -> Any:
@@ -186,11 +202,12 @@ class Client:
         The result has the `warnings` of the model, each with the option that settles it, and the `evidence` for what
         it was taken for. `options` are those of a model's table in the configuration.
         """
-        return self._ask(protocol.Load, timeout, name=name, path=os.fspath(path), options=model_options(options))
+        fields = {"name": checked_name(name), "path": checked_path(path), "options": model_options(options)}
+        return self._ask(protocol.Load, timeout, **fields)
 
     def unload(self, name: str) -> Any:
         """Have the server stop serving a model."""
-        return self._ask(protocol.Unload, name=name)
+        return self._ask(protocol.Unload, name=checked_name(name))
 
     def stop(self) -> Any:
         """Have the server stop: it answers what it has admitted and refuses the rest with ServerStopping."""

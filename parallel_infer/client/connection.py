@@ -18,12 +18,19 @@ import zmq
 from parallel_infer.client.endpoint import Address
 from parallel_infer.client.lent import Fences, LentRings, Slot
 from parallel_infer.client.line import IN_VAIN, NOW, Line
-from parallel_infer.client.outage import Outage
+from parallel_infer.client.outage import Outage, unanswered
 from parallel_infer.client.outbox import Outbox
 from parallel_infer.client.pending import Outcome, Pending, outcome_of
 from parallel_infer.client.terms import Terms
 from parallel_infer.client.waiting import Waiting
-from parallel_infer.errors import BadInput, InferError, ServerStopping, ServerUnavailable, Unauthorized, UnknownRing
+from parallel_infer.errors import (
+    BadInput,
+    InferError,
+    ServerStopping,
+    ServerUnavailable,
+    Unauthorized,
+    UnknownRing,
+)
 from parallel_infer.limits import MAX_HEADER
 from parallel_infer.protocol import STOPPED, Cancel, Error, Hello, Reply
 from parallel_infer.wrong_fields import explained
@@ -333,11 +340,8 @@ class Connection:
     def _unavailable(self, pending: Pending) -> InferError:
         if self._refused is not None:
             return self._refused
-        said = f" It said: {self._server_error}." if self._server_error else ""
         if not self._connected:
             lost = "The connection was lost before the answer came. " if pending.sent else ""
             waited = f"(Waited {pending.timeout:g} s; a larger timeout= waits longer.)"
             return ServerUnavailable(f"{lost}{self._outage.reason()} {waited}")
-        failed = "has not answered" if pending.sent else "took in no request"
-        text = f"The server at {self.address.endpoint} {failed} within {pending.timeout:g} s."
-        return ServerUnavailable(f"{text}{said} A larger timeout= waits longer.")
+        return unanswered(self.address, pending, self._server_error)

@@ -14,6 +14,7 @@ from parallel_infer.client.pending import Outcome, Pending
 from parallel_infer.client.requests import Job, answer_of
 from parallel_infer.errors import InferError
 from parallel_infer.job_status import JobStatus
+from parallel_infer.seconds import checked_patience
 
 
 class InferFuture(Future[Answer]):
@@ -25,8 +26,11 @@ class InferFuture(Future[Answer]):
         self._pending: Pending | None = None
 
     def wait(self, timeout: float | None = None) -> JobStatus:
-        """Wait up to `timeout` seconds, with None until there is an outcome; never raises the job's error."""
-        concurrent.futures.wait([self], timeout)
+        """Wait up to `timeout` seconds, with None until there is an outcome; never raises the job's error.
+
+        Raises BadInput for a `timeout` that is no number of seconds.
+        """
+        concurrent.futures.wait([self], checked_patience(timeout))
         return JobStatus.DONE if self.done() else JobStatus.PENDING
 
     def cancel(self) -> bool:

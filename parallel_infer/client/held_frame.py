@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numbers
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -9,9 +12,15 @@ from parallel_infer.client.connection import Connection
 from parallel_infer.client.lent import Slot
 from parallel_infer.client.payload import payload_of
 from parallel_infer.client.pending import Pending
+from parallel_infer.client.reading import check_size
 from parallel_infer.client.requests import Job
-from parallel_infer.errors import ServerUnavailable
+from parallel_infer.client.terms import Terms
+from parallel_infer.errors import BadInput, ServerUnavailable, Unanswered
+from parallel_infer.limits import ALWAYS_READ
 from parallel_infer.protocol import Hello
+
+CHANNELS = 3
+UNREACHED = (ServerUnavailable, Unanswered)  # errors after which a frame is an ordinary array
 
 
 class HeldFrame:
@@ -19,15 +28,13 @@ class HeldFrame:
 
     def __init__(self, slot: Slot | None, height: int, width: int) -> None:
         self._slot = slot
-        flat = np.empty(height * width * 3, np.uint8) if slot is None else slot.array
-        self.array: npt.NDArray[np.uint8] = flat.reshape(height, width, 3)
+        flat = np.empty(height * width * CHANNELS, np.uint8) if slot is None else slot.array
+        self.array: npt.NDArray[np.uint8] = flat.reshape(height, width, CHANNELS)
 
     @classmethod
     def claim(cls, connection: Connection, height: int, width: int) -> HeldFrame | None:
         """A frame in a slot that is there already; None where the server must be asked first or lends nothing."""
-        if height < 1 or width < 1:
-            raise ValueError(f"a frame of {height} x {width} pixels has no pixels")
-        slot = None if connection.lent is None else connection.lent.claim(height * width * 3)
+        slot = None if connection.lent is None else connection.lent.claim(height * width * CHANNELS)
         return None if slot is None else cls(slot, height, width)
 
     def pending(self, job: Job, connection: Connection) -> Pending:
@@ -45,12 +52,32 @@ class HeldFrame:
             self._slot.release()
 
 
+def check_frame(height: Any, width: Any, terms: Terms) -> None:
+    """Raises BadInput for a frame without pixels, and for one that the server would not take."""
+    for name, side in (("height", height), ("width", width)):
+        if isinstance(side, bool) or not isinstance(side, numbers.Integral):
+            raise BadInput(f"{name}={side!r:.50} is no whole number of pixels")
+    if height < 1 or width < 1:
+        raise BadInput(f"a frame of {height} x {width} pixels has no pixels")
+    check_size(int(height) * int(width) * CHANNELS, terms.most)
+
+
+def needs_terms(connection: Connection, height: int, width: int) -> bool:
+    """Whether to ask what the server takes before a frame is handed out."""
+    return not connection.terms.known and (connection.lent is not None or height * width * CHANNELS > ALWAYS_READ)
+
+
 def hold(connection: Connection, height: int, width: int, timeout: float) -> HeldFrame:
-    """A frame to fill; waits up to `timeout` seconds for the first ring of this connection."""
-    if connection.lent is not None and not connection.terms.known:
+    """A frame to fill; waits up to `timeout` seconds for the first ring of this connection.
+
+    Raises BadInput for one that the server would not take; where no server is reached, nothing is known of it yet.
+    """
+    check_frame(height, width, connection.terms)
+    if needs_terms(connection, height, width):
         greeting = connection.ask(Pending(Hello(id=connection.number()), timeout))
-        if isinstance(greeting, ServerUnavailable):
+        if isinstance(greeting, UNREACHED):
             return HeldFrame(None, height, width)
+        check_frame(height, width, connection.terms)
     held = HeldFrame.claim(connection, height, width)
     if held is None and connection.lent is not None and connection.lent.asking is not None:
         asking = connection.lent.asking

@@ -10,7 +10,9 @@ import logging
 import threading
 
 from parallel_infer.client.endpoint import Address
+from parallel_infer.client.pending import Pending
 from parallel_infer.client.reachability import reason_for
+from parallel_infer.errors import InferError, ServerUnavailable, Unanswered
 
 SAY_AFTER = 1.0  # seconds
 _LOOK_AFTER = 0.1  # seconds
@@ -20,6 +22,18 @@ FULL = "{} takes no more clients: it has as many as it may (option max_clients),
 
 log = logging.getLogger("parallel_infer.client")
 _said: dict[str, float] = {}  # when, by address; connections of one process say it once
+
+
+def unanswered(address: Address, pending: Pending, complaint: str) -> InferError:
+    """What is said of a request whose time is over though the server is reached; `complaint` is the server's, if any.
+
+    A server that complains of what it cannot attribute may not understand a word. Any other is late.
+    """
+    failed = "has not answered" if pending.sent else "took in no request"
+    said = f" It said: {complaint}." if complaint else ""
+    error = ServerUnavailable if complaint else Unanswered
+    text = f"The server at {address.endpoint} {failed} within {pending.timeout:g} s.{said}"
+    return error(f"{text} A larger timeout= waits longer.")
 
 
 class Outage:

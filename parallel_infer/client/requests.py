@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
 from parallel_infer.answers.answer import Answer
+from parallel_infer.client.arguments import Drop, checked_name, checked_priority
 from parallel_infer.client.arrays import Color
 from parallel_infer.client.connection import Connection
 from parallel_infer.client.payload import Payload
 from parallel_infer.client.pending import Outcome, Pending
 from parallel_infer.errors import BadInput, InferError
-from parallel_infer.limits import MAX_NAME, MAX_OPTIONS, options_too_large
-from parallel_infer.protocol import LEAST_PRIORITY, MAX_TIMEOUT, MOST_PRIORITY, Infer
+from parallel_infer.limits import MAX_OPTIONS, options_too_large
+from parallel_infer.protocol import Infer
+from parallel_infer.seconds import checked_timeout
 
-Drop = Literal["none", "latest"]
-Errors = Literal["raise", "return"]
 LONGEST_WAIT = 86400.0  # seconds for anything but a job
 LOAD_TIMEOUT = 300.0  # seconds; a large model is probed, loaded and warmed before it is served
 IN_FLIGHT = 64  # pictures at a time, unless the server takes fewer
@@ -68,31 +67,11 @@ class Job(NamedTuple):
 
 def job_of(model: str, timeout: float, priority: int, options: Mapping[str, Any]) -> Job:
     """A job description. Raises BadInput for what no server would take."""
-    if not isinstance(model, str) or not 0 < len(model) <= MAX_NAME:
-        found = f"{len(model)} characters" if isinstance(model, str) else f"a {type(model).__name__}"
-        raise BadInput(f"the model's name is a text of 1 to {MAX_NAME} characters, not {found}")
+    name = checked_name(model)
     color = options.get("color")
     if color not in (None, "rgb", "bgr"):
         raise BadInput(f"color={color!r} is not known; it is 'rgb' or 'bgr'")
-    return Job(model, encode_options(options), checked_timeout(timeout), _checked_priority(priority), color=color)
-
-
-def _checked_priority(priority: Any) -> int:
-    whole = isinstance(priority, numbers.Integral) and not isinstance(priority, bool)
-    if not whole or not LEAST_PRIORITY <= int(priority) <= MOST_PRIORITY:
-        raise BadInput(
-            f"priority={priority!r:.50} is no whole number from {LEAST_PRIORITY} to {MOST_PRIORITY}; higher goes first"
-        )
-    return int(priority)
-
-
-def checked_timeout(timeout: Any, most: float = MAX_TIMEOUT) -> float:
-    """A number of seconds as a float. Raises BadInput for anything else."""
-    if isinstance(timeout, bool) or not isinstance(timeout, numbers.Real):
-        raise BadInput(f"timeout={timeout!r:.50} is no number of seconds; give one up to {most:g}, as in timeout=5.0")
-    if not 0 < float(timeout) <= most:
-        raise BadInput(f"timeout={timeout!r} is out of range; it may be up to {most:g} seconds")
-    return float(timeout)
+    return Job(name, encode_options(options), checked_timeout(timeout), checked_priority(priority), color=color)
 
 
 def encode_options(options: Mapping[str, Any]) -> msgspec.Raw:

@@ -11,11 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 from parallel_infer.answers.answer import Answer
+from parallel_infer.client.arguments import Errors
 from parallel_infer.client.connection import Connection
 from parallel_infer.client.in_flight_queue import Entry, InFlightQueue, Pause
 from parallel_infer.client.payload import Payload, Picture, payload_of
 from parallel_infer.client.pending import Outcome, Pending
-from parallel_infer.client.requests import Errors, Job, as_answer
+from parallel_infer.client.requests import Job, as_answer
 from parallel_infer.errors import InferError, ResourceUnavailable
 
 

@@ -39,7 +39,7 @@ class Admission:
         self.models = models
         self._number = number
         self._clock = clock
-        self._max_payload = min(max_payload, ingress.largest)
+        self.max_payload = min(max_payload, ingress.largest)
         self._timeout = timeout
         self.shares = Shares()
         self.closed = False  # the server is stopping
@@ -84,14 +84,14 @@ class Admission:
         self, request: protocol.Infer, requester: Requester, payload: memoryview | None, now: float, share: Share
     ) -> SlotRef:
         if request.slot is not None:
-            if request.slot.size > self._max_payload:  # the same picture fares the same, whichever way it comes
-                raise BadInput(payload_too_large(request.slot.size, self._max_payload))
+            if request.slot.size > self.max_payload:  # the same picture fares the same, whichever way it comes
+                raise BadInput(payload_too_large(request.slot.size, self.max_payload))
             return self._lending.ref(requester.client, request.slot, now)
         if not payload:
             raise BadInput("the payload is empty: send the picture's bytes as the second frame")
         size = len(payload)
-        if size > self._max_payload:
-            raise BadInput(payload_too_large(size, self._max_payload))
+        if size > self.max_payload:
+            raise BadInput(payload_too_large(size, self.max_payload))
         if self._replies.poison and self._replies.poison.knows(admitted_kind(request), request.model, payload):
             raise Poison(KNOWN)
         clients = self.shares.clients
@@ -113,7 +113,7 @@ class Admission:
                 job.error(UnknownModel.code, "it is served no more")
                 continue
             kind, tensors, content = synthetic_job(opened)
-            ref = self._ingress.store(content, len(content)) if len(content) <= self._max_payload else None
+            ref = self._ingress.store(content, len(content)) if len(content) <= self.max_payload else None
             if ref is None:
                 if now < job.until:
                     self.unsent.append(job)

@@ -42,7 +42,7 @@ class Lending:
 
     def lend(self, client: bytes, slots: int, size: int, now: float) -> dict[str, int | float | str]:
         """Create a ring for a client. Raises ResourceUnavailable over the budget."""
-        size = -(-size // _PAGE) * _PAGE
+        size = in_pages(size)
         if self.used + slots * size > self._budget:
             raise ResourceUnavailable(
                 f"no memory to lend {slots} slots of {size} bytes (option lent_memory_mb = {self._budget >> 20})"
@@ -109,3 +109,8 @@ class Lending:
         self.used -= ring.spec.slots * ring.spec.tensors[0].size
         ring.close()
         ring.unlink()
+
+
+def in_pages(size: int) -> int:
+    """Bytes of whole pages that hold `size` bytes."""
+    return -(-size // _PAGE) * _PAGE

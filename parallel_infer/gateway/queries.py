@@ -14,7 +14,7 @@ from parallel_infer import protocol
 from parallel_infer.errors import BadInput, InferError, ResourceUnavailable, ServerStopping, error_for
 from parallel_infer.gateway.admission import Admission
 from parallel_infer.gateway.handover import STOPPING
-from parallel_infer.gateway.lending import Lending
+from parallel_infer.gateway.lending import Lending, in_pages
 from parallel_infer.gateway.pending import Outbox, Requester
 from parallel_infer.gateway.readiness import PATIENCE, ReadinessCheck
 from parallel_infer.gateway.replies import Replies
@@ -32,6 +32,7 @@ from parallel_infer.ipc.messages import (
     TraceQuery,
     UnloadModel,
 )
+from parallel_infer.limits import payload_too_large
 from parallel_infer.observe.histogram import BOUNDS
 
 Management = protocol.Load | protocol.Reload | protocol.Unload | protocol.Stop
@@ -69,12 +70,17 @@ class Queries:
         requester.result(self._limits)
 
     def lend(self, request: protocol.Lend, requester: Requester) -> None:
-        """Memory for a client of this machine. Raises BadInput for others, and ResourceUnavailable."""
+        """Memory for a client of this machine.
+
+        Raises BadInput for others and for slots larger than what may be sent in them, and ResourceUnavailable.
+        """
         if not requester.is_local:
             raise BadInput("slots are lent to clients on the same machine only: connect through ipc://")
         now = self._clock()
         if request.ring is not None:
             requester.result(self._lending.renew(requester.client, request.ring, now))
+        elif request.size > in_pages(self._admission.max_payload):
+            raise BadInput(payload_too_large(request.size, self._admission.max_payload))
         else:
             requester.result(self._lending.lend(requester.client, request.slots, request.size, now))
 

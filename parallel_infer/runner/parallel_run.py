@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import numbers
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
@@ -17,14 +19,22 @@ from parallel_infer.inference.session import Session
 Outputs = dict[str, np.ndarray]
 
 
+def check_count(name: str, value: Any, least: int = 1) -> None:
+    """Raises ConfigError for what is no whole number from `least` on."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise ConfigError(f"{name} = {value!r:.50} is no whole number; it is at least {least}")
+    if value < least:
+        raise ConfigError(f"{name} = {value} is out of range; it is at least {least}")
+
+
 def split_threads(inputs: int, budget: int, workers: int | None) -> tuple[int, int]:
     """Workers, and threads for each, so that together they use `budget` threads.
 
     Many inputs: more workers with fewer threads, because runs side by side waste less than threads that share an
     operator. One input: one worker with all threads. `workers` overrides the number of workers.
     """
-    if workers is not None and workers < 1:
-        raise ConfigError(f"workers = {workers} is out of range; it is at least 1")
+    if workers is not None:
+        check_count("workers", workers)
     taken = max(1, min(inputs, workers or budget))
     return taken, max(1, budget // taken)
 

@@ -19,7 +19,7 @@ from typing import Self
 
 import numpy as np
 
-from parallel_infer.errors import ConfigError, Dropped, InferError, ResourceUnavailable
+from parallel_infer.errors import Dropped, InferError, ResourceUnavailable
 from parallel_infer.inference.engines import Stop
 from parallel_infer.inference.options import SessionConfig
 from parallel_infer.inference.session import Session
@@ -27,7 +27,8 @@ from parallel_infer.inference.signature import Signature
 from parallel_infer.job_status import JobStatus
 from parallel_infer.model_spec import ProviderName, TensorSpec
 from parallel_infer.runner.job_slot import JobSlot
-from parallel_infer.runner.parallel_run import ParallelRun, split_threads
+from parallel_infer.runner.parallel_run import ParallelRun, check_count, split_threads
+from parallel_infer.seconds import checked_patience
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +62,7 @@ class Runner:
         threads: int | None = None,
         config: SessionConfig | None = None,
     ) -> None:
-        if jobs < 1:
-            raise ConfigError(f"jobs = {jobs} is out of range; it is at least 1")
+        check_count("jobs", jobs)
         self._model = model
         self._jobs = jobs
         self._session = Session(model, _merged(config or SessionConfig(), provider, threads))
@@ -126,8 +126,11 @@ class Runner:
         return handle
 
     def wait(self, handle: JobHandle, timeout: float | None = None) -> JobStatus:
-        """`DONE` once there is a result or an error to fetch, `PENDING` after `timeout` seconds; None waits on."""
-        return JobStatus.DONE if wait_for([handle._future], timeout).done else JobStatus.PENDING
+        """`DONE` once there is a result or an error to fetch, `PENDING` after `timeout` seconds; None waits on.
+
+        `BadInput` for a `timeout` that is no number of seconds.
+        """
+        return JobStatus.DONE if wait_for([handle._future], checked_patience(timeout)).done else JobStatus.PENDING
 
     def result(self, handle: JobHandle) -> Outputs:
         """The outputs, as soon as they are there, or the error of the job raised."""
@@ -143,9 +146,11 @@ class Runner:
         """The outputs of every input, or its error, in the order of the inputs; blocks.
 
         Many inputs get more workers with fewer threads each, one input one worker with all threads; `workers` says
-        otherwise. `timeout` is in seconds and counts from the start of an input's own run.
+        otherwise. `timeout` is in seconds and counts from the start of an input's own run. `ConfigError` for a number
+        of workers that is none, `BadInput` for a timeout that is none.
         """
         self._check_open()
+        timeout = checked_patience(timeout)
         count, session = self._workers(len(inputs), workers)
         run = ParallelRun(session, inputs, timeout)
         with self._lock:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from parallel_infer.answers.answer import Answer
 from parallel_infer.client.lent import Slot
-from parallel_infer.errors import BadInput, InferError, ServerUnavailable, Unauthorized, UnknownModel
+from parallel_infer.errors import BadInput, InferError, ServerUnavailable, Unanswered, Unauthorized, UnknownModel
 from parallel_infer.redaction import without_secrets
 from parallel_infer.video.capture_process import CaptureProcess
 from parallel_infer.video.counts import Tally
@@ -295,7 +295,7 @@ class Feed:
 
     def _judge(self, frame: InFlightFrame) -> None:
         """An error that every further frame would get ends the source."""
-        hopeless = _FATAL if self.source.live else (*_FATAL, ServerUnavailable)
+        hopeless = _FATAL if self.source.live else (*_FATAL, ServerUnavailable, Unanswered)
         if isinstance(frame.outcome, hopeless) and self._final_state is None:
             self._finish(SourceState.FAILED, f"{frame.outcome.code}: {frame.outcome}")
 

@@ -17,6 +17,7 @@ from parallel_infer.errors import (
     InferError,
     ResourceUnavailable,
     ServerUnavailable,
+    Unanswered,
     UnknownModel,
 )
 from tests.client.client_calls import in_thread, payload_of
@@ -121,13 +122,17 @@ def test_nobody_listens(nobody):
 
 
 def test_nobody_answers(server):
-    with Client(server.address) as client, pytest.raises(ServerUnavailable, match="not answered within 0.05 s"):
-        client.infer("silent", b"x", timeout=0.05)
+    with Client(server.address) as client:
+        client.infer("echo", b"x")  # there is a connection: the server is late, and not away
+        with pytest.raises(Unanswered, match="not answered within 0.05 s") as caught:
+            client.infer("silent", b"x", timeout=0.05)
+    assert caught.value.code == DeadlineExceeded.code
 
 
 def test_late_answer_is_dropped(server):
     with Client(server.address) as client:
-        with pytest.raises(ServerUnavailable):
+        client.infer("echo", b"x")
+        with pytest.raises(DeadlineExceeded):
             client.infer("held", b"first", timeout=0.05)
         server.release()
         assert payload_of(client.infer("echo", b"second")) == b"second"
@@ -161,7 +166,7 @@ def test_reply_that_does_not_fit_is_an_error(server):
 
 def test_unattributed_complaint_is_told(server):
     with Client(server.address) as client:
-        join = in_thread(lambda: client.infer("silent", b"x", timeout=0.3))
+        join = in_thread(lambda: client.infer("silent", b"x", timeout=3))
         caller = server.next().client
         server.call(lambda: server.reply(caller, protocol.Error(id=0, code="BAD_INPUT", message="version 2 only")))
         with pytest.raises(ServerUnavailable, match="version 2 only"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from parallel_infer import AsyncClient, protocol
-from parallel_infer.errors import BadInput, Dropped, ServerUnavailable, UnknownModel
+from parallel_infer.errors import BadInput, Dropped, ServerUnavailable, Unanswered, UnknownModel
 from tests.client.client_calls import payload_of
 
 
@@ -40,7 +40,8 @@ def test_errors(server, nobody):
                 await client.infer("fail:UNKNOWN_MODEL", b"x")
             with pytest.raises(BadInput):
                 await client.infer("echo", None)
-            with pytest.raises(ServerUnavailable, match="not answered"):
+            await client.infer("echo", b"x")
+            with pytest.raises(Unanswered, match="not answered"):
                 await client.infer("silent", b"x", timeout=0.05)
         with pytest.raises(ServerUnavailable, match="closed"):
             await client.infer("echo", b"x")

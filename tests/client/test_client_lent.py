@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from parallel_infer import Client, protocol
-from parallel_infer.errors import ServerUnavailable
+from parallel_infer.errors import BadInput, DeadlineExceeded, ServerUnavailable
 from tests.client.client_calls import in_thread, payload_of
 
 
@@ -129,7 +129,7 @@ def test_slot_of_a_late_job_stays_fenced(lending):
     with Client(lending.address) as client:
         settle(client, lending)
         late = np.full((48, 64, 3), 200, np.uint8)
-        with pytest.raises(ServerUnavailable):
+        with pytest.raises(DeadlineExceeded):
             client.infer("held", late, timeout=0.05)
         slot = lending.next().request.slot
         for frame in frames_of(5):
@@ -148,7 +148,7 @@ def test_ring_full_of_late_jobs_is_given_back(lending):
     with Client(lending.address) as client:
         settle(client, lending)
         for frame in frames_of(2):
-            with pytest.raises(ServerUnavailable):
+            with pytest.raises(DeadlineExceeded):
                 client.infer("silent", frame, timeout=0.05)
         settle(client, lending)
         assert max(lending.rings) == 2
@@ -186,5 +186,5 @@ def test_frame_without_a_server(nobody):
 
 
 def test_frame_without_pixels(lending):
-    with Client(lending.address) as client, pytest.raises(ValueError, match="no pixels"), client.frame(0, 4):
+    with Client(lending.address) as client, pytest.raises(BadInput, match="no pixels"), client.frame(0, 4):
         pass

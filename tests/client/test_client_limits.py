@@ -103,11 +103,20 @@ def test_what_just_fits_is_sent(server):
             assert len(echoed(client.infer("echo", fits))) == fits.nbytes
 
 
-def test_a_frame_to_fill_that_is_too_large_is_refused_when_it_is_sent(server):
-    with Client(server.address) as client, client.frame(1000, 1000) as frame:
-        for _ in range(2):
-            with pytest.raises(BadInput, match="max_payload_mb"):
-                client.infer("echo", frame)
+def test_a_frame_to_fill_that_is_too_large_is_refused_when_it_is_asked_for(server):
+    async def asked_asynchronously():
+        async with AsyncClient(server.address) as client, client.frame(1000, 1000):
+            pass
+
+    for _ in range(2):
+        with (
+            Client(server.address) as client,
+            pytest.raises(BadInput, match="max_payload_mb"),
+            client.frame(1000, 1000),
+        ):
+            pass
+        with pytest.raises(BadInput, match="max_payload_mb"):
+            asyncio.run(asked_asynchronously())
 
     async def asked():
         async with AsyncClient(server.address) as client, client.frame(1000, 1000) as frame:
@@ -272,7 +281,7 @@ def test_what_has_arrived_counts_before_the_clock(server):
     """Nobody looks at the connection until long after the deadline; the answer came in time."""
     connection = Connection(Address(server.address, None))
     try:
-        job = job_of("held", 0.05, 0, {})
+        job = job_of("held", 30.0, 0, {})
         pending = job.pending(connection, payload_of(b"x"))
         connection.post(pending)
         while not pending.sent:

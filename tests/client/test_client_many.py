@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from parallel_infer import Client, JobStatus, protocol
-from parallel_infer.errors import BadInput, Dropped, ResourceUnavailable, ServerUnavailable, UnknownModel
+from parallel_infer.errors import BadInput, Dropped, ResourceUnavailable, ServerUnavailable, Unanswered, UnknownModel
 from tests.client.client_calls import in_thread, payload_of
 
 
@@ -36,7 +36,7 @@ def test_submit_tells_where_it_stands(server):
 def test_submit_has_its_error(server):
     with Client(server.address) as client:
         assert isinstance(client.submit("fail:UNKNOWN_MODEL", b"x").exception(10), UnknownModel)
-        assert isinstance(client.submit("silent", b"x", timeout=0.05).exception(10), ServerUnavailable)
+        assert isinstance(client.submit("silent", b"x", timeout=0.05).exception(10), Unanswered)
         failed = client.submit("echo", None)
         assert failed.wait(0) is JobStatus.DONE
         assert isinstance(failed.exception(), BadInput)
@@ -150,7 +150,7 @@ def test_many_errors(server, tmp_path):
             client.infer_many("echo", pictures)
         assert server.count == 4  # the others were done all the same
         found = client.infer_many("silent", [b"x", b"y"], timeout=0.05, errors="return")
-        assert [type(error) for error in found] == [ServerUnavailable] * 2
+        assert [type(error) for error in found] == [Unanswered] * 2
 
 
 def test_many_survive_a_restart(server):

@@ -225,6 +225,8 @@ def test_a_lent_slot_is_its_clients_alone_and_is_taken_back_when_it_is_not_used(
     (lent,) = rig.ask(protocol.Lend, slots=2, size=SMALL).results
     ring = lent["ring"]
     assert rig.ask(protocol.Lend, is_local=False, slots=1, size=1).code == "BAD_INPUT"
+    too_large = rig.ask(protocol.Lend, slots=1, size=LARGE + 1).errors[0]
+    assert (too_large.code, "option max_payload_mb" in too_large.message) == ("BAD_INPUT", True)
     assert rig.ask(protocol.Lend, b"b", slots=7, size=SMALL).code == "RESOURCE_UNAVAILABLE"
     rig.infer(payload=None, slot=protocol.LentSlot(ring, 1, 100))
     admit = rig.admitted()
