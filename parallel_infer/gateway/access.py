@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from parallel_infer.config.addresses import is_local, socket_path
-from parallel_infer.errors import ConfigError, Unauthorized
-from parallel_infer.ipc.client_socket import ClientSocket, ZapStatus
-from parallel_infer.keys.server import KeyFolder
+from parallel_infer.errors import ConfigError, InferError, Unauthorized
+from parallel_infer.ipc.aside import Aside
+from parallel_infer.ipc.client_socket import ClientSocket, Verdict, ZapStatus
+from parallel_infer.keys.server import KeyFolder, KnownClient
 from parallel_infer.machine import descriptors
 
 _RARE = 8  # descriptors are counted one by one where clients take more than one in so many
+_PATIENCE = 1.0  # seconds for keys that are being looked up when the server ends
 log = logging.getLogger(__name__)
 
 
@@ -28,6 +30,7 @@ class AccessControl:
     def __init__(self, keys: str | None, max_clients: int) -> None:
         self._keys = None if keys is None else KeyFolder.open(keys)
         self._max_clients = max_clients
+        self._lookups: Aside[KnownClient | bool | None] = Aside()
         self._files: list[SocketFile] = []
         self._doors: list[ClientSocket] = []
         self._own = 0  # descriptors that are no client's
@@ -49,15 +52,33 @@ class AccessControl:
         self._own = descriptors.open_now()
         return door
 
-    def authenticate(self, public: str) -> tuple[ZapStatus, str]:
-        """Whether a new connection is let in, and its name; `public` is its key, "" at a door without keys."""
-        name = ""
-        if public:
-            client = None if self._keys is None else self._keys.client(public)
-            if client is None:
+    @property
+    def descriptor(self) -> int:
+        """Readable while there is something for `take_in`."""
+        return self._lookups.descriptor
+
+    def take_in(self) -> None:
+        """Go on with those whose keys were looked up."""
+        self._lookups.take()
+
+    def authenticate(self, public: str, decide: Verdict) -> None:
+        """Tell whether a new connection is let in, and its name; `public` is its key, "" at a door without keys."""
+        keys = self._keys
+        if not public or keys is None:
+            decide(*(ZapStatus.REFUSED, "") if public else self._room_for(""))
+            return
+
+        def found(client: KnownClient | bool | None) -> None:
+            if isinstance(client, KnownClient):
+                decide(*self._room_for(client.name))
+            else:
                 log.warning("a client with an unknown key was sent away")
-                return ZapStatus.REFUSED, ""
-            name = client.name
+                decide(ZapStatus.REFUSED, "")
+
+        self._lookups.ask(lambda: keys.client(public), found)
+
+    def _room_for(self, name: str) -> tuple[ZapStatus, str]:
+        """What to do with a client that may come in, as far as there is room."""
         if sum(door.connections() for door in self._doors) > self._max_clients:
             log.warning("a client was sent away: there are %d already (option max_clients)", self._max_clients)
             return ZapStatus.FULL, ""
@@ -86,13 +107,29 @@ class AccessControl:
             log.warning("the limit of open files is raised from %d to %d for more clients (ulimit -n)", before, now)
         return needed <= now
 
-    def check_manages(self, door: ClientSocket, frame: Any) -> None:
-        """Raises Unauthorized where the sender of a frame may not load, unload or stop."""
-        if door.guarded:
-            if self._keys is None or not self._keys.manages(door.user(frame)):
-                raise Unauthorized("this key may not manage the server; keys made with --manage may")
-        elif not is_local(door.address):
-            raise Unauthorized("without keys the server is managed from its own machine only (option keys)")
+    def when_manages(
+        self, door: ClientSocket, frame: Any, go_on: Callable[[], None], refuse: Callable[[InferError], None]
+    ) -> None:
+        """Go on where the sender of a frame may load, unload or stop, or refuse; now, or when its key was looked up."""
+        keys = self._keys
+        if door.guarded and keys is not None:
+            user = door.user(frame)
+
+            def found(manages: KnownClient | bool | None) -> None:
+                if manages:
+                    go_on()
+                else:
+                    refuse(Unauthorized("this key may not manage the server; keys made with --manage may"))
+
+            self._lookups.ask(lambda: keys.manages(user), found)
+        elif door.guarded or not is_local(door.address):
+            refuse(Unauthorized("without keys the server is managed from its own machine only (option keys)"))
+        else:
+            go_on()
+
+    def settle(self) -> None:
+        """Look no more keys up; who waits for that is told. Before doors are closed."""
+        self._lookups.close(_PATIENCE)
 
     def close(self) -> None:
         """Give the socket files up. Doors must be closed before."""

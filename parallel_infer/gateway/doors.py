@@ -31,6 +31,7 @@ class PublicDoors:
         self._monitors: dict[Any, ClientSocket] = {}
         self._told: tuple[str, str, str] | None = None  # what clients are told of a stop
         watch.add(self._authenticator.socket)
+        watch.add(self._access.descriptor)
 
     def open(self) -> tuple[str, ...]:
         """Let clients in; the addresses that are told to them, none where they are open already.
@@ -60,6 +61,8 @@ class PublicDoors:
                 self._take_requests(door, core)
         if self._authenticator.socket in there:
             self._authenticator.answer()
+        if self._access.descriptor in there:
+            self._access.take_in()
         for socket in there & self._monitors.keys():
             self._monitors[socket].connections()
 
@@ -67,6 +70,10 @@ class PublicDoors:
         """Give the core what clients have sent, whatever there is."""
         for door in self._sockets.values():
             self._take_requests(door, core)
+
+    def settle(self) -> None:
+        """Take no more connections in; who waits for a key to be looked up is told."""
+        self._access.settle()
 
     def _take_requests(self, door: ClientSocket, core: Core) -> None:
         for frames in door.drain():
@@ -77,10 +84,12 @@ class PublicDoors:
                 continue
             try:
                 request = read_request(frames[1 + enveloped :], requester)
-                if type(request) in _MANAGING:
-                    self._access.check_manages(door, frames[-1])
             except InferError as error:
                 core.refuse(requester, error)
+                continue
+            if type(request) in _MANAGING:
+                go_on = partial(core.request, request, requester)
+                self._access.when_manages(door, frames[-1], go_on, partial(core.refuse, requester))
                 continue
             if type(request) is Hello and not enveloped:
                 self._greet(ReplyAddress(door, requester.client), frames[-1])

@@ -66,6 +66,7 @@ class GatewayProcess:
         """Give up what has no reply yet, close the doors, and wait until each client has taken its replies."""
         for _ in range(_LOOKS):
             self._doors.take_rest(self._core)
+        self._doors.settle()
         left = self._core.give_up()
         self._child.tell(Drained())
         until = self._core.until

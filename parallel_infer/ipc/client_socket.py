@@ -6,6 +6,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -37,27 +38,35 @@ class ZapStatus(Enum):
     FULL = b"500"  # the client is told, and decides when to try again; who is just cut off learns nothing
 
 
+Verdict = Callable[[ZapStatus, str], None]  # what to do with a connection, and the name of its client
+
+
 class ZapAuthenticator:
     """Decides about new connections: ZeroMQ asks it in the middle of every handshake at a ClientSocket (ZAP, RFC 27).
 
-    `authenticate` gets the client's public key in Z85, "" at a door without keys; it returns what to do and the name.
+    `authenticate` gets the client's public key in Z85, "" at a door without keys, and whom to tell what to do and the
+    client's name, now or later: other handshakes go on meanwhile.
     """
 
-    def __init__(self, context: Context, authenticate: Callable[[str], tuple[ZapStatus, str]]) -> None:
+    def __init__(self, context: Context, authenticate: Callable[[str, Verdict], None]) -> None:
         self._authenticate = authenticate
-        self.socket = open_socket(context, zmq.REP)
+        self.socket = open_socket(context, zmq.ROUTER)
         self.socket.bind("inproc://zeromq.zap.01")
 
     def answer(self) -> None:
         """Answer all that ZeroMQ asks now."""
         for _ in range(DRAIN):
             try:
-                _, number, _, _, _, mechanism, *credentials = self.socket.recv_multipart(_NOW)
+                asker, _, _, number, _, _, _, mechanism, *credentials = self.socket.recv_multipart(_NOW)
             except zmq.Again:
                 return
             key = z85.encode(credentials[0]).decode() if mechanism == b"CURVE" else ""
-            status, name = self._authenticate(key)
-            self.socket.send_multipart([b"1.0", number, status.value, b"", name.encode(), b""])
+            self._authenticate(key, partial(self._reply, asker, number))
+
+    def _reply(self, asker: bytes, number: bytes, status: ZapStatus, name: str) -> None:
+        """Tell ZeroMQ; a connection that has gone meanwhile takes no answer."""
+        with contextlib.suppress(zmq.ZMQError):
+            self.socket.send_multipart([asker, b"", b"1.0", number, status.value, b"", name.encode(), b""], _NOW)
 
     def close(self) -> None:
         """Close the socket. Doors must be closed before."""

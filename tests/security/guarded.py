@@ -51,11 +51,14 @@ class Door:
 
     def _run(self) -> None:
         watch = Watch()
-        for source in (self._keeper.socket, self.front.socket, self.front.monitor, self._read):
+        looked_up = self.entrance.descriptor
+        for source in (self._keeper.socket, self.front.socket, self.front.monitor, self._read, looked_up):
             watch.add(source)
         while self._read not in (there := watch.wait(None)):
             if self._keeper.socket in there:
                 self._keeper.answer()
+            if looked_up in there:
+                self.entrance.take_in()
             self.front.connections()
             for frames in self.front.drain():
                 self.delivered.append((self.front.user(frames[-1]), [frame.bytes for frame in frames[1:]]))
@@ -64,6 +67,7 @@ class Door:
     def close(self) -> None:
         os.write(self._write, b"x")
         self._thread.join()
+        self.entrance.settle()
         os.close(self._read)
         os.close(self._write)
         self.front.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 
 import pytest
 
@@ -12,9 +13,10 @@ from parallel_infer.errors import ServerUnavailable
 from parallel_infer.ipc.channel import new_context
 from parallel_infer.ipc.client_socket import ClientSocket, new_key_pair
 from parallel_infer.keys.client import Key
+from parallel_infer.keys.server import KeyFolder
 from parallel_infer.machine import descriptors
 from tests.engine.serving import eventually
-from tests.security.guarded import SHORT, dealer, door, echoed, make_keys, throw_garbage
+from tests.security.guarded import PATIENCE, SHORT, dealer, door, echoed, make_keys, throw_garbage
 
 
 @pytest.fixture
@@ -96,6 +98,31 @@ def test_a_new_key_counts_at_once_and_a_removed_one_no_more(guarded, folder, kno
     (folder / "clients" / "late.pub").unlink()
     assert not echoed(guarded.front.address, late, patience=SHORT)
     assert echoed(guarded.front.address, known["camera"])
+
+
+def test_a_folder_of_keys_that_hangs_holds_up_nobody_who_is_inside(guarded, folder, known, monkeypatch):
+    asked, goes_on, look_up = threading.Event(), threading.Event(), KeyFolder.client
+
+    def hanging(self, public):
+        asked.set()
+        assert goes_on.wait(60)
+        return look_up(self, public)
+
+    address = guarded.front.address
+    with dealer(address, known["camera"]) as inside:
+        inside.send(b"first")
+        assert inside.recv() == b"first"
+        monkeypatch.setattr(KeyFolder, "client", hanging)
+        with dealer(address, known["boss"]) as waiting:
+            waiting.send(b"late")
+            assert asked.wait(60)
+            inside.send(b"second")
+            assert inside.poll(PATIENCE)
+            assert inside.recv() == b"second"
+            assert not waiting.poll(0)
+            goes_on.set()
+            assert waiting.poll(PATIENCE)
+            assert waiting.recv() == b"late"
 
 
 def make_more(folder, known, *names):
