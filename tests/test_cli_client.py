@@ -34,8 +34,8 @@ def ask(server: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs a command against the server, whose address it has from the environment."""
     monkeypatch.setenv("PARALLEL_INFER_SERVER", server)
 
-    def run(*arguments: str | Path) -> Result:
-        return CliRunner().invoke(main, [str(argument) for argument in arguments])
+    def run(*arguments: str | Path, input: bytes | None = None) -> Result:  # noqa: A002
+        return CliRunner().invoke(main, [str(argument) for argument in arguments], input=input)
 
     return run
 
@@ -60,6 +60,26 @@ def test_infer_takes_the_model_first_as_people_type_it(ask: Any, pictures: Path)
     result = ask("infer", "classifer", pictures / "chelsea.png")
     assert result.exit_code == 1
     assert "classifer" in result.stderr
+
+
+def test_infer_takes_a_picture_from_standard_input(ask: Any, pictures: Path, tmp_path: Path) -> None:
+    content = (pictures / "chelsea.png").read_bytes()
+    named = ask("infer", "classifier", "--json", pictures / "chelsea.png")
+    piped = ask("infer", "classifier", "--json", "--save", tmp_path / "out", "-", input=content)
+    assert piped.exit_code == 0, piped.stderr
+    found, expected = json.loads(piped.stdout), json.loads(named.stdout)
+    assert found["top"] == expected["top"]
+    assert found["file"] == "/dev/stdin"
+    assert cv2.imread(str(tmp_path / "out" / "stdin.png")).shape == cv2.imread(str(pictures / "chelsea.png")).shape
+    for arguments, given, why in (
+        (["-", "-"], content, "cannot be read twice"),
+        (["-"], b"", "empty"),
+        (["-"], b"no picture", "BAD_INPUT"),
+    ):
+        result = ask("infer", "classifier", *arguments, input=given)
+        assert result.exit_code != 0
+        assert why in result.stderr + result.stdout
+        assert "Traceback" not in result.stderr
 
 
 def test_infer_of_a_folder_as_json_lines(ask: Any, pictures: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +15,16 @@ from parallel_infer.cli.answer_options import answer_options
 from parallel_infer.cli.model_argument import model_and_rest, model_option
 from parallel_infer.cli.saved_pictures import SavedPictures
 from parallel_infer.cli.server_options import connected, server_options
+from parallel_infer.client.reading import read_file
 from parallel_infer.errors import InferError, ServerUnavailable, Unanswered, Unauthorized, UnknownModel
+from parallel_infer.limits import LARGEST_PAYLOAD
 from parallel_infer.pictures.files import look_into
 
 if TYPE_CHECKING:
     from parallel_infer import Answer, Client
 
 CHUNK = 128  # pictures between two writes, so that a large folder needs no more memory than that
+STDIN = Path("/dev/stdin")  # what - stands for, under its other name
 SAME_FOR_ALL = (ServerUnavailable, Unanswered, Unauthorized, UnknownModel)  # errors that the next picture would get too
 
 
@@ -56,11 +60,12 @@ def command(
     save: Path | None,
     form: str | None,
 ) -> None:
-    """Ask a server about pictures: files, or folders of them.
+    """Ask a server about pictures: files, folders of them, or - for a picture at the standard input.
 
     \b
     parallel-infer infer detector street.jpg yard.jpg
     parallel-infer infer --model detector photos
+    curl -s https://HOST/street.jpg | parallel-infer infer detector -
 
     Without --model the first argument is the model, also where a file has the same name.
 
@@ -70,27 +75,22 @@ def command(
     options = {name: value for name, value in given.items() if value is not None} | options
     shown = FORMATS[form or "table"]()
     name, pictures = model_and_rest(model, words, server, key)
-    files, left_out = _files(Path(picture) for picture in pictures)
-    folder = SavedPictures(save, files, key) if save else None
+    files, left_out = _files(STDIN if picture == "-" else Path(picture) for picture in pictures)
+    piped = _piped(files)
+    folder = SavedPictures(save, files, key, piped) if save else None
     with connected(server, key, timeout) as client, shown:
-        failed = _infer_all(client, name, files, options, shown, folder)
+        answers = _answers(client, name, files, piped, options)
+        failed = _show_all(answers, shown, folder)
     for text in left_out:  # last, where it is not lost among the answers
         click.echo(text, err=True)
     if failed:
         raise click.exceptions.Exit(1)
 
 
-def _infer_all(
-    client: Client,
-    model: str,
-    files: Iterable[Path],
-    options: dict[str, Any],
-    shown: Format,
-    folder: SavedPictures | None,
-) -> int:
+def _show_all(answers: Iterable[tuple[Path, Answer | InferError]], shown: Format, folder: SavedPictures | None) -> int:
     """Report every file; the number of those that failed."""
     failed = 0
-    for number, (file, answer) in enumerate(_answers(client, model, files, options)):
+    for number, (file, answer) in enumerate(answers):
         if isinstance(answer, SAME_FOR_ALL) and number == 0:
             raise answer
         if isinstance(answer, InferError):
@@ -105,18 +105,34 @@ def _infer_all(
 
 
 def _answers(
-    client: Client, model: str, files: Iterable[Path], options: dict[str, Any]
+    client: Client, model: str, files: Iterable[Path], piped: Mapping[Path, bytes], options: dict[str, Any]
 ) -> Iterator[tuple[Path, Answer | InferError]]:
     remaining = iter(files)
     # first one alone: where the server is away or does not know the model, that is said once and at once
     chunks = itertools.chain([list(itertools.islice(remaining, 1))], _chunks(remaining))
     for chunk in chunks:
-        yield from zip(chunk, client.infer_many(model, chunk, errors="return", **options), strict=True)
+        pictures = [piped.get(file, file) for file in chunk]
+        yield from zip(chunk, client.infer_many(model, pictures, errors="return", **options), strict=True)
 
 
 def _chunks(files: Iterator[Path]) -> Iterator[list[Path]]:
     while chunk := list(itertools.islice(files, CHUNK)):
         yield chunk
+
+
+def _piped(files: Sequence[Path]) -> dict[Path, bytes]:
+    """The picture at the standard input, where one of the files is that: it can be read only once."""
+    if STDIN not in files:
+        return {}
+    if files.count(STDIN) > 1:
+        raise click.UsageError("the standard input (-) holds one picture, and cannot be read twice")
+    if sys.stdin is None or sys.stdin.isatty():
+        what = "closed" if sys.stdin is None else "a terminal"
+        raise click.UsageError(f"the standard input (-) is {what}; expected a picture, as in: ... | infer MODEL -")
+    try:
+        return {STDIN: bytes(read_file(sys.stdin.buffer, LARGEST_PAYLOAD))}
+    except InferError as error:
+        raise click.ClickException(f"the standard input (-): {error}") from None
 
 
 def _files(pictures: Iterable[Path]) -> tuple[list[Path], list[str]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from parallel_infer.errors import BadInput, ConfigError
@@ -16,14 +17,21 @@ if TYPE_CHECKING:
 
 _WRITTEN = (".jpg", ".jpeg", ".png", ".webp")  # kept; a picture of any other kind is written as PNG
 _PLACE = "--save"
+NOTHING: Mapping[Path, bytes] = MappingProxyType({})
 
 
 class SavedPictures:
     """A folder of drawn pictures, named after those they were drawn on; two of the same name get different ones."""
 
-    def __init__(self, folder: Path, files: Sequence[Path], key: str | None = None) -> None:
-        """Make the folder. Raises ConfigError where nothing can be written to it, or one of `files` would be lost."""
+    def __init__(
+        self, folder: Path, files: Sequence[Path], key: str | None = None, piped: Mapping[Path, bytes] = NOTHING
+    ) -> None:
+        """Make the folder. Raises ConfigError where nothing can be written to it, or one of `files` would be lost.
+
+        `piped` has the content of those that cannot be read again.
+        """
         self._files = files
+        self._piped = piped
         self._targets = [folder / name for name in names_for(files)]
         self._full = False
         self.unsaved = 0  # pictures that were not written because the disk had failed before
@@ -44,7 +52,8 @@ class SavedPictures:
             self.unsaved += 1
             return None
         try:
-            frame = read_picture(self._files[number])
+            file = self._files[number]
+            frame = read_picture(self._piped.get(file, file))
         except BadInput as error:
             return f"not drawn: {error}"
         target = self._targets[number]

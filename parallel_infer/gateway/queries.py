@@ -135,7 +135,9 @@ class Queries:
         if requester is not None:
             times = {"bounds": BOUNDS, "models": self._replies.tally.times()}
             ours = {"gateway": self._own_status(), "served": self._model_list(), "times": times}
-            requester.result({**msgspec.structs.asdict(message.status), **ours})
+            status = msgspec.structs.asdict(message.status)
+            status["draining"] = status["draining"] or self._admission.closed  # by the flag that admission goes by
+            requester.result({**status, **ours})
 
     def on_traced(self, message: Traced) -> None:
         """A trace is over."""

@@ -18,6 +18,7 @@ from parallel_infer.ipc.messages import (
     Alive,
     AnswersInDoubt,
     CancelJob,
+    CloseDoor,
     GatewayUp,
     JobError,
     Listening,
@@ -312,6 +313,15 @@ def test_the_status_is_the_dispatchers_and_our_own(rig: Rig) -> None:
     rig.take(StatusReply(query, reported()))
     rig.take(StatusReply(query, reported()))
     assert status.results[0].keys() == {*status_fields, "gateway", "served", "times"}
+
+
+def test_the_status_says_draining_from_the_first_job_on_that_is_refused(rig: Rig) -> None:
+    asked_before = rig.ask(protocol.Status)
+    query = asked(rig)
+    rig.take(CloseDoor(rig.now + 10))
+    assert rig.infer().errors[0].reason == "stopping"
+    rig.take(StatusReply(query, reported()))  # the dispatcher has not heard of the stop yet
+    assert asked_before.results[0]["draining"] is True
 
 
 def test_there_is_one_trace_at_a_time(rig: Rig) -> None:
