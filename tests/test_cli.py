@@ -46,6 +46,7 @@ def test_every_command_has_help(name: str) -> None:
     result = CliRunner().invoke(main, [name, "--help"])
     assert result.exit_code == 0
     assert "Usage:" in result.output
+    assert "[default: ]" not in result.output
 
 
 def test_a_command_without_a_module_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:

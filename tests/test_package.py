@@ -101,7 +101,10 @@ def test_pictures_are_those_of_the_expected_answers(pictures: Path, expected: di
         assert answers["size"] == [width, height]
 
 
-@pytest.mark.parametrize("script", ["scripts/build.sh", "scripts/run.sh", "scripts/test.sh", ".ci/run"])
+SCRIPTS = ["scripts/build.sh", "scripts/run.sh", "scripts/test.sh", "scripts/docs.sh", ".ci/run"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_scripts_can_be_run(script: str) -> None:
     assert os.access(ROOT / script, os.X_OK)
     subprocess.run(["bash", "-n", ROOT / script], check=True)

@@ -105,7 +105,7 @@ def _flattened(_: click.Context, __: click.Parameter, values: Any) -> Any:
 
 
 def _default_text(field: Field) -> str:
-    if field.default is None or field.default is NODEFAULT:
+    if field.default in (None, NODEFAULT, [], ""):
         return ""
     values = field.default if isinstance(field.default, list) else [field.default]
     return f"  [default: {', '.join(str(value) for value in values)}]"

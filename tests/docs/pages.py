@@ -9,6 +9,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def documents() -> list[str]:
+    """Every page that is written by hand, by its path from the root of the project."""
+    pages = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").rglob("*.md"))]
+    return ["README.md", "benchmarks/peers/README.md", *pages]
+
+
 @dataclass(frozen=True)
 class Page:
     """One Markdown file, or one section of it."""
@@ -47,7 +53,8 @@ class Page:
 
     def blocks(self, language: str) -> list[str]:
         """All code blocks of a language."""
-        return re.findall(rf"^```{language}\n(.*?)^```", self.text, re.DOTALL | re.MULTILINE)
+        found = re.findall(r"^```(\w*)\n(.*?)^```", self.text, re.DOTALL | re.MULTILINE)  # in pairs, from the top
+        return [block for named, block in found if named == language]
 
     def links(self) -> list[str]:
         """Targets of all links and pictures, those in code left out."""

@@ -74,11 +74,11 @@ def test_its_bounds_are_those_of_every_place(copy: Path) -> None:
 
 
 def test_the_manual_is_written_anew(copy: Path) -> None:
-    for file in ("docs/configuration.md", "tests/test_config_manual.py"):
+    for file in ("docs/configuration.md", "scripts/docs_pages.py"):
         (copy / file).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / file, copy / file)
 
-    ran = run(copy, "tests/test_config_manual.py")
+    ran = run(copy, "scripts/docs_pages.py")
 
     assert ran.returncode == 0, ran.stderr
     rows = (copy / "docs" / "configuration.md").read_text().splitlines()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 
 import click
 import pytest
@@ -12,32 +11,13 @@ from msgspec import Struct
 from parallel_infer.cli import main
 from parallel_infer.config.fields import MODEL_FIELDS, SERVER_FIELDS
 from parallel_infer.ipc import messages
-from tests.docs.pages import ROOT, Page
+from tests.docs.pages import ROOT, Page, documents
 
 OWN = ["README.md", "docs/architecture.md", "docs/operations.md", "docs/protocol.md", "docs/reliability.md"]
 LARGEST_PICTURE = 400_000  # bytes
-PROGRAMS = ("parallel-infer", ".venv/bin/parallel-infer", "./scripts/run.sh")
 
 
-def pages() -> list[str]:
-    return sorted({*OWN, *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))})
-
-
-def commands(page: Page) -> list[list[str]]:
-    """Every command of ours in code, as the words after the program's name."""
-    texts = [line for block in page.blocks("") for line in block.splitlines()]
-    texts += re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", page.text, flags=re.DOTALL | re.MULTILINE))
-    found = []
-    for text in texts:
-        program, *words = shlex.split(text, comments=True) if text.startswith(PROGRAMS) else [""]
-        if program == "./scripts/run.sh" and (not words or words[0].startswith("-")):
-            words = ["serve", *words]
-        if program in PROGRAMS and words[:1] != ["COMMAND"]:
-            found.append(words)
-    return found
-
-
-@pytest.mark.parametrize("name", pages())
+@pytest.mark.parametrize("name", documents())
 def test_links_lead_somewhere(name: str) -> None:
     page = Page.read(name)
     for link in page.links():
@@ -58,25 +38,6 @@ def test_named_files_exist(name: str) -> None:
     named = [path for path in named if "NAME" not in path]
 
     assert [path for path in named if not (ROOT / path).is_file()] == []
-
-
-@pytest.mark.parametrize("name", OWN)
-def test_commands_and_their_options_exist(name: str) -> None:
-    for words in commands(Page.read(name)):
-        command: click.Command = main
-        context = click.Context(command)
-        while isinstance(command, click.Group) and words and not words[0].startswith("-"):
-            found = command.get_command(context, words.pop(0))
-            assert found is not None, f"{name}: {words}"
-            command = found
-        options = {option for parameter in command.params for option in parameter.opts} | {"--help"}
-        assert {word for word in words if re.match(r"--\w", word)} <= options, f"{name}: {command.name} {words}"
-
-
-def test_commands_are_found_in_code() -> None:
-    page = Page(ROOT, "```\n./scripts/run.sh --bind x  # y\n```\nsee `parallel-infer models list`, not `serve`\n")
-
-    assert commands(page) == [["serve", "--bind", "x"], ["models", "list"]]
 
 
 def test_readme_lists_every_command() -> None:
@@ -107,7 +68,8 @@ def test_pictures_are_small() -> None:
 
     assert pictures
     assert all(path.stat().st_size <= LARGEST_PICTURE for path in pictures)
-    assert {f"docs/images/{path.name}" for path in pictures} <= set(Page.read("README.md").links())
+    linked = {link.rpartition("/")[2] for name in documents() for link in Page.read(name).links()}
+    assert {path.name for path in pictures} <= linked
 
 
 def test_architecture_has_every_message() -> None:

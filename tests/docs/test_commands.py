@@ -1,0 +1,53 @@
+"""Every command that a document tells the reader to run exists, with its options; those that end soon are run."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.docs.commands import commands, in_documents, problem
+from tests.docs.pages import ROOT, Page, documents
+
+FOUND = in_documents(*documents())
+
+
+@pytest.mark.parametrize(("name", "words"), FOUND, ids=lambda value: value if isinstance(value, str) else value[-1])
+def test_commands_and_their_options_exist(name: str, words: list[str]) -> None:
+    assert not problem(words), f"{name}: {' '.join(words)}"
+
+
+def test_scripts_of_the_checkout_are_run_with_its_python() -> None:
+    """On a machine where only scripts/run.sh was run, no other Python has what they need."""
+    assert {words[0] for _, words in FOUND if words[0].endswith("python")} == {".venv/bin/python"}
+
+
+def test_commands_are_found_in_code() -> None:
+    page = Page(
+        ROOT,
+        "```\n$ ./scripts/run.sh --bind x  # y\nffmpeg -i x | parallel-infer stream -\nparallel-infer bench    x\n```\n"
+        "```text\nparallel-infer nonsense\n```\nsee `parallel-infer models list`, not `serve`\n",
+    )
+
+    assert list(commands(page)) == [
+        ["./scripts/run.sh", "--bind", "x"],
+        ["parallel-infer", "stream", "-"],
+        ["parallel-infer", "bench"],
+        ["parallel-infer", "models", "list"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        ("parallel-infer sing", "no command sing"),
+        ("parallel-infer models sing", "no command sing"),
+        ("parallel-infer serve --max-bath-size 3", "--max-bath-size"),
+        ("parallel-infer serve --model", "requires an argument"),
+        ("parallel-infer bench -- --sing", "--sing"),
+        ("scripts/run.sh --sing", "--sing"),
+        ("scripts/sing.sh", "there is no scripts/sing.sh"),
+        (".venv/bin/python benchmarks/sing.py", "there is no benchmarks/sing.py"),
+        (".venv/bin/python benchmarks/overhead.py --sing", "no option --sing"),
+    ],
+)
+def test_a_command_that_does_not_exist_is_found_out(command: str, why: str) -> None:
+    assert why in problem(command.split())
