@@ -13,6 +13,7 @@ broken.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import tempfile
@@ -58,9 +59,10 @@ def trouble(arguments: argparse.Namespace, server: LocalServer | SuccessiveServe
     """Who does the faults."""
     low, _, high = arguments.every.partition("-")
     every = float(low), float(high)
+    most = arguments.faults or math.inf
     if isinstance(server, SuccessiveServers):
-        return Restarter(server, every, arguments.seed)
-    return Saboteur(server, TARGETS[arguments.kill], Fault(arguments.signal), every, arguments.seed)
+        return Restarter(server, every, arguments.seed, most)
+    return Saboteur(server, TARGETS[arguments.kill], Fault(arguments.signal), every, arguments.seed, most)
 
 
 def run(
@@ -100,7 +102,7 @@ def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=100_000, help="at least")
-    parser.add_argument("--faults", type=int, default=0, help="at least: jobs are sent until then")
+    parser.add_argument("--faults", type=int, default=0, help="so many, and jobs until then; 0: as jobs are sent")
     parser.add_argument("--kill", choices=sorted(TARGETS), default="worker")
     parser.add_argument("--signal", choices=[fault.value for fault in Fault], default="kill")
     parser.add_argument("--every", default="0.2-2.0", metavar="SECONDS-SECONDS")

@@ -127,7 +127,8 @@ def run(arguments: argparse.Namespace, server: LocalServer) -> tuple[Tally, Watc
     began = time.monotonic()
     end = began + arguments.minutes * 60
     kinds = tuple(kind for kind in KINDS if kind not in arguments.spare)
-    with Saboteur(server, kinds, Fault.KILL, (gap * 0.5, gap * 1.5), 1) as saboteur:
+    most = round(arguments.kills_per_minute * arguments.minutes)
+    with Saboteur(server, kinds, Fault.KILL, (gap * 0.5, gap * 1.5), 1, most) as saboteur:
 
         def more() -> bool:
             now = time.monotonic()

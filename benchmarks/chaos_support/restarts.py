@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import tempfile
 import threading
@@ -59,9 +60,12 @@ def successive_servers(*options: str) -> Iterator[SuccessiveServers]:
 
 
 class Restarter:
-    """Restarts the server at random times until it is ended; a Saboteur's place in a run."""
+    """Restarts the server at random times until it is ended, or has done so `most` times; takes a Saboteur's place."""
 
-    def __init__(self, servers: SuccessiveServers, every: tuple[float, float], seed: int) -> None:
+    def __init__(
+        self, servers: SuccessiveServers, every: tuple[float, float], seed: int, most: float = math.inf
+    ) -> None:
+        self._most = most
         self.incidents: list[Incident] = []
         self.superseded = 0  # nobody is hurt while it is down
         self._servers = servers
@@ -88,7 +92,7 @@ class Restarter:
                 self._unserved.remove(incident)
 
     def _run(self) -> None:
-        while not self._end.wait(self._random.uniform(*self._every)):
+        while not self._end.wait(self._random.uniform(*self._every)) and len(self.incidents) < self._most:
             incident = Incident("server", "server", time.monotonic(), len(self.incidents) + 1)
             with self._lock:
                 self._unserved.append(incident)
