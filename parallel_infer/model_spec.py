@@ -21,12 +21,15 @@ class TensorSpec(msgspec.Struct, frozen=True, omit_defaults=True):
 
     A dimension of -1 in an output is known only after a run (an exported NMS, for example). `axis` is where the graph
     has the batch: 0 almost always. Where it stands elsewhere, or where the tensor has none (None), jobs run one by one.
+    `usual` is what stands in for an input where no job gives one, before it is served and in a check of readiness: 0,
+    or another whole number where the graph refuses that.
     """
 
     name: str
     dtype: str  # NumPy's name: "float32", "uint8", "int64", "float16", "bool" ...
     shape: tuple[int, ...]
     axis: int | None = 0
+    usual: int = 0
 
     @property
     def size(self) -> int:

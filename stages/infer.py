@@ -20,7 +20,6 @@ from parallel_infer.model_files.digest import check_unchanged
 from parallel_infer.shm.ring import batch_view, gather_into
 from stages.batch import power_sizes
 from stages.graph import Rewritten, with_uint8_input
-from stages.numbers import USUAL_NUMBERS
 from stages.preprocess import Preprocess
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -56,7 +55,8 @@ class Infer:
         self._unknown = [tensor.name for tensor in plan.spec.outputs if -1 in tensor.shape]
         # Where rows are no neighbours, or too few for a fixed batch, they are copied together here.
         self._gathered: Arrays = {
-            tensor.name: np.zeros((plan.max_batch, *tensor.shape), tensor.dtype) for tensor in plan.spec.inputs
+            tensor.name: np.full((plan.max_batch, *tensor.shape), tensor.usual, tensor.dtype)
+            for tensor in plan.spec.inputs
         }
 
         for session in {self.session, self._alone}:
@@ -77,7 +77,6 @@ class Infer:
         seconds = {}
         largest = self._plan.max_batch
         sizes = [largest] if self._plan.fixed_batch else sorted({1, largest})
-        self._settle({name: array[: sizes[0]] for name, array in self._gathered.items()})
         for size in sizes:
             inputs = {name: array[:size] for name, array in self._gathered.items()}
             for _ in range(_WARM_UPS):
@@ -87,24 +86,6 @@ class Infer:
         for _ in range(_WARM_UPS):  # never a larger batch: its memory would be kept twice
             self._alone.run(self._fed({name: array[: sizes[0]] for name, array in self._gathered.items()}))
         return seconds
-
-    def _settle(self, inputs: Arrays) -> None:
-        """Run once; where the graph refuses a single whole number of 0, find one that it takes. Raises InferError."""
-        numbers = [
-            self._gathered[tensor.name]
-            for tensor in self._plan.spec.inputs
-            if not tensor.shape and self._gathered[tensor.name].dtype.kind in "iu"
-        ]
-        for value in (0, *USUAL_NUMBERS) if numbers else (0,):
-            for array in numbers:
-                array.fill(value)
-            try:
-                self.session.run(self._fed(inputs))
-            except InferError as error:
-                refused = error
-            else:
-                return
-        raise refused
 
     def close(self) -> None:
         """Write the profile, where one was asked for, and let go of the rings."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from parallel_infer.errors import ServerUnavailable, WorkerLost
 from parallel_infer.ipc.messages import DispatcherStatus, ModelOpened, PayloadKind
+from parallel_infer.model_spec import TensorSpec
 from parallel_infer.protocol import Tensor
 
 PATIENCE = 1.0  # seconds for the dispatcher to answer, and for a synthetic job besides what batches take
@@ -19,12 +20,17 @@ _BATCHES = 3  # one at work, one that waits, and its own
 
 
 def synthetic_job(opened: ModelOpened) -> tuple[PayloadKind, tuple[Tensor, ...], bytes]:
-    """A job for a model: a small picture, or zeros where the model takes tensors."""
+    """A job for a model: a small picture, or where it takes tensors zeros, and numbers that it does not refuse."""
     spec = opened.plan.spec
     if spec.preprocess:
         return PayloadKind.PICTURE, (), _PNG
     tensors = tuple(Tensor(tensor.name, tensor.dtype, tensor.shape) for tensor in spec.inputs)
-    return PayloadKind.TENSORS, tensors, bytes(spec.row_size)
+    return PayloadKind.TENSORS, tensors, b"".join(map(_usual, spec.inputs))
+
+
+def _usual(tensor: TensorSpec) -> bytes:
+    """What stands in for one input: the only whole number there is, or zeros."""
+    return tensor.usual.to_bytes(tensor.size, "little") if tensor.usual else bytes(tensor.size)
 
 
 class SyntheticJob(NamedTuple):

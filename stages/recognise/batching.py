@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from parallel_infer.errors import ModelRejected
 from parallel_infer.model_spec import TensorSpec
@@ -31,6 +31,7 @@ class Tried(Struct, frozen=True, kw_only=True):
     outputs: Arrays  # of the first job
     other: Arrays  # of the second
     specs: tuple[TensorSpec, ...]
+    number: int = 0  # that the graph takes for inputs that are a single whole number
 
 
 class NoBatch(Exception):
@@ -48,6 +49,13 @@ def try_batches(
     """
     bench = Bench(trial, declared.axes, shapes, constants)
     look = _Look(graph, trial.outputs, declared, padded)
+    tried = _try(graph, trial, bench, look, declared, shapes, cap)
+    return structs.replace(tried, number=bench.number)
+
+
+def _try(
+    graph: Graph, trial: Trial, bench: Bench, look: _Look, declared: Declared, shapes: Shapes, cap: int | None
+) -> Tried:
     if declared.size is not None and declared.size > 1:
         return _fixed(graph, bench, look, declared, shapes)
     alone = _attempt(graph, bench, declared, shapes, 0)

@@ -15,6 +15,7 @@ from parallel_infer.model_spec import ModelSpec, TensorSpec
 from stages.families import export_command
 from stages.families.facts import Facts, Metadata
 from stages.families.family import Fit
+from stages.numbers import is_number
 from stages.recognise.axes import Declared, declared_batch, whole, without
 from stages.recognise.batching import NoBatch, Tried, try_batches
 from stages.recognise.decision import Verdict, decide
@@ -113,9 +114,7 @@ def _spec(name: str, file: Path, graph: Graph, fed: _Fed, metadata: Metadata, op
         guess = guesses(picture, verdict.recipe, metadata, options, scaled is not None)
     if picture is not None:
         preprocess = preprocess_map(picture, facts.size, verdict.recipe, metadata, options, fed.constants, scaled)
-    inputs = tuple(
-        TensorSpec(port.name, port.dtype, row.shapes[port.name], fed.declared.axes[port.name]) for port in fed.jobs
-    )
+    inputs = tuple(_input(port, row.shapes[port.name], fed) for port in fed.jobs)
     return ModelSpec(
         name=name,
         path=str(file),
@@ -136,6 +135,11 @@ def _spec(name: str, file: Path, graph: Graph, fed: _Fed, metadata: Metadata, op
         preprocess=preprocess,
         parameters=task_parameters(verdict, facts, options),
     )
+
+
+def _input(port: Port, shape: tuple[int, ...], fed: _Fed) -> TensorSpec:
+    usual = fed.tried.number if is_number(port.dtype, shape) else 0
+    return TensorSpec(port.name, port.dtype, shape, fed.declared.axes[port.name], usual)
 
 
 def _names(verdict: Verdict, metadata: Metadata, options: Overrides) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stages.numbers import USUAL_NUMBERS
+from stages.numbers import USUAL_NUMBERS, is_number
 from stages.recognise.trial import Port, Trial, TrialFailed, sample
 
 Array = npt.NDArray[Any]
@@ -36,6 +36,7 @@ class Bench:
         shapes: Mapping[str, tuple[int, ...]],
         constants: Constants,
     ) -> None:
+        self.number = 0  # that the graph takes for inputs that are a single one
         self._trial = trial
         self._axes = axes
         self._jobs = [
@@ -45,19 +46,17 @@ class Bench:
 
     def settle(self) -> Arrays:
         """The outputs of A alone. Raises TrialFailed, having tried other values for inputs that are a single number."""
-        names = [
-            port.name
-            for port in self._trial.inputs
-            if self._jobs[0][port.name].ndim == 0 and port.dtype.startswith(("int", "uint"))
-        ]
+        names = [port.name for port in self._trial.inputs if is_number(port.dtype, self._jobs[0][port.name].shape)]
         try:
             return self.run(0)
         except TrialFailed:
             for value in USUAL_NUMBERS if names else ():
                 for job in self._jobs:
-                    job.update({name: np.full((), value, job[name].dtype) for name in names})
+                    job.update({name: np.full_like(job[name], value) for name in names})
                 with contextlib.suppress(TrialFailed):
-                    return self.run(0)
+                    found = self.run(0)
+                    self.number = value
+                    return found
             raise
 
     def check_size(self, count: int) -> None:

@@ -30,6 +30,8 @@ path = "cut.onnx"
 path = "rate.onnx"
 [models.second]
 path = "second.onnx"
+[models.third]
+path = "third.onnx"
 """
 
 
@@ -43,7 +45,7 @@ def rate() -> onnx.ModelProto:
     )
 
 
-def second() -> onnx.ModelProto:
+def second(shape: tuple[str | int, ...] = ()) -> onnx.ModelProto:
     """y = x times entry n - 3 of [10, 20]: 0 is refused, 1 is 10."""
     return graph(
         [
@@ -51,7 +53,7 @@ def second() -> onnx.ModelProto:
             node("Gather", ["table", "place"], ["factor"]),
             node("Mul", ["x", "factor"], ["y"]),
         ],
-        {"x": ("batch", 3), "n": ()},
+        {"x": ("batch", 3), "n": shape},
         {"y": ("batch", 3)},
         [number("three", 3), number("table", [10, 20], np.float32)],
         integers=("n",),
@@ -84,6 +86,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "cut": cut(),
         "rate": rate(),
         "second": second(),
+        "third": second((1,)),
     }
     for name, model in models.items():
         (folder / f"{name}.onnx").write_bytes(model.SerializeToString())
@@ -148,6 +151,10 @@ def test_a_picture_decides_how_many_objects_there_are(client: Client, gray: int)
 def test_a_single_number_may_be_one_that_refuses_zero(client: Client) -> None:
     answer = client.infer("second", {"x": np.ones(3, np.float32), "n": np.array(2)})
     np.testing.assert_array_equal(answer.tensors["y"], [20, 20, 20])
+
+
+def test_readiness_asks_with_numbers_that_a_model_takes(client: Client) -> None:
+    assert set(client.health()["models"].values()) == {"ready"}
 
 
 def test_a_model_that_fails_in_its_worker_is_refused_and_the_others_go_on(models: Server, client: Client) -> None:
