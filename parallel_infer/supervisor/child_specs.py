@@ -1,11 +1,8 @@
-"""Who has to be there: every child by its slot, its incarnations, and when it may be started again."""
+"""Who has to be there: every child by its slot, which code runs there, and what it is told."""
 
 from __future__ import annotations
 
-import math
-from collections import deque
 from collections.abc import Iterator
-from enum import Enum
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,90 +15,18 @@ from parallel_infer.ipc.messages import ModelPlan
 from parallel_infer.limits import largest_frame
 from parallel_infer.loading import load_by_name
 from parallel_infer.process.options import (
-    ChildOptions,
     DecodeOptions,
     DispatcherOptions,
     GatewayOptions,
     InferOptions,
     PostprocessOptions,
 )
-from parallel_infer.process.spawn import Process
+from parallel_infer.supervisor.child_slot import ChildSlot, Role
 from parallel_infer.supervisor.plan import Plan
 
 _STAGES = "stages.pipeline:STAGES"
 _DOORS = "parallel_infer.doors.process:"
 _WORKER = "parallel_infer.worker.loop:"
-_WINDOW = 60.0  # seconds in which restarts are counted
-_FREE = 3  # restarts at once, or half of the budget where that is more; later ones wait, longer each time
-_LONGEST_WAIT = 5.0  # seconds
-_EXHAUSTED_WAIT = 30.0  # seconds until a slot whose budget is used up is tried again
-
-
-class Role(Enum):
-    """What a child is."""
-
-    DISPATCHER = "dispatcher"
-    GATEWAY = "gateway"
-    WORKER = "worker"
-    DOOR = "door"
-
-
-class ChildSlot:
-    """One child's slot: survives the processes that fill it."""
-
-    def __init__(self, name: str, role: Role, entry: str, options: ChildOptions, model: str = "") -> None:
-        self.name = name
-        self.role = role
-        self.entry = entry
-        self.options = options
-        self.model = model  # an infer worker's: the model's key
-        self.incarnation = 0
-        self.process: Process | None = None
-        self.up = False
-        self.leaving = False
-        self.start_at: float | None = None  # when a dead child is to be started again
-        self.up_by = math.inf  # when a child that is being started counts as hung
-        self.restarts = 0
-        self.last_error = ""  # why the process says it ends
-        self._recent: deque[float] = deque()
-
-    def start(self) -> Process:
-        """Fill the slot with a new process."""
-        self.incarnation += 1
-        self.up = False
-        self.start_at = None
-        self.last_error = ""
-        options = msgspec.structs.replace(self.options, epoch=self.incarnation)
-        self.process = Process(f"{self.name}.{self.incarnation}", self.entry, options)
-        self.process.start()
-        return self.process
-
-    def leave(self) -> None:
-        """Its process ends by itself now: it answers nobody any more, and is not started again."""
-        self.up = False
-        self.leaving = True
-        self.up_by = math.inf
-
-    @property
-    def late_at(self) -> float | None:
-        """When its process has to be killed unless it is up by then; None where there is no such time."""
-        return None if self.up or self.process is None or math.isinf(self.up_by) else self.up_by
-
-    def died(self, now: float, budget: int) -> bool:
-        """Plan the next start; False when the budget of restarts is used up, so that it is a long while off."""
-        self.up = False
-        self.process = None
-        while self._recent and self._recent[0] <= now - _WINDOW:
-            self._recent.popleft()
-        self._recent.append(now)
-        self.restarts += 1
-        number = len(self._recent)
-        if number > budget:
-            self.start_at = now + _EXHAUSTED_WAIT
-            return False
-        late = number - max(_FREE, budget // 2)
-        self.start_at = now if late <= 0 else now + min(_LONGEST_WAIT, 0.1 * 2.0**late)
-        return True
 
 
 def inside_door(folder: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from parallel_infer.supervisor.child_specs import ChildSlot, Role
+from parallel_infer.supervisor.child_slot import ChildSlot, Role
 
 _BEATS = 4  # unanswered ones after which a process counts as stuck
 _ASKED = (Role.DISPATCHER, Role.GATEWAY)
@@ -26,10 +26,10 @@ class Liveness:
         self.due = now + self._interval
         before, self._unanswered = self._unanswered, {}
         for slot in slots:
-            if slot.role not in _ASKED or not slot.up or slot.process is None:
+            if slot.role not in _ASKED or not slot.up or not slot.running:
                 continue
-            unanswered = before.get(slot.process.name, 0)
-            self._unanswered[slot.process.name] = unanswered + 1
+            unanswered = before.get(slot.running, 0)
+            self._unanswered[slot.running] = unanswered + 1
             yield slot, unanswered >= _BEATS
 
     def answered(self, incarnation: str) -> None:
@@ -39,8 +39,4 @@ class Liveness:
 
     def fine(self, slots: Iterable[ChildSlot]) -> bool:
         """Whether all who are asked are up, and have answered but for the last time they were asked."""
-        return all(
-            slot.up and slot.process is not None and self._unanswered.get(slot.process.name, 0) <= 1
-            for slot in slots
-            if slot.role in _ASKED
-        )
+        return all(slot.up and self._unanswered.get(slot.running, 0) <= 1 for slot in slots if slot.role in _ASKED)

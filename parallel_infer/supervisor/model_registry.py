@@ -1,10 +1,10 @@
-"""Which models are served, which are being loaded beside them, and which are being drained."""
+"""Which models are served, which are being loaded beside them, and which are being drained. No I/O is done here."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+import time
+from collections.abc import Callable, Mapping
 from typing import assert_never
 
 import msgspec
@@ -12,12 +12,10 @@ import msgspec
 from parallel_infer.config.schema import ModelConfig, ServerConfig
 from parallel_infer.config.sources import model_config, zoo_models
 from parallel_infer.errors import BadInput, ConfigError, InferError, ModelRejected, UnknownModel
-from parallel_infer.ipc.channel import AnswerLink, Link
 from parallel_infer.ipc.messages import (
     CloseModel,
     LoadModel,
     Manage,
-    Managed,
     ModelClosed,
     ModelFailed,
     ModelOpened,
@@ -26,17 +24,18 @@ from parallel_infer.ipc.messages import (
     PrepareModel,
     ReloadModel,
     StopServer,
-    ToSupervisor,
     UnloadModel,
 )
 from parallel_infer.model_spec import ModelSpec
-from parallel_infer.supervisor.child_processes import ChildProcesses
-from parallel_infer.supervisor.child_specs import ChildSlot, ChildSpecs
-from parallel_infer.supervisor.model_version import LoadedModel, ModelVersion
+from parallel_infer.supervisor.child_slot import ChildSlot
+from parallel_infer.supervisor.child_specs import ChildSpecs
+from parallel_infer.supervisor.children import Children
+from parallel_infer.supervisor.model_version import ModelVersion
+from parallel_infer.supervisor.outcomes import Outcomes
+from parallel_infer.supervisor.outside import Found, LoadRequest, Outside
 from parallel_infer.supervisor.plan import Plan, plan_model
-from parallel_infer.supervisor.probes import Found, LoadRequest, Probes, Probing
+from parallel_infer.supervisor.probes import too_slow
 from parallel_infer.supervisor.reload import Reload, change_in_words, changed_settings
-from parallel_infer.supervisor.run import Run
 
 log = logging.getLogger(__name__)
 
@@ -48,25 +47,24 @@ class ModelRegistry:
         self,
         config: ServerConfig,
         plan: Plan,
-        run: Run,
         specs: ChildSpecs,
-        dispatcher: Link[ToSupervisor],
-        gateway: AnswerLink,
-        processes: ChildProcesses,
+        children: Children,
+        outside: Outside,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
         self._plan = plan
-        self._mark = run.mark
         self._specs = specs
-        self._dispatcher = dispatcher
-        self._gateway = gateway
-        self._processes = processes
+        self._children = children
+        self._dispatcher = outside.dispatcher
+        self._gateway = outside.gateway
+        self._resources = outside.resources
+        self._outcomes = Outcomes(outside.gateway)
+        self._clock = clock
         self._starting = True  # no door was opened yet
         self._models: dict[str, ModelVersion] = {}  # by key
         self._versions: dict[str, int] = {}  # the last one of each name
-        self._probes = Probes(config, run.store, processes.watch)
-        self._store = run.store
-        self._reload: Reload | None = None  # the last one
+        self._probing: dict[str, tuple[LoadRequest, float]] = {}  # by name; when it has taken too long
         self._unloading: dict[str, int] = {}  # key -> the client's request that waits for its end
 
     @property
@@ -77,7 +75,7 @@ class ModelRegistry:
     @property
     def deadlines(self) -> list[float]:
         """When model files that are being looked into have taken too long."""
-        return self._probes.deadlines
+        return [deadline for _, deadline in self._probing.values()]
 
     def reports(self) -> dict[str, ModelReport]:
         """How each model is, by key, for the status."""
@@ -139,6 +137,7 @@ class ModelRegistry:
         if version is None or version.serving:
             return False
         self._give_up(version, why)
+        self._go_on()
         return True
 
     def exhausted(self, slot: ChildSlot) -> None:
@@ -151,7 +150,7 @@ class ModelRegistry:
     # --- requests ----------------------------------------------------------------------------------------------------
 
     def manage(self, message: Manage) -> None:
-        """A client wants something loaded, unloaded, or the server stopped."""
+        """A client wants something loaded, unloaded, or the server stopped, which is not done here."""
         try:
             match message:
                 case LoadModel():
@@ -162,29 +161,42 @@ class ModelRegistry:
                 case UnloadModel():
                     self._unload(message.name, message.query)
                 case StopServer():
-                    self._tell(message.query, {})
-                    self._processes.drain()
+                    self._outcomes.tell(message.query, {})
                 case _:
                     assert_never(message)
         except (InferError, ConfigError) as error:
-            self._tell(message.query, error)
+            self._outcomes.tell(message.query, error)
 
     def reload(self, models: dict[str, ModelConfig]) -> Reload:
         """Make the served models those of `models`: load what is new or differs, then unload what is not there."""
-        reload = self._reload = Reload(models, [name for name in self.names if name not in models])
+        reload = self._outcomes.begin_reload(models, [name for name in self.names if name not in models])
         self._load_all(models, reload)
-        self._go_on(reload)
+        self._go_on()
         return reload
 
-    def handle_readable(self, there: Iterable[object]) -> None:
-        """These descriptors are readable; some may be of processes that look into a model file."""
-        for probing, found in self._probes.results(there):
-            self._on_probed(probing, found)
+    def probed(self, request: LoadRequest, found: Found) -> None:
+        """What a process has found out that was to look into a model file."""
+        try:
+            current = self._served(request.name)
+            if isinstance(found, Exception):
+                self._outcomes.refused(request.name, request.query, found)
+            elif found is not None:
+                self._take(request, found, current)
+            elif current is not None:
+                self._outcomes.served(request.name, request.query, "unchanged", current)
+        finally:
+            del self._probing[request.name]
+            self._resources.end_probe(request.name)
+        if found is None and current is None:  # unloaded while it was looked into
+            self._load(request.name, request.config, request.query)
+        self._go_on()
 
-    def on_time(self, now: float) -> None:
-        """Give up on model files that take too long."""
-        for probing, found in self._probes.late(now):
-            self._on_probed(probing, found)
+    def on_timer(self, now: float) -> bool:
+        """Give up on model files that take too long; whether there was one."""
+        late = [request for request, deadline in self._probing.values() if deadline <= now]
+        for request in late:
+            self.probed(request, ModelRejected(f"model {request.name!r}: {too_slow(self._config)}"))
+        return bool(late)
 
     def opened(self, key: str) -> None:
         """The dispatcher takes jobs of a model: now clients may know of it, and whoever asked for it first of all."""
@@ -196,7 +208,8 @@ class ModelRegistry:
             self._gateway.send(ModelOpened(version.plan, version.provider))
         if not self._starting:
             version.log_served()
-            self._became(version.plan.name, version.query, version.became, version)
+            self._outcomes.served(version.plan.name, version.query, version.became, version)
+            self._go_on()
 
     def closed(self, key: str) -> None:
         """The last job of a model that takes no more is answered."""
@@ -204,22 +217,10 @@ class ModelRegistry:
         if version is not None and version.closing:
             self._remove(version)
             log.info("model %s: version %d is closed", version.plan.name, version.plan.version)
-            self._processes.report()
-        self._tell(self._unloading.pop(key, None), {"name": version.plan.name if version else key})
-        if self._reload is not None:
-            self._reload.closed(key)
-            self._go_on(self._reload)
-
-    # --- end ---------------------------------------------------------------------------------------------------------
-
-    def end_probes(self) -> None:
-        """Look into no more model files."""
-        self._probes.end_all(self._processes.unwatch)
-
-    def remove_rings(self) -> None:
-        """Remove every model's segments; all processes have ended."""
-        for version in self._models.values():
-            version.remove_rings()
+        self._outcomes.tell(self._unloading.pop(key, None), {"name": version.plan.name if version else key})
+        if self._outcomes.reload is not None:
+            self._outcomes.reload.closed(key)
+        self._go_on()
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
@@ -230,8 +231,11 @@ class ModelRegistry:
             except InferError as error:
                 reload.refuse(name, str(error))
 
-    def _go_on(self, reload: Reload) -> None:
-        """Models of a reload have come to an end: see to those that waited for it."""
+    def _go_on(self) -> None:
+        """Models of a reload may have come to an end: see to those that waited for it."""
+        reload = self._outcomes.reload
+        if reload is None:
+            return
         for name in reload.take_leaving():
             version = self._served(name)
             if version is not None:  # nobody has unloaded it meanwhile
@@ -244,12 +248,12 @@ class ModelRegistry:
         key = version.plan.key
         self._models[key] = version
         self._versions[version.plan.name] = version.plan.version
-        version.create_rings()
+        self._resources.create_rings(version.plan)
         if running:
             self._dispatcher.send(PrepareModel(version.plan))
         for slot in self._specs.instances(version.plan):
             version.slots.append(slot)
-            self._processes.start_child(slot)
+            self._children.add(slot, self._clock())
 
     def _serve(self, version: ModelVersion) -> None:
         """Let jobs of its name go to this version; an older one takes no more and closes when it is done."""
@@ -273,46 +277,31 @@ class ModelRegistry:
         self._load(name, config, query)
 
     def _load(self, name: str, config: ModelConfig, query: int | None) -> None:
-        if name in self._probes.names or any(
+        if name in self._probing or any(
             version.plan.name == name and not version.serving for version in self._models.values()
         ):
             raise BadInput(f"model {name!r} is being loaded already")
         current = self._served(name)
         settings = changed_settings(current.config, config) if current is not None else ()
         known = ""
-        if current is not None and not settings and not current.failed and Path(current.plan.spec.path).exists():
+        if current is not None and not settings and not current.failed and self._resources.has_file(current.plan.spec):
             in_place = current.plan.spec.path == current.config.path  # what is served there is what the path means
             known = current.plan.spec.digest if not in_place or config.path == current.config.path else ""
-        self._probes.start(LoadRequest(name, config, query, known, settings))
-
-    def _on_probed(self, probing: Probing, found: Found) -> None:
-        request = probing.request
-        self._processes.unwatch(probing.process.connection.fileno())
-        try:
-            current = self._served(request.name)
-            if isinstance(found, Exception):
-                self._refuse(request, found)
-            elif found is not None:
-                self._take(request, found, current)
-            elif current is not None:
-                self._became(request.name, request.query, "unchanged", current)
-        finally:
-            self._probes.end(probing)
-        if found is None and current is None:  # unloaded while it was looked into
-            self._load(request.name, request.config, request.query)
-        self._processes.report()
+        request = LoadRequest(name, config, query, known, settings)
+        self._resources.probe(request)
+        self._probing[name] = request, self._clock() + self._config.start_timeout_ms / 1000
 
     def _take(self, request: LoadRequest, found: ModelSpec, current: ModelVersion | None) -> None:
-        spec = self._store.keep(found)
+        spec = self._resources.keep(found)
         try:
             number = self._versions.get(request.name, 0) + 1
             plan = plan_model(
-                self._config, request.config, spec, self._mark.segment_name, self._plan.decode_workers,
+                self._config, request.config, spec, self._plan.segment_name, self._plan.decode_workers,
                 self._plan.postprocess_workers, number,
             )  # fmt: skip
         except (InferError, ConfigError) as error:
-            self._store.release(spec)
-            self._refuse(request, error)
+            self._resources.release(spec)
+            self._outcomes.refused(request.name, request.query, error)
             return
         version = ModelVersion(plan, request.config, query=request.query)
         if current is not None:
@@ -322,37 +311,14 @@ class ModelRegistry:
             self._add(version, running=True)
         except ConfigError as error:
             self._remove(version)
-            self._refuse_for_now(request, error)
-
-    def _became(self, name: str, query: int | None, became: str, version: ModelVersion) -> None:
-        """A model that was to be loaded is served: say what has become of it, whoever asked."""
-        if query is None and self._reload is not None:
-            self._reload.note(name, became)
-            self._go_on(self._reload)
-        self._tell(query, version.loaded(became))
-
-    def _refuse(self, request: LoadRequest, error: Exception) -> None:
-        if request.query is None and self._reload is not None:
-            self._reload.refuse(request.name, str(error))  # said once, with what became of the others
-            self._go_on(self._reload)
-        else:
-            log.warning("%s", error)
-        self._tell(request.query, error)
+            self._outcomes.found_no_room(request.name, request.query, error)
 
     def _give_up(self, version: ModelVersion, why: str) -> None:
         """A model that was being loaded cannot be served; what is served goes on."""
         self._remove(version)
         self._dispatcher.send(CloseModel(version.plan.key))
-        request = LoadRequest(version.plan.name, version.config, version.query)
-        self._refuse_for_now(request, ModelRejected(f"model {version.plan.name!r} cannot be loaded: {why}"))
-
-    def _refuse_for_now(self, request: LoadRequest, error: Exception) -> None:
-        """A model cannot be loaded, which may be for want of room: try again when models that go have gone."""
-        if request.query is None and self._reload is not None and self._reload.postpone(request.name):
-            log.info("%s; it is tried again when the models that are to go have closed", error)
-            self._go_on(self._reload)
-        else:
-            self._refuse(request, error)
+        name = version.plan.name
+        self._outcomes.found_no_room(name, version.query, ModelRejected(f"model {name!r} cannot be loaded: {why}"))
 
     def _unload(self, name: str, query: int | None) -> None:
         for version in self._models.values():
@@ -371,20 +337,6 @@ class ModelRegistry:
         """End a model's instances, which hold no lease, and remove its segments."""
         self._models.pop(version.plan.key, None)
         for slot in version.slots:
-            self._processes.stop_child(slot)
-        version.remove_rings()
-        self._store.release(version.plan.spec)
-
-    def _tell(self, query: int | None, outcome: LoadedModel | dict[str, str] | Exception) -> None:
-        """Answer a client's management request."""
-        if query is None:
-            return
-        if isinstance(outcome, Exception):
-            code = outcome.code if isinstance(outcome, InferError) else BadInput.code
-            self._gateway.send(Managed(query, code, str(outcome), _result({})))
-        else:
-            self._gateway.send(Managed(query, "", "", _result(outcome)))
-
-
-def _result(outcome: LoadedModel | dict[str, str]) -> msgspec.Raw:
-    return msgspec.Raw(msgspec.msgpack.encode(outcome))
+            self._children.remove(slot)
+        self._resources.remove_rings(version.plan.key)
+        self._resources.release(version.plan.spec)

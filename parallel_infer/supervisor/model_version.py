@@ -11,8 +11,7 @@ import msgspec
 from parallel_infer.config.schema import ModelConfig
 from parallel_infer.ipc.messages import ModelPlan, ModelReport
 from parallel_infer.model_files.digest import SHORT
-from parallel_infer.shm.ring import Ring
-from parallel_infer.supervisor.child_specs import ChildSlot
+from parallel_infer.supervisor.child_slot import ChildSlot
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +43,6 @@ class ModelVersion:
     plan: ModelPlan
     config: ModelConfig
     slots: list[ChildSlot] = field(default_factory=list)
-    rings: list[Ring] = field(default_factory=list)
     serving: bool = False
     opened: bool = False  # the dispatcher takes its jobs
     closing: bool = False
@@ -67,21 +65,9 @@ class ModelVersion:
     def provider(self) -> str:
         """What runs it, as the first instance that is up says."""
         for slot in self.slots:
-            if slot.process is not None and slot.process.started.provider:
-                return slot.process.started.provider
+            if slot.started.provider:
+                return slot.started.provider
         return ""
-
-    def create_rings(self) -> None:
-        """Create and reserve its segments. Raises ConfigError, with nothing left, when memory is short."""
-        for spec in (self.plan.rows, self.plan.outputs):
-            self.rings.append(Ring.create(spec))
-
-    def remove_rings(self) -> None:
-        """Remove its segments; nobody may use them any more."""
-        for ring in self.rings:
-            ring.close()
-            ring.unlink()
-        self.rings.clear()
 
     def log_served(self) -> None:
         """Say in the log that it is served, and what may be wrong with it."""

@@ -1,101 +1,75 @@
-"""Model files that are being looked into while the server runs, each by a process of its own."""
+"""What a model file is, found out in throwaway processes: a file that crashes the runtime harms nobody."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from multiprocessing.connection import wait
+
+import msgspec
 
 from parallel_infer.config.schema import ModelConfig, ServerConfig
-from parallel_infer.errors import ConfigError, InferError, ModelRejected
+from parallel_infer.errors import ModelRejected
+from parallel_infer.ipc.messages import Probed, StartFailed
 from parallel_infer.model_files.store import CopyOrder, ModelStore
 from parallel_infer.model_spec import ModelSpec
+from parallel_infer.process.options import ProbeOptions
 from parallel_infer.process.spawn import Process
-from parallel_infer.supervisor.plan import probed, start_probe, too_slow
+
+_PROBE = "stages.pipeline:probe"
 
 
-@dataclass(frozen=True)
-class LoadRequest:
-    """A model that somebody wants served."""
-
-    name: str
-    config: ModelConfig
-    query: int | None = None  # the client's request that waits for it; None: it was read from the configuration
-    known: str = ""  # the digest of what is served under this name and these settings
-    settings: tuple[str, ...] = ()  # that are others than those of what is served
-
-
-@dataclass(frozen=True)
-class Probing:
-    """A model file that is being looked into."""
-
-    request: LoadRequest
-    process: Process
-    order: CopyOrder
-    deadline: float
-
-
-Found = ModelSpec | None | InferError | ConfigError  # None: it is what is known
+def probe(
+    models: dict[str, ModelConfig], config: ServerConfig, store: ModelStore | None = None
+) -> dict[str, ModelSpec]:
+    """What each model file is. Raises ModelRejected."""
+    orders = {name: store.order() if store is not None else CopyOrder() for name in models}
+    waiting = [(name, start_probe(name, model, config, orders[name])) for name, model in models.items()]
+    specs = {}
+    try:
+        for name, process in waiting:
+            if not wait([process.connection], config.start_timeout_ms / 1000):
+                raise ModelRejected(f"model {name!r}: {too_slow(config)}")
+            spec = probed(name, process)
+            assert spec is not None  # nothing was known that could be unchanged
+            specs[name] = store.keep(spec) if store is not None else spec
+    finally:
+        for _, process in waiting:
+            process.kill()
+            process.close()
+    return specs
 
 
-class Probes:
-    """All that are under way."""
+def start_probe(name: str, model: ModelConfig, config: ServerConfig, order: CopyOrder, known: str = "") -> Process:
+    """Start a process that looks into a model file and says what it found, or that its digest is still `known`."""
+    options = ProbeOptions(
+        log_format=config.log_format,
+        log_level=config.log_level,
+        name=name,
+        path=model.path,
+        overrides=msgspec.Raw(msgspec.msgpack.encode(model.overrides())),
+        uint8_rows=config.uint8_rows if model.uint8_rows is None else model.uint8_rows,
+        order=order,
+        known=known,
+        start_timeout=config.start_timeout_ms / 1000,
+    )
+    process = Process(f"probe {name}", _PROBE, options)
+    process.start()
+    return process
 
-    def __init__(self, config: ServerConfig, store: ModelStore, watch: Callable[[int], None]) -> None:
-        """`watch` is told the descriptor of each process, so that `results` is called when it is readable."""
-        self._config = config
-        self._store = store
-        self._watch = watch
-        self._running: list[Probing] = []
 
-    @property
-    def names(self) -> set[str]:
-        """The models that are looked into."""
-        return {probing.request.name for probing in self._running}
+def probed(name: str, process: Process) -> ModelSpec | None:
+    """What a probe has found, None where nothing has changed; call it once its connection is readable.
 
-    @property
-    def deadlines(self) -> list[float]:
-        """When they have taken too long."""
-        return [probing.deadline for probing in self._running]
+    Raises ModelRejected.
+    """
+    message = process.receive()
+    if isinstance(message, Probed):
+        return message.spec
+    if isinstance(message, StartFailed):
+        raise ModelRejected(f"model {name!r}: {message.text}")
+    process.reap()
+    raise ModelRejected(f"model {name!r}: loading it ended the probing process (exit code {process.exit_code})")
 
-    def start(self, request: LoadRequest) -> None:
-        """Look into a file."""
-        order = self._store.order()
-        process = start_probe(request.name, request.config, self._config, order, request.known)
-        deadline = time.monotonic() + self._config.start_timeout_ms / 1000
-        self._running.append(Probing(request, process, order, deadline))
-        self._watch(process.connection.fileno())
 
-    def results(self, there: Iterable[object]) -> list[tuple[Probing, Found]]:
-        """What those have found that said something on the descriptors `there`; each must be ended."""
-        said = set(there)
-        ready = [probing for probing in self._running if probing.process.connection.fileno() in said]
-        return [(probing, self._found(probing)) for probing in ready]
-
-    def late(self, now: float) -> list[tuple[Probing, Found]]:
-        """Those that take too long; each must be ended."""
-        return [
-            (probing, ModelRejected(f"model {probing.request.name!r}: {too_slow(self._config)}"))
-            for probing in self._running
-            if probing.deadline <= now
-        ]
-
-    def end(self, probing: Probing) -> None:
-        """End its process, and remove the copy that nobody has taken in use."""
-        self._running.remove(probing)
-        probing.process.kill()
-        probing.process.close()
-        self._store.discard(probing.order)
-
-    def end_all(self, ignore: Callable[[int], None]) -> None:
-        """Look into no more model files."""
-        for probing in list(self._running):
-            ignore(probing.process.connection.fileno())
-            self.end(probing)
-
-    @staticmethod
-    def _found(probing: Probing) -> Found:
-        try:
-            return probed(probing.request.name, probing.process)
-        except (InferError, ConfigError) as error:
-            return error
+def too_slow(config: ServerConfig) -> str:
+    """What to say of a model that takes too long."""
+    return f"loading it took longer than {config.start_timeout_ms / 1000:.0f} s (option start_timeout_ms)"

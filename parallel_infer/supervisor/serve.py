@@ -21,9 +21,10 @@ from parallel_infer.process.logs import start_logging
 from parallel_infer.process.sandbox.confinement import PARTLY
 from parallel_infer.process.standard_streams import silence_stdout
 from parallel_infer.supervisor.child_specs import inside_door
+from parallel_infer.supervisor.core import Core, State
 from parallel_infer.supervisor.memory_report import check_memory, shared_memory
 from parallel_infer.supervisor.plan import make_plan
-from parallel_infer.supervisor.processes import ProcessSupervisor, State
+from parallel_infer.supervisor.processes import ProcessSupervisor
 from parallel_infer.supervisor.reload import needs_restart
 from parallel_infer.supervisor.run import Run, new_run
 from parallel_infer.supervisor.service_manager import ServiceManager
@@ -90,37 +91,39 @@ def _serve(told: _Told, signals: Signals, manager: ServiceManager, run: Run) -> 
     check_memory(plan, shared_memory())
     signals.calm()
     supervisor = ProcessSupervisor(config, plan, run, manager, signals.descriptor)
+    core = supervisor.core
     try:
         manager.starting("starting processes and loading models", _patience(config))
         supervisor.start()
-        supervisor.run_until(lambda: signals.ending or supervisor.state != State.STARTING)
-        if supervisor.state == State.SERVING and not signals.ending:
-            _say_ready(supervisor, told.announce)
-            manager.ready(_status(supervisor))
-            supervisor.registry.log_all()
-            for text in supervisor.confinements:
+        supervisor.run_until(lambda: signals.ending or core.state != State.STARTING)
+        if core.state == State.SERVING and not signals.ending:
+            _say_ready(core, told.announce)
+            manager.ready(_status(core))
+            core.registry.log_all()
+            for text in core.confinements:
                 log.log(logging.WARNING if text.startswith(PARTLY) else logging.INFO, "decode workers are %s", text)
             _run(supervisor, signals, manager, told)
         manager.stopping("answering what was admitted", config.drain_timeout_ms / 1000 + _GRACE)
         _drain(supervisor, signals)
     finally:
         supervisor.stop()
-    if supervisor.state == State.FAILED:
+    if core.state == State.FAILED:
         for model in plan.models:  # one of these may be the reason
             for warning in model.spec.warnings:
                 log.warning("model %s: %s", model.name, warning)
-        log.error("%s", supervisor.failure)
+        log.error("%s", core.failure)
         return 1
-    return _say_how_it_ended(supervisor)
+    return _say_how_it_ended(core)
 
 
 def _run(supervisor: ProcessSupervisor, signals: Signals, manager: ServiceManager, told: _Told) -> None:
-    while supervisor.state == State.SERVING and not signals.ending:
-        supervisor.run_until(lambda: signals.any or supervisor.state != State.SERVING)
-        if signals.take_reload() and supervisor.state == State.SERVING and not signals.ending:
+    core = supervisor.core
+    while core.state == State.SERVING and not signals.ending:
+        supervisor.run_until(lambda: signals.any or core.state != State.SERVING)
+        if signals.take_reload() and core.state == State.SERVING and not signals.ending:
             manager.reloading()
             _reload(supervisor, signals, told)
-            manager.ready(_status(supervisor))
+            manager.ready(_status(core))
 
 
 def _reload(supervisor: ProcessSupervisor, signals: Signals, told: _Told) -> None:
@@ -133,8 +136,9 @@ def _reload(supervisor: ProcessSupervisor, signals: Signals, told: _Told) -> Non
     except (ConfigError, OSError) as error:  # the latter where a relative path starts in a folder that is gone
         log.error("SIGHUP: the configuration was not taken over, and everything stays as it is: %s", error)
         return
-    reload = supervisor.reload(now_told.models or zoo_models())
-    supervisor.run_until(lambda: reload.done or signals.ending or supervisor.state != State.SERVING)
+    core = supervisor.core
+    reload = core.reload(now_told.models or zoo_models())
+    supervisor.run_until(lambda: reload.done or signals.ending or core.state != State.SERVING)
     if reload.done:
         log.info("SIGHUP: configuration taken over; %s", reload)
     for why in reload.refused.values():
@@ -143,34 +147,35 @@ def _reload(supervisor: ProcessSupervisor, signals: Signals, told: _Told) -> Non
         log.warning("SIGHUP: these settings have changed and take a restart: %s", ", ".join(restart))
 
 
-def _status(supervisor: ProcessSupervisor) -> str:
+def _status(core: Core) -> str:
     """In one line, for the service manager."""
-    return f"serving {', '.join(supervisor.names) or 'no model'} at {' '.join(supervisor.addresses)}"
+    return f"serving {', '.join(core.names) or 'no model'} at {' '.join(core.addresses)}"
 
 
 def _drain(supervisor: ProcessSupervisor, signals: Signals) -> None:
     """Let admitted jobs finish; a second signal ends the waiting."""
-    supervisor.drain()
+    core = supervisor.core
+    core.drain()
     signals.forget()
-    while supervisor.state == State.DRAINING:
-        supervisor.run_until(lambda: signals.any or supervisor.state != State.DRAINING)
+    while core.state == State.DRAINING:
+        supervisor.run_until(lambda: signals.any or core.state != State.DRAINING)
         if signals.take_reload():
             log.warning("SIGHUP: the configuration is not read again, because the server is stopping")
         if signals.ending:
-            supervisor.hasten()
+            core.hasten()
             signals.forget()
 
 
-def _say_how_it_ended(supervisor: ProcessSupervisor) -> int:
+def _say_how_it_ended(core: Core) -> int:
     """One line about what was owed; the exit code."""
-    if not supervisor.addresses:
+    if not core.addresses:
         return 0  # it never served
-    ended = supervisor.outcome
+    ended = core.outcome
     if ended is None:
         log.error("stopped: the gateway ended without a word, so it is not known whether jobs were abandoned")
         return 1
     told = f"stopped: {ended.answered} jobs answered, {ended.refused} refused, {ended.abandoned} abandoned"
-    if supervisor.uncounted:
+    if core.uncounted:
         log.warning("%s; the gateway died meanwhile, and what it owed then is in none of these", told)
         return 1
     if not ended.abandoned and not ended.unread:
@@ -181,12 +186,12 @@ def _say_how_it_ended(supervisor: ProcessSupervisor) -> int:
     return 1
 
 
-def _say_ready(supervisor: ProcessSupervisor, announce: Announce) -> None:
-    names = supervisor.names
+def _say_ready(core: Core, announce: Announce) -> None:
+    names = core.names
     if announce is Announce.JSON:
-        line = json.dumps({"ready": True, "addresses": supervisor.addresses, "models": names})
+        line = json.dumps({"ready": True, "addresses": core.addresses, "models": names})
     else:
-        line = f"ready: {' '.join(supervisor.addresses)} ({', '.join(names)})"
+        line = f"ready: {' '.join(core.addresses)} ({', '.join(names)})"
     try:
         print(line, flush=True)
     except (OSError, ValueError) as error:  # a full disk, a pipe that nobody reads, a closed descriptor

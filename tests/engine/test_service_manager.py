@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from parallel_infer.supervisor.child_specs import Role
+from parallel_infer.supervisor.child_slot import Role
 from parallel_infer.supervisor.liveness import Liveness
 from parallel_infer.supervisor.service_manager import ServiceManager
 from tests.engine.serving import Server

@@ -14,7 +14,7 @@ import pytest
 from benchmarks.chaos_support.faults import processes
 from benchmarks.chaos_support.payloads import Payloads, Verdict, write_identity_model
 from parallel_infer import Client
-from parallel_infer.supervisor.child_specs import Role
+from parallel_infer.supervisor.child_slot import Role
 from parallel_infer.supervisor.liveness import Liveness
 from parallel_infer.tools.local_server import LocalServer, local_server
 from tests.engine.serving import eventually
