@@ -22,12 +22,10 @@ FORBIDDEN_CALLS = {
 }
 FORBIDDEN_METHODS = {"recv_pyobj", "send_pyobj"}
 
-# All else of multiprocessing starts processes by the default method, or pickles.
-ALLOWED_MULTIPROCESSING = (
-    *("get_context", "parent_process", "current_process", "active_children"),
-    *("connection", "shared_memory", "resource_tracker"),
-    *("context.SpawnContext", "context.SpawnProcess", "process.BaseProcess"),
-)
+# All else of multiprocessing starts processes in ways of its own, or pickles.
+ALLOWED_MULTIPROCESSING = ("connection", "shared_memory", "resource_tracker")
+# Our own children, and a whole server as users start it.
+STARTS = ("parallel_infer/process/interpreter.py", "parallel_infer/tools/local_server.py")
 FORKS = {"os.fork", "os.forkpty", "pty.fork", "os.posix_spawn", "concurrent.futures.ProcessPoolExecutor"}
 
 ZMQ_FILES = (
@@ -177,7 +175,7 @@ def views_pin_their_mapping(source: Source) -> Iterator[Violation]:
 
 
 def processes_are_spawned(source: Source) -> Iterator[Violation]:
-    """A session or a socket inherited over fork crashes; only the spawn context starts processes."""
+    """A session or a socket inherited over fork crashes; only `process.interpreter` starts processes."""
     for line, name in source.uses():
         if name in FORKS:
             yield Violation(source.path, line, f"uses {name}")
@@ -185,12 +183,10 @@ def processes_are_spawned(source: Source) -> Iterator[Violation]:
         if inner != name and not any(
             within(inner, allowed) or within(allowed, inner) for allowed in ALLOWED_MULTIPROCESSING
         ):
-            yield Violation(source.path, line, f"uses {name}; take it from get_context('spawn')")
+            yield Violation(source.path, line, f"uses {name}; start a process.interpreter.Interpreter")
     for node in source.calls():
-        if source.dotted(node.func) == "multiprocessing.get_context":
-            method = node.args[0] if node.args else next((k.value for k in node.keywords if k.arg == "method"), None)
-            if not (isinstance(method, ast.Constant) and method.value == "spawn"):
-                yield Violation(source.path, node.lineno, "get_context without 'spawn'")
+        if within(source.dotted(node.func) or "", "subprocess") and source.path not in STARTS:
+            yield Violation(source.path, node.lineno, "starts a process; take process.interpreter.Interpreter")
 
 
 def engine_knows_no_stage(source: Source) -> Iterator[Violation]:

@@ -13,8 +13,6 @@ from setproctitle import setproctitle
 from parallel_infer.errors import ConfigError, InferError
 from parallel_infer.ipc.messages import FromChild, StartFailed
 from parallel_infer.loading import load_by_name
-from parallel_infer.process.group_signals import leave_signals_to_parent
-from parallel_infer.process.interpreter import die_with_parent
 from parallel_infer.process.logs import start_logging
 from parallel_infer.process.options import ChildOptions
 
@@ -38,16 +36,24 @@ class Child:
         self._connection.send_bytes(msgspec.msgpack.encode(message))
 
 
-def run(name: str, entry: str, encoded: bytes, connection: Connection, parent: int) -> None:
-    """First thing in every child. `entry` is "module:function", called with a Child and its encoded options."""
-    setproctitle(f"parallel-infer: {name.split('.')[0]}")
-    leave_signals_to_parent()
-    die_with_parent(parent)
-    options = msgspec.msgpack.decode(encoded, type=ChildOptions)
-    start_logging(options.log_format, options.log_level, name.split(".")[0])
-    child = Child(name, connection)
+class Order(msgspec.Struct, frozen=True, array_like=True):
+    """The first message to a child: who it is, what it runs ("module:function"), and its options as MessagePack."""
+
+    name: str
+    entry: str
+    options: bytes
+
+
+def run(connection: Connection) -> None:
+    """First thing in every child of a server."""
+    order = msgspec.msgpack.decode(connection.recv_bytes(), type=Order)
+    title = order.name.split(".")[0]
+    setproctitle(f"parallel-infer: {title}")
+    options = msgspec.msgpack.decode(order.options, type=ChildOptions)
+    start_logging(options.log_format, options.log_level, title)
+    child = Child(order.name, connection)
     try:
-        load_by_name(entry)(child, encoded)
+        load_by_name(order.entry)(child, order.options)
     except Exception as error:
         log.debug("stopped by an exception", exc_info=True)
         with contextlib.suppress(OSError):  # the parent, who says it in the log, may be gone

@@ -2,7 +2,7 @@
 
 A terminal that closes, a Ctrl-C, `kill -HUP -GROUP` and `systemctl kill` send a signal to everybody at once. A child
 ignores it, from its first instruction on: it is started with these signals blocked, and ignores them before it
-unblocks them. The resource tracker of `multiprocessing`, which unblocks none of them, keeps them blocked for good.
+unblocks them.
 """
 
 from __future__ import annotations
@@ -38,14 +38,6 @@ def starting_child() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def start_resource_tracker() -> None:
-    """Start what `multiprocessing` starts with the first child or segment anyway, deaf to signals of the group."""
-    from multiprocessing import resource_tracker  # here: --help needs none of it
-
-    with starting_child():
-        resource_tracker.ensure_running()
 
 
 def hold_hangups() -> None:

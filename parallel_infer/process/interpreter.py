@@ -1,6 +1,10 @@
-"""A child process that is a new interpreter at the other end of a socket pair: its start, its end, both sides of it.
+"""The one way a process of Python is started here: a new interpreter at the other end of a socket pair.
 
-Nothing of the calling program runs in it, so no `__main__` guard is needed there. It dies with its parent.
+    parent: Interpreter(entry) ── spawn ──► main() ── entry(connection) ── end of the process
+                connection ◄──── bytes, both ways; readable also once the process has ended ────►
+
+Nothing is forked, and nothing of the calling program runs in it, so no `__main__` guard is needed there. It finds
+modules where its parent does, leaves the signals of the group to it, and dies with it.
 """
 
 from __future__ import annotations
@@ -11,13 +15,14 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from parallel_infer.loading import load_by_name
 from parallel_infer.process.group_signals import leave_signals_to_parent, starting_child
 
-_ROOT = Path(__file__).resolve().parents[2]  # so that a checkout that is not installed works too
+_ROOT = str(Path(__file__).resolve().parents[2])  # so that a checkout that is not installed works too
 _PR_SET_PDEATHSIG = 1
 
 
@@ -26,22 +31,23 @@ class Interpreter:
 
     `entry` is "module:function", called there with the other end of the connection; the process ends when it returns.
     `stdin` and `output` (standard output and error) are as `subprocess` takes them; None is the parent's own.
+    `environment` are variables that it has besides those of the parent.
     """
 
-    def __init__(self, entry: str, stdin: int | None, output: int | None) -> None:
+    def __init__(
+        self, entry: str, stdin: int | None, output: int | None, environment: Mapping[str, str] | None = None
+    ) -> None:
         ours, theirs = (end.detach() for end in socket.socketpair())
-        command = [sys.executable, "-m", "parallel_infer.process.interpreter", entry, str(theirs), str(os.getpid())]
-        paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         self.connection = Connection(ours)
         try:
             with starting_child():
-                self.process = subprocess.Popen(
-                    command,
+                self._process = subprocess.Popen(
+                    [*_command(), entry, str(theirs), str(os.getpid())],
                     pass_fds=(theirs,),
                     stdin=stdin,
                     stdout=output,
                     stderr=output,
-                    env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                    env={**os.environ, **(environment or {}), "PYTHONPATH": os.pathsep.join([*sys.path, _ROOT])},
                 )
         except BaseException:
             self.connection.close()
@@ -49,21 +55,29 @@ class Interpreter:
         finally:
             os.close(theirs)  # so that the end of the process is the end of the connection
 
+    @property
+    def exit_code(self) -> int | None:
+        """None until `ended`; negative: the signal that ended it."""
+        return self._process.returncode
+
     def kill(self) -> None:
         """Have it end for certain; `ended` tells when."""
-        self.process.kill()
-        self.connection.close()
+        self._process.kill()
 
-    def ended(self, patience: float = 0.0) -> bool:
-        """Whether it is dead within `patience` seconds, and writes to no memory any more.
+    def ended(self, patience: float | None = 0.0) -> bool:
+        """Whether it is dead within `patience` seconds (None: for ever), and writes to no memory any more.
 
         A driver may hold a process that was killed in the kernel for long.
         """
         try:
-            self.process.wait(patience)
+            self._process.wait(patience)
         except subprocess.TimeoutExpired:
             return False
         return True
+
+    def close(self) -> None:
+        """Give up the connection."""
+        self.connection.close()
 
 
 def die_with_parent(parent: int) -> None:
@@ -78,7 +92,14 @@ def main() -> None:
     entry, descriptor, parent = sys.argv[1:]
     leave_signals_to_parent()
     die_with_parent(int(parent))
+    os.set_inheritable(int(descriptor), False)
     load_by_name(entry)(Connection(int(descriptor)))
+
+
+def _command() -> list[str]:
+    """A Python that takes modules from where this one does, and from the working folder only where this one does."""
+    utf8 = ["-X", "utf8"] if sys.flags.utf8_mode else []
+    return [sys.executable, *utf8, "-P", "-m", "parallel_infer.process.interpreter"]
 
 
 if __name__ == "__main__":

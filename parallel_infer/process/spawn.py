@@ -1,55 +1,34 @@
-"""One child process, seen from its parent: start, its word, its end. Always spawned, never forked."""
+"""One child process of a server, seen from its parent: start, messages, end."""
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import os
+import subprocess
 
 import msgspec
 
-from parallel_infer.ipc.messages import FromChild, Started
-from parallel_infer.process import child
-from parallel_infer.process.group_signals import start_resource_tracker, starting_child
+from parallel_infer.ipc.messages import FromChild
+from parallel_infer.process.child import Order
+from parallel_infer.process.interpreter import Interpreter
 from parallel_infer.process.options import ChildOptions
 
-_spawn = multiprocessing.get_context("spawn")
+_ENTRY = "parallel_infer.process.child:run"
 _decode = msgspec.msgpack.Decoder(FromChild).decode
+# NumPy's products start a thread per core otherwise; here the processes are the parallelism.
+_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
 
 
-class Process:
-    """A child with a name of its own per incarnation. `sentinel` and `connection` can be watched."""
+class Process(Interpreter):
+    """A child with a name of its own per incarnation, started by its constructor.
+
+    `entry` is "module:function", called there with a `Child` and the options as MessagePack.
+    """
 
     def __init__(self, name: str, entry: str, options: ChildOptions) -> None:
+        super().__init__(_ENTRY, subprocess.DEVNULL, None, _ENVIRONMENT)
         self.name = name
-        self.connection, theirs = _spawn.Pipe()
-        self._process = _spawn.Process(
-            target=child.run,
-            args=(name, entry, msgspec.msgpack.encode(options), theirs, os.getpid()),
-            name=name,
-            daemon=False,
-        )
-        self._theirs = theirs
-        self.started = Started()  # what it said once it was up
-
-    def start(self) -> None:
-        """Start the process."""
-        start_resource_tracker()
-        # NumPy's products start a thread per core otherwise; here the processes are the parallelism.
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-        with starting_child():
-            self._process.start()
-        self._theirs.close()  # so that the end of the child is the end of the pipe
-
-    @property
-    def sentinel(self) -> int:
-        """A descriptor that becomes readable when the process is dead."""
-        return self._process.sentinel
-
-    @property
-    def exit_code(self) -> int | None:
-        """None while it lives; negative: the signal that ended it."""
-        return self._process.exitcode
+        with contextlib.suppress(OSError):  # it has died at once, which is seen like any other death
+            self.connection.send_bytes(msgspec.msgpack.encode(Order(name, entry, msgspec.msgpack.encode(options))))
 
     def receive(self) -> FromChild | None:
         """The next message of the child, waited for; None when it has ended and said all."""
@@ -71,16 +50,5 @@ class Process:
 
     def kill(self) -> None:
         """Kill and reap it."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
-        self.reap()
-
-    def reap(self, timeout: float | None = None) -> bool:
-        """Wait for its end; whether it has ended."""
-        self._process.join(timeout)
-        return self._process.exitcode is not None
-
-    def close(self) -> None:
-        """Give up what the parent keeps of a dead child."""
-        self.connection.close()
-        self._process.close()
+        super().kill()
+        self.ended(None)

@@ -51,9 +51,7 @@ def start_probe(name: str, model: ModelConfig, config: ServerConfig, order: Copy
         known=known,
         start_timeout=config.start_timeout_ms / 1000,
     )
-    process = Process(f"probe {name}", _PROBE, options)
-    process.start()
-    return process
+    return Process(f"probe {name}", _PROBE, options)
 
 
 def probed(name: str, process: Process) -> ModelSpec | None:
@@ -66,7 +64,7 @@ def probed(name: str, process: Process) -> ModelSpec | None:
         return message.spec
     if isinstance(message, StartFailed):
         raise ModelRejected(f"model {name!r}: {message.text}")
-    process.reap()
+    process.ended(None)
     raise ModelRejected(f"model {name!r}: loading it ended the probing process (exit code {process.exit_code})")
 
 

@@ -21,6 +21,11 @@ class CaptureProcess(Interpreter):
         self._pipe: Pipe[Word] = Pipe(self.connection, Word)  # type: ignore[arg-type]
         self.give(order)
 
+    def kill(self) -> None:
+        """Have it end for certain; it is heard no more, and `ended` tells when."""
+        super().kill()
+        self.close()
+
     def words(self) -> list[Word] | None:
         """What it said since; None when it said nothing more and is gone."""
         heard: list[Word] = []

@@ -7,14 +7,11 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
-from types import SimpleNamespace
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from parallel_infer.supervisor.child_slot import Role
-from parallel_infer.supervisor.liveness import Liveness
 from parallel_infer.supervisor.service_manager import ServiceManager
 from tests.engine.serving import Server
 from tests.engine.test_model_copies import configure, folder, write  # noqa: F401  # folder is a fixture
@@ -135,25 +132,3 @@ def test_a_manager_that_reads_nothing_holds_nobody_up(manager: Manager) -> None:
     for _ in range(5000):
         speaking.ready("x" * 100)
     speaking.close()
-
-
-def slot(name: str, role: Role, **more: Any) -> Any:
-    return SimpleNamespace(role=role, up=True, process=SimpleNamespace(name=name), **more)
-
-
-def test_life_is_an_answer_of_dispatcher_and_gateway() -> None:
-    liveness = Liveness(4.0)
-    slots = [slot("d", Role.DISPATCHER), slot("g", Role.GATEWAY), slot("w", Role.WORKER)]
-    beat: Callable[[float], object] = lambda now: list(liveness.beat(now, slots))  # noqa: E731
-    assert liveness.fine(slots)
-    beat(0)
-    assert liveness.fine(slots), "they have only just been asked"
-    liveness.answered("d")
-    beat(1)
-    assert not liveness.fine(slots), "the gateway has answered neither time"
-    liveness.answered("g")
-    assert liveness.fine(slots)
-    slots[2].up = False
-    assert liveness.fine(slots), "workers are the dispatcher's to watch"
-    slots[0].up = False
-    assert not liveness.fine(slots)

@@ -1,20 +1,24 @@
-"""A child's last word counts before its death, in whatever order the two are seen."""
+"""What a child says counts before its death, also where both are seen at once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import pytest
+import signal
 
 from parallel_infer.errors import ConfigError
 from parallel_infer.ipc.channel import Watch
-from parallel_infer.ipc.messages import FromChild, StartFailed
+from parallel_infer.ipc.messages import FromChild, Started, StartFailed
 from parallel_infer.process.child import FAILED, Child
 from parallel_infer.process.options import ChildOptions
 from parallel_infer.supervisor.child_processes import ChildProcesses
 from parallel_infer.supervisor.child_slot import ChildSlot, Role
 
 WHY = "the reason, as it said"
+
+
+def say_and_wait(child: Child, encoded: bytes) -> None:
+    """Entry point of a child that starts, and has nothing to do."""
+    child.tell(Started())
+    signal.pause()
 
 
 class Heard:
@@ -35,17 +39,29 @@ def fail_at_once(child: Child, encoded: bytes) -> None:
     raise ConfigError(WHY)
 
 
-@pytest.mark.parametrize("order", [sorted, lambda there: sorted(there, reverse=True)], ids=["one way", "the other"])
-def test_why_a_child_cannot_start_is_told_before_its_end(order: Callable[[set[int]], list[int]]) -> None:
+def test_why_a_child_cannot_start_is_told_before_its_end() -> None:
     slot = ChildSlot("odd", Role.WORKER, f"{__name__}:fail_at_once", ChildOptions(log_format="text", log_level="error"))
     watch = Watch()
     processes = ChildProcesses(watch)
     slot.fill(up_by=0.0)
     processes.start(slot)
-    while len(there := watch.wait(60)) < 2:  # what it says, and its end
-        assert there
     heard = Heard()
-    for descriptor in order(there):
+    while FAILED not in heard.events:
+        (descriptor,) = watch.wait(60)
         processes.deliver(descriptor, heard)
     assert heard.events == [StartFailed(WHY), FAILED]
     assert watch.wait(0) == set()  # and nothing more will be told of it
+
+
+def test_what_a_process_that_was_killed_had_said_is_told() -> None:
+    slot = ChildSlot("odd", Role.WORKER, f"{__name__}:say_and_wait", ChildOptions(log_format="text", log_level="error"))
+    watch = Watch()
+    processes = ChildProcesses(watch)
+    slot.fill(up_by=0.0)
+    processes.start(slot)
+    watch.wait(60)
+    processes.kill(slot)
+    heard = Heard()
+    (descriptor,) = watch.wait(60)
+    processes.deliver(descriptor, heard)
+    assert heard.events == [Started(), -signal.SIGKILL]

@@ -38,10 +38,10 @@ class BenchProcess(Interpreter):
 
     def close(self) -> None:
         """End it: it ends by itself when its pipe is closed, and is killed where it does not."""
-        self.connection.close()
+        super().close()
         if not self.ended(_STOP_TIMEOUT):
             self.kill()
-            self.process.wait()
+            self.ended(None)
 
     def _gone(self) -> InferError:
         return InferError(f"the process {self.name} ended too early")
