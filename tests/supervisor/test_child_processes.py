@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 
-from parallel_infer.errors import ConfigError
+import pytest
+
+from parallel_infer.errors import ConfigError, InferError
 from parallel_infer.ipc.channel import Watch
 from parallel_infer.ipc.messages import FromChild, Started, StartFailed
-from parallel_infer.process.child import FAILED, Child
+from parallel_infer.process.child import FAILED, Child, reason
 from parallel_infer.process.options import ChildOptions
 from parallel_infer.supervisor.child_processes import ChildProcesses
 from parallel_infer.supervisor.child_slot import ChildSlot, Role
@@ -65,3 +69,17 @@ def test_what_a_process_that_was_killed_had_said_is_told() -> None:
     (descriptor,) = watch.wait(60)
     processes.deliver(descriptor, heard)
     assert heard.events == [Started(), -signal.SIGKILL]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ConfigError("option bind: taken"), "option bind: taken"),
+        (InferError("no room"), "no room"),
+        (OSError(errno.EACCES, os.strerror(errno.EACCES), "/x/keys"), "/x/keys: Permission denied"),
+        (OSError("no number"), "no number"),
+        (KeyError("width"), "an internal error, KeyError: 'width'"),
+    ],
+)
+def test_a_reason_names_a_class_only_where_the_fault_is_inside(error: Exception, said: str) -> None:
+    assert reason(error) == said

@@ -193,7 +193,7 @@ def test_a_configuration_that_is_read_again_becomes_what_is_served(rig: Rig) -> 
     assert reload.refused == {"o": "no model"}
     again = rig.core.reload({"n": models["n"]})
     rig.find("n", None)
-    assert str(again) == "model m: removed; model n: unchanged"
+    assert str(again) == "model n: unchanged; model m: removed"
 
 
 def test_doors_open_when_the_dispatcher_takes_every_model() -> None:
@@ -205,3 +205,23 @@ def test_doors_open_when_the_dispatcher_takes_every_model() -> None:
     assert rig.gateway.news() == ["ModelOpened"]
     rig.take(ModelServed("b"))
     assert rig.gateway.news() == ["ModelOpened", "ModelOpened", "ModelOpened", "OpenDoor"]
+
+
+def test_a_reload_loads_what_is_new_before_it_closes_what_goes(rig: Rig) -> None:
+    reload = rig.core.reload({"n": ModelConfig(path="n.onnx")})
+    rig.find("n", spec("n"))
+    assert rig.core.names == ["m"]
+    rig.load("n")
+    assert (rig.core.names, str(reload), reload.done) == (["n"], "model n: new; model m: removed", True)
+
+
+def test_a_reload_tries_once_more_where_there_was_no_room_beside_what_goes(rig: Rig) -> None:
+    reload = rig.core.reload({"n": ModelConfig(path="n.onnx")})
+    rig.resources.is_full = True
+    rig.find("n", spec("n"))
+    assert rig.core.names == []
+    rig.resources.is_full = False
+    rig.close("m")
+    rig.find("n", spec("n"))
+    rig.load("n#2")
+    assert (rig.core.names, str(reload), reload.done) == (["n"], "model m: removed; model n: new", True)
