@@ -328,3 +328,8 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         says("Most megabytes of request bodies in the HTTP door, all together."),
         OPTION,
     ] = 512
+    page_viewers: Annotated[
+        Annotated[int, Meta(ge=0, le=1024)],
+        says("Browsers that may watch the HTTP door's page at a time. 0: there is no page."),
+        OPTION,
+    ] = 16

@@ -49,6 +49,7 @@ class ModelView(msgspec.Struct, frozen=True, kw_only=True):
     properties: Mapping[str, str] = {}  # the file's metadata
     max_batch_size: int = 1
     instances: int = 1
+    thresholds: Mapping[str, float] = {}  # the model's own confidence and iou, where it has some
     path: str = ""  # of the run's own copy
     digest: str = ""
 

@@ -21,6 +21,7 @@ class HttpOptions(DoorOptions, frozen=True, kw_only=True):
 
     memory: int  # of all bodies at a time
     aliases: tuple[str, ...] = ()  # OTHER=NAME
+    page_viewers: int = 16  # pages that may be open at a time; 0: there is none
 
 
 class GrpcOptions(DoorOptions, frozen=True, kw_only=True):

@@ -114,6 +114,7 @@ def model_detail(opened: ModelOpened) -> dict[str, Any]:
         "properties": spec.file.properties,
         "max_batch_size": plan.max_batch,
         "instances": plan.instances,
+        "thresholds": {name: spec.parameters[name] for name in ("confidence", "iou") if name in spec.parameters},
         "path": spec.path,
         "digest": spec.digest,
     }

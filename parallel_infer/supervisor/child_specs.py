@@ -88,7 +88,12 @@ class ChildSpecs:
         common = msgspec.structs.asdict(told)
         if config.http:
             common["bind"] = tuple(config.http)
-            http = HttpOptions(**common, memory=config.http_memory_mb << 20, aliases=tuple(config.alias))
+            http = HttpOptions(
+                **common,
+                memory=config.http_memory_mb << 20,
+                aliases=tuple(config.alias),
+                page_viewers=config.page_viewers,
+            )
             yield ChildSlot("http", Role.DOOR, f"{_DOORS}http", http)
         if config.grpc:
             common["bind"] = tuple(config.grpc)

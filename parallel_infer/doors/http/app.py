@@ -93,13 +93,18 @@ async def _entrance(request: web.Request, handler: Handler) -> web.StreamRespons
     request[CLIENT], request[MANAGES], request[KNOWN] = request.remote or "", context.tokens is None, False
     if context.tokens is None:
         context.pages.check(request.method, request.headers)
-    elif request.path not in ("/healthz", "/readyz"):
+    elif not _is_open(request.path):
         holder = context.tokens.holder(_token_of(request))
         if holder is not None:
             request[CLIENT], request[MANAGES], request[KNOWN] = holder.name, holder.manages, True
         elif not _may_carry_its_key_in_the_body(request):
             raise HttpError(401, _ASKS, Unauthorized.code)
     return await handler(request)
+
+
+def _is_open(path: str) -> bool:
+    """Whether a path needs no key: health, and the page's own files, which hold nothing of this server."""
+    return path in ("/healthz", "/readyz", "/") or path.startswith("/page/files/")
 
 
 def _token_of(request: web.Request) -> str:

@@ -15,6 +15,7 @@ from parallel_infer.doors.gateway_link import GatewayLink
 from parallel_infer.doors.http import oip, plain, roboflow
 from parallel_infer.doors.http.app import Context, make_app
 from parallel_infer.doors.http.bodies import Bodies
+from parallel_infer.doors.http.page import routes as page
 from parallel_infer.doors.options import HttpOptions
 from parallel_infer.doors.service import InferenceService
 from parallel_infer.doors.tokens import Tokens
@@ -34,8 +35,16 @@ def application(options: HttpOptions, link: GatewayLink, tokens: Tokens | None) 
         tokens,
     )
     app = make_app(
-        context, [*oip.routes(options.version), *roboflow.routes(), *plain.routes(), *roboflow.version_zero()]
+        context,
+        [
+            *oip.routes(options.version),
+            *roboflow.routes(),
+            *plain.routes(),
+            *(page.routes() if options.page_viewers else ()),
+            *roboflow.version_zero(),
+        ],
     )
+    page.prepare(app, link, options.page_viewers)
     app[roboflow.ALIASES] = roboflow.Aliases(dict(alias.split("=", 1) for alias in options.aliases))
     app[roboflow.VERSION] = options.version
     app[roboflow.IDENTITY] = str(uuid.uuid4())

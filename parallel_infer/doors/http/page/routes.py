@@ -1,0 +1,135 @@
+"""The page's routes: its files, which anybody may read, and what it asks for, which takes a key where one is needed."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+import parallel_infer
+from parallel_infer.doors.gateway_link import GatewayLink
+from parallel_infer.doors.http.app import CONTEXT, check_manages, json_response
+from parallel_infer.doors.http.errors import HttpError
+from parallel_infer.doors.http.oip_codec import readable
+from parallel_infer.doors.http.page.feed import Feed
+from parallel_infer.errors import BadInput, Unauthorized
+from parallel_infer.protocol import Name
+
+FEED: web.AppKey[Feed] = web.AppKey("feed", Feed)
+_SLOW = 30.0  # seconds for a page to read one event, before it is given up
+_KINDS = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+}
+SAMPLES = ("coffee.png", "astronaut.png", "chelsea.png")
+_POLICY = "; ".join(
+    (
+        *("default-src 'none'", "script-src 'self'", "style-src 'self'", "connect-src 'self'"),
+        *("img-src 'self' blob: data:", "media-src 'self' blob:", "base-uri 'none'", "form-action 'none'"),
+        *("frame-ancestors 'none'", "require-trusted-types-for 'script'", "trusted-types 'none'"),
+    )
+)
+HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
+    "Cache-Control": "no-cache",
+}
+
+
+class _Load(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A model file of the server's machine, and the name to serve it under; without a path, the configured one."""
+
+    name: Name
+    path: str = ""
+
+
+def routes() -> list[web.RouteDef]:
+    """The page, its files, and what it asks for."""
+    return [
+        web.get("/", index),
+        web.get("/page/files/{name}", file),
+        web.get("/page/live", live),
+        web.post("/page/load", load),
+    ]
+
+
+def prepare(app: web.Application, link: GatewayLink, viewers: int) -> None:
+    """Give the page what it needs while the door is open."""
+    feed = app[FEED] = Feed(link, viewers)
+
+    async def close(_: web.Application) -> None:
+        feed.close()
+
+    app.on_shutdown.append(close)
+
+
+async def index(request: web.Request) -> web.Response:
+    """The page itself."""
+    return await _file("index.html")
+
+
+async def file(request: web.Request) -> web.Response:
+    """A style sheet, a script or a picture of the page."""
+    return await _file(request.match_info["name"])
+
+
+async def _file(name: str) -> web.Response:
+    kind = _KINDS.get(Path(name).suffix)
+    found = resources.files(__package__) / "static" / name
+    if name in SAMPLES:
+        found = resources.files(parallel_infer) / "zoo" / "pictures" / name
+    if kind is None or "/" in name or not found.is_file():
+        raise web.HTTPNotFound
+    return web.Response(
+        body=await asyncio.to_thread(found.read_bytes),
+        content_type=kind,
+        charset="utf-8" if kind.startswith("text/") else None,
+        headers=HEADERS,
+    )
+
+
+async def live(request: web.Request) -> web.StreamResponse:
+    """The server's state once a second, as server-sent events, until the page is closed or the door stops."""
+    _check_own_page(request)
+    response = web.StreamResponse(headers={**HEADERS, "Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+    with request.app[FEED].viewer() as events:
+        await response.prepare(request)
+        async for event in events:
+            async with asyncio.timeout(_SLOW):
+                await response.write(event)
+    return response
+
+
+async def load(request: web.Request) -> web.Response:
+    """Serve a model file of this machine; answered with what became of it, once it is served."""
+    check_manages(request)
+    context = request.app[CONTEXT]
+    async with context.bodies.read(request) as body:
+        try:
+            asked = msgspec.json.decode(body, type=_Load)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise BadInput(f"the request's JSON cannot be read: {readable(error)}") from None
+    if asked.path:
+        await context.link.load(asked.name, asked.path, {})
+    else:
+        await context.link.reload(asked.name)
+    views: Any = await context.link.models(fresh=True)
+    return json_response({"name": asked.name, "version": views[asked.name].version if asked.name in views else None})
+
+
+def _check_own_page(request: web.Request) -> None:
+    """A page of another site cannot read the answer, but could keep the server at work. Raises HttpError."""
+    if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
+        raise HttpError(403, "a web page of another site may not use this server", Unauthorized.code)

@@ -1,0 +1,144 @@
+// How the server is doing: key figures, pipeline, charts, models, processes, memory.
+
+import { Chart, History, Spark } from "./charts.js";
+import { h, keyed, one, say } from "./dom.js";
+import { bytes, fixed, milliseconds, percent, plural, shown } from "./format.js";
+import { Pipeline } from "./pipeline.js";
+
+const FIGURES = [
+  ["answered", "Answered", "", "answered jobs since the server counts"],
+  ["fps", "Pictures per second", "/s", "answers in the last second"],
+  ["p50", "Half within", "ms", "half of the answers of the last seconds took this long at most (p50)"],
+  ["queue", "Waiting", "", "jobs that wait for decoding or inference"],
+  ["dropped", "Dropped", "", "frames that a newer one replaced, and cancelled jobs"],
+  ["workers", "Workers up", "", "worker processes that are up"],
+];
+const SPARKS = ["fps", "p50", "queue"];
+const COLUMNS = ["Model", "State", "Pictures/s", "p50 ms", "p99 ms", "Batch", "Waiting", "Answered", "Errors", "Limit"];
+
+export class Doing {
+  constructor() {
+    this.history = new History();
+    this.pipeline = new Pipeline(one("#pipeline"));
+    this.values = {};
+    this.sparks = {};
+    one("#strip").replaceChildren(...FIGURES.map((figure) => this.figure(...figure)));
+    this.charts = {
+      fps: new Chart("Pictures per second", (value) => fixed(value), 1),
+      latency: new Chart("Latency, p50 and p99", (value) => `${milliseconds(value)} ms`, 1),
+      queue: new Chart("Jobs that wait", (value) => String(value ?? 0), 4),
+      busy: new Chart("Busiest stage", (value) => percent(value ?? 0), 1),
+    };
+    one("#charts").replaceChildren(...Object.values(this.charts).map((chart) => chart.element));
+    const head = h("tr", {}, COLUMNS.map((name) => h("th", { scope: "col" }, name)));
+    this.body = h("tbody");
+    one("#by-model").replaceChildren(h("thead", {}, head), this.body);
+  }
+
+  figure(name, title, unit, meaning) {
+    this.values[name] = h("span", { "data-metric": name }, "–");
+    const parts = [h("span", { class: "value" }, this.values[name], unit && h("span", { class: "unit" }, unit))];
+    if (SPARKS.includes(name)) parts.push((this.sparks[name] = new Spark(30)).element);
+    if (name === "workers") parts[0].append((this.all = h("span", { class: "unit" })));
+    return h("div", { class: "figure", title: meaning }, h("div", { class: "name" }, title), parts);
+  }
+
+  show(state) {
+    const { totals } = state;
+    say(this.values.answered, totals.answered);
+    say(this.values.fps, fixed(totals.fps));
+    say(this.values.p50, milliseconds(totals.p50 ?? NaN));
+    say(this.values.queue, totals.queue);
+    say(this.values.dropped, totals.dropped);
+    say(this.values.workers, totals.workers);
+    say(this.all, `of ${totals.all_workers}`);
+    this.remember(state);
+    this.pipeline.draw(state);
+    say(one("#limit"), limitText(state));
+    this.models(state.models);
+    this.processes(state.processes);
+    this.memory(state);
+  }
+
+  remember({ totals, stages }) {
+    const { history, charts, sparks } = this;
+    const busiest = stages.reduce((best, stage) => (stage.utilisation > (best?.utilisation ?? -1) ? stage : best), null);
+    history.add("fps", totals.fps);
+    history.add("p50", totals.fps ? totals.p50 : null);
+    history.add("p99", totals.fps ? totals.p99 : null);
+    history.add("queue", totals.queue);
+    history.add("busy", busiest?.utilisation ?? 0);
+    for (const name of SPARKS) sparks[name].draw(history.of(name));
+    charts.fps.draw(history.of("fps"));
+    charts.latency.draw(history.of("p99"), history.of("p50"), totals.p50 === null ? "–" : `${milliseconds(totals.p50)} / ${milliseconds(totals.p99)} ms`);
+    charts.queue.draw(history.of("queue"));
+    const name = busiest ? `${busiest.name}${busiest.model && ` ${shown(busiest.model)}`}` : "";
+    charts.busy.draw(history.of("busy"), undefined, busiest && `${name} ${percent(busiest.utilisation)}`);
+  }
+
+  models(models) {
+    keyed(this.body, models, (model) => model.key, () => h("tr", {}, COLUMNS.map(() => h("td"))), (row, model) => {
+      const errors = Object.entries(model.errors).filter(([, count]) => count);
+      const count = errors.reduce((sum, [, number]) => sum + number, 0);
+      const cells = [
+        shown(model.name) + (model.version > 1 ? ` · version ${model.version}` : ""),
+        model.state,
+        fixed(model.fps),
+        milliseconds(model.p50 ?? NaN),
+        milliseconds(model.p99 ?? NaN),
+        fixed(model.batch),
+        model.queued + model.ready,
+        model.answered,
+        count,
+        model.limit || "–",
+      ];
+      cells.forEach((text, index) => say(row.children[index], text));
+      row.children[1].className = model.state === "ready" ? "" : model.state === "unavailable" ? "bad-text" : "warn-text";
+      row.children[8].className = count ? "bad-text" : "dim-text";
+      row.children[8].title = errors.map(([code, number]) => `${code}: ${number}`).join("\n");
+      row.children[9].className = model.limit ? "warn-text" : "dim-text";
+      row.children[5].title = Object.entries(model.batch_sizes).map(([size, runs]) => `${runs} runs of ${size}`).join("\n");
+    });
+  }
+
+  processes(processes) {
+    const make = () => h("li", {}, h("i", { class: "dot" }), h("b"), h("div", { class: "meter" }, h("i")), h("span"));
+    keyed(one("#processes"), processes, (process) => process.name, make, (row, process) => {
+      const [dot, name, meter, text] = row.children;
+      const busy = process.utilisation;
+      dot.className = `dot ${process.state}`;
+      say(name, process.name);
+      meter.classList.toggle("warn", busy >= 0.7);
+      meter.style.visibility = busy === null ? "hidden" : "";
+      meter.firstChild.style.width = percent(busy ?? 0).replace(" ", "");
+      const restarts = process.restarts ? plural(process.restarts, "restart") : busy === null ? "" : `${percent(busy)} busy`;
+      say(text, process.state === "up" ? restarts : process.state);
+      text.className = process.restarts || process.state !== "up" ? "warn-text" : "";
+      row.title = `${process.name}: ${process.state}, ${plural(process.restarts, "restart")}`;
+    });
+  }
+
+  memory({ ingress, models, lent, clients, unread, cut }) {
+    const rings = [
+      ...ingress.map((ring) => [`Payloads to ${bytes(ring.slot_size)}`, ring.slots - ring.free, ring.slots]),
+      ...models.map((model) => [`Rows of ${shown(model.name)}`, model.rows[1] - model.rows[0], model.rows[1], model.key]),
+      ...models.map((model) => [`Outputs of ${shown(model.name)}`, model.outputs[1] - model.outputs[0], model.outputs[1], model.key]),
+    ];
+    const counts = { "Lent to clients": bytes(lent), "Clients in the last second": clients, "Replies nobody took": unread, "Connections cut": cut };
+    keyed(one("#counts"), Object.entries(counts), ([name]) => name, ([name]) => h("div", {}, h("dt", {}, name), h("dd")), (row, [, value]) => say(row.lastChild, value));
+    const make = () => h("li", {}, h("i"), h("b"), h("div", { class: "meter" }, h("i")), h("span"));
+    keyed(one("#memory"), rings, ([name, , , key]) => `${name} ${key ?? ""}`, make, (row, [name, used, slots]) => {
+      const [, label, meter, text] = row.children;
+      say(label, name);
+      meter.classList.toggle("warn", slots > 0 && used / slots >= 0.9);
+      meter.firstChild.style.width = slots ? `${(100 * used) / slots}%` : "0";
+      say(text, `${used} of ${slots}`);
+    });
+  }
+}
+
+function limitText({ limit, draining, totals }) {
+  if (draining) return "The server is stopping: it answers what it has and takes nothing new.";
+  if (limit) return `${limit} is what limits it: more workers of it, or a faster model, would help.`;
+  return totals.fps ? "No stage is at its limit." : "Nothing to do at the moment.";
+}

@@ -1,0 +1,186 @@
+// An answer drawn on its picture: boxes, rotated boxes, masks, skeletons, class maps, maps of numbers, top classes.
+
+import { h, one, s } from "./dom.js";
+import { color, css, ink } from "./format.js";
+
+const SKELETON = [
+  [15, 13], [13, 11], [16, 14], [14, 12], [11, 12], [5, 11], [6, 12], [5, 6], [5, 7], [6, 8], [7, 9], [8, 10],
+  [1, 2], [0, 1], [0, 2], [1, 3], [2, 4], [3, 5], [4, 6],
+];
+const VISIBLE = 0.5; // joints of lower confidence are guesses, and are left out
+const RAMP = ["000004", "420a68", "932667", "dd513a", "fca50a", "fcffa4"].map((hex) => [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16)));
+
+// Shows `picture` (an ImageBitmap) with `answer`; the frame takes the answer's size, which is the upright picture's.
+export async function show(picture, answer) {
+  const frame = one("#frame");
+  const { width, height } = answer?.image ?? picture ?? { width: 640, height: 480 };
+  one("#empty").hidden = true;
+  frame.hidden = false;
+  frame.style.aspectRatio = `${width} / ${height}`;
+  frame.style.width = `min(100%, ${(56 * width) / height}vh)`;
+  const canvas = one("#picture");
+  canvas.width = picture?.width ?? width;
+  canvas.height = picture?.height ?? height;
+  if (picture) canvas.getContext("2d").drawImage(picture, 0, 0);
+  const dense = one("#dense");
+  dense.width = dense.height = 1;
+  const overlay = one("#overlay");
+  overlay.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  const [shapes, labels] = [[], []];
+  if (answer) {
+    if (Array.isArray(answer.predictions)) {
+      answer.predictions.forEach((found, index) => object(found, index, shapes, labels, width, height));
+      if (answer.predictions.some((found) => found.rle)) masks(dense, answer.predictions, width, height);
+    }
+    const caption = captionOf(answer);
+    if (caption) labels.push({ element: h("span", { class: "caption" }, caption) });
+  }
+  overlay.replaceChildren(...shapes);
+  one("#labels").replaceChildren(...labels.map(({ element }) => element));
+  place(labels.filter((label) => label.spots));
+  if (answer?.segmentation_mask) await classMap(dense, answer);
+  if (answer?.map?.png) await numbers(dense, answer.map.png);
+}
+
+function captionOf(answer) {
+  if ("top" in answer) return answer.top ? `${answer.top}  ${answer.confidence.toFixed(2)}` : "";
+  if (answer.predicted_classes) return answer.predicted_classes.join(", ");
+  return answer.text ?? "";
+}
+
+function object(found, index, shapes, labels, width, height) {
+  if (!("x" in found)) return;
+  const paint = color(found.class_id);
+  const [left, top] = [found.x - found.width / 2, found.y - found.height / 2];
+  const turned = "rotation" in found;
+  const corners = turned ? found.points : [[0, 0], [1, 0], [1, 1], [0, 1]].map(([u, v]) => ({ x: left + u * found.width, y: top + v * found.height }));
+  const points = corners.map(({ x, y }) => `${x},${y}`).join(" ");
+  const parts = [s("polygon", { class: "edge", points }), s("polygon", { class: "mark", points, stroke: css(paint) })];
+  if (found.keypoints) parts.push(...skeleton(found.keypoints));
+  shapes.push(s("g", { "data-index": index }, parts));
+  const element = h("span", { "data-index": index }, `${found.class} ${found.confidence.toFixed(2)}`);
+  Object.assign(element.style, { background: css(paint), color: ink(paint) });
+  labels.push({ element, spots: spots(corners, width, height) });
+}
+
+// Where a label may stand, as shares of the picture: (x, y) and which part of the label is there.
+function spots(corners, width, height) {
+  const [xs, ys] = [corners.map(({ x }) => x / width), corners.map(({ y }) => y / height)];
+  const [left, right, top, bottom] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
+  return [[left, top, 0, 1], [left, top, 0, 0], [right, top, 1, 1], [right, top, 1, 0], [left, bottom, 0, 0], [left, bottom, 0, 1], [right, bottom, 1, 1]];
+}
+
+// Puts each label where it hides none of those before it; they come best first.
+function place(labels) {
+  const { clientWidth: width, clientHeight: height } = one("#frame");
+  const sizes = labels.map(({ element }) => [element.offsetWidth, element.offsetHeight]);
+  const taken = [];
+  labels.forEach(({ element, spots }, index) => {
+    const [wide, tall] = sizes[index];
+    const boxes = spots.map(([x, y, u, v]) => [
+      Math.min(Math.max(x * width - u * wide, 0), Math.max(0, width - wide)),
+      Math.min(Math.max(y * height - v * tall, 0), Math.max(0, height - tall)),
+    ]);
+    const isFree = ([x, y]) => taken.every(([p, q, a, b]) => x >= p + a || x + wide <= p || y >= q + b || y + tall <= q);
+    const [x, y] = boxes.find(isFree) ?? boxes[0];
+    taken.push([x, y, wide, tall]);
+    Object.assign(element.style, { left: `${(100 * x) / width}%`, top: `${(100 * y) / height}%` });
+  });
+}
+
+function skeleton(joints) {
+  const seen = (joint) => joint && joint.confidence >= VISIBLE;
+  const bones = joints.length === 17 ? SKELETON.filter(([a, b]) => seen(joints[a]) && seen(joints[b])) : [];
+  const path = ([a, b]) => `M${joints[a].x} ${joints[a].y}L${joints[b].x} ${joints[b].y}`;
+  const dots = joints.map((joint, index) => [joint, index]).filter(([joint]) => seen(joint));
+  const dot = ({ x, y }) => `M${x} ${y}h0.01`; // a round cap: its size is the same at every scale
+  return [
+    ...bones.map((bone) => s("path", { class: "edge", d: path(bone) })),
+    ...bones.map((bone, index) => s("path", { class: "mark", d: path(bone), stroke: css(color(index)) })),
+    ...dots.map(([joint]) => s("path", { class: "dot-edge", d: dot(joint) })),
+    ...dots.map(([joint, index]) => s("path", { class: "dot", d: dot(joint), stroke: css(color(index)) })),
+  ];
+}
+
+// COCO's compressed run lengths: five bits a letter; from the fourth on, the difference to the one two before.
+export function runs(text) {
+  const counts = [];
+  let number = 0;
+  let shift = 0;
+  for (let place = 0; place < text.length; place += 1) {
+    const digit = text.charCodeAt(place) - 48;
+    number += (digit & 31) * 2 ** shift;
+    shift += 5;
+    if (digit & 32) continue;
+    if (digit & 16) number -= 2 ** shift;
+    counts.push(counts.length > 2 ? number + counts.at(-2) : number);
+    number = shift = 0;
+  }
+  return counts;
+}
+
+// Masks in their objects' colours, with a brighter edge; runs go down the columns.
+function masks(canvas, predictions, width, height) {
+  canvas.width = width;
+  canvas.height = height;
+  const context = canvas.getContext("2d");
+  const image = context.createImageData(width, height);
+  const pixels = new Uint32Array(image.data.buffer);
+  for (const { rle, class_id: number } of predictions) {
+    if (!rle) continue;
+    const [red, green, blue] = color(number);
+    const paint = (alpha) => ((alpha << 24) | (blue << 16) | (green << 8) | red) >>> 0;
+    const [inner, edge] = [paint(112), paint(235)];
+    let place = 0;
+    runs(rle.counts).forEach((count, index) => {
+      if (index % 2) {
+        for (let k = place; k < place + count; k += 1) {
+          const x = Math.floor(k / height);
+          pixels[(k - x * height) * width + x] = k === place || k === place + count - 1 ? edge : inner;
+        }
+      }
+      place += count;
+    });
+  }
+  context.putImageData(image, 0, 0);
+}
+
+async function decoded(base64) {
+  const data = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+  const bitmap = await createImageBitmap(new Blob([data], { type: "image/png" }), { colorSpaceConversion: "none" });
+  const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(bitmap, 0, 0);
+  return context.getImageData(0, 0, bitmap.width, bitmap.height);
+}
+
+async function painted(canvas, base64, paint) {
+  const image = await decoded(base64);
+  const { data } = image;
+  for (let place = 0; place < data.length; place += 4) data.set(paint(data[place]), place);
+  canvas.width = image.width;
+  canvas.height = image.height;
+  canvas.getContext("2d").putImageData(image, 0, 0);
+}
+
+function classMap(canvas, answer) {
+  const paints = new Map(answer.predictions.map(({ class_id: number }) => [number, [...color(number), 140]]));
+  return painted(canvas, answer.segmentation_mask, (number) => paints.get(number) ?? [0, 0, 0, 0]);
+}
+
+function numbers(canvas, png) {
+  const paints = Array.from({ length: 256 }, (_, value) => {
+    const at = (value / 255) * (RAMP.length - 1);
+    const [low, part] = [Math.min(Math.floor(at), RAMP.length - 2), at % 1];
+    const share = at >= RAMP.length - 1 ? 1 : part;
+    return [...RAMP[low].map((channel, index) => channel + (RAMP[low + 1][index] - channel) * share), 190];
+  });
+  return painted(canvas, png, (value) => paints[value]);
+}
+
+// One object stands out while its row is pointed at; null: none.
+export function highlight(index) {
+  for (const part of document.querySelectorAll("#overlay g, #labels [data-index]")) {
+    part.classList.toggle("dim", index !== null && part.dataset.index !== String(index));
+  }
+}

@@ -1,0 +1,151 @@
+// The pipeline as a picture: gateway, decode, each model's batching and inference, postprocess.
+
+import { s, say } from "./dom.js";
+import { fixed, milliseconds, percent, plural, shown } from "./format.js";
+
+const WIDE = { node: [170, 90], gap: 34, lane: 102 };
+const MOST = 8; // models that are drawn
+
+// Mean over models, weighted by how many pictures each answers.
+function mean(models, part) {
+  const known = models.filter((model) => part in model.times);
+  const weight = (model) => model.fps || 1e-3;
+  const whole = known.reduce((sum, model) => sum + weight(model), 0);
+  return known.length ? known.reduce((sum, model) => sum + weight(model) * model.times[part], 0) / whole : NaN;
+}
+
+class Node {
+  constructor(title, x, y, [width, height], end = false) {
+    Object.assign(this, { x, y, width, height });
+    const text = (name, dy, content = "") => s("text", { class: name, x: x + 13, y: y + dy }, content);
+    const bar = { x: x + 13, y: y + height - 14, height: 4, rx: 2 };
+    this.figure = text("figure-text", 47);
+    this.sub = text("sub", 66);
+    this.fill = s("rect", { class: "fill", ...bar, width: 0 });
+    this.tag = s("text", { class: "tag", x: x + width - 12, y: y + 22, "text-anchor": "end" });
+    const parts = [s("rect", { class: "box", x, y, width, height, rx: 10 }), text("title", 23, title)];
+    const busy = end ? [] : [s("rect", { class: "track", ...bar, width: width - 26 }), this.fill];
+    this.element = s("g", { class: end ? "node end" : "node" }, parts, this.figure, this.sub, busy, this.tag);
+  }
+
+  show(figure, sub, busy, isLimit = false) {
+    say(this.figure, figure);
+    say(this.sub, sub);
+    this.fill.setAttribute("width", ((this.width - 26) * Math.min(1, busy || 0)).toFixed(1));
+    this.element.classList.toggle("limit", isLimit);
+    say(this.tag, isLimit ? "LIMIT" : "");
+  }
+}
+
+class Pipe {
+  constructor(from, to, vertical) {
+    const [x, y] = vertical ? [from.x + from.width / 2, from.y + from.height] : [from.x + from.width, from.y + from.height / 2];
+    const [u, v] = vertical ? [to.x + to.width / 2, to.y] : [to.x, to.y + to.height / 2];
+    const [p, q] = [(x + u) / 2, (y + v) / 2];
+    const d = vertical ? `M${x} ${y}C${x} ${q} ${u} ${q} ${u} ${v}` : `M${x} ${y}C${p} ${y} ${p} ${v} ${u} ${v}`;
+    this.flow = s("path", { class: "flow", d });
+    this.element = s("g", {}, s("path", { class: "pipe", d }), this.flow);
+    this.speed = "";
+  }
+
+  show(rate) {
+    this.flow.classList.toggle("on", rate > 0);
+    const speed = `${(1.6 / (1 + Math.log10(1 + rate))).toFixed(1)}s`; // steps, so that the dashes do not jump
+    if (speed !== this.speed) this.flow.style.animationDuration = this.speed = speed;
+  }
+}
+
+export class Pipeline {
+  constructor(container) {
+    this.container = container;
+    this.built = "";
+  }
+
+  draw(state) {
+    const models = state.models.slice(0, MOST);
+    const narrow = this.container.clientWidth < 760;
+    const shape = JSON.stringify([narrow, models.map((model) => [model.key, model.name])]);
+    if (shape !== this.built) {
+      this.built = shape;
+      this.build(models, narrow);
+    }
+    this.update(state, models);
+  }
+
+  build(models, narrow) {
+    const place = narrow ? placesNarrow(models.length) : placesWide(models.length);
+    const node = (title, [x, y, width, height], end) => new Node(title, x, y, [width, height], end);
+    this.clients = node("Clients", place.clients, true);
+    this.gateway = node("Gateway", place.gateway);
+    this.decode = node("Decode", place.decode);
+    this.post = node("Postprocess", place.post);
+    this.lanes = models.map((model, index) => ({
+      batch: node(narrow ? `${cut(shown(model.name), 13)} · batch` : "Batching", place.lanes[index][0]),
+      infer: node(narrow ? "Inference" : cut(shown(model.name), 17), place.lanes[index][1]),
+    }));
+    this.pipes = [new Pipe(this.clients, this.gateway, narrow), new Pipe(this.gateway, this.decode, narrow)];
+    for (const lane of this.lanes) {
+      lane.pipes = [
+        new Pipe(this.decode, lane.batch, narrow),
+        new Pipe(lane.batch, lane.infer, false),
+        new Pipe(lane.infer, this.post, narrow),
+      ];
+    }
+    const pipes = [...this.pipes, ...this.lanes.flatMap((lane) => lane.pipes)];
+    const nodes = [this.clients, this.gateway, this.decode, this.post, ...this.lanes.flatMap((lane) => [lane.batch, lane.infer])];
+    const elements = [...pipes, ...nodes].map((part) => part.element);
+    this.svg = s("svg", { viewBox: `0 0 ${place.size[0]} ${place.size[1]}`, role: "img" }, elements);
+    this.container.replaceChildren(this.svg);
+  }
+
+  update(state, models) {
+    const busy = (name, model = "") => state.stages.find((stage) => stage.name === name && stage.model === model);
+    const limit = (name, model = "") => state.limit === (model ? `${name} ${model}` : name);
+    const workers = (name) => plural(busy(name)?.workers ?? 0, "worker");
+    const { totals } = state;
+    this.clients.show(`${fixed(totals.fps)}/s`, `${plural(state.clients, "client")} · ${totals.pending} open`);
+    this.gateway.show(percent(busy("gateway")?.utilisation ?? 0), "of one core", busy("gateway")?.utilisation, limit("gateway"));
+    const wait = mean(state.models, "queue");
+    this.decode.show(`${milliseconds(mean(state.models, "decode"))} ms`, `${workers("decode")} · waits ${milliseconds(wait)} ms`, busy("decode")?.utilisation, limit("decode"));
+    this.post.show(`${milliseconds(mean(state.models, "postprocess"))} ms`, `${workers("postprocess")} · waits ${milliseconds(mean(state.models, "post_wait"))} ms`, busy("postprocess")?.utilisation, limit("postprocess"));
+    this.pipes.forEach((pipe) => pipe.show(totals.fps));
+    models.forEach((model, index) => {
+      const lane = this.lanes[index];
+      const infer = busy("infer", model.key);
+      lane.batch.show(`${fixed(model.batch)} a run`, `waits ${milliseconds(model.times.batch_wait)} ms · ${model.queued + model.ready} queued`, model.rows[1] ? 1 - model.rows[0] / model.rows[1] : 0);
+      lane.infer.show(`${milliseconds(model.times.infer)} ms`, `${plural(model.instances, "instance")} · ${fixed(model.fps)}/s`, infer?.utilisation, limit("infer", model.key));
+      lane.pipes.forEach((pipe) => pipe.show(model.fps));
+    });
+    const tight = state.limit ? `; ${state.limit} limits it` : "";
+    this.svg.setAttribute("aria-label", `Pipeline: ${fixed(totals.fps)} pictures per second through gateway, decode, batching and inference of ${plural(models.length, "model")}, and postprocess${tight}`);
+  }
+}
+
+const cut = (text, length) => (text.length > length ? `${text.slice(0, length - 1)}…` : text);
+
+function placesWide(count) {
+  const { node: [width, height], gap, lane } = WIDE;
+  const tall = Math.max(1, count) * lane + 8;
+  const column = (index) => 2 + index * (width + gap);
+  const middle = tall / 2 - height / 2;
+  const at = (index, y = middle) => [column(index), y, width, height];
+  const lanes = Array.from({ length: count }, (_, index) => {
+    const y = 4 + index * lane + (lane - height) / 2;
+    return [at(3, y), at(4, y)];
+  });
+  return { clients: at(0), gateway: at(1), decode: at(2), lanes, post: at(5), size: [column(5) + width + 2, tall] };
+}
+
+function placesNarrow(count) {
+  const width = 168;
+  const height = 84;
+  const middle = (360 - width) / 2;
+  const step = height + 26;
+  const lanes = Array.from({ length: count }, (_, index) => {
+    const y = 2 + 3 * step + index * (height + 14);
+    return [[2, y, width, height], [190, y, width, height]];
+  });
+  const end = 2 + 3 * step + count * (height + 14) + 12;
+  const at = (index) => [middle, 2 + index * step, width, height];
+  return { clients: at(0), gateway: at(1), decode: at(2), lanes, post: [middle, end, width, height], size: [360, end + height + 2] };
+}

@@ -1,0 +1,90 @@
+// Live sources: what each sends, and its last picture with the answer drawn on it.
+
+import { ask } from "./api.js";
+import { h, keyed, one, say } from "./dom.js";
+import { fixed } from "./format.js";
+
+const SILENT = 5; // seconds without an answered frame
+const LOOK = 2000; // ms between pictures of one source
+
+export class Sources {
+  constructor() {
+    this.pictures = new Map(); // name -> {url, note, asked}
+    this.visible = false;
+    new IntersectionObserver(([entry]) => (this.visible = entry.isIntersecting)).observe(one("#sources"));
+  }
+
+  show({ sources }) {
+    const cards = one("#source-cards");
+    if (!sources.length) {
+      if (!one(".blank", cards)) cards.replaceChildren(blank());
+      return;
+    }
+    one(".blank", cards)?.remove();
+    keyed(cards, sources, (source) => source.name, card, (element, source) => this.update(element, source));
+    for (const name of this.pictures.keys()) if (!sources.some((source) => source.name === name)) this.forget(name);
+  }
+
+  update(element, source) {
+    const state = source.age === null ? "waiting" : source.age > SILENT ? "silent" : "live";
+    const [dot, name, text] = one(".title", element).children;
+    dot.className = `dot ${state}`;
+    say(name, source.name);
+    say(text, state);
+    const age = source.age === null ? "–" : `${fixed(source.age)} s`;
+    const facts = [fixed(source.fps), age, source.dropped, source.answered];
+    [...one(".facts", element).children].forEach((fact, index) => say(fact.lastChild, facts[index]));
+    const known = this.pictures.get(source.name) ?? { note: "No frame since this page was opened", asked: -LOOK };
+    this.pictures.set(source.name, known);
+    const image = one("img", element);
+    if (known.url && image.getAttribute("src") !== known.url) image.src = known.url;
+    image.hidden = !known.url;
+    image.alt = `The last picture of ${source.name} with its answer`;
+    const note = one(".shot span", element);
+    note.hidden = Boolean(known.url);
+    say(note, known.note);
+    if (this.visible && !document.hidden) this.look(source.name, known);
+  }
+
+  async look(name, known) {
+    const now = performance.now();
+    if (known.waiting || now - known.asked < LOOK) return;
+    Object.assign(known, { waiting: true, asked: now });
+    try {
+      const response = await ask(`/page/source?name=${encodeURIComponent(name)}`);
+      if (response.status === 200) {
+        const url = URL.createObjectURL(await response.blob());
+        if (known.url) URL.revokeObjectURL(known.url);
+        known.url = url;
+      }
+    } catch (error) {
+      known.note = error.message;
+    } finally {
+      known.waiting = false;
+    }
+  }
+
+  forget(name) {
+    const { url } = this.pictures.get(name);
+    if (url) URL.revokeObjectURL(url);
+    this.pictures.delete(name);
+  }
+}
+
+function card() {
+  const fact = (name) => h("div", {}, h("dt", {}, name), h("dd"));
+  const title = h("div", { class: "title" }, h("i", { class: "dot" }), h("b"), h("span"));
+  const shot = h("div", { class: "shot" }, h("img", { hidden: true }), h("span"));
+  const facts = h("dl", { class: "facts" }, ["Pictures/s", "Age", "Dropped", "Answered"].map(fact));
+  return h("article", { class: "card source" }, shot, h("div", { class: "body" }, title, facts));
+}
+
+function blank() {
+  return h(
+    "div",
+    { class: "card blank" },
+    "No source sends frames. Follow a camera with ",
+    h("code", {}, "parallel-infer stream detector rtsp://camera/1"),
+    ", or let imagezmq or Frigate send to this server.",
+  );
+}

@@ -1,0 +1,246 @@
+// Try it: a model, a picture, its answer.
+
+import { alert, ask, key } from "./api.js";
+import { Camera } from "./camera.js";
+import { h, keyed, one, say } from "./dom.js";
+import { milliseconds } from "./format.js";
+import { show } from "./overlay.js";
+import { list } from "./results.js";
+import { snippets } from "./snippets.js";
+
+const SAMPLES = ["coffee.png", "astronaut.png", "chelsea.png"];
+const TABS = ["JSON", "curl", "Python", "tritonclient"];
+const OBJECTS = ["detect", "segment", "keypoints", "obb"];
+const FORMS = { segment: { mask_format: "rle" }, semantic: { map_format: "png" }, map: { map_format: "png", map_size: "model" } };
+const DEFAULTS = { classify: { confidence: 0 }, text: { confidence: 0 } };
+const THRESHOLDS = { confidence: "Confidence", iou: "Overlap" };
+const LONGEST = 60000; // characters of JSON that are shown
+
+export class Try {
+  constructor() {
+    this.models = [];
+    this.select = one("select[name=model]");
+    this.chosen = {}; // thresholds the user moved, by model
+    this.tab = "JSON";
+    this.camera = new Camera((picture, file) => this.take(picture, file), (running) => this.cameraIs(running));
+    this.select.addEventListener("change", () => this.modelChanged());
+    one("#file").addEventListener("change", (event) => this.file(event.target.files[0]));
+    one("#camera").addEventListener("click", () => this.camera.toggle().catch((error) => alert(error.message)));
+    one("#samples").replaceChildren(...SAMPLES.map((name) => this.sample(name)));
+    this.listenForPictures();
+    this.makeTabs();
+    one("#copy").addEventListener("click", () => this.copy());
+    this.write();
+  }
+
+  get model() {
+    return this.models.find((model) => model.name === this.select.value);
+  }
+
+  serve(models) {
+    this.models = models;
+    const had = this.select.value;
+    keyed(this.select, models, (model) => model.name, (model) => h("option", { value: model.name }), (option, model) => {
+      const takes = model.row[0] > 0;
+      option.disabled = !takes;
+      say(option, takes ? model.name : `${model.name} (takes tensors)`);
+    });
+    const usable = models.filter((model) => model.row[0] > 0);
+    if (!usable.some((model) => model.name === this.select.value) && usable.length) this.select.value = usable[0].name;
+    if (this.select.value !== had || !one("#sliders").children.length) this.modelChanged();
+  }
+
+  modelChanged() {
+    this.sliders();
+    if (this.picture) this.run();
+    else this.write();
+  }
+
+  // --- pictures ------------------------------------------------------------------------------------------------------
+
+  listenForPictures() {
+    const stage = one("#stage");
+    const over = (isOver) => (event) => {
+      event.preventDefault();
+      stage.classList.toggle("over", isOver);
+    };
+    for (const kind of ["dragenter", "dragover"]) document.addEventListener(kind, over(true));
+    document.addEventListener("dragleave", (event) => event.relatedTarget === null && over(false)(event));
+    document.addEventListener("drop", (event) => {
+      over(false)(event);
+      this.file(event.dataTransfer.files[0]);
+    });
+    document.addEventListener("paste", (event) => this.file([...event.clipboardData.files][0]));
+  }
+
+  sample(name) {
+    const button = h("button", { type: "button", title: name, "aria-label": `Sample ${name}` }, h("img", { src: `/page/files/${name}`, alt: "" }));
+    button.addEventListener("click", async () => {
+      try {
+        const response = await ask(`/page/files/${name}`);
+        this.file(new File([await response.blob()], name));
+      } catch (error) {
+        alert(error.message);
+      }
+    });
+    return button;
+  }
+
+  async file(file) {
+    if (!file) return;
+    this.camera.stop();
+    one("#file").value = "";
+    let bitmap = null;
+    try {
+      bitmap = await createImageBitmap(file); // turned as the picture says, as the server turns it
+    } catch {
+      // The server may read what this browser cannot show.
+    }
+    await this.take(bitmap, file);
+  }
+
+  // Asks about a picture; resolves when its answer is shown.
+  take(bitmap, file) {
+    if (this.picture !== this.asked) this.picture?.bitmap?.close();
+    this.picture = { bitmap, file };
+    return this.run();
+  }
+
+  cameraIs(running) {
+    one("#camera").setAttribute("aria-pressed", running);
+  }
+
+  // --- asking --------------------------------------------------------------------------------------------------------
+
+  query() {
+    const { task, name } = this.model;
+    return new URLSearchParams({ ...FORMS[task], ...this.chosen[name] }).toString();
+  }
+
+  // One request at a time: what is changed meanwhile is asked for next, and only the newest of it.
+  async run() {
+    this.again = true;
+    if (this.running) return this.running;
+    this.running = this.loop();
+    try {
+      await this.running;
+    } finally {
+      this.running = null;
+    }
+  }
+
+  async loop() {
+    while (this.again && this.picture && this.model) {
+      this.again = false;
+      const { picture, model } = this;
+      this.asked = picture;
+      const query = this.query();
+      const began = performance.now();
+      try {
+        const path = `/infer/${encodeURIComponent(model.name)}${query && `?${query}`}`;
+        const response = await ask(path, { method: "POST", body: picture.file, headers: { "Content-Type": "application/octet-stream" } });
+        const answer = await response.json();
+        alert("");
+        await this.answered(picture, model, answer, performance.now() - began);
+      } catch (error) {
+        await this.failed(picture, error);
+      }
+      if (this.picture !== picture) picture.bitmap?.close(); // a camera's frames are large
+    }
+    this.asked = null;
+  }
+
+  async answered(picture, model, answer, took) {
+    this.answer = answer;
+    list(answer, model);
+    say(one("#timing"), `${milliseconds(1000 * answer.time)} ms in the server · ${milliseconds(took)} ms in all`);
+    one("#timing").hidden = false;
+    this.write();
+    await show(picture.bitmap, answer);
+    one("#picture").setAttribute("aria-label", `${picture.file.name}, ${one("#summary").textContent}`);
+  }
+
+  async failed(picture, error) {
+    this.camera.stop();
+    this.answer = undefined;
+    alert(error.message);
+    one("#result").replaceChildren(h("p", { class: "nothing" }, "No answer."));
+    say(one("#summary"), "");
+    one("#timing").hidden = true;
+    this.write();
+    if (picture.bitmap) await show(picture.bitmap, null);
+  }
+
+  // --- sliders -------------------------------------------------------------------------------------------------------
+
+  sliders() {
+    const { model } = this;
+    const names = !model ? [] : OBJECTS.includes(model.task) ? ["confidence", "iou"] : model.task in DEFAULTS ? ["confidence"] : [];
+    one("#sliders").replaceChildren(...names.map((name) => this.slider(model, name)));
+  }
+
+  slider(model, name) {
+    const usual = { confidence: 0.25, iou: 0.45, ...DEFAULTS[model.task], ...model.thresholds }[name];
+    const value = this.chosen[model.name]?.[name] ?? usual;
+    const id = `slider-${name}`;
+    const output = h("output", { for: id }, Number(value).toFixed(2));
+    const input = h("input", { type: "range", id, name, min: 0, max: 1, step: 0.01, value });
+    input.addEventListener("input", () => {
+      this.chosen[model.name] = { ...this.chosen[model.name], [name]: input.value };
+      say(output, Number(input.value).toFixed(2));
+      if (this.picture) this.run();
+      else this.write();
+    });
+    return h("div", { class: "slider" }, h("label", { for: id }, THRESHOLDS[name]), output, input);
+  }
+
+  // --- the answer and the request as text ----------------------------------------------------------------------------
+
+  makeTabs() {
+    const tabs = TABS.map((name) => h("button", { type: "button", role: "tab", id: `tab-${name}`, "aria-controls": "code", onclick: () => this.choose(name) }, name));
+    one("#tabs").replaceChildren(...tabs);
+    one("#tabs").addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      if (!step) return;
+      const next = TABS[(TABS.indexOf(this.tab) + step + TABS.length) % TABS.length];
+      this.choose(next);
+      one(`#tab-${next}`).focus();
+    });
+    this.choose(this.tab);
+  }
+
+  choose(name) {
+    this.tab = name;
+    for (const tab of one("#tabs").children) {
+      const isChosen = tab.textContent === name;
+      tab.setAttribute("aria-selected", isChosen);
+      tab.tabIndex = isChosen ? 0 : -1;
+    }
+    one("#code").setAttribute("aria-labelledby", `tab-${name}`);
+    this.write();
+  }
+
+  text() {
+    if (this.tab === "JSON") return this.answer ? JSON.stringify(this.answer, null, 2) : "The answer's JSON will be here.";
+    if (!this.model) return "";
+    const request = { model: this.model.name, query: this.query(), file: this.picture?.file.name ?? "street.jpg", locked: key() !== "" };
+    return snippets(request)[this.tab];
+  }
+
+  write() {
+    const text = this.text();
+    say(one("#code code"), text.length > LONGEST ? `${text.slice(0, LONGEST)}\n… (Copy has all of it)` : text);
+  }
+
+  async copy() {
+    const button = one("#copy");
+    try {
+      await navigator.clipboard.writeText(this.text());
+      say(button, "Copied");
+    } catch {
+      getSelection().selectAllChildren(one("#code code")); // no clipboard over plain HTTP from another machine
+      say(button, "Selected");
+    }
+    setTimeout(() => say(button, "Copy"), 1500);
+  }
+}

@@ -1,0 +1,17 @@
+"""What several files of tests of the doors share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.doors.page_server import Served, serving_every_task
+
+
+@pytest.fixture(scope="session")
+def page_server(_adopt_orphans: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server with the page and a model of each task, shared: tests leave it as they found it."""
+    pytest.importorskip("aiohttp", reason="the HTTP door needs the extra http")
+    with serving_every_task(tmp_path_factory.mktemp("small")) as found:
+        yield found

@@ -1,0 +1,103 @@
+"""A server with the page, and a model of each task."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import socket
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import numpy as np
+
+from tests.engine.serving import Server
+from tests.families.tiny_graphs import CELLS, tiny, zeros
+
+VIEWERS = 4
+EVIL = "<img src=x onerror=\"document.title='broken'\">"
+SERVER = """
+bind = ["ipc://{folder}/door"]
+http = ["{http}"]
+page_viewers = 4
+threads = 1
+alone_threads = 1
+max_batch_size = 1
+decode_workers = 1
+postprocess_workers = 1
+shared_memory_mb = 64
+max_payload_mb = 8
+[models.detector]
+path = "zoo:detector"
+[models.classifier]
+path = "zoo:classifier"
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def model(outputs: dict[str, Any], path: Path, **metadata: str) -> str:
+    path.write_bytes(tiny(outputs, metadata=metadata).SerializeToString())
+    return str(path)
+
+
+def small_models(folder: Path) -> dict[str, str]:
+    """A model of each task that the zoo does not have, which says the same of every picture; one has an evil name."""
+    halves = np.full((3, 16, 16), -1, np.float32)
+    halves[0, :, :8] = halves[2, :, 8:] = 1
+    turned = zeros(4 + 2 + 1, CELLS)
+    turned[:, 5] = [32, 32, 30, 10, 0.1, 0.9, 0.5]  # centre, size, two classes, angle
+    line = np.full((5, 3), 0.05, np.float32)
+    line[[0, 1, 2, 3, 4], [1, 1, 0, 2, 0]] = 0.9
+    names = repr({0: "sky", 1: "road", 2: "<b>car</b>"})
+    return {
+        "classes": model({"logits": halves}, folder / "classes.onnx", names=names),
+        "depth": model({"depth": np.linspace(0, 1, 4096, dtype=np.float32).reshape(64, 64)}, folder / "depth.onnx"),
+        "turned": model(
+            {"output0": turned}, folder / "turned.onnx", task="obb", names="{0: 'ship', 1: 'plane'}", imgsz="[64, 64]"
+        ),
+        "reader": model({"output": line}, folder / "reader.onnx", character="o\nk"),
+        EVIL: model({"image_embeds": np.arange(1, 9, dtype=np.float32)}, folder / "evil.onnx"),
+    }
+
+
+class Served(NamedTuple):
+    server: Server
+    address: str
+
+    def infer(self, name: str, picture: Path, query: str = "") -> Any:
+        request = urllib.request.Request(f"{self.address}/infer/{quote(name)}?{query}", data=picture.read_bytes())
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)
+
+
+@contextlib.contextmanager
+def serving(toml: str, port: int, *arguments: str) -> Iterator[Served]:
+    folder = Path(tempfile.mkdtemp(prefix="pi-", dir="/tmp"))
+    (folder / "server.toml").write_text(toml.format(folder=folder, http=f"127.0.0.1:{port}"))
+    server = Server(folder, "--config", str(folder / "server.toml"), *arguments)
+    try:
+        server.wait_until_ready()
+        yield Served(server, f"http://127.0.0.1:{port}")
+        server.check_clean_end()
+    finally:
+        server.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def serving_every_task(folder: Path) -> Iterator[Served]:
+    """A server of the zoo and the small models, which are written into `folder`."""
+    more = "[models.segmenter]\npath = 'zoo:segmenter'\n[models.pose]\npath = 'zoo:pose'\n"
+    for name, path in small_models(folder).items():
+        more += f"[models.{json.dumps(name)}]\npath = {json.dumps(path)}\n"
+    with serving(SERVER + more.replace("{", "{{").replace("}", "}}"), free_port()) as found:
+        yield found
