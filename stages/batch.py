@@ -3,6 +3,9 @@
 Work-conserving: an idle instance with a decoded row starts at once unless more rows of this model are known to come
 soon and a larger batch is worth the wait. Ready rows are split over idle instances before they are stacked. What a
 batch of each size costs is learned from the runs themselves; where batching gains nothing, batches stay small.
+
+An idle instance is free only while a core is. Where the stages use all cores, starting a small batch takes cores from
+decoding, and the larger batch, which costs less per row, loses nothing by coming later.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from parallel_infer.dispatcher.policy import Situation, Start, Wait
 
 _RUN_OVERHEAD = 0.0003  # seconds a batch costs besides its run: lease, report, hand-over
 _STRANGE = 4.0  # times what other sizes make one expect that the first run of a size may count
+_FULL = 0.75  # part of the cores that stages used lately from which they count as full: the rest goes to messages
+_BACKLOG = 2  # times the target that is on its way, from which more will be decoded than small batches could take
 _WORTH = 1.08  # a batch size is good enough when its cost per row is within this factor of the best
 
 
@@ -88,14 +93,33 @@ class AutoBatch:
         """What to do when `ready` is at least one and an instance has room."""
         if now.idle:
             # A fixed batch costs the same however few of its rows are used: it is not split.
-            share = now.ready if self.fixed else math.ceil(now.ready / now.idle)
-            size = min(share, self.target, now.ready)
-            if size >= self.target or not self._waiting_pays(now):
+            full = self._cores_full(now)
+            share = now.ready if self.fixed or full else math.ceil(now.ready / now.idle)
+            size = min(share, self.target)
+            if size >= self.target:
+                return Start(size)
+            if full:
+                return self._wait_for_core(now)
+            if not self._waiting_pays(now):
                 return Start(size)
             return Wait(max(0.0, min(self.max_delay - now.waited, now.slack)))
         if now.spare and now.ready >= self.target:
             return Start(self.target)
         return Wait(math.inf)
+
+    def _cores_full(self, now: Situation) -> bool:
+        """Whether a batch that starts now takes cores from what else is to be done for this model."""
+        if not now.upstream or now.load < _FULL or not self.max_delay or len(self.times.seconds) < 2:
+            return False
+        return now.free_cores <= 0 or now.upstream >= _BACKLOG * self.target
+
+    def _wait_for_core(self, now: Situation) -> Start | Wait:
+        """Wait for more rows and a free core, for as long as a batch of what there is would take at most."""
+        run = self.times.estimate(now.ready + 1)
+        limit = max(self.max_delay, run)
+        if now.waited >= limit or now.slack <= run + limit:
+            return Start(now.ready)
+        return Wait(limit - now.waited)
 
     def _waiting_pays(self, now: Situation) -> bool:
         if now.idle > 1 or not now.upstream or now.waited >= self.max_delay:

@@ -48,14 +48,19 @@ class Core:
     """Every job, every model and every worker, and what happens next."""
 
     def __init__(
-        self, send: Send, policy: Callable[[ModelPlan], Policy], stage_limit: float, first_lease: int = 1
+        self,
+        send: Send,
+        policy: Callable[[ModelPlan], Policy],
+        stage_limit: float,
+        cores: int,
+        first_lease: int = 1,
     ) -> None:
         self._send = send
         self._policy = policy
         self._stage_limit = stage_limit
         self.ledger = Ledger(send)
         # Lease numbers of two dispatchers of one run never meet.
-        self.leasing = Leasing(self.ledger, first_lease)
+        self.leasing = Leasing(self.ledger, cores, first_lease)
         self._recovery = Recovery(self.ledger, self.leasing)
         self.supervisor = b"supervisor"
         self.serving: dict[str, ModelQueue] = {}  # by name; `models` also has those being loaded and drained
@@ -209,7 +214,7 @@ class Core:
         self.awaited.discard(name)
         if any(known.name == name for known in self.workers()):
             return
-        worker = Worker(name, message.stage, message.model)
+        worker = Worker(name, message.stage, message.model, message.cores if message.stage == "infer" else 1)
         if message.stage != "infer":
             self._pool(message.stage).workers[name] = worker
             return

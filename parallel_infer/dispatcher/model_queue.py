@@ -51,6 +51,11 @@ class ModelQueue:
         """Jobs in batches that instances hold."""
         return sum(len(lease.jobs) for worker in self.instances.values() for lease in worker.leases.values())
 
+    @property
+    def on_processor(self) -> bool:
+        """Whether the cores compute the model, not another device."""
+        return any(worker.cores for worker in self.instances.values())
+
     def ran(self, batch: Batch, seconds: float, gathered: int, now: float) -> None:
         """Count a batch and learn from it; not from one that had the cores to itself, which is another time."""
         size = batch.size

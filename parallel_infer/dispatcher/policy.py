@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
@@ -16,6 +17,8 @@ class Situation(NamedTuple):
     waited: float  # seconds since the oldest ready row was decoded
     next_row: float  # seconds until the next upstream row is expected
     slack: float  # seconds until the earliest deadline among the ready rows
+    free_cores: float = math.inf  # cores that no stage works on; infinite where the model runs on another device
+    load: float = 0.0  # part of the cores that the stages used lately
 
 
 class Start(NamedTuple):

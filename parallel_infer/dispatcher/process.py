@@ -72,7 +72,7 @@ class DispatcherProcess:
         epoch = options.epoch
         self._context = new_context()
         self._router: Router[ToDispatcher] = Router(self._context, options.address, ToDispatcher)
-        self._core = Core(self._router.send, policy, options.stage_limit, first_lease=(epoch << 40) + 1)
+        self._core = Core(self._router.send, policy, options.stage_limit, options.cores, (epoch << 40) + 1)
         self._epoch = epoch
         self._running = True
         self._due = math.inf  # the timer that this turn of the loop may wait for

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 
+from parallel_infer.dispatcher.core_load import Load
 from parallel_infer.dispatcher.jobs import Batch, Job, JobState
 from parallel_infer.dispatcher.ledger import Ledger
 from parallel_infer.dispatcher.model_queue import ModelQueue
@@ -20,8 +21,10 @@ _CREDIT = 2  # batches an instance may hold
 class Leasing:
     """Every lease, and the rules by which work becomes one."""
 
-    def __init__(self, ledger: Ledger, first: int) -> None:
+    def __init__(self, ledger: Ledger, cores: int, first: int) -> None:
         self._ledger = ledger
+        self._cores = cores
+        self._load = Load()
         self._next = first
         self.models: dict[str, ModelQueue] = {}
         self.leases: dict[int, Lease] = {}
@@ -47,6 +50,7 @@ class Leasing:
         lease = self.leases.pop(number, None)
         if lease is not None:
             lease.worker.give_back(lease, now, seconds)
+            self._load.add(lease.worker.cores * seconds, now)
             if self.recording is not None:
                 self.recording.returned(lease, started, seconds)
         return lease
@@ -140,7 +144,17 @@ class Leasing:
             waited=now - oldest.decoded,
             next_row=served.decode_seconds / decoders,
             slack=earliest - now,
+            free_cores=self._free_cores() if served.on_processor else math.inf,
+            load=self._load.cores(now) / self._cores if served.on_processor else 0.0,
         )
+
+    def _free_cores(self) -> int:
+        """Cores that no stage works on; negative where more is under way than there are cores."""
+        used = sum(1 for worker in self.decoders.workers.values() if worker.leases)
+        used += sum(1 for worker in self.postprocessors.workers.values() if worker.leases)
+        for served in self.models.values():
+            used += sum(worker.cores for worker in served.instances.values() if worker.leases)
+        return self._cores - used
 
     def _start_batch(self, served: ModelQueue, worker: Worker, size: int, now: float) -> None:
         jobs = served.next_batch(size)

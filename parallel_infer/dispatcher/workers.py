@@ -43,10 +43,22 @@ class Lease:
 class Worker:
     """One worker process."""
 
-    __slots__ = ("answered", "busy_seconds", "done", "doomed", "head_since", "leases", "model", "name", "stage")
+    __slots__ = (
+        "answered",
+        "busy_seconds",
+        "cores",
+        "done",
+        "doomed",
+        "head_since",
+        "leases",
+        "model",
+        "name",
+        "stage",
+    )
 
-    def __init__(self, name: bytes, stage: str, model: str) -> None:
+    def __init__(self, name: bytes, stage: str, model: str, cores: int = 1) -> None:
         self.name = name
+        self.cores = cores  # that it takes while it works; 0: another device computes
         self.stage = stage
         self.model = model  # of an infer worker; others serve all models
         self.leases: dict[int, Lease] = {}  # in the order they were handed out

@@ -145,11 +145,16 @@ class Overdue(Struct, frozen=True, array_like=True, tag=19):
 
 
 class WorkerReady(Struct, frozen=True, array_like=True, tag=3):
-    """From a worker: it has started and holds no lease. `times` are measured seconds by batch size (infer)."""
+    """From a worker: it has started and holds no lease.
+
+    Of infer workers alone: `times` are measured seconds by batch size, `cores` is how many processor cores a batch
+    takes, 0 where another device computes it.
+    """
 
     stage: str
     model: str
     times: dict[int, float]
+    cores: int = 0
 
 
 @final

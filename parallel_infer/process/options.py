@@ -23,6 +23,7 @@ class DispatcherOptions(ChildOptions, frozen=True, kw_only=True):
     address: str
     policy: str
     stage_limit: float  # seconds
+    cores: int  # that the processes of the server may use
 
 
 class WorkerOptions(ChildOptions, frozen=True, kw_only=True):

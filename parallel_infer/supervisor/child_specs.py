@@ -14,6 +14,7 @@ from parallel_infer.errors import ConfigError
 from parallel_infer.ipc.messages import ModelPlan
 from parallel_infer.limits import largest_frame
 from parallel_infer.loading import load_by_name
+from parallel_infer.machine.cores import usable_cores
 from parallel_infer.process.options import (
     DecodeOptions,
     DispatcherOptions,
@@ -61,6 +62,7 @@ class ChildSpecs:
                 address=self.dispatcher,
                 policy="stages.pipeline:batching",
                 stage_limit=self._config.stage_limit_ms / 1000,
+                cores=usable_cores(),
             ),
         )
         yield from self._postprocess_workers(plan.postprocess_workers)

@@ -220,7 +220,8 @@ class InferWorker(_Worker[ToInferWorker]):
         self._times = self._stage.warm_up()
 
     def _ready(self) -> WorkerReady:
-        return WorkerReady(self.stage, self._plan.key, self._times)
+        cores = self._plan.session.threads if self._stage.on_processor else 0
+        return WorkerReady(self.stage, self._plan.key, self._times, cores)
 
     def _started(self) -> Started:
         return Started(provider=self._stage.session.describe())

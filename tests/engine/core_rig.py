@@ -88,12 +88,16 @@ class Rig:
     """The core, its surroundings, and a clock that stands still until it is told."""
 
     def __init__(
-        self, *plans: ModelPlan, stage_limit: float = 30.0, policy: Callable[[ModelPlan], Policy] = batching
+        self,
+        *plans: ModelPlan,
+        stage_limit: float = 30.0,
+        cores: int = 64,
+        policy: Callable[[ModelPlan], Policy] = batching,
     ) -> None:
         self.now = 100.0
         self.plans = plans
-        self.core = Core(self._deliver, policy, stage_limit)
-        self._new_core = lambda epoch: Core(self._deliver, policy, stage_limit, first_lease=(epoch << 40) + 1)
+        self.core = Core(self._deliver, policy, stage_limit, cores)
+        self._new_core = lambda epoch: Core(self._deliver, policy, stage_limit, cores, first_lease=(epoch << 40) + 1)
         self.epoch = 1
         self.workers: dict[str, FakeWorker] = {}
         self.dead: set[str] = set()

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from parallel_infer.dispatcher.core import Core
+from parallel_infer.dispatcher.policy import Policy
 from parallel_infer.ipc.messages import (
     Admit,
     AnswerFormat,
@@ -23,6 +24,7 @@ from parallel_infer.ipc.messages import (
     InferLease,
     Inferred,
     KillWorker,
+    ModelPlan,
     PayloadKind,
     PostLease,
     Postprocessed,
@@ -32,6 +34,7 @@ from parallel_infer.ipc.messages import (
 )
 from stages.pipeline import batching
 from tests.engine.core_rig import plan
+from tests.engine.simulated_cores import Cores
 
 RETRY = 0.02  # seconds after which a refused job is asked for again
 RESTART = 0.5  # seconds until a killed worker is back
@@ -70,6 +73,8 @@ class Times:
     post: float = 0.001
     noise: float = 0.15
     hop: float = 0.0  # from one process to the next, on average (exponential): processes wait for a core
+    gateway: float = 0.0  # processor time of the client and the gateway for each job; only where cores are simulated
+    message: float = 0.0  # processor time of the dispatcher for each message; only where cores are simulated
 
 
 @dataclass
@@ -94,7 +99,14 @@ class ProcessSupervisor:
         first_run: float = 0.0,
         queue_size: int = 1000,
         max_batch: int = 8,
+        cores: int = 0,
+        threads: int = 1,
+        decoders: int = 2,
+        postprocessors: int = 2,
+        delay: float = 0.002,
+        policy: Callable[[ModelPlan], Policy] = batching,
     ) -> None:
+        """`cores` 0: each process has one of its own; else stages, gateway and dispatcher share so many."""
         self.now = 100.0
         self.times = times
         self.slows = [Slow(s.start + self.now, s.end + self.now, s.speed, s.who) for s in slows]
@@ -102,6 +114,7 @@ class ProcessSupervisor:
         self.kills: list[str] = []
         self.first_run = first_run  # seconds that the first batch takes longer
         self._random = random.Random(seed)
+        self._arrivals = random.Random(-seed)  # the same for whatever is compared
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._sequence = itertools.count()
         self._jobs: dict[int, tuple[Admit, Callable[[Outcome], None]]] = {}
@@ -109,11 +122,21 @@ class ProcessSupervisor:
         self._numbers = itertools.count(1)
         self._workers: dict[bytes, FakeWorker] = {}
         self._timer = 0
-        self.core = Core(self._deliver, batching, 30.0)
+        self._cores = Cores(cores, self._later, lambda: self.now) if cores else None
+        self.core = Core(self._deliver, policy, 30.0, cores or 64)
+        self._threads = threads
+        self.batches: list[int] = []  # sizes
+        self.gathered = 0  # rows
         size = max_batch * instances * 2
-        self.plan = plan(rows=size + max_batch, outputs=instances * 2 + 2, max_batch=max_batch, queue_size=queue_size)
+        self.plan = plan(
+            rows=size + max_batch,
+            outputs=instances * 2 + 2,
+            max_batch=max_batch,
+            queue_size=queue_size,
+            delay=delay,
+        )
         self.core.open_model(self.plan)
-        for stage, count in (("decode", 2), ("infer", instances), ("postprocess", 2)):
+        for stage, count in (("decode", decoders), ("infer", instances), ("postprocess", postprocessors)):
             for _ in range(count):
                 self._start_worker(stage)
 
@@ -133,7 +156,7 @@ class ProcessSupervisor:
             self._sent[number] = sent
             self.core.admit(message, self.now)
 
-        self._at_dispatcher(admit)
+        self._on_core("gateway", self.times.gateway, lambda: self._at_dispatcher(admit))
 
     def closed(self, in_flight: int, timeouts: tuple[float, ...]) -> None:
         """So many jobs at any time, each for ever followed by another."""
@@ -152,8 +175,8 @@ class ProcessSupervisor:
 
         def arrive() -> None:
             if self.now < 100.0 + until:
-                self.ask(self._random.choice(timeouts))
-                self._later(self.now + self._random.expovariate(rate), arrive)
+                self.ask(self._arrivals.choice(timeouts))
+                self._later(self.now + self._arrivals.expovariate(rate), arrive)
 
         self._later(self.now, arrive)
 
@@ -184,8 +207,19 @@ class ProcessSupervisor:
         if stopped:
             self._later(max(stopped), lambda: self._at_dispatcher(event))
             return
-        event()
-        self._later(self.now, self._pump)  # after whatever else came at the same moment
+
+        def take_in() -> None:
+            event()
+            self._later(self.now, self._pump)  # after whatever else came at the same moment
+
+        self._on_core("dispatcher", self.times.message, take_in)
+
+    def _on_core(self, process: str, seconds: float, then: Callable[[], None]) -> None:
+        """Let a process work; at once where cores are not simulated."""
+        if self._cores is None or not seconds:
+            then()
+        else:
+            self._cores.work(process, seconds, then)
 
     def _pump(self) -> None:
         self.core.step(self.now)
@@ -199,12 +233,24 @@ class ProcessSupervisor:
         if number == self._timer:
             self._at_dispatcher(lambda: None)
 
+    def _on_cores(self, worker: FakeWorker, seconds: float, then: Callable[[], None]) -> None:
+        """Let a worker work, an instance with all its threads."""
+        threads = self._threads if worker.stage == "infer" else 1
+        left = itertools.count(threads - 1, -1)
+
+        def thread_done() -> None:
+            if not next(left):
+                then()
+
+        for thread in range(threads):
+            self._on_core(f"{worker.name.decode()} {thread}", seconds / threads, thread_done)
+
     def _start_worker(self, stage: str) -> None:
         name = f"{stage}-{next(self._sequence)}".encode()
         self._workers[name] = FakeWorker(name, stage)
         times = {size: self.times.batch + self.times.row * size for size in (1, self.plan.max_batch)}
         infers = stage == "infer"
-        self.core.worker_ready(name, WorkerReady(stage, "m" if infers else "", times if infers else {}))
+        self.core.worker_ready(name, WorkerReady(stage, *(("m", times, self._threads) if infers else ("", {}))))
 
     def _deliver(self, peer: bytes, message: object) -> None:
         worker = self._workers.get(peer)
@@ -241,11 +287,21 @@ class ProcessSupervisor:
         elif isinstance(lease, InferLease):
             work = times.batch + times.row * len(lease.rows) + self.first_run
             self.first_run = 0.0
+            self.batches.append(len(lease.rows))
+            self.gathered += 0 if lease.rows[-1] - lease.rows[0] + 1 == len(lease.rows) else len(lease.rows)
         else:
             work = times.post * len(lease.jobs)
+
+        def done() -> None:
+            self._done(worker, lease, began)
+
+        work *= self._random.lognormvariate(0.0, times.noise)
         hop = self._random.expovariate(1 / times.hop) if times.hop else 0.0
-        end = self._worked(worker.stage, began + hop, work * self._random.lognormvariate(0.0, times.noise))
-        self._later(end, lambda: self._done(worker, lease, began))
+        if self._cores is not None:
+            self._later(began + hop, lambda: self._on_cores(worker, work, done))
+            return
+        end = self._worked(worker.stage, began + hop, work)
+        self._later(end, done)
 
     def _worked(self, stage: str, began: float, work: float) -> float:
         """When so much work is done, as fast as the stage runs."""

@@ -37,8 +37,10 @@ def now(
     waited: float = 0.0,
     next_row: float = 0.001,
     slack: float = 100.0,
+    free_cores: float = math.inf,
+    load: float = 0.0,
 ) -> Situation:
-    return Situation(ready, upstream, idle, spare, waited, next_row, slack)
+    return Situation(ready, upstream, idle, spare, waited, next_row, slack, free_cores, load)
 
 
 situations = st.builds(
@@ -50,6 +52,8 @@ situations = st.builds(
     waited=st.floats(0, 0.05),
     next_row=st.floats(0, 0.05),
     slack=st.floats(-0.1, 1.0),
+    free_cores=st.sampled_from([-2, 0, 1, 3, math.inf]),
+    load=st.floats(0, 2),
 )
 policies = st.builds(
     policy,
@@ -68,9 +72,12 @@ def test_decisions_are_always_sound(batching, situation):
         assert situation.idle or situation.spare
         assert 1 <= decision.size <= min(situation.ready, batching.max_batch)
     elif situation.idle:
-        assert 0 <= decision.seconds <= max(0.0, batching.max_delay - situation.waited)
+        longest = batching.max_delay
+        if situation.load > 0.7 and batching.max_delay:  # the cores are full: for as long as a batch takes
+            longest = max(longest, batching.expected(situation.ready + 1))
+        assert 0 <= decision.seconds <= max(0.0, longest - situation.waited)
         assert situation.upstream, "an idle instance waits though nothing is coming"
-        assert situation.waited < batching.max_delay
+        assert situation.waited < longest
         assert situation.slack > 0
 
 
@@ -78,7 +85,9 @@ def test_decisions_are_always_sound(batching, situation):
 def test_a_wait_ends(batching, situation):
     decision = batching.decide(situation)
     if isinstance(decision, Wait) and decision.seconds != math.inf:
-        later = situation._replace(waited=batching.max_delay, slack=situation.slack - decision.seconds)
+        later = situation._replace(
+            waited=situation.waited + decision.seconds + 1e-6, slack=situation.slack - decision.seconds
+        )
         assert isinstance(batching.decide(later), Start)
 
 
@@ -183,3 +192,49 @@ def test_expected_times_are_learned_and_interpolated():
     assert batching.expected(12) == pytest.approx(0.08)
     assert 0.01 <= batching.expected(1) <= 0.02
     assert policy().expected(3) == 0.0
+
+
+FULL = {"free_cores": 0, "load": 1.0}
+SOME = {1: 0.010, 2: 0.018, 4: 0.034, 8: 0.066}  # each row 8 ms, each batch 2 ms more
+
+
+def test_an_idle_instance_waits_for_a_fuller_batch_where_no_core_is_free():
+    decision = policy(SOME, delay=0.002).decide(now(2, upstream=6, idle=2, waited=0.006, next_row=0.005, **FULL))
+    assert isinstance(decision, Wait)
+    assert decision.seconds == pytest.approx(0.026 - 0.006)  # until a batch of one row more would have run
+
+
+def test_a_core_is_waited_for_no_longer_than_a_batch_takes():
+    assert policy(SOME).decide(now(2, upstream=6, idle=2, waited=0.027, **FULL)) == Start(2)
+
+
+def test_ready_rows_are_stacked_where_no_core_is_free_for_a_second_instance():
+    assert policy(SOME).target == 4
+    assert policy(SOME).decide(now(4, upstream=6, idle=2, **FULL)) == Start(4)
+
+
+@pytest.mark.parametrize(
+    "situation",
+    [
+        now(1, upstream=0, idle=2, **FULL),
+        now(1, upstream=3, idle=2, free_cores=0, load=0.5),
+        now(1, upstream=3, idle=2, free_cores=1, load=1.0),
+        now(1, upstream=30, idle=2),
+        now(1, upstream=3, idle=2, slack=0.02, **FULL),
+    ],
+    ids=["nothing is coming", "the cores were not full lately", "a core is free", "on another device", "a deadline"],
+)
+def test_an_idle_instance_starts_at_once(situation):
+    assert policy(SOME).decide(situation) == Start(1)
+
+
+def test_a_long_queue_means_full_cores_even_while_one_is_free_for_a_moment():
+    assert isinstance(policy(SOME).decide(now(1, upstream=8, idle=2, free_cores=1, load=0.9)), Wait)
+
+
+def test_full_cores_change_nothing_where_batching_gains_nothing():
+    assert policy(LINEAR).decide(now(3, upstream=20, idle=2, **FULL)) == Start(1)
+
+
+def test_a_delay_of_zero_waits_for_nothing():
+    assert policy(SOME, delay=0.0).decide(now(1, upstream=20, idle=2, **FULL)) == Start(1)

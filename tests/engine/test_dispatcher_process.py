@@ -37,7 +37,7 @@ class Wires:
         self.address = address
         self.context = new_context()
         options = DispatcherOptions(
-            log_format="text", log_level="error", epoch=2, address=address, policy="", stage_limit=30.0
+            log_format="text", log_level="error", epoch=2, address=address, policy="", stage_limit=30.0, cores=2
         )
         self.process = DispatcherProcess(options, batching, lambda: None)
         self._thread = threading.Thread(target=self._live)
