@@ -65,7 +65,8 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         Milliseconds,
         says(
             "Longest time in milliseconds that a ready picture waits for others to fill its batch. It only "
-            "waits while others are known to be coming."
+            "waits while others are known to be coming. While all cores are busy it may wait for one as long as "
+            "its batch would run; 0 waits for nothing."
         ),
         OPTION,
     ] = 2.0
