@@ -1,6 +1,6 @@
 """What decoding and preprocessing cost: one thread, ours and the obvious way in turns on the same payloads.
 
-    python benchmarks/decode.py [--rounds 40]
+    .venv/bin/python benchmarks/decode.py [--rounds 40]
 
 Payloads are JPEGs of 1280x720 and 1920x1080 made from the sample pictures. "exact" decodes every pixel, "fast" decodes
 no more than a 640x640 letterbox needs. The obvious way is cv2.imdecode, and for rows plain NumPy as a
@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -27,6 +28,8 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import parallel_infer
 from benchmarks.machine import print_header
