@@ -56,6 +56,11 @@ class Interpreter:
             os.close(theirs)  # so that the end of the process is the end of the connection
 
     @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
     def exit_code(self) -> int | None:
         """None until `ended`; negative: the signal that ended it."""
         return self._process.returncode

@@ -75,7 +75,7 @@ def test_a_live_source_drops_and_counts_every_frame_it_drops(server, video):
             if isinstance(event, Result):
                 ages.append(event.age)
                 if len(ages) == 1:
-                    os.waitid(os.P_PID, streams.feed(source).process.process.pid, os.WEXITED | os.WNOWAIT)
+                    os.waitid(os.P_PID, streams.feed(source).process.pid, os.WEXITED | os.WNOWAIT)
         tally = streams.tallies[source]
     assert tally.dropped >= FRAMES / 2  # nobody looked until the recording was over
     assert tally.frames == FRAMES
@@ -173,7 +173,7 @@ def test_a_capture_that_dies_fails_a_recording(server, video):
             if isinstance(event, Change):
                 changes.append(event)
             elif streams.feed(event.source).process is not None:
-                streams.feed(event.source).process.process.send_signal(signal.SIGKILL)
+                os.kill(streams.feed(event.source).process.pid, signal.SIGKILL)
     assert changes[-1].state is SourceState.FAILED
     assert changes[-1].message == "the capture process died"
 

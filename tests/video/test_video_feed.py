@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 from parallel_infer.video import Change, Result, SourceState, Streams, StreamSettings
 from parallel_infer.video.capture_process import CaptureProcess
+from parallel_infer.video.pipe import Order, Place
 from tests.video.mjpeg import jpeg
 
 
@@ -16,6 +18,15 @@ def test_the_memory_of_a_capture_that_cannot_die_is_used_by_nobody_else(server, 
             viewer.send(jpeg(240, 320, 1))
 
     camera = play_camera(play)
+    given: dict[CaptureProcess, list[Place]] = {}
+    give = CaptureProcess.give
+
+    def note(process: CaptureProcess, word: Order | Place) -> None:
+        if isinstance(word, Place):
+            given.setdefault(process, []).append(word)
+        give(process, word)
+
+    monkeypatch.setattr(CaptureProcess, "give", note)
     settings = StreamSettings(first_pause=0.05, silence=2.0)
     with Streams([camera.url], "detector", server.address, settings=settings) as streams:
         feed = streams.feed(camera.url)
@@ -23,16 +34,13 @@ def test_the_memory_of_a_capture_that_cannot_die_is_used_by_nobody_else(server, 
         next(event for event in events if isinstance(event, Result))
         stuck = feed.process
         assert stuck is not None
-        held = [slot.array for slot, _ in feed._given.values()]
         with monkeypatch.context() as patch:
-            patch.setattr(stuck, "kill", lambda: stuck.process.send_signal(signal.SIGSTOP))
-            stuck.process.send_signal(signal.SIGSTOP)  # silent: it is killed, in vain
+            patch.setattr(stuck, "kill", lambda: os.kill(stuck.pid, signal.SIGSTOP))
+            os.kill(stuck.pid, signal.SIGSTOP)  # silent: it is killed, in vain
             next(event for event in events if isinstance(event, Change) and event.state is SourceState.LIVE)
-            given = [slot.array for slot, _ in feed._given.values()]
-            assert not any(_overlap(one, other) for one in held for other in given)
             assert next(event for event in events if isinstance(event, Result))
+            assert feed.process is not stuck
         CaptureProcess.kill(stuck)
-
-
-def _overlap(one, other):
-    return one.ctypes.data == other.ctypes.data
+    segments = {process: {place.segment for place in places} for process, places in given.items()}
+    assert segments.keys() > {stuck}
+    assert all(segments[stuck].isdisjoint(of) for process, of in segments.items() if process is not stuck)
