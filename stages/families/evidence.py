@@ -9,6 +9,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from parallel_infer.model_spec import ModelSpec
+from stages.candidates import Floats
 from stages.families.facts import Facts
 from stages.families.family import Fit, Misfit
 
@@ -181,6 +183,14 @@ def fractions_of(facts: Facts, name: str, part: Callable[[npt.NDArray[Any]], npt
     """How far the boxes of all trial pictures reach, where that is no further than fractions of a picture do."""
     far = max(float(np.max(np.abs(part(values)), initial=0.0)) for values in facts.trials(name))
     return far if 0.0 < far <= FRACTIONS else None
+
+
+def unit_of_boxes(spec: ModelSpec) -> Floats:
+    """What to multiply the four numbers of boxes with, float32 [4], to have row pixels: the row's sides or ones."""
+    if not spec.parameters.get("fractions", False):
+        return np.ones(4, np.float32)
+    width, height = spec.preprocess["width"], spec.preprocess["height"]
+    return np.array([width, height, width, height], np.float32)
 
 
 def reach(facts: Facts) -> float:

@@ -31,7 +31,7 @@ CASES: dict[str, tuple[Mapping[str, Array], dict[str, str], str, str]] = {
     "logits beside others": ({"out": logits(21, 64), "aux": logits(21, 64)}, {}, "semantic", "semantic"),
     "logits with names": ({"logits": logits(3)}, {"names": names(3)}, "semantic", "semantic"),
     "probabilities": ({"o": np.full((4, 64, 64), 0.25, np.float32)}, {}, "semantic", "semantic"),
-    "channels last": ({"o": np.ascontiguousarray(logits(5).transpose(1, 2, 0))}, {}, "semantic", "semantic"),
+    "channels last": ({"logits": np.ascontiguousarray(logits(5).transpose(1, 2, 0))}, {}, "semantic", "semantic"),
     "classes": ({"o": LABELS.astype(np.int64)}, {}, "semantic", "semantic"),
     "classes with a channel": ({"o": LABELS.astype(np.int32)[None]}, {}, "semantic", "semantic"),
     "Ultralytics": ({"output0": LABELS.astype(np.uint8)}, {"task": "semantic"}, "semantic", "semantic"),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from stages.families.evidence import NO_METADATA, TOLERANCE
 from stages.families.facts import Facts
@@ -20,6 +21,10 @@ _NAMED_SCORES = re.compile(r"logit|prob|softmax|score|class", re.IGNORECASE)
 _ONLY_SCORES = ("logits", "probs", "probabilities", "softmax")  # beside whatever other outputs
 # Operators that end with any numbers; others that end with numbers of 0 to 1 alone do so on purpose.
 _LINEAR = ("Gemm", "MatMul", "Add", "Conv", "GlobalAveragePool", "ReduceMean", "BatchNormalization", "QLinearMatMul")
+_ENDS = ("Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid")
+# How many numbers the landmarks of faces have: 68, 98, 106 and 468 points, two or three numbers each.
+_POINTS = frozenset((136, 196, 212, 936, 956, 1404, 1434))
+_FEW_POINTS = frozenset((10, 34, 42, 51, 63))  # 5 of a face, 17 of a body, 21 of a hand; classes as well
 _NO_SCORES = re.compile(r"embed|feature|hidden|pool|vector", re.IGNORECASE)
 
 
@@ -82,7 +87,19 @@ def _no_scores(facts: Facts, name: str, nc: int) -> str | None:
         return "whole numbers"
     rows = [np.asarray(array, np.float64).ravel() for array in facts.trials(name)]
     percent = all(row.min() >= 0.0 and abs(row.sum() - 100.0) <= 100 * TOLERANCE for row in rows)
-    return "numbers that sum to 100" if nc > 1 and percent else None
+    if nc > 1 and percent:
+        return "numbers that sum to 100"
+    asked = facts.task == "classify" or facts.nc is not None or bool(_NAMED_SCORES.search(name))
+    return None if asked else _points(facts.operators.get(name, ""), rows, nc)
+
+
+def _points(operator: str, rows: list[npt.NDArray[np.float64]], nc: int) -> str | None:
+    """What speaks for nameless numbers being points of a face, hand or body: how many there are, and none below 0."""
+    if operator in _ENDS or all(abs(row.sum() - 1.0) <= TOLERANCE for row in rows):
+        return None
+    if nc not in _POINTS and not (nc in _FEW_POINTS and all(row.min() >= 0.0 and np.ptp(row) > 0.0 for row in rows)):
+        return None
+    return f"{nc} numbers, as many as {nc // 2} points have (set task = classify if they are scores)"
 
 
 def _scores(facts: Facts, name: str, nc: int) -> Scores | Misfit:

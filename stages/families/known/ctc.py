@@ -16,6 +16,7 @@ from stages.families.family import Claim, Family, Fit, Misfit, Recipe, Strength
 # PaddleOCR's: height kept, the rest of the line filled; pixels to -1..1, in OpenCV's order of colours.
 _PADDLE = Recipe("letterbox-corner", ((127.5,) * 3, (127.5,) * 3), "bgr", pad=127)
 _BLANKS = ("", "blank", "<blank>", "[blank]", "<blk>", "-", "[PAD]", "<pad>")
+_STRIDES = (1, 2, 3, 4, 8, 16, 32)  # pixels of a step
 _BLANK, _SPACE = "", " "
 
 
@@ -40,8 +41,20 @@ def fits(facts: Facts, task: str) -> Fit | Misfit:
         recipe=_PADDLE if facts.metadata.character else Recipe("stretch"),
         guessed=True,
         unused=tuple(other for other in facts.outputs if other != name),
-        warnings=(warning,) if warning else (),
+        warnings=tuple(filter(None, (warning, _doubt(facts)))),
     )
+
+
+def follow_from_width(steps: int, width: int) -> bool:
+    """Whether steps are parts of a line of so many pixels, as networks with strides make them, a few more or less."""
+    return any(abs(steps * stride - width) <= 2 * stride for stride in _STRIDES)
+
+
+def _doubt(facts: Facts) -> str:
+    """Other readers have the same outputs, and the same characters would be lost from what they read."""
+    if facts.metadata.character or facts.insisted:
+        return ""
+    return "read as CTC, with repeats as one; set family = parseq for a model that reads up to an end mark"
 
 
 def _blank(facts: Facts, name: str, classes: int, listed: tuple[str, ...]) -> tuple[int | None, str]:

@@ -15,6 +15,9 @@ from stages.families.family import IMAGENET, Claim, Family, Fit, Misfit, Recipe,
 _NAMES = ("image_embeds", "pooler_output", "sentence_embedding", "embeddings", "embedding", "last_hidden_state")
 _TOKENS = "last_hidden_state"
 _NAMED = re.compile(r"embed|feature|vector", re.IGNORECASE)
+_NAMED_SCORES = re.compile(r"logit|prob|softmax|score|class", re.IGNORECASE)
+_SCORES = ("Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid")  # operators that end with class scores
+_LENGTHS = frozenset((128, 192, 256, 320, 384, 512, 768, 960, 1024, 1280, 1536, 2048, 4096))  # of most embeddings
 _PATCHES = (8, 14, 16, 32)  # pixels along a side of those that transformers cut pictures into
 _ARCFACE_SIDE = 112
 _ARCFACE = Recipe("stretch", ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)))
@@ -27,6 +30,16 @@ def _is_arcface(facts: Facts) -> bool:
     if facts.size != (_ARCFACE_SIDE, _ARCFACE_SIDE) or name is None or facts.nc is not None or facts.rows[name] < 2:
         return False
     return bool(np.min(facts.arrays[name]) < 0.0)
+
+
+def _has_usual_length(facts: Facts, name: str) -> bool:
+    """Whether a nameless row is as long as vectors usually are, and nothing says that its numbers are scores."""
+    if facts.rows.get(name) not in _LENGTHS or facts.arrays[name].dtype.kind != "f":
+        return False
+    if facts.operators.get(name) in _SCORES or _NAMED_SCORES.search(name):
+        return False
+    rows = [np.asarray(values, np.float64).ravel() for values in facts.trials(name)]
+    return not all(row.min() >= -TOLERANCE and abs(row.sum() - 1.0) <= TOLERANCE for row in rows)
 
 
 def _has_length_one(facts: Facts, name: str) -> bool:
@@ -88,6 +101,10 @@ def claims(facts: Facts) -> Iterator[Claim]:
     elif _has_length_one(facts, name):
         evidence = ("numbers below 0, and the vector of each trial picture has the length 1",)
         warning = f"{NO_METADATA}: an embedding; set task = tensor if these numbers are something else"
+        yield Claim(Strength.SHAPE, "embedding", evidence, (warning,))
+    elif _has_usual_length(facts, name):
+        evidence = (f"{facts.rows[name]} numbers, as many as embeddings have, and nothing says that they are scores",)
+        warning = f"{NO_METADATA}: an embedding; set task = classify if these are class scores"
         yield Claim(Strength.SHAPE, "embedding", evidence, (warning,))
     elif _is_arcface(facts):
         evidence = ("pictures of 112 x 112 and numbers below 0 without names: an embedding of faces, such as ArcFace",)

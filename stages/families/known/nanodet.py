@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from parallel_infer.errors import InferError
 from parallel_infer.model_spec import ModelSpec
@@ -62,8 +64,15 @@ def fits(facts: Facts, task: str) -> Fit | Misfit:
     scores = facts.arrays[name][:, :nc]
     if not 0.0 <= float(scores.min()) <= float(scores.max()) <= 1.0 or not scores.any():
         return Misfit(f"found numbers beyond 0..1, or none, in the first {nc} columns; expected class scores")
+    if not facts.insisted and all(_are_fractions(values[:, nc:]) for values in facts.trials(name)):
+        return Misfit(f"found numbers of 0..1 alone in the last {_SIDES} columns; expected logits of distances")
     which = "NanoDet" if shape[0] == cells[0] else "NanoDet-Plus"
     return Fit(nc, f"{name} {list(shape)} is {nc} classes and 4 x {_BINS} of the distances of each cell: {which}")
+
+
+def _are_fractions(values: npt.NDArray[Any]) -> bool:
+    """Whether these are scores or boxes as fractions: logits of distances are never all so small and above 0."""
+    return bool(np.any(values != 0.0) and np.min(values) >= 0.0 and np.max(values) <= 1.0)
 
 
 def claims(facts: Facts) -> Iterator[Claim]:

@@ -15,6 +15,7 @@ from stages.families.family import IMAGENET, Claim, Family, Fit, Misfit, Recipe,
 _COARSEST = 8  # row pixels of a place: the heads of segmentation are no coarser
 _MOST_CLASSES = 256
 _NAMES = ("logits", "out", "output", "segmentation", "sem_seg")  # of several outputs the one to read
+_TELLING = ("logits", "out", "segmentation", "sem_seg")  # names that by themselves say that it is one
 _OTHER_MAPS = re.compile(r"embed|feature|hidden|heat|keypoint|pool|mask|proto", re.IGNORECASE)
 _ULTRALYTICS = Recipe("letterbox")
 _USUAL = Recipe("stretch", IMAGENET, filter="bilinear")
@@ -90,8 +91,15 @@ def _is_shown(facts: Facts, name: str) -> bool:
         return False
     if facts.nc == count:
         return True
-    axis = 2 if last else 0
-    return count != 3 and bool(np.min(values) < 0.0 or np.allclose(values.sum(axis=axis), 1.0, atol=0.01))
+    if np.allclose(values.sum(axis=2 if last else 0), 1.0, atol=0.01):
+        return count != 3 or bool(np.min(values) >= 0.0)
+    return count != 3 and bool(np.min(values) < 0.0) and _is_detailed(facts, name, count, last)
+
+
+def _is_detailed(facts: Facts, name: str, count: int, last: bool) -> bool:
+    """Whether logits are called so, or are as fine as the row: coarser ones may be heatmaps, two of them a flow."""
+    shape = facts.outputs[name]
+    return name in _TELLING or (count > 2 and (shape[:2] if last else shape[1:]) == facts.size)
 
 
 def _is_another(facts: Facts, name: str) -> bool:

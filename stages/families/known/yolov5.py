@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
 import numpy as np
 
 from parallel_infer.errors import InferError
@@ -28,6 +29,7 @@ from stages.families.evidence import (
     fractions_of,
     objectness_rows,
     rows_of,
+    unit_of_boxes,
 )
 from stages.families.facts import Facts
 from stages.families.family import Claim, Family, Fit, Misfit, Strength
@@ -40,6 +42,7 @@ class YoloV5:
     def __init__(self, spec: ModelSpec, extra: int) -> None:
         self._extra = extra
         self._output: str | None = spec.parameters.get("output")
+        self._unit = unit_of_boxes(spec)
         self.overlapping = not spec.parameters.get("nms", False)
 
     def candidates(self, outputs: Outputs, options: DetectOptions) -> Candidates:
@@ -61,7 +64,7 @@ class YoloV5:
         if options.class_filter is not None:
             chosen &= wanted(classes, options)
         order = strongest(best, np.flatnonzero(chosen), options.max_candidates)
-        boxes = self._boxes(rows[order, :4], index[order], len(predictions))
+        boxes = self._boxes(rows[order, :4] * self._unit, index[order], len(predictions))
         require_finite(boxes)
         return Candidates(boxes, best[order], classes[order], rows[order, end:], index[order])
 
@@ -73,11 +76,14 @@ class YoloV5:
 def fits(facts: Facts, task: str) -> Fit | Misfit:
     """Three anchors for each cell, or one as YOLOv6 has, whose objectness is 1 everywhere."""
     fit = objectness_rows(facts, task)
-    if isinstance(fit, Misfit) or facts.insisted:
+    if isinstance(fit, Misfit):
         return fit
     name = fit.parameters["output"]
     rows = len(facts.arrays[name])
     far = fractions_of(facts, name, lambda values: values[:, :4])
+    if facts.insisted:
+        parameters = {**fit.parameters, "fractions": True} if far is not None else fit.parameters
+        return msgspec.structs.replace(fit, parameters=parameters)
     if far is not None:
         return Misfit(f"found boxes up to {far:.2g} in {name}: fractions of the picture; expected pixels")
     if anchors_of_yolov5(facts, rows):

@@ -30,6 +30,7 @@ from stages.families.evidence import (
     plus,
     ready_task,
     table,
+    unit_of_boxes,
     unused,
 )
 from stages.families.facts import Facts
@@ -46,6 +47,7 @@ class YoloV8:
         self._extra = extra
         self._output: str | None = spec.parameters.get("output")
         self._transposed: bool = spec.parameters.get("transposed", False)
+        self._unit = unit_of_boxes(spec)
         self.overlapping = not spec.parameters.get("nms", False)
 
     def candidates(self, outputs: Outputs, options: DetectOptions) -> Candidates:
@@ -63,7 +65,7 @@ class YoloV8:
         index = strongest(best, index, options.max_candidates)
         columns = predictions[:, index]
         require_finite(columns[:4])
-        boxes = self._boxes(columns[:4].T)
+        boxes = self._boxes(columns[:4].T * self._unit)
         return Candidates(boxes, best[index], columns[4:end].argmax(axis=0), columns[end:].T, index)
 
     def _boxes(self, boxes: Floats) -> Floats:
@@ -98,10 +100,25 @@ def fits(facts: Facts, task: str) -> Fit | Misfit:
     if wrong is not None:
         return Misfit(f"found {found.shown}; expected {_layout(found)}, but {wrong}")
     far = fractions_of(facts, found.name, lambda values: (values.T if transposed else values)[:4])
-    if far is not None:
+    if far is not None and not facts.insisted:
         return Misfit(f"found {found.shown} with boxes up to {far:.2g}: fractions of the picture; expected pixels")
-    parameters = {"output": found.name, "transposed": transposed}
+    angle = None if transposed else _angle(facts, found, task)
+    if angle is not None:
+        return Misfit(angle)
+    parameters = {"output": found.name, "transposed": transposed, **({"fractions": True} if far is not None else {})}
     return msgspec.structs.replace(fit, parameters=parameters, unused=unused(facts, found, task))
+
+
+def _angle(facts: Facts, found: Table, task: str) -> str | None:
+    """What speaks for the last of nameless classes being an angle: it is high everywhere in noise, and no other is."""
+    if task != "detect" or facts.task is not None or facts.nc is not None or facts.insisted or found.rows < 6:
+        return None
+    for values in facts.trials(found.name):
+        last, others = values[-1], values[4:-1].max(axis=0)
+        if not np.median(last) > max(0.05, 5 * float(np.median(others))):
+            return None
+    shown = f"{found.shown}: its last channel is high all over a trial picture, where no other is"
+    return f"found {shown}; an angle? set task = obb, or task = detect if it is a class"
 
 
 def _oriented(facts: Facts, found: Table, anchors: set[int]) -> tuple[Fit | Misfit, bool]:

@@ -55,6 +55,9 @@ def fits(facts: Facts, task: str) -> Fit | Misfit:
     if rows not in cells:
         expected = " or ".join(map(str, sorted(cells)))
         return Misfit(f"found {rows} rows in {name}; expected one for each cell, {expected} at this size")
+    boxes = [values[:, :4] for values in facts.trials(name)]
+    if not facts.insisted and all(np.any(box) and np.min(box) >= 0.0 and np.max(box) <= 1.0 for box in boxes):
+        return Misfit(f"found boxes of 0 to 1 in {name}: fractions of the picture; expected steps in the grid")
     return result
 
 
