@@ -23,6 +23,7 @@ STOPPED = "stopped"  # reason of the last word of a server: it has replied to al
 MAX_TIMEOUT = 3600.0  # seconds
 LEAST_PRIORITY, MOST_PRIORITY = -100, 100
 MAX_TRACE = 60.0  # seconds
+MAX_LOOK = 60.0  # seconds
 MAX_SOURCE = 128  # characters of a live stream's name
 
 
@@ -117,6 +118,13 @@ class Trace(_Request, frozen=True, kw_only=True, tag="trace"):
     seconds: Annotated[float, Meta(gt=0, le=MAX_TRACE)] = 5.0
 
 
+class Look(_Request, frozen=True, kw_only=True, tag="look"):
+    """The next frame of a live source that is answered, and its answer. Only the server's own doors are told."""
+
+    source: Annotated[str, Meta(min_length=1, max_length=256)]  # as the status calls it
+    seconds: Annotated[float, Meta(gt=0, le=MAX_LOOK)] = 10.0
+
+
 class Load(_Request, frozen=True, kw_only=True, tag="load"):
     """Load a model file of the server's machine, or replace the model of that name."""
 
@@ -141,7 +149,9 @@ class Stop(_Request, frozen=True, kw_only=True, tag="stop"):
     """Drain and stop the server."""
 
 
-Request = Infer | Cancel | Lend | GiveBack | Hello | Models | Status | Ready | Trace | Load | Reload | Unload | Stop
+Request = (
+    Infer | Cancel | Lend | GiveBack | Hello | Models | Status | Ready | Trace | Look | Load | Reload | Unload | Stop
+)
 
 
 class RequestIdOnly(Struct, frozen=True):

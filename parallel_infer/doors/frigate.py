@@ -90,6 +90,7 @@ class Frigate:
             options=options_of({"confidence": CONFIDENCE, "max_detections": ROWS}),
             timeout=_TIMEOUT,
             client=client.hex(),
+            source=f"frigate {view.name}"[:128],
         )
         tensor = Tensor("", "uint8", (height, width, 3))
         answer = await self._link.job(work, "frame", (tensor,), (frame.reshape(-1).data,))

@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, assert_never
 
-from parallel_infer.errors import DeadlineExceeded, Dropped, InferError, ServerStopping, ServerUnavailable
+from parallel_infer.errors import DeadlineExceeded, Dropped, InferError, ServerStopping, ServerUnavailable, Unauthorized
 from parallel_infer.gateway.admission import Admission, source_name
 from parallel_infer.gateway.handover import FAREWELL, GIVEN_UP, NOTICE, RETURN, STOPPING, Leaving
 from parallel_infer.gateway.ingress import Ingress
 from parallel_infer.gateway.lending import Lending
+from parallel_infer.gateway.looks import Looks
 from parallel_infer.gateway.pending import Outbox, Requester
 from parallel_infer.gateway.queries import Queries
 from parallel_infer.gateway.replies import Replies
@@ -50,6 +51,7 @@ from parallel_infer.protocol import (
     Infer,
     Lend,
     Load,
+    Look,
     Models,
     Ready,
     Reload,
@@ -108,7 +110,8 @@ class Core:
         self._clock = clock
         self._models: dict[str, ModelOpened] = {}
         number = itertools.count((options.epoch << 40) + 1).__next__  # those of two gateways of one run never meet
-        self.replies = Replies(outbox, ingress, clock)
+        self.looks = Looks(lambda ref: ingress.read(ref) or lending.read(ref))
+        self.replies = Replies(outbox, ingress, self.looks, clock)
         self.admission = Admission(
             *(self.replies, ingress, lending, self._models, number, clock),
             max_payload=options.max_payload,
@@ -168,10 +171,22 @@ class Core:
                 self.queries.ready(requester)
             case Trace():
                 self.queries.trace(request, requester)
+            case Look():
+                self._look(request, requester)
             case Load() | Reload() | Unload() | Stop():
                 self.queries.manage(request, requester)
             case _:
                 assert_never(request)
+
+    def _look(self, request: Look, requester: Requester) -> None:
+        """Raises Unauthorized for everybody but our own doors: frames are other clients' pictures."""
+        if not requester.is_door:
+            raise Unauthorized("frames of live sources are shown by the server's own doors only")
+        source = self.replies.tally.source_called(request.source)
+        if source is None:
+            requester.result(None)
+        else:
+            self.looks.add(source, requester, self._clock() + request.seconds)
 
     def _cancel(self, request: Cancel, requester: Requester) -> None:
         pending = self.replies.pending.of(requester.key(request.job))
@@ -264,6 +279,7 @@ class Core:
         """Reply to everybody who still waits that there will be no answer; how the stop went."""
         leaving = self.leaving or Leaving(0.0, 0)
         self.queries.expire(math.inf)
+        self.looks.expire(math.inf)
         abandoned = self.replies.give_up(GIVEN_UP)
         self.queries.refuse(ServerStopping(STOPPING))
         self._doors.tell(FAREWELL)
@@ -280,7 +296,7 @@ class Core:
         """When `on_timer` has something to do even if nothing comes in; None: never."""
         waits = self.replies.pending.next_timer(), self._lending.next_timer()
         timers = [timer for timer in waits if timer is not None]
-        timers += [*self.queries.timers(), *(job.until for job in self.admission.unsent)]
+        timers += [*self.queries.timers(), *self.looks.timers(), *(job.until for job in self.admission.unsent)]
         timers += [self.leaving.ends] if self.leaving is not None else []
         return min(timers, default=None)
 
@@ -291,6 +307,7 @@ class Core:
             self.replies.refused(job, DeadlineExceeded.code, text, SlotFate.HELD)
             self._outbox.send(Overdue(job))
         self.queries.expire(now)
+        self.looks.expire(now)
         self.send_synthetic()
         self._lending.expire(now)
 

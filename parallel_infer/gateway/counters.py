@@ -123,12 +123,21 @@ class Tally:
         return {name: tally.times.status() for name, tally in self._models.items() if name}
 
     def sources(self) -> dict[str, dict[str, Any]]:
-        """Counters by live source."""
+        """Counters by live source, as it is shown."""
         now = self._clock()
-        found: dict[str, dict[str, Any]] = {}
-        for name, tally in self._sources.items():
-            found[_shown(name, found)] = tally.status(now)
+        found = {shown: self._sources[name].status(now) for shown, name in self._names().items()}
         return {**found, OTHERS: self._others.status(now)} if self._others.seen else found
+
+    def source_called(self, shown: str) -> str | None:
+        """A source as its client calls it, by the name under which it is shown; None where there is no such one."""
+        return self._names().get(shown)
+
+    def _names(self) -> dict[str, str]:
+        """Every source's own name, by the one that is shown."""
+        found: dict[str, str] = {}
+        for name in self._sources:
+            found[_shown(name, found)] = name
+        return found
 
 
 def _shown(name: str, taken: Container[str]) -> str:

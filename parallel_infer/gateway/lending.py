@@ -72,6 +72,14 @@ class Lending:
         self._keep(slot.ring, lent, now)
         return SlotRef(spec.segment, slot.index, 0, slot.size, slot_size)
 
+    def read(self, ref: SlotRef) -> memoryview | None:
+        """What lies in a lent slot; None where its ring was taken back. Its client may write there after the reply."""
+        for lent in self._rings.values():
+            if lent.ring.spec.segment == ref.ring:
+                start = ref.index * ref.slot_size
+                return memoryview(lent.ring.arrays["bytes"].data).cast("B")[start : start + ref.size]
+        return None
+
     def give_back(self, client: bytes, number: int) -> None:
         """Take a ring back that its client gives up."""
         self._of(client, number)

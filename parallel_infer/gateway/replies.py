@@ -9,6 +9,7 @@ from typing import Any
 from parallel_infer.errors import InferError, Poison, ServerUnavailable
 from parallel_infer.gateway.counters import Tally
 from parallel_infer.gateway.ingress import Ingress
+from parallel_infer.gateway.looks import Looks
 from parallel_infer.gateway.pending import Outbox, PendingJob, PendingJobs, ReplyTo
 from parallel_infer.gateway.poison import KnownPoison
 from parallel_infer.gateway.tracing import Tracing
@@ -20,9 +21,10 @@ KNOWN = "this very payload killed two workers before"
 class Replies:
     """The replies that are pending: who gets which, and how they are counted."""
 
-    def __init__(self, outbox: Outbox, ingress: Ingress, clock: Callable[[], float]) -> None:
+    def __init__(self, outbox: Outbox, ingress: Ingress, looks: Looks, clock: Callable[[], float]) -> None:
         self._outbox = outbox
         self._ingress = ingress
+        self._looks = looks
         self._clock = clock
         self.pending = PendingJobs()
         self.poison = KnownPoison()
@@ -45,6 +47,9 @@ class Replies:
         if pending is None:  # answered before, or its client got an error in time
             self.released(message.job)
             return
+        payload = payloads[message.payload - 1] if message.payload else message.small
+        if pending.source:
+            self._looks.answered(pending, message.body, payload)
         if pending.again:  # an answer that was thought dead: a second run is under way, and may read the payload
             self.pending.held[message.job] = pending.admit.ref
             self._outbox.send(CancelJob(message.job, held=True))
@@ -52,7 +57,6 @@ class Replies:
             self._ingress.release(pending.admit.ref)
         timing = dict(zip(TIMES, message.times, strict=True))
         timing["total"] = total = self._clock() - pending.admit.received
-        payload = payloads[message.payload - 1] if message.payload else message.small
         size = pending.reply_to.answer(message.body, payload, timing, message.batch)
         self.counts["answered"] += 1
         if pending.share is not None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
+import zmq
 
 from tests.engine.serving import Server
 from tests.families.tiny_graphs import CELLS, tiny, zeros
@@ -73,6 +74,15 @@ class Served(NamedTuple):
     server: Server
     address: str
 
+    def camera(self, name: str, jpeg: bytes) -> Any:
+        """One frame as imagezmq's senders send it; the reply."""
+        with zmq.Context() as context, context.socket(zmq.REQ) as socket:
+            socket.linger = 0
+            socket.rcvtimeo = 60_000
+            socket.connect(f"ipc://{self.server.folder}/cameras")
+            socket.send_multipart([json.dumps({"msg": name}).encode(), jpeg])
+            return json.loads(socket.recv())
+
     def infer(self, name: str, picture: Path, query: str = "") -> Any:
         request = urllib.request.Request(f"{self.address}/infer/{quote(name)}?{query}", data=picture.read_bytes())
         with urllib.request.urlopen(request, timeout=60) as answer:
@@ -96,8 +106,9 @@ def serving(toml: str, port: int, *arguments: str) -> Iterator[Served]:
 @contextlib.contextmanager
 def serving_every_task(folder: Path) -> Iterator[Served]:
     """A server of the zoo and the small models, which are written into `folder`."""
+    cameras = 'imagezmq_bind = ["ipc://{folder}/cameras"]\n'
     more = "[models.segmenter]\npath = 'zoo:segmenter'\n[models.pose]\npath = 'zoo:pose'\n"
     for name, path in small_models(folder).items():
         more += f"[models.{json.dumps(name)}]\npath = {json.dumps(path)}\n"
-    with serving(SERVER + more.replace("{", "{{").replace("}", "}}"), free_port()) as found:
+    with serving(cameras + SERVER + more.replace("{", "{{").replace("}", "}}"), free_port()) as found:
         yield found

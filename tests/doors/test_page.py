@@ -6,10 +6,14 @@ import json
 import shutil
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import cv2
+import numpy as np
 import pytest
 
 from tests.doors.browser import Tab, browser, tab
@@ -197,6 +201,32 @@ def test_figures_move_with_what_is_answered(page: Tab, page_server: Served, pict
     assert int(page.metric("workers")) == len(workers)
     assert page.metric("dropped") == "0"
     assert page.page.get_attribute("#pipeline svg", "aria-label").startswith("Pipeline: ")
+
+
+def preview(page_server: Served, source: str) -> bytes:
+    with urllib.request.urlopen(f"{page_server.address}/page/source?name={quote(source)}", timeout=60) as answer:
+        return bytes(answer.read())
+
+
+def test_a_live_source_is_shown_with_its_answers(page: Tab, page_server: Served, pictures: Path) -> None:
+    picture = cv2.imread(str(pictures / "coffee.png"))
+    jpeg = cv2.imencode(".jpg", picture)[1].tobytes()
+    camera = "front door <b>"
+    page_server.camera(camera, jpeg)
+    card = page.page.locator(".source", has_text=camera)
+    card.scroll_into_view_if_needed()
+    while not card.locator("img").is_visible():  # each look at the page takes a frame that comes while it waits
+        assert page_server.camera(camera, jpeg)["predictions"][0]["class"] == "cup"
+        page.page.wait_for_timeout(100)
+    size = card.locator("img").evaluate(
+        "async image => (await image.decode(), [image.naturalWidth, image.naturalHeight])"
+    )
+    assert size == [480, 320]
+    drawn = cv2.imdecode(np.frombuffer(preview(page_server, camera), np.uint8), cv2.IMREAD_COLOR)
+    plain = cv2.resize(picture, (480, 320), interpolation=cv2.INTER_AREA)
+    changed = np.abs(drawn.astype(int) - plain).max(2) > 80
+    assert 0.005 < changed.mean() < 0.2  # boxes and labels, and otherwise the frame
+    assert card.locator("b").inner_text() == camera
 
 
 def test_a_model_is_unloaded_and_loaded_again(page: Tab) -> None:

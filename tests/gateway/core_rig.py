@@ -57,6 +57,7 @@ class Request:
     client: bytes
     request: int
     is_local: bool = True
+    is_door: bool = False
     answers: list[bytes] = field(default_factory=list)
     errors: list[protocol.Error] = field(default_factory=list)
     results: list[Any] = field(default_factory=list)
@@ -218,9 +219,9 @@ class Rig:
         self, asked_for: type[protocol.Request], client: bytes = b"a", payload: bytes | None = None, /, **fields: Any
     ) -> Request:
         """A client asks; what comes of it."""
-        local = fields.pop("is_local", True)
+        local, door = fields.pop("is_local", True), fields.pop("is_door", False)
         number = fields.pop("id", None) or next(self._numbers)
-        asked = Request(client, number, local)
+        asked = Request(client, number, local, door)
         if asked_for is not protocol.Cancel:  # the only one that has no reply
             self.requests.append(asked)
         self.core.request(asked_for(id=number, **fields), asked, None if payload is None else memoryview(payload))

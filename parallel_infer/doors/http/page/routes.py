@@ -12,14 +12,16 @@ from aiohttp import web
 
 import parallel_infer
 from parallel_infer.doors.gateway_link import GatewayLink
-from parallel_infer.doors.http.app import CONTEXT, check_manages, json_response
+from parallel_infer.doors.http.app import CONTEXT, MANAGES, check_manages, json_response
 from parallel_infer.doors.http.errors import HttpError
 from parallel_infer.doors.http.oip_codec import readable
 from parallel_infer.doors.http.page.feed import Feed
+from parallel_infer.doors.http.page.previews import Previews
 from parallel_infer.errors import BadInput, Unauthorized
 from parallel_infer.protocol import Name
 
 FEED: web.AppKey[Feed] = web.AppKey("feed", Feed)
+PREVIEWS: web.AppKey[Previews] = web.AppKey("previews", Previews)
 _SLOW = 30.0  # seconds for a page to read one event, before it is given up
 _KINDS = {
     ".html": "text/html",
@@ -61,6 +63,7 @@ def routes() -> list[web.RouteDef]:
         web.get("/", index),
         web.get("/page/files/{name}", file),
         web.get("/page/live", live),
+        web.get("/page/source", source),
         web.post("/page/load", load),
     ]
 
@@ -68,9 +71,11 @@ def routes() -> list[web.RouteDef]:
 def prepare(app: web.Application, link: GatewayLink, viewers: int) -> None:
     """Give the page what it needs while the door is open."""
     feed = app[FEED] = Feed(link, viewers)
+    previews = app[PREVIEWS] = Previews(link)
 
     async def close(_: web.Application) -> None:
         feed.close()
+        previews.close()
 
     app.on_shutdown.append(close)
 
@@ -110,6 +115,26 @@ async def live(request: web.Request) -> web.StreamResponse:
             async with asyncio.timeout(_SLOW):
                 await response.write(event)
     return response
+
+
+async def source(request: web.Request) -> web.Response:
+    """The newest picture of a live source, with its answer: a JPEG, or {"why"} where it cannot be shown.
+
+    204 where there is none newer than `after`. Pictures of other clients take a key that may manage, where there are keys. Raises Unauthorized.
+    """
+    _check_own_page(request)
+    if not request[MANAGES]:
+        raise Unauthorized("pictures of live sources are shown to keys made with --manage")
+    name = request.query.get("name", "")
+    if not 0 < len(name) <= 256:
+        raise BadInput("name is the name of a live source, of 1 to 256 characters")
+    found = request.app[PREVIEWS].of(name)
+    if found is None or request.query.get("after") == str(found.number):
+        return web.Response(status=204, headers=HEADERS)
+    headers = {**HEADERS, "Cache-Control": "no-store", "Picture-Number": str(found.number)}
+    if found.why:
+        return web.json_response({"why": found.why}, headers=headers)
+    return web.Response(body=found.jpeg, content_type="image/jpeg", headers=headers)
 
 
 async def load(request: web.Request) -> web.Response:

@@ -51,14 +51,18 @@ export class Sources {
     if (known.waiting || now - known.asked < LOOK) return;
     Object.assign(known, { waiting: true, asked: now });
     try {
-      const response = await ask(`/page/source?name=${encodeURIComponent(name)}`);
+      const asked = new URLSearchParams({ name, after: known.number ?? "" });
+      const response = await ask(`/page/source?${asked}`);
       if (response.status === 200) {
-        const url = URL.createObjectURL(await response.blob());
+        known.number = response.headers.get("Picture-Number");
         if (known.url) URL.revokeObjectURL(known.url);
-        known.url = url;
+        const isPicture = response.headers.get("Content-Type") === "image/jpeg";
+        known.url = isPicture ? URL.createObjectURL(await response.blob()) : undefined;
+        if (!isPicture) known.note = (await response.json()).why;
       }
     } catch (error) {
-      known.note = error.message;
+      known.note = error.message.replace(/^[A-Z_]+: /, "");
+      if (error.status === 403) known.asked = Infinity; // this key may not see it
     } finally {
       known.waiting = false;
     }

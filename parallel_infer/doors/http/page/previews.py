@@ -1,0 +1,160 @@
+"""The last picture of each live source with its answer drawn on it, for as long as a page asks for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import cv2
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from parallel_infer import protocol
+from parallel_infer.answers.answer import Answer
+from parallel_infer.answers.drawing import draw
+from parallel_infer.doors.gateway_link import GatewayLink
+from parallel_infer.errors import InferError
+from parallel_infer.protocol import Tensor
+
+SIDE = 480  # pixels: of the longer side of a preview, at most
+_QUALITY = 80  # of its JPEG
+_PAUSE = 2.0  # seconds between two pictures of one source
+_BYTES_PER_SECOND = 16 << 20  # that the gateway copies for all previews together, about
+_KEPT = 6.0  # seconds after the last page asked
+_MOST = 64  # sources that are followed; the gateway tells no more apart
+_LOOK = 20.0  # seconds that one request waits for a frame
+log = logging.getLogger(__name__)
+
+Frame = npt.NDArray[np.uint8]
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """A frame with its answer, as the gateway gives it (`parallel_infer.gateway.looks`)."""
+
+    kind: str
+    tensors: tuple[Tensor, ...]
+    options: Mapping[str, Any]
+    payload: bytes
+    format: str
+    answer: msgspec.Raw
+    arrays: bytes
+
+
+class Preview(msgspec.Struct, frozen=True):
+    """A picture to show: a JPEG, or why there is none."""
+
+    number: int  # counts up with each picture of a source
+    jpeg: bytes = b""
+    why: str = ""
+
+
+_decode = msgspec.msgpack.Decoder(Seen | None).decode
+
+
+class Previews:
+    """Waits for a frame of each source that pages ask for, and draws it; a source nobody asks for is left alone."""
+
+    def __init__(self, link: GatewayLink) -> None:
+        self._link = link
+        self._latest: dict[str, Preview] = {}
+        self._asked: dict[str, float] = {}  # when a page asked last
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._drawing = asyncio.Semaphore(1)  # one thread, however many sources there are
+
+    def of(self, source: str) -> Preview | None:
+        """The newest picture of a source; None where none has come since a page began to ask."""
+        if source not in self._tasks and len(self._tasks) >= _MOST:
+            return None
+        self._asked[source] = asyncio.get_running_loop().time()
+        if source not in self._tasks:
+            self._tasks[source] = asyncio.ensure_future(self._follow(source))
+        return self._latest.get(source)
+
+    def close(self) -> None:
+        """Wait for nothing any more."""
+        for task in self._tasks.values():
+            task.cancel()
+
+    async def _follow(self, source: str) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while self._asked[source] > loop.time() - _KEPT:
+                size = 0
+                try:
+                    asked = self._link.ask(protocol.Look, _LOOK + 5, source=source, seconds=_LOOK)
+                    seen = _decode(await asked)
+                    if seen is not None:
+                        size = len(seen.payload)
+                        async with self._drawing:
+                            await self._show(source, seen)
+                except InferError as error:  # the gateway is being restarted, or the frame cannot be drawn
+                    log.debug("no preview of a source: %s", error)
+                await asyncio.sleep(max(_PAUSE, len(self._tasks) * size / _BYTES_PER_SECOND))
+        finally:
+            del self._tasks[source], self._asked[source]
+            self._latest.pop(source, None)
+
+    async def _show(self, source: str, seen: Seen) -> None:
+        before = self._latest.get(source)
+        number = 1 if before is None else before.number + 1
+        try:
+            self._latest[source] = Preview(number, jpeg=await asyncio.to_thread(preview, seen))
+        except (ValueError, cv2.error, InferError) as error:
+            self._latest[source] = Preview(number, why=f"this frame cannot be shown: {error}")
+
+
+def preview(seen: Seen) -> bytes:
+    """A small JPEG of a frame with its answer. Raises ValueError for a frame that is no picture here."""
+    frame = frame_of(seen)
+    scale = min(1.0, SIDE / max(frame.shape[:2]))
+    if scale < 1:
+        size = [max(1, round(side * scale)) for side in frame.shape[1::-1]]
+        frame = np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8)
+    done, encoded = cv2.imencode(".jpg", draw(frame, answer_of(seen)), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    if not done:
+        raise ValueError("it cannot be written as a JPEG")
+    return encoded.tobytes()
+
+
+def frame_of(seen: Seen) -> Frame:
+    """The frame's pixels, uint8 [h, w, 3] BGR or [h, w]. Raises ValueError where it is no picture."""
+    encoded = np.frombuffer(seen.payload, np.uint8)
+    if seen.kind == "picture":
+        found = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+        if found is None:
+            raise ValueError("its format is not decoded here")
+        return np.asarray(found, np.uint8)
+    if seen.kind != "frame" or not seen.tensors:
+        raise ValueError("it was sent as ready tensors")
+    shape = seen.tensors[0].shape
+    if math.prod(shape) > len(encoded):
+        raise ValueError("it is incomplete")
+    frame = encoded[: math.prod(shape)].reshape(shape)
+    return frame[:, :, ::-1] if seen.options.get("color") == "rgb" and frame.ndim == 3 else frame
+
+
+def answer_of(seen: Seen) -> Answer:
+    """The answer, whose boxes at least can be drawn: answers as objects have lost their arrays."""
+    if seen.format == "arrays":
+        return Answer.from_wire(protocol.Answer(id=0, answer=seen.answer), seen.arrays)
+    result = msgspec.msgpack.decode(seen.answer)
+    found = [each for each in result.get("predictions", ()) if isinstance(each, dict) and "x" in each]
+    centres = np.array([[each["x"], each["y"]] for each in found], np.float32).reshape(-1, 2)
+    halves = np.array([[each["width"], each["height"]] for each in found], np.float32).reshape(-1, 2) / 2
+    image = result.get("image", {})
+    return Answer(
+        "detect",
+        "",
+        {
+            "boxes": np.concatenate([centres - halves, centres + halves], 1),
+            "scores": np.array([each["confidence"] for each in found], np.float32),
+            "classes": np.array([each["class_id"] for each in found], np.int64),
+        },
+        {each["class_id"]: each["class"] for each in found},
+        width=image.get("width", 0),
+        height=image.get("height", 0),
+    )

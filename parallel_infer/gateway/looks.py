@@ -1,0 +1,72 @@
+"""Doors that wait for the next answered frame of a live source, to show it to people.
+
+Only who asks is given a copy of a frame, one for each request; while nobody does, a frame costs one look into an empty
+dictionary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from parallel_infer.gateway.pending import PendingJob, Requester
+from parallel_infer.ipc.messages import AnswerFormat, PayloadKind, SlotRef
+
+_KINDS = {PayloadKind.PICTURE: "picture", PayloadKind.FRAME: "frame", PayloadKind.TENSORS: "tensors"}
+
+
+class Look(msgspec.Struct, frozen=True):
+    """One door that waits until `until`."""
+
+    requester: Requester
+    until: float
+
+
+class Looks:
+    """Who waits for a frame of which source."""
+
+    def __init__(self, read: Callable[[SlotRef], memoryview | None]) -> None:
+        """`read` gives the payload in a slot, where it lies."""
+        self._read = read
+        self._waiting: dict[str, dict[bytes, Look]] = {}  # source, as its client calls it -> door -> look
+
+    def add(self, source: str, requester: Requester, until: float) -> None:
+        """Wait for a frame of `source`. A door waits once for each: what it asked before has an empty result."""
+        before = self._waiting.setdefault(source, {}).pop(requester.client, None)
+        if before is not None:
+            before.requester.result(None)
+        self._waiting[source][requester.client] = Look(requester, until)
+
+    def answered(self, job: PendingJob, body: bytes, arrays: Any) -> None:
+        """A frame has its answer, and its slot still holds it."""
+        if job.source not in self._waiting:
+            return
+        payload = self._read(job.admit.ref)
+        if payload is None:
+            return  # the memory that its client was lent has been taken back
+        found = {
+            "kind": _KINDS[job.admit.kind],
+            "tensors": job.admit.tensors,
+            "options": msgspec.Raw(job.admit.options),
+            "payload": payload,
+            "format": "objects" if job.admit.format == AnswerFormat.OBJECTS else "arrays",
+            "answer": msgspec.Raw(body),
+            "arrays": memoryview(arrays),
+        }
+        for look in self._waiting.pop(job.source).values():
+            look.requester.result(found)
+
+    def timers(self) -> Iterator[float]:
+        """When `expire` has something to do."""
+        yield from (look.until for looks in self._waiting.values() for look in looks.values())
+
+    def expire(self, now: float) -> None:
+        """Give those that waited long enough an empty result."""
+        for source, looks in list(self._waiting.items()):
+            for door, look in list(looks.items()):
+                if look.until <= now:
+                    looks.pop(door).requester.result(None)
+            if not looks:
+                del self._waiting[source]
