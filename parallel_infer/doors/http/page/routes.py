@@ -120,7 +120,8 @@ async def live(request: web.Request) -> web.StreamResponse:
 async def source(request: web.Request) -> web.Response:
     """The newest picture of a live source, with its answer: a JPEG, or {"why"} where it cannot be shown.
 
-    204 where there is none newer than `after`. Pictures of other clients take a key that may manage, where there are keys. Raises Unauthorized.
+    204 where there is none newer than `after`. Raises Unauthorized where there are keys, and this one may not manage:
+    the pictures are other clients'.
     """
     _check_own_page(request)
     if not request[MANAGES]:
