@@ -81,3 +81,11 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     def row_size(self) -> int:
         """Bytes of one job's inputs."""
         return sum(tensor.size for tensor in self.inputs)
+
+
+FILE = "@file"  # ends the names under which doors have the unchanged graphs of models served
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a model is there for doors alone: NAME@file is the unchanged graph of NAME."""
+    return name.endswith(FILE)

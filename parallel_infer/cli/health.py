@@ -63,7 +63,9 @@ def _ready(server: str, key: str | None, timeout: float) -> dict[str, Any]:
         name: {"state": states.get(name, ""), "problem": problems.get(name, "")}
         for name in dict.fromkeys((*outcomes, *states))
     }
-    return {"ready": found["ready"], "models": models, "problem": "" if outcomes else "no model is served"}
+    away = [f"the door {name} is not there: {why}" for name, why in found.get("doors", {}).items() if why != _READY]
+    problem = "; ".join(away) if outcomes else "no model is served"
+    return {"ready": found["ready"], "models": models, "problem": problem}
 
 
 def _print(found: dict[str, Any]) -> None:

@@ -334,3 +334,21 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         says("Browsers that may watch the HTTP door's page at a time. 0: there is no page."),
         OPTION,
     ] = 16
+    http_hosts: Annotated[
+        list[str],
+        says(
+            "Further names of hosts by which clients reach the HTTP door, such as that of a proxy. Without keys a "
+            "request for any other host is refused, because web pages can make a browser send it."
+        ),
+    ] = []
+    http_idle_ms: Annotated[
+        Annotated[float, Meta(ge=100, le=3_600_000)],
+        says("Milliseconds a connection of the HTTP door may stay without a whole request head."),
+    ] = 30_000
+    http_silence_ms: Annotated[
+        Annotated[float, Meta(ge=100, le=3_600_000)],
+        says(
+            "Milliseconds within which a byte of a request's body must come to the HTTP door, and a byte of an answer "
+            "must be taken."
+        ),
+    ] = 10_000

@@ -1,4 +1,4 @@
-"""What the dispatcher tells of itself: plain numbers, no names of files, segments or processes' ids."""
+"""What the dispatcher tells of itself: plain numbers, no names of files or segments."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ def status(core: Core, report: ProcessReport) -> DispatcherStatus:
         processes=report.processes,
         refused=dict(core.ledger.counts),
         dispatcher=ProcessTime(round(time.process_time(), 3)),
+        doors=report.doors,
     )
 
 

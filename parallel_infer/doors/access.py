@@ -1,44 +1,80 @@
 """Who may use a door that web pages and programs of strangers can reach. Pure, but for the keys' folder.
 
-Without keys the server is for this machine's own programs. A browser is one of them, and runs pages of strangers; so
-a request must name a host that is ours, and one that changes or computes something must not come from another site.
+Without keys the server is for programs of its own machine, or network. A browser is one of them, and runs pages of
+strangers; so a request must name a host that is ours, and one that changes or computes something must not come from
+another site. The host's name matters because a stranger's name may be made to lead to our address (DNS rebinding).
 """
 
 from __future__ import annotations
 
+import ipaddress
+import socket
 from collections.abc import Iterable, Mapping
 
 from parallel_infer.errors import Unauthorized
 
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
+_WILDCARDS = {"0.0.0.0", "::", "[::]", "*", ""}  # noqa: S104 - compared with, not bound to
+# Ends of names that are given out within a network and in public to nobody (RFC 2606, 6762 and 8375, ICANN).
+_PRIVATE = (
+    ".lan",
+    ".local",
+    ".localhost",
+    ".home",
+    ".home.arpa",
+    ".internal",
+    ".intranet",
+    ".corp",
+    ".private",
+    ".svc",
+)
+_SAFE = ("GET", "HEAD", "OPTIONS")
 
 
 class WebPages:
     """Tells requests of web pages of other sites from those of programs and of our own page."""
 
-    def __init__(self, bound: Iterable[str]) -> None:
-        """`bound` are the hosts the door listens at; a wildcard among them allows every host."""
+    def __init__(self, bound: Iterable[str], further: Iterable[str] = ()) -> None:
+        """`bound` are the hosts the door listens at, `further` other names that lead to it.
+
+        At a wildcard address these are every IP address, this machine's name, and names that nobody owns in public
+        (without a dot, or .lan, .local and such): what is left are names that a stranger may own.
+        """
         hosts = {host.lower() for host in bound}
-        self._any = bool(hosts & {"0.0.0.0", "::", "[::]", "*"})  # noqa: S104 - compared with, not bound to
-        self._hosts = hosts | set(_LOOPBACK)
+        self._wildcard = bool(hosts & _WILDCARDS)
+        own = (socket.gethostname().lower(), socket.getfqdn().lower()) if self._wildcard else ()
+        self._hosts = {*hosts - _WILDCARDS, *_LOOPBACK, *own, *(host.lower() for host in further)}
 
     def check(self, method: str, headers: Mapping[str, str]) -> None:
         """Raises Unauthorized for a request of a foreign page."""
         host = _without_port(headers.get("Host", ""))
-        if not self._any and host and host not in self._hosts:
+        if host and not self._is_ours(host):
             raise Unauthorized(
-                f"the host {host!r} is not one that this server listens at; use its address, or configure keys"
+                f"the host {host[:100]!r} is not one that this server listens at; use its address, name the host "
+                "in the option http_hosts, or configure keys"
             )
-        if method in ("GET", "HEAD", "OPTIONS"):
+        if method in _SAFE:
             return
         origin = headers.get("Origin", "")
-        foreign = headers.get("Sec-Fetch-Site", "") in ("cross-site", "same-site")
-        if foreign or (origin and not self._ours(origin, headers.get("Host", ""))):
+        foreign = headers.get("Sec-Fetch-Site", "").strip().lower() in ("cross-site", "same-site")
+        if foreign or (origin and origin.partition("://")[2].lower() != headers.get("Host", "").strip().lower()):
             raise Unauthorized("a web page of another site may not use this server; configure keys to allow programs")
 
-    @staticmethod
-    def _ours(origin: str, host: str) -> bool:
-        return origin.partition("://")[2].lower() == host.lower()
+    def _is_ours(self, host: str) -> bool:
+        if host in self._hosts:
+            return True
+        if not self._wildcard:
+            return False
+        name = host.removesuffix(".")
+        return _is_address(host) or "." not in name or name.endswith(_PRIVATE)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 def _without_port(host: str) -> str:

@@ -12,8 +12,9 @@ import contextlib
 from typing import Any
 
 from parallel_infer.doors.gateway_link import GatewayLink
-from parallel_infer.doors.model_view import FILE, ModelView
+from parallel_infer.doors.model_view import ModelView
 from parallel_infer.errors import BadInput, InferError
+from parallel_infer.model_spec import FILE
 
 _LOOK_AGAIN = 0.2  # seconds, while another door loads the same file
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from parallel_infer.answers.answer import Answer
 from parallel_infer.doors.gateway_link import GatewayLink, Work, options_of
 from parallel_infer.doors.model_view import ModelView
+from parallel_infer.doors.zmq_door import Response
 from parallel_infer.errors import BadInput, InferError, UnknownModel
 from parallel_infer.protocol import Tensor
 
@@ -38,20 +39,20 @@ class Frigate:
         self._link = link
         self._asked: OrderedDict[bytes, str] = OrderedDict()  # model by connection, the latest last
 
-    async def respond(self, client: bytes, frames: list[Any]) -> list[bytes]:
+    async def respond(self, client: bytes, frames: list[Any]) -> Response:
         """The reply to one request."""
         try:
             header = _header(frames[0].bytes)
         except InferError as error:
-            return _nothing(str(error))
+            return _nothing(error)
         if header.get("model_request"):
-            return [_encode(await self._request(client, str(header.get("model_name", ""))))]
+            return Response([_encode(await self._request(client, str(header.get("model_name", ""))))])
         if header.get("model_data"):
-            return [_encode({"model_saved": False, "model_loaded": False, "message": _NO_UPLOADS})]
+            return Response([_encode({"model_saved": False, "model_loaded": False, "message": _NO_UPLOADS})])
         try:
-            return await self._infer(client, header, frames)
+            return Response(await self._infer(client, header, frames))
         except InferError as error:
-            return _nothing(f"{error.code}: {error}")
+            return _nothing(error)
 
     async def _request(self, client: bytes, file: str) -> dict[str, bool]:
         """Whether the model is there; the connection's inferences mean it from now on."""
@@ -101,9 +102,9 @@ def _header(data: bytes) -> dict[str, Any]:
     try:
         found = msgspec.json.decode(data[:65536])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise BadInput("BAD_INPUT: the first frame is no JSON") from None
+        raise BadInput("the first frame is no JSON") from None
     if not isinstance(found, dict):
-        raise BadInput("BAD_INPUT: the first frame is no JSON object")
+        raise BadInput("the first frame is no JSON object")
     return found
 
 
@@ -149,7 +150,8 @@ def rows_of(answer: Answer, width: int, height: int) -> Array:
     return rows
 
 
-def _nothing(error: str) -> list[bytes]:
+def _nothing(error: InferError) -> Response:
     """No objects, and why."""
     zeros = np.zeros((ROWS, 6), np.float32).tobytes()
-    return [_encode({"shape": [ROWS, 6], "dtype": "float32", "error": error}), zeros]
+    header = {"shape": [ROWS, 6], "dtype": "float32", "error": f"{error.code}: {error}"}
+    return Response([_encode(header), zeros], error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,14 +16,17 @@ from parallel_infer.client.async_driver import Driver
 from parallel_infer.client.endpoint import Address
 from parallel_infer.client.pending import Outcome, Pending
 from parallel_infer.client.requests import answer_of, encode_options
-from parallel_infer.doors.model_view import FILE, PICTURE, ModelView
-from parallel_infer.errors import InferError, UnknownModel
+from parallel_infer.doors.model_view import PICTURE, ModelView
+from parallel_infer.errors import InferError, ServerStopping, ServerUnavailable, UnknownModel
+from parallel_infer.model_spec import is_hidden
 from parallel_infer.protocol import Tensor
 
 _KNOWN_FOR = 1.0  # seconds for which a list of models is believed
 _LENT_FROM = 16384  # bytes from which a payload goes through shared memory
 _LOAD_TIMEOUT = 300.0  # seconds for a file's own graph to be loaded at its first use
 _PATIENCE = 5.0  # seconds for everything that is no job
+_LAST_REPLIES = 1.0  # seconds for what the gateway sent last to arrive
+_STOPPING = "the server is stopping"
 _views = msgspec.msgpack.Decoder(list[ModelView])
 
 
@@ -42,12 +46,53 @@ class GatewayLink:
 
     def __init__(self, address: Address, door: str, timeout: float) -> None:
         self._driver = Driver(address)
+        self._endpoint = address.endpoint
         self._door = door
         self._timeout = timeout  # seconds, the server's default for a job
         self._models: dict[str, ModelView] = {}
         self.files: dict[str, str] = {}  # digests of the models that are served for doors alone, by name
         self._known_until = 0.0
         self._asking: asyncio.Task[dict[str, ModelView]] | None = None
+        self._waiting = 0  # requests without an outcome
+        self._all_settled = asyncio.Event()
+        self._ending = False
+
+    # --- a door's life -----------------------------------------------------------------------------------------------
+
+    async def reach(self) -> None:
+        """Wait until the gateway has answered."""
+        while not self._ending:
+            try:
+                await self.models(fresh=True)
+            except InferError:
+                continue  # it took seconds: the gateway is away
+            return
+
+    async def end(self) -> None:
+        """The gateway has left: what it replied last is taken in, and whatever has no reply gets ServerStopping."""
+        self._ending = True
+        if self._waiting:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._all_settled.wait(), _LAST_REPLIES)
+        self._driver.connection.fail_all(ServerStopping(_STOPPING))
+
+    async def _settled(self, pending: Pending) -> Outcome:
+        """The outcome of a request, in words for clients of the door, who do not see the gateway."""
+        if self._ending:
+            raise ServerStopping(_STOPPING)
+        self._waiting += 1
+        self._all_settled.clear()
+        try:
+            outcome = await self._driver.ask(pending)
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._all_settled.set()
+        if isinstance(outcome, ServerStopping):
+            return ServerStopping(_STOPPING)
+        if isinstance(outcome, ServerUnavailable) and self._endpoint in str(outcome):
+            return ServerUnavailable(f"the server is restarting and had no answer within {pending.timeout:g} s")
+        return outcome
 
     # --- jobs --------------------------------------------------------------------------------------------------------
 
@@ -88,7 +133,7 @@ class GatewayLink:
                 data[offset : offset + len(part)] = part
                 offset += len(part)
             pending.lend(slot)
-        return answer_of(await self._driver.ask(pending))
+        return answer_of(await self._settled(pending))
 
     async def together(self, jobs: Sequence[Any]) -> list[Answer]:
         """Answers of several jobs of one request, in order; the first error ends the others and is raised."""
@@ -108,7 +153,7 @@ class GatewayLink:
     async def ask(self, kind: type[protocol.Request], timeout: float = _PATIENCE, **fields: Any) -> Any:  # noqa: ASYNC109
         """The result of a request that is no job. Raises its error."""
         request = kind(id=self._driver.connection.number(), **fields)
-        outcome: Outcome = await self._driver.ask(Pending(request, timeout))
+        outcome = await self._settled(Pending(request, timeout))
         if isinstance(outcome, InferError):
             raise outcome
         if isinstance(outcome, Answer):
@@ -126,8 +171,8 @@ class GatewayLink:
     async def _ask_models(self) -> dict[str, ModelView]:
         try:
             found = _views.decode(await self.ask(protocol.Models, detail=True))
-            self._models = {view.name: view for view in found if not view.name.endswith(FILE)}
-            self.files = {view.name: view.digest for view in found if view.name.endswith(FILE)}
+            self._models = {view.name: view for view in found if not is_hidden(view.name)}
+            self.files = {view.name: view.digest for view in found if is_hidden(view.name)}
             self._known_until = time.monotonic() + _KNOWN_FOR
             return self._models
         finally:

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from parallel_infer.doors.gateway_link import GatewayLink, Work
+from parallel_infer.doors.zmq_door import Response
 from parallel_infer.errors import BadInput, InferError
 from parallel_infer.protocol import Tensor
 
@@ -27,12 +28,12 @@ class ImageZmq:
         self._link = link
         self._model = model
 
-    async def respond(self, client: bytes, frames: list[Any]) -> list[bytes]:
+    async def respond(self, client: bytes, frames: list[Any]) -> Response:
         """The reply to one frame: the result map, or {"code", "error"}."""
         try:
-            return [_encode(await self._answer(client, frames))]
+            return Response([_encode(await self._answer(client, frames))])
         except InferError as error:
-            return [_encode({"code": error.code, "error": str(error)})]
+            return Response([_encode({"code": error.code, "error": str(error)})], error)
 
     async def _answer(self, client: bytes, frames: list[Any]) -> dict[str, Any]:
         if len(frames) != 2:

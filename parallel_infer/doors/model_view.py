@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 
 from parallel_infer.doors.tensors import BYTES, datatype_of
+from parallel_infer.model_spec import FILE
 
 PICTURE = ".picture"
-FILE = "@file"  # ends the names of models that are there for doors alone: see parallel_infer.gateway.requests
 PLATFORM = "onnxruntime_onnx"
 _YOLO_TASKS = {"keypoints": "pose"}  # Ultralytics' names where they differ from ours
 

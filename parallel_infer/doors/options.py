@@ -22,6 +22,10 @@ class HttpOptions(DoorOptions, frozen=True, kw_only=True):
     memory: int  # of all bodies at a time
     aliases: tuple[str, ...] = ()  # OTHER=NAME
     page_viewers: int = 16  # pages that may be open at a time; 0: there is none
+    hosts: tuple[str, ...] = ()  # further names by which clients reach the door
+    connections: int = 1024  # at a time
+    idle: float = 30.0  # seconds a connection may stay without a whole request head
+    silence: float = 10.0  # seconds within which a byte of a body must come, or of an answer must be taken
 
 
 class GrpcOptions(DoorOptions, frozen=True, kw_only=True):

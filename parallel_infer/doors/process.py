@@ -11,15 +11,15 @@ import msgspec
 
 from parallel_infer.client.endpoint import Address
 from parallel_infer.doors.gateway_link import GatewayLink
+from parallel_infer.doors.lifetime import Lifetime
 from parallel_infer.doors.options import GrpcOptions, HttpOptions, ZmqOptions
 from parallel_infer.doors.tokens import Tokens
 from parallel_infer.doors.zmq_door import Respond, ZmqDoor
 from parallel_infer.errors import ConfigError
-from parallel_infer.ipc.messages import Listening, Started
 from parallel_infer.keys.server import KeyFolder
 from parallel_infer.process.child import Child
 
-Serve = Callable[[asyncio.Event, Callable[[list[str]], None]], Coroutine[Any, Any, None]]
+Serve = Callable[[Lifetime], Coroutine[Any, Any, None]]
 
 
 def http(child: Child, encoded: bytes) -> None:
@@ -29,7 +29,7 @@ def http(child: Child, encoded: bytes) -> None:
         from parallel_infer.doors.http.process import serve
     except ImportError as error:
         raise ConfigError(f"the HTTP door needs {error.name}: pip install 'parallel-infer[http]'") from None
-    _run(child, lambda stop, ready: serve(options, _tokens(options.keys), stop, ready))
+    _run(child, lambda lifetime: serve(options, _tokens(options.keys), lifetime))
 
 
 def grpc(child: Child, encoded: bytes) -> None:
@@ -39,7 +39,7 @@ def grpc(child: Child, encoded: bytes) -> None:
         from parallel_infer.doors.grpc.process import serve
     except ImportError as error:
         raise ConfigError(f"the gRPC door needs {error.name}: pip install 'parallel-infer[grpc]'") from None
-    _run(child, lambda stop, ready: serve(options, _tokens(options.keys), stop, ready))
+    _run(child, lambda lifetime: serve(options, _tokens(options.keys), lifetime))
 
 
 def frigate(child: Child, encoded: bytes) -> None:
@@ -47,7 +47,7 @@ def frigate(child: Child, encoded: bytes) -> None:
     from parallel_infer.doors.frigate import Frigate
 
     options = msgspec.msgpack.decode(encoded, type=ZmqOptions)
-    _run(child, lambda stop, ready: _serve_zmq(options, "frigate", lambda link: Frigate(link).respond, stop, ready))
+    _run(child, lambda lifetime: _serve_zmq(options, "frigate", lambda link: Frigate(link).respond, lifetime))
 
 
 def imagezmq(child: Child, encoded: bytes) -> None:
@@ -56,23 +56,23 @@ def imagezmq(child: Child, encoded: bytes) -> None:
 
     options = msgspec.msgpack.decode(encoded, type=ZmqOptions)
     make = lambda link: ImageZmq(link, options.model).respond  # noqa: E731 - the same shape as above
-    _run(child, lambda stop, ready: _serve_zmq(options, "imagezmq", make, stop, ready))
+    _run(child, lambda lifetime: _serve_zmq(options, "imagezmq", make, lifetime))
 
 
 async def _serve_zmq(
-    options: ZmqOptions,
-    name: str,
-    make: Callable[[GatewayLink], Respond],
-    stop: asyncio.Event,
-    ready: Callable[[list[str]], None],
+    options: ZmqOptions, name: str, make: Callable[[GatewayLink], Respond], lifetime: Lifetime
 ) -> None:
     link = GatewayLink(Address(options.gateway, None), name, options.timeout)
     limit = options.max_payload * 4 + 65536  # a float32 row is four times its pixels
     respond = make(link)
-    doors = [ZmqDoor(address, limit, respond) for address in options.bind]
-    ready([door.address for door in doors])
+    doors = [ZmqDoor(address, limit, respond, lifetime.activity) for address in options.bind]
+    serving = asyncio.gather(*(door.run(lifetime.stop) for door in doors))
     try:
-        await asyncio.gather(*(door.run(stop) for door in doors))
+        await link.reach()
+        lifetime.listening([door.address for door in doors])
+        await lifetime.stop.wait()
+        await link.end()
+        await serving
     finally:
         for door in doors:
             door.close()
@@ -81,23 +81,18 @@ async def _serve_zmq(
 
 def _run(child: Child, serve: Serve) -> None:
     async def main() -> None:
-        stop = asyncio.Event()
+        lifetime = Lifetime(child.tell)
         loop = asyncio.get_running_loop()
         orders = child.orders()
 
         def ordered() -> None:  # a word or the end of the pipe: either way it is time to go
             loop.remove_reader(orders)
-            stop.set()
+            lifetime.stop.set()
 
         loop.add_reader(orders, ordered)
-        await serve(stop, lambda addresses: _listening(child, addresses))
+        await serve(lifetime)
 
     asyncio.run(main())
-
-
-def _listening(child: Child, addresses: list[str]) -> None:
-    child.tell(Started())
-    child.tell(Listening(tuple(addresses)))
 
 
 def _tokens(folder: str | None) -> Tokens | None:

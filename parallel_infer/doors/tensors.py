@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ _DTYPES = {
 }
 _DATATYPES = {dtype: datatype for datatype, dtype in _DTYPES.items()}
 _LENGTH = struct.Struct("<I")
+_DEEPEST = 32  # lists within lists
 _PICTURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF")  # JPEG, PNG, WebP
 
 Array = npt.NDArray[Any]
@@ -115,14 +117,16 @@ def array_of_numbers(data: Any, datatype: str, shape: Sequence[int], name: str) 
     """
     dtype = dtype_of(datatype, name)
     count = elements(shape, name)
-    flat = list(flattened(data))
+    flat = flattened(data)
     if len(flat) != count:
         raise BadInput(f"input {name!r} holds {len(flat)} elements; its shape {list(shape)} says {count}")
-    kinds: tuple[type, ...] = (bool,) if dtype.kind == "b" else (int, float)
-    for value in flat:
-        fits = isinstance(value, kinds) and (dtype.kind == "b" or not isinstance(value, bool))
-        if not fits or (dtype.kind in "iu" and isinstance(value, float) and not value.is_integer()):
-            raise BadInput(f"input {name!r} holds {value!r}, which is no {datatype}")
+    fits = {bool} if dtype.kind == "b" else {int, float}
+    kinds = set(map(type, flat))
+    wrong = [value for value in flat if type(value) not in fits] if kinds - fits else []
+    if dtype.kind in "iu" and float in kinds and not wrong:
+        wrong = [value for value in flat if isinstance(value, float) and not value.is_integer()]
+    if wrong:
+        raise BadInput(f"input {name!r} holds {str(wrong[0])[:60]!r}, which is no {datatype}")
     try:
         array = np.array(flat, dtype) if dtype.kind != "f" else np.array(flat, np.float64)
     except (OverflowError, ValueError) as error:
@@ -135,16 +139,16 @@ def array_of_numbers(data: Any, datatype: str, shape: Sequence[int], name: str) 
     return array.reshape(tuple(shape))
 
 
-def flattened(data: Any) -> Iterable[Any]:
-    """The leaves of nested lists in order; a single value is one leaf."""
-    stack: list[Any] = [iter((data,))]
-    while stack:
-        for item in stack[-1]:
-            if isinstance(item, list):
-                if len(stack) > 32:
-                    raise BadInput("lists are nested more than 32 deep")
-                stack.append(iter(item))
-                break
-            yield item
-        else:
-            stack.pop()
+def flattened(data: Any) -> list[Any]:
+    """The leaves of nested lists in order; a single value is one leaf. Raises BadInput for lists nested too deep."""
+    level = data if isinstance(data, list) else [data]
+    for _ in range(_DEEPEST):
+        kinds = set(map(type, level))
+        if list not in kinds:
+            return level
+        level = list(chain.from_iterable(level if kinds == {list} else map(_listed, level)))
+    raise BadInput(f"lists are nested more than {_DEEPEST} deep")
+
+
+def _listed(item: Any) -> list[Any]:
+    return item if isinstance(item, list) else [item]

@@ -5,15 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import zmq
 import zmq.asyncio
 
-from parallel_infer.errors import ConfigError
+from parallel_infer.doors.lifetime import Activity
+from parallel_infer.errors import ConfigError, InferError
 
-Respond = Callable[[bytes, list[Any]], Awaitable[list[bytes]]]
-"""From a connection's name and its frames to the reply's frames."""
+
+class Response(NamedTuple):
+    """The frames of a reply, and the error that they tell of."""
+
+    frames: list[bytes]
+    error: InferError | None = None
+
+
+Respond = Callable[[bytes, list[Any]], Awaitable[Response]]
+"""From a connection's name and its frames to the reply."""
 
 _LINGER = 1000  # ms in which the last replies leave
 _HEARTBEAT, _HEARTBEAT_TIMEOUT = 5000, 20000  # ms; a client that vanished is forgotten
@@ -24,7 +33,7 @@ log = logging.getLogger(__name__)
 class ZmqDoor:
     """Answers REQ sockets, each in its own pace, many at a time."""
 
-    def __init__(self, address: str, limit: int, respond: Respond) -> None:
+    def __init__(self, address: str, limit: int, respond: Respond, activity: Activity) -> None:
         """`limit` is the most bytes of one frame. Raises ConfigError where nobody can listen at `address`."""
         self._context = zmq.asyncio.Context()
         self._socket = self._context.socket(zmq.ROUTER)
@@ -46,6 +55,7 @@ class ZmqDoor:
             raise ConfigError(f"cannot listen at {address}: {error.strerror}") from None
         self.address = _text(self._socket.getsockopt(zmq.LAST_ENDPOINT))
         self._respond = respond
+        self._activity = activity
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -77,12 +87,20 @@ class ZmqDoor:
         client = frames[0].bytes
         if len(frames) < 3 or len(frames[1]):
             return  # not of a REQ socket: there is no way to reply
+        size = sum(len(frame) for frame in frames[2:])
+        status, reply = "lost", Response([])
+        failed: Exception | None = None
+        self._activity.begin()
         try:
             reply = await self._respond(client, frames[2:])
-        except Exception:
+            status, failed = "ok" if reply.error is None else "error", reply.error
+        except Exception as error:
+            failed = error
             log.exception("a request failed")
             return
-        await self._socket.send_multipart([client, b"", *reply], copy=False)
+        finally:
+            self._activity.end(status, failed, size, sum(map(len, reply.frames)))
+        await self._socket.send_multipart([client, b"", *reply.frames], copy=False)
 
 
 def _text(value: bytes | int | str) -> str:

@@ -17,6 +17,7 @@ from parallel_infer.gateway.replies import KNOWN, Replies
 from parallel_infer.gateway.requests import admitted_kind
 from parallel_infer.ipc.messages import OWN_PRIORITY, Admit, AnswerFormat, ModelOpened, SlotRef
 from parallel_infer.limits import payload_too_large
+from parallel_infer.model_spec import is_hidden
 
 
 class Admission:
@@ -49,7 +50,7 @@ class Admission:
         """Admit a job. Raises InferError where it cannot be."""
         opened = self.models.get(request.model)
         if opened is None:
-            known = ", ".join(sorted(self.models)) or "none"
+            known = ", ".join(sorted(name for name in self.models if not is_hidden(name))) or "none"
             raise UnknownModel(f"no model {request.model!r} is served; served are: {known}")
         key = requester.key(request.id)
         if self._replies.pending.of(key) is not None:

@@ -18,7 +18,7 @@ from parallel_infer.gateway.lending import Lending, in_pages
 from parallel_infer.gateway.pending import Outbox, Requester
 from parallel_infer.gateway.readiness import PATIENCE, ReadinessCheck
 from parallel_infer.gateway.replies import Replies
-from parallel_infer.gateway.requests import is_hidden, model_detail, model_facts
+from parallel_infer.gateway.requests import model_detail, model_facts
 from parallel_infer.gateway.tracing import Tracing
 from parallel_infer.ipc.messages import (
     LoadModel,
@@ -33,6 +33,7 @@ from parallel_infer.ipc.messages import (
     UnloadModel,
 )
 from parallel_infer.limits import payload_too_large
+from parallel_infer.model_spec import is_hidden
 from parallel_infer.observe.histogram import BOUNDS
 
 Management = protocol.Load | protocol.Reload | protocol.Unload | protocol.Stop
@@ -102,7 +103,7 @@ class Queries:
 
     def ready(self, requester: Requester) -> None:
         """Whether a picture gets through every stage of every model; none does while the server stops."""
-        names = list(self._admission.models)
+        names = [name for name in self._admission.models if not is_hidden(name)]
         done = requester.result
         if self._admission.closed:
             refused = f"{ServerStopping.code}: {STOPPING}"

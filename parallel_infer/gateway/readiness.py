@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from parallel_infer.errors import ServerUnavailable, WorkerLost
 from parallel_infer.ipc.messages import DispatcherStatus, ModelOpened, PayloadKind
-from parallel_infer.model_spec import TensorSpec
+from parallel_infer.model_spec import TensorSpec, is_hidden
 from parallel_infer.protocol import Tensor
 
 PATIENCE = 1.0  # seconds for the dispatcher to answer, and for a synthetic job besides what batches take
@@ -65,10 +65,15 @@ class ReadinessCheck:
         self._waiting: dict[int, str] = {}
         self._found: dict[str, str] = {}
         self._states: dict[str, str] = {}
+        self._doors: dict[str, str] = {}
 
     def begin(self, status: DispatcherStatus, now: float) -> list[SyntheticJob]:
         """Judge by what the dispatcher said; the jobs to send next, none where no job would get through."""
         self._states = states(status)
+        self._doors = {
+            name: READY if door.state == "up" else f"{ServerUnavailable.code}: it is being started"
+            for name, door in status.doors.items()
+        }
         stages = {worker.stage for worker in status.workers.values()}
         away = [stage for stage in ("decode", "postprocess") if stage not in stages]
         missing = f"no {' and no '.join(away)} worker is up" if away else ""
@@ -102,8 +107,9 @@ class ReadinessCheck:
 
     def _finish(self, more: dict[str, str]) -> None:
         found = {**self._found, **more}
-        ready = bool(found) and all(outcome == READY for outcome in found.values())
-        self._done({"ready": ready, "models": found, "states": self._states})
+        ready = bool(found) and all(outcome == READY for outcome in (*found.values(), *self._doors.values()))
+        doors = {"doors": self._doors} if self._doors else {}
+        self._done({"ready": ready, "models": found, "states": self._states, **doors})
 
 
 def states(status: DispatcherStatus) -> dict[str, str]:
@@ -113,7 +119,7 @@ def states(status: DispatcherStatus) -> dict[str, str]:
         state = model.state
         if not model.instances and state in _SERVED:
             state = UNAVAILABLE  # at once, whatever the supervisor still hopes
-        if found.get(model.name) not in (*_SERVED, UNAVAILABLE):
+        if not is_hidden(model.name) and found.get(model.name) not in (*_SERVED, UNAVAILABLE):
             found[model.name] = state
     return found
 

@@ -89,14 +89,6 @@ def model_facts(opened: ModelOpened) -> dict[str, Any]:
     }
 
 
-FILE = "@file"  # ends the names under which doors have the unchanged graphs of models served
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a model is there for doors alone."""
-    return name.endswith(FILE)
-
-
 def model_detail(opened: ModelOpened) -> dict[str, Any]:
     """What a door needs to know of a model (`parallel_infer.doors.model_view.ModelView`), and nobody else is told."""
     plan, spec = opened.plan, opened.plan.spec

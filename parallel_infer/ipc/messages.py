@@ -245,6 +245,32 @@ class ProcessState(Struct, frozen=True):
     restarts: int
 
 
+class DoorActivity(Struct, frozen=True, array_like=True, tag=72):
+    """From a door: what it has done since it started. Sizes are in bytes, of requests and replies as they came."""
+
+    pid: int = 0
+    requests: dict[str, int] = {}  # by status, in the words of its protocol
+    refused: dict[str, int] = {}  # those that got an error, by its code
+    in_flight: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+class DoorState(Struct, frozen=True, kw_only=True):
+    """A door for clients of another protocol, for the status."""
+
+    kind: str
+    addresses: tuple[str, ...]
+    state: str  # "up": it listens and reaches the gateway; else "down"
+    pid: int  # 0: it has no process
+    restarts: int
+    requests: dict[str, int]  # as DoorActivity has them, since its process started
+    refused: dict[str, int]
+    in_flight: int
+    bytes_in: int
+    bytes_out: int
+
+
 class ModelReport(Struct, frozen=True, kw_only=True):
     """A version of a model as the supervisor sees it, for the status."""
 
@@ -257,10 +283,11 @@ class ModelReport(Struct, frozen=True, kw_only=True):
 
 
 class ProcessReport(Struct, frozen=True, array_like=True, tag=18):
-    """From the supervisor: processes by name and models by key as it sees them, for the status."""
+    """From the supervisor: processes by name, models by key and doors by name as it sees them, for the status."""
 
     processes: dict[str, ProcessState]
     models: dict[str, ModelReport]
+    doors: dict[str, DoorState] = {}
 
 
 class OpenModel(Struct, frozen=True, array_like=True, tag=10):
@@ -394,6 +421,7 @@ class DispatcherStatus(Struct, frozen=True):
     processes: dict[str, ProcessState]
     refused: dict[str, int]
     dispatcher: ProcessTime
+    doors: dict[str, DoorState] = {}
 
 
 class StatusReply(Struct, frozen=True, array_like=True, tag=22):
@@ -695,4 +723,4 @@ ToDecodeWorker = DecodeLease | ModelAdded | ModelRemoved | ToEveryWorker
 ToInferWorker = InferLease | ToEveryWorker
 ToPostprocessWorker = PostLease | ModelAdded | ModelRemoved | ToEveryWorker
 ToSupervisor = KillWorker | Manage | ModelServed | ModelClosed
-FromChild = Started | StartFailed | Alive | Listening | Drained | Left | Probed
+FromChild = Started | StartFailed | Alive | Listening | DoorActivity | Drained | Left | Probed

@@ -93,7 +93,8 @@ class _Health:
             found = self._client.health()
         except InferError as error:
             return {"ready": False, "problem": f"{error.code}: {error}"}
-        return {"ready": bool(found["ready"]), "models": found["models"]}
+        told = ("models", "doors")
+        return {"ready": bool(found["ready"]), **{name: found[name] for name in told if name in found}}
 
 
 def _site(pages: dict[str, WSGIApplication]) -> WSGIApplication:

@@ -37,6 +37,7 @@ class ServerMetrics(Collector):
         yield from _models(status["models"])
         yield from _ingress(status["gateway"])
         yield from _processes(status)
+        yield from _doors(status["doors"])
         yield from _sources(status["gateway"]["sources"])
 
 
@@ -169,6 +170,23 @@ def _processes(status: Status) -> Iterator[Metric]:
     yield _counter("cpu_seconds", "Processor time of the processes that pass jobs on.", ("process",), cpu)
     uptime = status["gateway"]["uptime"]
     yield _gauge("uptime_seconds", "Seconds since the gateway was started.", (), [((), uptime)])
+
+
+def _doors(doors: Mapping[str, Any]) -> Iterator[Metric]:
+    if not doors:
+        return
+    statuses: Samples = [
+        ((name, status), count) for name, door in doors.items() for status, count in door["requests"].items()
+    ]
+    text = "Requests that a door has answered, by the status in its protocol's words."
+    yield _counter("door_requests", text, ("door", "status"), statuses)
+    codes: Samples = [((name, code), count) for name, door in doors.items() for code, count in door["refused"].items()]
+    yield _counter("door_refused", "Those that got an error, by its code.", ("door", "code"), codes)
+    in_flight: Samples = [((name,), door["in_flight"]) for name, door in doors.items()]
+    yield _gauge("door_requests_in_flight", "Requests at a door that wait for their answer.", ("door",), in_flight)
+    for key, text in (("bytes_in", "Bytes of the bodies of requests."), ("bytes_out", "Bytes of those of replies.")):
+        sizes: Samples = [((name,), door[key]) for name, door in doors.items()]
+        yield _counter(f"door_{key}", text, ("door",), sizes)
 
 
 def _sources(sources: Mapping[str, Any]) -> Iterator[Metric]:

@@ -95,6 +95,10 @@ class ChildSpecs:
                 memory=config.http_memory_mb << 20,
                 aliases=tuple(config.alias),
                 page_viewers=config.page_viewers,
+                hosts=tuple(config.http_hosts),
+                connections=config.max_clients,
+                idle=config.http_idle_ms / 1000,
+                silence=config.http_silence_ms / 1000,
             )
             yield ChildSlot("http", Role.DOOR, f"{_DOORS}http", http)
         if config.grpc:

@@ -59,11 +59,25 @@ def test_pages_of_other_sites_stay_outside(method: str, headers: dict[str, str],
             pages.check(method, headers)
 
 
-def test_a_door_at_every_address_takes_every_host_but_no_foreign_page() -> None:
-    pages = WebPages(["0.0.0.0"])
-    pages.check("POST", {"Host": "box.lan:8000"})
+@pytest.mark.parametrize("bound", ["0.0.0.0", "[::]"])
+@pytest.mark.parametrize(
+    ("host", "ours"),
+    [
+        *((host, True) for host in ("box.lan:8000", "192.168.1.7:8000", "[fe80::1]:8000", "camera", "Box.Local.", "")),
+        *((host, True) for host in ("localhost:8000", "proxy.example:443", "server.default.svc")),
+        *((host, False) for host in ("evil.example", "127.0.0.1.evil.example:8000", "192.168.1.7.nip.example", "a.b")),
+    ],
+)
+def test_a_door_at_every_address_takes_names_that_no_stranger_owns(bound: str, host: str, ours: bool) -> None:
+    pages = WebPages([bound], ["proxy.example"])
+    for method in ("GET", "POST"):
+        if ours:
+            pages.check(method, {"Host": host})
+        else:
+            with pytest.raises(Unauthorized, match="http_hosts"):
+                pages.check(method, {"Host": host})
     with pytest.raises(Unauthorized):
-        pages.check("POST", {"Host": "box.lan:8000", "Origin": "http://evil.example"})
+        pages.check("POST", {"Host": host, "Origin": "http://evil.example"})
 
 
 def test_aliases_and_versions_lead_to_models() -> None:

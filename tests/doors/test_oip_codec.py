@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parallel_infer.doors.http.oip_codec import Binary, read_request, read_single, write_response
+from parallel_infer.doors.http.oip_codec import Binary, json_length, read_request, read_single, write_response
 from parallel_infer.doors.service import InferRequest, InferResponse, NamedTensor
 from parallel_infer.errors import BadInput
 
@@ -18,7 +18,8 @@ VALUES = np.arange(6, dtype=np.float32).reshape(1, 2, 3)
 
 
 def read(body: bytes, header: str | None = None) -> tuple[InferRequest, Binary]:
-    return read_request("m", "", "me", memoryview(body), header)
+    view = memoryview(body)
+    return read_request("m", "", "me", view, view[: json_length(header, len(body))])
 
 
 def described(**changes: Any) -> dict[str, Any]:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import grpc.aio
 
 from parallel_infer.client.endpoint import Address
 from parallel_infer.doors.gateway_link import GatewayLink
 from parallel_infer.doors.grpc.servicer import Servicer
+from parallel_infer.doors.lifetime import Lifetime
 from parallel_infer.doors.options import GrpcOptions
 from parallel_infer.doors.tokens import Tokens
 from parallel_infer.errors import ConfigError
 
 _MOST_STREAMS = 1024  # calls of one connection at a time
+_ENDING = 2.0  # seconds that calls have to end once the gateway has left
 
 
-async def serve(
-    options: GrpcOptions, tokens: Tokens | None, stop: asyncio.Event, ready: Callable[[list[str]], None]
-) -> None:
-    """Serve until `stop`, then let calls end; `ready` is called with the addresses once the door is open."""
+async def serve(options: GrpcOptions, tokens: Tokens | None, lifetime: Lifetime) -> None:
+    """Serve until the door is told to end; what waits then is answered, with an error at worst."""
     link = GatewayLink(Address(options.gateway, None), "grpc", options.timeout)
     limit = options.max_payload * 4 + 65536  # a float32 row is four times its pixels
     server = grpc.aio.server(
@@ -31,7 +30,8 @@ async def serve(
             ("grpc.so_reuseport", 0),  # a port that is taken is an error, never shared in silence
         ]
     )
-    server.add_generic_rpc_handlers(Servicer(link, tokens, options.version).handlers())
+    servicer = Servicer(link, tokens, options.version, lifetime.activity)
+    server.add_generic_rpc_handlers(servicer.handlers())
     addresses = []
     for address in options.bind:
         try:
@@ -40,9 +40,14 @@ async def serve(
             raise ConfigError(f"cannot listen at {address}: {error}") from None
         addresses.append(f"grpc://{address.rpartition(':')[0]}:{port}")
     await server.start()
-    ready(addresses)
     try:
-        await stop.wait()
+        await link.reach()
+        lifetime.listening(addresses)
+        await lifetime.stop.wait()
+        stopped = asyncio.ensure_future(server.stop(_ENDING))  # from now on new calls are UNAVAILABLE
+        await link.end()
+        servicer.end_streams()
+        await stopped
     finally:
-        await server.stop(options.timeout)
+        await server.stop(None)
         link.close()

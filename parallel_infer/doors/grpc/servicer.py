@@ -15,6 +15,8 @@ from parallel_infer.doors import model_view
 from parallel_infer.doors.gateway_link import GatewayLink
 from parallel_infer.doors.grpc.codec import read_request, write_response
 from parallel_infer.doors.grpc.messages import message
+from parallel_infer.doors.grpc.stream import Stream
+from parallel_infer.doors.lifetime import Activity
 from parallel_infer.doors.model_view import PICTURE, ModelView
 from parallel_infer.doors.service import InferenceService
 from parallel_infer.doors.statistics import model_statistics
@@ -27,6 +29,7 @@ from parallel_infer.errors import (
     ModelRejected,
     Poison,
     ResourceUnavailable,
+    ServerStopping,
     ServerUnavailable,
     Unauthorized,
     UnknownModel,
@@ -47,7 +50,7 @@ _STATUS = {
     Poison.code: grpc.StatusCode.FAILED_PRECONDITION,
     Unauthorized.code: grpc.StatusCode.PERMISSION_DENIED,
 }
-_STREAM_DEPTH = 64  # requests of one stream at work at a time
+_FAILED = "the server failed at this call; its log has more"
 
 Method = Callable[[Any, "Call"], Awaitable[Any]]
 
@@ -81,11 +84,27 @@ def _token(metadata: Any) -> str:
     return ""
 
 
+class _NoKey(Unauthorized):
+    """Nobody knows who calls."""
+
+
+def _told(error: Exception) -> tuple[str, str]:
+    """The name of the status that a call ends with, and its text."""
+    if isinstance(error, _NoKey):
+        return grpc.StatusCode.UNAUTHENTICATED.name, str(error)
+    if isinstance(error, InferError):
+        return _STATUS.get(error.code, grpc.StatusCode.INTERNAL).name, f"{error.code}: {error}"
+    log.error("a call failed", exc_info=error)
+    return grpc.StatusCode.INTERNAL.name, _FAILED
+
+
 class Servicer:
     """Answers each method of the two services."""
 
-    def __init__(self, link: GatewayLink, tokens: Tokens | None, version: str) -> None:
+    def __init__(self, link: GatewayLink, tokens: Tokens | None, version: str, activity: Activity) -> None:
         self._link = link
+        self._activity = activity
+        self._streams: set[Stream] = set()
         self._service = InferenceService(link)
         self._tokens = tokens
         self._version = version
@@ -117,18 +136,24 @@ class Servicer:
 
     def _unary(self, method: Method, asked: str, *, free: bool = False) -> Any:
         async def handle(request: Any, context: Any) -> Any:
-            call = Call(context, self._tokens)
-            if not (call.known or free):
-                await context.abort(grpc.StatusCode.UNAUTHENTICATED, _ASKS)
+            self._activity.begin()
+            status, failed, answer = "CANCELLED", None, None
             try:
-                return await method(request, call)
-            except InferError as error:
-                await context.abort(_STATUS.get(error.code, grpc.StatusCode.INTERNAL), f"{error.code}: {error}")
+                call = Call(context, self._tokens)
+                if not (call.known or free):
+                    raise _NoKey(_ASKS)
+                answer = await method(request, call)
+                status = "OK"
             except asyncio.CancelledError:
                 raise
-            except Exception:
-                log.exception("a call failed")
-                await context.abort(grpc.StatusCode.INTERNAL, "the server failed at this call; its log has more")
+            except Exception as error:
+                failed = error
+                status, text = _told(error)
+            finally:
+                self._activity.end(status, failed, request.ByteSize(), 0 if answer is None else answer.ByteSize())
+            if failed is not None:
+                await context.abort(grpc.StatusCode[status], text)
+            return answer
 
         return grpc.unary_unary_rpc_method_handler(handle, message(asked).FromString, _serialised)
 
@@ -141,41 +166,39 @@ class Servicer:
         """Answers as they are ready, in no promised order; a bad request is an error in the stream, which goes on."""
         call = Call(context, self._tokens)
         if not call.known:
+            self._activity.turn_away("UNAUTHENTICATED", Unauthorized(_ASKS))
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, _ASKS)
-        answers: asyncio.Queue[Any] = asyncio.Queue()
-        reading = asyncio.ensure_future(self._read(requests, call, answers))
+        stream = Stream(lambda request: self._in_stream(request, call))
+        self._streams.add(stream)
         try:
-            while (answer := await answers.get()) is not None:
+            async for answer in stream.answers(requests):
                 yield answer
         finally:
-            reading.cancel()
+            self._streams.discard(stream)
+        if stream.stopped:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, f"{ServerStopping.code}: the server is stopping")
 
-    async def _read(self, requests: AsyncIterator[Any], call: Call, answers: asyncio.Queue[Any]) -> None:
-        room = asyncio.Semaphore(_STREAM_DEPTH)
-        tasks: set[asyncio.Task[None]] = set()
-
-        async def answer(request: Any) -> None:
-            try:
-                await answers.put(_StreamResponse(infer_response=await self._infer(request, call)))
-            except InferError as error:
-                failed = _StreamResponse(error_message=f"{error.code}: {error}")
-                failed.infer_response.id = request.id
-                await answers.put(failed)
-            finally:
-                room.release()
-
+    async def _in_stream(self, request: Any, call: Call) -> Any:
+        self._activity.begin()
+        status, failed, answer = "CANCELLED", None, None
         try:
-            async for request in requests:
-                await room.acquire()
-                task = asyncio.ensure_future(answer(request))
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
-            if tasks:
-                await asyncio.wait(tasks)
-            await answers.put(None)
+            answer = _StreamResponse(infer_response=await self._infer(request, call))
+            status = "OK"
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            failed = error
+            status, text = _told(error)
+            answer = _StreamResponse(error_message=text)
+            answer.infer_response.id = request.id
         finally:
-            for task in tasks:
-                task.cancel()
+            self._activity.end(status, failed, request.ByteSize(), 0 if answer is None else answer.ByteSize())
+        return answer
+
+    def end_streams(self) -> None:
+        """End every stream once what it has at work is answered; nothing more is read from it."""
+        for stream in self._streams:
+            stream.stop()
 
     # --- what there is -----------------------------------------------------------------------------------------------
 

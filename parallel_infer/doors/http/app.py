@@ -8,12 +8,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from parallel_infer.doors.access import WebPages
 from parallel_infer.doors.gateway_link import GatewayLink
 from parallel_infer.doors.http.bodies import Bodies
 from parallel_infer.doors.http.errors import HttpError, body_of, headers_of, status_of
+from parallel_infer.doors.lifetime import Activity
 from parallel_infer.doors.service import InferenceService
 from parallel_infer.doors.tokens import Tokens
 from parallel_infer.errors import InferError, Unauthorized
@@ -31,10 +32,12 @@ class Context(msgspec.Struct, frozen=True):
     bodies: Bodies
     pages: WebPages
     tokens: Tokens | None  # None: no keys are configured
+    activity: Activity
 
 
 CONTEXT: web.AppKey[Context] = web.AppKey("context", Context)
 CLIENT = "client"  # of a request: whom it comes from, for sharing room among clients
+ERROR = "error"  # of a request: the error that it got
 KNOWN = "known"  # of a request: whether its key is known
 _ASKS = "this server asks for a key: send it as Authorization: Bearer KEY"
 MANAGES = "manages"  # of a request: whether it may load and unload
@@ -42,15 +45,49 @@ MANAGES = "manages"  # of a request: whether it may load and unload
 
 def make_app(context: Context, routes: list[web.RouteDef]) -> web.Application:
     """The application with these routes."""
-    app = web.Application(middlewares=[_errors, _entrance], client_max_size=0)
+    app = web.Application(middlewares=[_counted, _errors, _entrance], client_max_size=0)
     app[CONTEXT] = context
-    app.add_routes(routes)
+    app.add_routes([_expecting(route) for route in routes])
     return app
 
 
 def json_response(value: Any, status: int = 200) -> web.Response:
     """A value as JSON."""
     return web.Response(body=_encode(value), status=status, content_type="application/json")
+
+
+def _expecting(route: web.RouteDef) -> web.RouteDef:
+    """The route, with an answer of our own to `Expect`, which is before all middlewares."""
+    return web.RouteDef(route.method, route.path, route.handler, {**route.kwargs, "expect_handler": _expect})
+
+
+async def _expect(request: web.Request) -> web.StreamResponse | None:
+    """Whether a client that asks first may send its body: not one that is refused by its length or its encoding."""
+    asked = request.headers.get("Expect", "")
+    try:
+        if asked.lower() != "100-continue":
+            raise HttpError(417, f"Expect is {asked[:40]!r}; 100-continue is known")
+        request.app[CONTEXT].bodies.check(request)
+    except InferError as error:
+        request.app[CONTEXT].activity.turn_away(str(status_of(error)), error)
+        return _refusal(request, error)
+    if request.version >= HttpVersion11:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # no answer has begun
+    return None
+
+
+@web.middleware
+async def _counted(request: web.Request, handler: Handler) -> web.StreamResponse:
+    activity = request.app[CONTEXT].activity
+    status, error, size = "499", None, 0  # what a client that hung up gets in nginx' log
+    activity.begin()
+    try:
+        response = await handler(request)
+        status, error, size = str(response.status), request.get(ERROR), response.content_length or 0
+        return response
+    finally:
+        activity.end(status, error, request.content.total_bytes, size)
 
 
 @web.middleware
@@ -77,6 +114,7 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 def _refusal(request: web.Request, error: InferError) -> web.Response:
+    request[ERROR] = error
     status = status_of(error)
     response = web.Response(
         body=body_of(error), status=status, content_type="application/json", headers=headers_of(status)

@@ -40,6 +40,7 @@ class HttpError(InferError):
         super().__init__(text)
         self.status = status
         self.name = name  # the code in the body
+        self.code = name  # type: ignore[misc]  # ... and in the counters
 
 
 def status_of(error: InferError) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import zlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -13,8 +15,15 @@ from aiohttp import web
 from parallel_infer import protocol
 from parallel_infer.doors import model_view
 from parallel_infer.doors.http.app import CONTEXT, check_manages, client_of, json_response
-from parallel_infer.doors.http.oip_codec import LENGTH_HEADER, read_request, read_single, readable, write_response
-from parallel_infer.doors.model_view import FILE, PICTURE, ModelView
+from parallel_infer.doors.http.oip_codec import (
+    LENGTH_HEADER,
+    json_length,
+    read_request,
+    read_single,
+    readable,
+    write_response,
+)
+from parallel_infer.doors.model_view import PICTURE, ModelView
 from parallel_infer.doors.statistics import model_statistics
 from parallel_infer.errors import BadInput, InferError, UnknownModel
 
@@ -23,6 +32,7 @@ _EXTENSIONS = [
     *("schedule_policy", "statistics"),
 ]
 _COMPRESS_FROM = 1024  # bytes
+_LONG_JSON = 1 << 18  # bytes; longer JSON is read beside the event loop, which others wait for
 NAME = "parallel-infer"
 
 
@@ -127,7 +137,10 @@ async def infer(request: web.Request) -> web.Response:
                 name, version, client_of(request), body, (port.name, port.datatype, port.shape)
             )
         else:
-            parsed, binary = read_request(name, version, client_of(request), body, header)
+            json = body[: json_length(header, len(body))]
+            with context.bodies.parsing(json):
+                reading = partial(read_request, name, version, client_of(request), body, json)
+                parsed, binary = await asyncio.to_thread(reading) if len(json) > _LONG_JSON else reading()
         response = await context.service.infer(parsed)
     return _packed(request, *write_response(response, binary))
 
@@ -153,7 +166,7 @@ async def index(request: web.Request) -> web.Response:
     states = (await _health(request))["states"]
     models = await link.models(fresh=True)
     rows = []
-    for name in sorted({*models, *(name for name in states if not name.endswith(FILE))}):
+    for name in sorted({*models, *states}):
         state = _STATES.get(states.get(name, "ready"), "UNAVAILABLE")
         version = str(models[name].version) if name in models else ""
         rows.append({"name": name, "version": version, "state": state, "reason": ""})

@@ -67,12 +67,11 @@ _encode = msgspec.json.Encoder().encode
 
 
 def read_request(
-    model: str, version: str, client: str, body: memoryview, header: str | None
+    model: str, version: str, client: str, body: memoryview, json: memoryview
 ) -> tuple[InferRequest, Binary]:
-    """A request from its body and the value of `LENGTH_HEADER`. Raises BadInput for whatever is wrong with it."""
-    length = _json_length(header, len(body))
-    parsed = _parsed(body[:length])
-    blobs = _Blobs(body[length:])
+    """A request from its body and the JSON in front of it. Raises BadInput for whatever is wrong with it."""
+    parsed = _parsed(json)
+    blobs = _Blobs(body[len(json) :])
     inputs = tuple(_tensor(tensor, blobs) for tensor in parsed.inputs)
     blobs.check_empty()
     default = _flag(parsed.parameters, "binary_data_output")
@@ -144,7 +143,8 @@ def write_response(response: InferResponse, binary: Binary) -> tuple[list[bytes 
     return [json, *blobs], len(json)
 
 
-def _json_length(header: str | None, size: int) -> int:
+def json_length(header: str | None, size: int) -> int:
+    """How many bytes of a body of `size` bytes are JSON, by the value of `LENGTH_HEADER`. Raises BadInput."""
     if header is None:
         return size
     text = header.strip()
@@ -203,7 +203,7 @@ def _tensor(given: _Input, blobs: _Blobs) -> NamedTensor:
 
 def _texts(data: Any, shape: tuple[int, ...], name: str) -> list[bytes]:
     """Elements of a BYTES tensor in JSON: base64, since pictures are no text."""
-    texts = list(flattened(data))
+    texts = flattened(data)
     if len(texts) != elements(shape, name):
         raise BadInput(f"input {name!r} holds {len(texts)} elements; its shape {list(shape)} says otherwise")
     return [base64_bytes(text, f"input {name!r}") for text in texts]
@@ -216,12 +216,19 @@ def base64_bytes(text: Any, what: str) -> bytes:
     if text.startswith("data:"):
         text = text.partition(",")[2]
     try:
-        data = base64.b64decode("".join(text.split()), validate=True)
+        data = _strict_base64(text)
     except (binascii.Error, ValueError):
         raise BadInput(f"{what} is not base64") from None
     if not data:
         raise BadInput(f"{what} is empty")
     return data
+
+
+def _strict_base64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error:  # it may have been broken into lines
+        return base64.b64decode("".join(text.split()), validate=True)
 
 
 def _flag(parameters: dict[str, Any], name: str) -> bool:

@@ -36,7 +36,8 @@ async def infer(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     name = request.match_info["model"]
     async with context.bodies.read(request) as body:
-        picture, options, key = _picture(request, body)
+        with context.bodies.parsing(body if _is_json(request, body) else body[:0]):
+            picture, options, key = _picture(request, body)
         check_key(request, key)
         view, _ = await context.service.view(name)
         options = {**{k: v for k, v in request.query.items() if k not in _NOT_OPTIONS}, **options}
@@ -70,7 +71,7 @@ def _picture(request: web.Request, body: memoryview) -> tuple[bytes | memoryview
     form = picture_of_form(request.content_type, request.headers.get("Content-Type", ""), body)
     if form is not None:
         return form, {}, None
-    if request.content_type != "application/json" and bytes(body[:1]) != b"{":
+    if not _is_json(request, body):
         return body, {}, None
     try:
         fields = msgspec.json.decode(body, type=dict[str, Any])
@@ -81,6 +82,10 @@ def _picture(request: web.Request, body: memoryview) -> tuple[bytes | memoryview
     picture = base64_bytes(fields.pop("image"), "image")
     key = fields.pop("api_key", None)
     return picture, fields, key if isinstance(key, str) else None
+
+
+def _is_json(request: web.Request, body: memoryview) -> bool:
+    return request.content_type == "application/json" or bytes(body[:1]) == b"{"
 
 
 def _timeout(text: str | None) -> float | None:

@@ -169,19 +169,24 @@ class _Infer(msgspec.Struct, frozen=True):
 
 async def infer(request: web.Request) -> web.Response:
     """Version 1: an object for one picture, a list for a list."""
+    bodies = request.app[CONTEXT].bodies
+    async with bodies.read(request) as body:
+        with bodies.parsing(body):
+            return await _inferred(request, _decoded(body, _Infer))
+
+
+async def _inferred(request: web.Request, asked: _Infer) -> web.Response:
     context = request.app[CONTEXT]
-    async with context.bodies.read(request) as body:
-        asked = _decoded(body, _Infer)
-        check_key(request, asked.api_key)
-        view, _ = await context.service.view(request.app[ALIASES].model_of(asked.model_id))
-        route = request.path.rpartition("/")[2]
-        wanted = _TASKS.get(view.task, ("", ""))[1]
-        if route != wanted:
-            raise BadInput(f"model {asked.model_id!r} does {view.task}: ask at /infer/{wanted or view.name}")
-        images = asked.image if isinstance(asked.image, list) else [asked.image]
-        if not 1 <= len(images) <= _MOST_PICTURES:
-            raise BadInput(f"{len(images)} pictures came; 1 to {_MOST_PICTURES} go in a request")
-        pictures = [_picture(image) for image in images]
+    check_key(request, asked.api_key)
+    view, _ = await context.service.view(request.app[ALIASES].model_of(asked.model_id))
+    route = request.path.rpartition("/")[2]
+    wanted = _TASKS.get(view.task, ("", ""))[1]
+    if route != wanted:
+        raise BadInput(f"model {asked.model_id!r} does {view.task}: ask at /infer/{wanted or view.name}")
+    images = asked.image if isinstance(asked.image, list) else [asked.image]
+    if not 1 <= len(images) <= _MOST_PICTURES:
+        raise BadInput(f"{len(images)} pictures came; 1 to {_MOST_PICTURES} go in a request")
+    pictures = [_picture(image) for image in images]
     work = Work(model=view.name, options=options_of(_options(view, asked)), client=client_of(request))
     answers = await context.link.together([context.link.picture(work, picture) for picture in pictures])
     results = [
