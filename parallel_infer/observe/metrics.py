@@ -173,8 +173,6 @@ def _processes(status: Status) -> Iterator[Metric]:
 
 
 def _doors(doors: Mapping[str, Any]) -> Iterator[Metric]:
-    if not doors:
-        return
     statuses: Samples = [
         ((name, status), count) for name, door in doors.items() for status, count in door["requests"].items()
     ]
