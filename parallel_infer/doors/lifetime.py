@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import Callable
 
@@ -45,13 +46,13 @@ class Activity:
 
     def _changed(self) -> None:
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_PAUSE, self._report)
+            self._timer = asyncio.get_running_loop().call_later(_PAUSE, self.report)
 
-    def _report(self) -> None:
+    def report(self) -> None:
+        """Tell the parent now."""
         self._timer = None
-        self._tell(
-            DoorActivity(dict(self._requests), dict(self._refused), self._in_flight, self._bytes_in, self._bytes_out)
-        )
+        requests, refused = dict(self._requests), dict(self._refused)
+        self._tell(DoorActivity(os.getpid(), requests, refused, self._in_flight, self._bytes_in, self._bytes_out))
 
 
 class Lifetime:
@@ -64,5 +65,6 @@ class Lifetime:
 
     def listening(self, addresses: list[str]) -> None:
         """Clients can come in at these addresses, and the gateway has answered."""
+        self.activity.report()
         self._tell(Started())
         self._tell(Listening(tuple(addresses)))

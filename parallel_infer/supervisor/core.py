@@ -17,6 +17,7 @@ from parallel_infer.config.schema import ModelConfig, ServerConfig
 from parallel_infer.ipc.messages import (
     Alive,
     CloseDoor,
+    DoorActivity,
     Drain,
     Drained,
     FromChild,
@@ -42,6 +43,7 @@ from parallel_infer.ipc.messages import (
 from parallel_infer.supervisor.child_slot import ChildSlot, Role
 from parallel_infer.supervisor.child_specs import ChildSpecs
 from parallel_infer.supervisor.children import Children
+from parallel_infer.supervisor.door_states import DoorStates, keep_ports
 from parallel_infer.supervisor.liveness import Liveness
 from parallel_infer.supervisor.model_registry import ModelRegistry
 from parallel_infer.supervisor.outside import Found, LoadRequest, Outside
@@ -83,6 +85,7 @@ class Core:
         self._config = config
         self._plan = plan
         self._specs = specs
+        self._doors = DoorStates(specs.doors())
         self._dispatcher = outside.dispatcher
         self._gateway = outside.gateway
         self._clock = clock
@@ -195,7 +198,8 @@ class Core:
 
     def _report(self) -> None:
         """Tell the dispatcher, who answers for the status, how processes and models are."""
-        self._dispatcher.send(ProcessReport(self._children.states(), self.registry.reports()))
+        doors = self._doors.states(self._listening)
+        self._dispatcher.send(ProcessReport(self._children.states(), self.registry.reports(), doors))
 
     # --- children ----------------------------------------------------------------------------------------------------
 
@@ -209,6 +213,9 @@ class Core:
                 self._on_start_failed(slot, message.text)
             case Listening():
                 self._on_listening(slot, message.addresses)
+            case DoorActivity():
+                self._doors.note(slot, message)
+                self._report()
             case Alive():
                 self._liveness.answered(slot.running)
             case Drained():
@@ -246,15 +253,15 @@ class Core:
     def _on_listening(self, slot: ChildSlot, addresses: tuple[str, ...]) -> None:
         """The gateway lets clients in, or a door does; doors are opened once there is a gateway to be clients of."""
         self._listening[slot.name] = addresses
+        if slot.role == Role.DOOR:
+            keep_ports(slot, addresses)
         if slot.role == Role.GATEWAY:
             # A successor takes the same, also where a port was left open.
             slot.options = msgspec.structs.replace(slot.options, bind=addresses)
-            for door in self._specs.doors():
-                if door.name not in self._slots:
+            for name, door in self._doors.slots.items():
+                if name not in self._slots:
                     self._children.add(door, self._clock())
-        if self.state == State.STARTING and all(
-            other.name in self._listening for other in self._slots.values() if other.role == Role.DOOR
-        ):
+        if self.state == State.STARTING and all(name in self._listening for name in self._doors.slots):
             self.state = State.SERVING
         self._report()
 

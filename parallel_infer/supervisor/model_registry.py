@@ -26,7 +26,7 @@ from parallel_infer.ipc.messages import (
     StopServer,
     UnloadModel,
 )
-from parallel_infer.model_spec import ModelSpec
+from parallel_infer.model_spec import ModelSpec, is_hidden
 from parallel_infer.supervisor.child_slot import ChildSlot
 from parallel_infer.supervisor.child_specs import ChildSpecs
 from parallel_infer.supervisor.children import Children
@@ -69,8 +69,9 @@ class ModelRegistry:
 
     @property
     def names(self) -> list[str]:
-        """The names of the models that are served."""
-        return [version.plan.name for version in self._models.values() if version.serving and not version.closing]
+        """The names of the models that are served, but for those that are there for doors alone."""
+        served = [version.plan.name for version in self._models.values() if version.serving and not version.closing]
+        return [name for name in served if not is_hidden(name)]
 
     @property
     def deadlines(self) -> list[float]:
