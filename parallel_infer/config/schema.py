@@ -214,6 +214,14 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         Annotated[int, Meta(ge=0, le=1_048_576)],
         says("Most megabytes of shared memory lent to clients on this machine, all together. 0: none is lent."),
     ] = 256
+    response_cache_mb: Annotated[
+        Annotated[int, Meta(ge=0, le=1_048_576)],
+        says(
+            "Megabytes of answers that the gateway keeps, to answer the same payload with the same options from "
+            "the same model again without computing. 0: none are kept."
+        ),
+        OPTION,
+    ] = 0
     max_payload_mb: Annotated[
         Annotated[float, Meta(gt=0, le=4096)],
         says("Largest payload of one request, in megabytes, whichever way it comes."),

@@ -15,6 +15,7 @@ from parallel_infer.gateway.pending import PendingJob, Requester
 from parallel_infer.gateway.readiness import SyntheticJob, synthetic_job
 from parallel_infer.gateway.replies import KNOWN, Replies
 from parallel_infer.gateway.requests import admitted_kind
+from parallel_infer.gateway.response_cache import Question, ResponseCache
 from parallel_infer.ipc.messages import OWN_PRIORITY, Admit, AnswerFormat, ModelOpened, SlotRef
 from parallel_infer.limits import payload_too_large
 from parallel_infer.model_spec import is_hidden
@@ -28,6 +29,7 @@ class Admission:
         replies: Replies,
         ingress: Ingress,
         lending: Lending,
+        cache: ResponseCache,
         models: Mapping[str, ModelOpened],
         number: Callable[[], int],
         clock: Callable[[], float],
@@ -37,6 +39,7 @@ class Admission:
         self._replies = replies
         self._ingress = ingress
         self._lending = lending
+        self._cache = cache
         self.models = models
         self._number = number
         self._clock = clock
@@ -59,6 +62,9 @@ class Admission:
             raise ServerStopping(STOPPING)
         now = self._clock()
         kind = admitted_kind(request)
+        question = self._question(request, requester, payload, now) if self._cache.enabled else None
+        if question is not None and self._replies.answer_again(question, requester, source_name(request), now):
+            return
         share = self.shares.of(_asker(request, requester), request.model, now)
         try:
             self.shares.check(share, request.model, opened.plan.queue_size)
@@ -66,6 +72,8 @@ class Admission:
         except ResourceUnavailable:
             self._replies.counts["rejected"] += 1
             raise
+        if question is not None and request.slot is not None:
+            ref, question = self._keep_still(request, ref, share)
         admit = Admit(
             self._number(),
             request.model,
@@ -79,7 +87,24 @@ class Admission:
             request.priority,
             f"{requester.client.hex()}/{request.source}" if request.drop == "latest" else "",
         )
-        self._replies.admit(PendingJob(requester, admit, key, share, source_name(request)))
+        self._replies.admit(PendingJob(requester, admit, key, share, source_name(request), question))
+
+    def _question(
+        self, request: protocol.Infer, requester: Requester, payload: memoryview | None, now: float
+    ) -> Question | None:
+        """What is asked, where an answer to it may be kept; None where the payload will be refused."""
+        if request.slot is not None:
+            payload = self._lending.read(self._lending.ref(requester.client, request.slot, now))
+        return self._cache.question(request, payload) if payload and len(payload) <= self.max_payload else None
+
+    def _keep_still(self, request: protocol.Infer, lent: SlotRef, share: Share) -> tuple[SlotRef, Question | None]:
+        """A copy of a lent payload, and the question that it is; the lent one, and no question, where there is no room.
+
+        The client may change a lent slot before it is decoded. An answer is kept only for bytes that nobody changes.
+        """
+        content = self._lending.read(lent)
+        ref = self._ingress.store(content, lent.size, share.slots, self.shares.clients)
+        return (lent, None) if ref is None else (ref, self._cache.question(request, self._ingress.read(ref)))
 
     def _store(
         self, request: protocol.Infer, requester: Requester, payload: memoryview | None, now: float, share: Share

@@ -17,6 +17,7 @@ from parallel_infer.gateway.looks import Looks
 from parallel_infer.gateway.pending import Outbox, Requester
 from parallel_infer.gateway.queries import Queries
 from parallel_infer.gateway.replies import Replies
+from parallel_infer.gateway.response_cache import ResponseCache
 from parallel_infer.ipc.messages import (
     Alive,
     Answered,
@@ -111,9 +112,10 @@ class Core:
         self._models: dict[str, ModelOpened] = {}
         number = itertools.count((options.epoch << 40) + 1).__next__  # those of two gateways of one run never meet
         self.looks = Looks(lambda ref: ingress.read(ref) or lending.read(ref))
-        self.replies = Replies(outbox, ingress, self.looks, clock)
+        self.cache = ResponseCache(options.response_cache)
+        self.replies = Replies(outbox, ingress, self.looks, self.cache, clock)
         self.admission = Admission(
-            *(self.replies, ingress, lending, self._models, number, clock),
+            *(self.replies, ingress, lending, self.cache, self._models, number, clock),
             max_payload=options.max_payload,
             timeout=options.timeout,
         )
@@ -220,8 +222,10 @@ class Core:
                 self.queries.on_managed(message)
             case ModelOpened():
                 self._models[message.plan.name] = message
+                self.cache.opened(message.plan.name)
             case ModelClosed():
                 self._models.pop(message.model, None)
+                self.cache.closed(message.model)
             case Register():
                 self._register(message)
             case OpenDoor():
@@ -325,6 +329,7 @@ class Core:
             "held": len(pending.held),
             "ingress": self._ingress.status(pending.refs()),
             "lent_bytes": self._lending.used,
+            "response_cache": self.cache.status(),
             "clients": self.admission.shares.clients,
             "known_poison": len(replies.poison),
             **self._doors.status(),

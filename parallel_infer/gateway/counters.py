@@ -20,17 +20,25 @@ _QUIET = 60.0  # seconds after which a source may be counted among the others
 class ModelTally:
     """One model's jobs."""
 
-    __slots__ = ("bytes_in", "bytes_out", "ends", "times")
+    __slots__ = ("bytes_in", "bytes_out", "cache_hits", "cache_misses", "ends", "times")
 
     def __init__(self) -> None:
         self.ends: Counter[str] = Counter()  # "answered" or an error's code
         self.times = JobTimes()
         self.bytes_in = 0
         self.bytes_out = 0
+        self.cache_hits = 0  # answered with an answer given before
+        self.cache_misses = 0  # computed, though answers are kept
 
     def status(self) -> dict[str, Any]:
         """Counters; the times are told apart from them."""
-        return {"bytes_in": self.bytes_in, "bytes_out": self.bytes_out, "ends": dict(self.ends)}
+        return {
+            "bytes_in": self.bytes_in,
+            "bytes_out": self.bytes_out,
+            "cache_hits": self.cache_hits,
+            "cache_misses": self.cache_misses,
+            "ends": dict(self.ends),
+        }
 
 
 class SourceTally:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from parallel_infer.deadlines import Deadlines
 from parallel_infer.gateway.fairness import Share
+from parallel_infer.gateway.response_cache import Question
 from parallel_infer.ipc.messages import Admit, SlotRef
 
 _LATE = 0.05  # seconds after a deadline from which the gateway answers in the dispatcher's place
@@ -59,10 +60,16 @@ class Requester(ReplyTo, Protocol):
 class PendingJob:
     """One admitted job."""
 
-    __slots__ = ("admit", "again", "key", "reply_to", "share", "source")
+    __slots__ = ("admit", "again", "key", "question", "reply_to", "share", "source")
 
     def __init__(
-        self, reply_to: ReplyTo, admit: Admit, key: Hashable = None, share: Share | None = None, source: str = ""
+        self,
+        reply_to: ReplyTo,
+        admit: Admit,
+        key: Hashable = None,
+        share: Share | None = None,
+        source: str = "",
+        question: Question | None = None,
     ) -> None:
         self.reply_to = reply_to
         self.admit = admit
@@ -70,6 +77,7 @@ class PendingJob:
         self.share = share  # of the client; None for a job of our own
         self.again = False  # admitted a second time
         self.source = source  # the live source whose frame it is, as the client calls it
+        self.question = question  # under which its answer is kept; None: it is not
 
 
 class PendingJobs:

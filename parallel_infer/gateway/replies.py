@@ -12,6 +12,7 @@ from parallel_infer.gateway.ingress import Ingress
 from parallel_infer.gateway.looks import Looks
 from parallel_infer.gateway.pending import Outbox, PendingJob, PendingJobs, ReplyTo
 from parallel_infer.gateway.poison import KnownPoison
+from parallel_infer.gateway.response_cache import Question, ResponseCache
 from parallel_infer.gateway.tracing import Tracing
 from parallel_infer.ipc.messages import TIMES, Admit, Answered, CancelJob, SlotFate
 
@@ -21,10 +22,13 @@ KNOWN = "this very payload killed two workers before"
 class Replies:
     """The replies that are pending: who gets which, and how they are counted."""
 
-    def __init__(self, outbox: Outbox, ingress: Ingress, looks: Looks, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, outbox: Outbox, ingress: Ingress, looks: Looks, cache: ResponseCache, clock: Callable[[], float]
+    ) -> None:
         self._outbox = outbox
         self._ingress = ingress
         self._looks = looks
+        self._cache = cache
         self._clock = clock
         self.pending = PendingJobs()
         self.poison = KnownPoison()
@@ -57,6 +61,8 @@ class Replies:
             self._ingress.release(pending.admit.ref)
         timing = dict(zip(TIMES, message.times, strict=True))
         timing["total"] = total = self._clock() - pending.admit.received
+        if pending.question is not None:
+            self._cache.put(pending.question, message.body, payload)
         size = pending.reply_to.answer(message.body, payload, timing, message.batch)
         self.counts["answered"] += 1
         if pending.share is not None:
@@ -68,6 +74,25 @@ class Replies:
                 self.tally.frame_answered(pending.source, pending.admit.received)
         if self.tracing is not None:
             self.tracing.answered(message.job, pending.admit.received + total)
+
+    def answer_again(self, question: Question, reply_to: ReplyTo, source: str, received: float) -> bool:
+        """Reply with the answer that this question got before; False where none is kept.
+
+        No stage has worked, so their times are 0, and so is `batch`.
+        """
+        found = self._cache.get(question)
+        tally = self.tally.of(question.model)
+        if found is None:
+            tally.cache_misses += 1
+            return False
+        timing = {**dict.fromkeys(TIMES, 0.0), "total": self._clock() - received}
+        tally.bytes_out += reply_to.answer(found.body, found.payload, timing, 0)
+        tally.cache_hits += 1
+        tally.ends["answered"] += 1
+        self.counts["answered"] += 1
+        if source:
+            self.tally.frame_answered(source, received)
+        return True
 
     def refused(self, job: int, code: str, text: str, fate: SlotFate) -> None:
         """A job has an error instead of an answer; `fate` says whether its payload may still be read."""

@@ -67,6 +67,13 @@ def _jobs(status: Status) -> Iterator[Metric]:
         ("bytes_out", "Bytes of answers, headers included."),
     ):
         yield _counter(key, text, ("model",), [((name,), tally[key]) for name, tally in models.items() if name])
+    for key, text in (
+        ("cache_hits", "Jobs answered with an answer given before (option response_cache_mb)."),
+        ("cache_misses", "Jobs computed though answers are kept."),
+    ):
+        yield _counter(key, text, ("model",), [((name,), tally[key]) for name, tally in models.items() if name])
+    kept = status["gateway"]["response_cache"]["used"]
+    yield _gauge("response_cache_bytes", "Memory that kept answers take.", (), [((), kept)])
     yield _gauge("jobs_pending", "Admitted jobs without a reply.", (), [((), status["gateway"]["pending"])])
 
 

@@ -63,6 +63,7 @@ class GatewayOptions(ChildOptions, frozen=True, kw_only=True):
     ingress: tuple[RingSpec, ...]
     segments: str  # prefix of the names of lent rings
     lent_memory: int
+    response_cache: int
     max_payload: int
     max_message: int
     timeout: float  # seconds, of a request that names none

@@ -164,6 +164,7 @@ class ChildSpecs:
                 ingress=plan.ingress,
                 segments=self._segments,
                 lent_memory=config.lent_memory_mb << 20,
+                response_cache=config.response_cache_mb << 20,
                 max_payload=int(config.max_payload_mb * 2**20),
                 max_message=largest_frame(int(config.max_payload_mb * 2**20), config.max_pixels),
                 timeout=config.timeout_ms / 1000,

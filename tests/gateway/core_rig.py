@@ -59,6 +59,8 @@ class Request:
     is_local: bool = True
     is_door: bool = False
     answers: list[bytes] = field(default_factory=list)
+    timings: list[dict[str, float]] = field(default_factory=list)
+    batches: list[int] = field(default_factory=list)
     errors: list[protocol.Error] = field(default_factory=list)
     results: list[Any] = field(default_factory=list)
 
@@ -68,6 +70,8 @@ class Request:
     def answer(self, body: bytes, payload: Any, timing: dict[str, float], batch: int) -> int:
         assert timing.keys() == {*TIMES, "total"}
         self.answers.append(bytes(payload))
+        self.timings.append(timing)
+        self.batches.append(batch)
         return len(body) + len(payload)
 
     def error(self, code: str, text: str, reason: str = "") -> None:
@@ -166,7 +170,9 @@ class FakeOutbox:
 class Rig:
     """The core, its surroundings, and a clock that stands still until it is told."""
 
-    def __init__(self, small: int = 4, large: int = 2, lent_memory: int = 8 * SMALL, epoch: int = 1) -> None:
+    def __init__(
+        self, small: int = 4, large: int = 2, lent_memory: int = 8 * SMALL, epoch: int = 1, cache: int = 0
+    ) -> None:
         self.now = 100.0
         prefix = f"pinfer-test-{secrets.token_hex(4)}"
         specs = (byte_ring(f"{prefix}-small", small, SMALL), byte_ring(f"{prefix}-large", large, LARGE))
@@ -175,6 +181,7 @@ class Rig:
         self.outbox = FakeOutbox()
         self.supervisor = FakeSupervisor()
         self.doors = FakeDoors()
+        self.ingress = Ingress(specs)
         options = GatewayOptions(
             log_format="text",
             log_level="info",
@@ -187,13 +194,14 @@ class Rig:
             ingress=specs,
             segments=prefix,
             lent_memory=lent_memory,
+            response_cache=cache,
             max_payload=LARGE,
             max_message=2 * LARGE,
             timeout=TIMEOUT,
             epoch=epoch,
         )
         self.core = Core(
-            *(self.outbox, self.supervisor, self.doors, Ingress(specs), self._lending, options, lambda: self.now)
+            *(self.outbox, self.supervisor, self.doors, self.ingress, self._lending, options, lambda: self.now)
         )
         self._numbers = itertools.count(1)
         self._epochs = itertools.count(1)
