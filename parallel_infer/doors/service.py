@@ -20,6 +20,7 @@ from parallel_infer.protocol import MAX_TIMEOUT, Tensor
 
 _MOST_ROWS = 1024  # pictures or rows of one request
 _SEQUENCES = ("sequence_id", "sequence_start", "sequence_end")
+_TRITONS = "triton_"  # begins the parameters that Triton keeps for its own clients, perf_analyzer among them
 _OWN = ("priority", "timeout", "binary_data_output", "classification")
 _LEAST_PRIORITY = 100
 
@@ -74,6 +75,15 @@ class InferenceService:
         if version and version != str(view.version):
             raise UnknownModel(f"model {name!r} has no version {version!r}; served is version {view.version}")
         return view, picture
+
+    async def unload(self, name: str) -> None:
+        """Stop serving a model, called by either of its names; returns when its last job is answered.
+
+        Raises UnknownModel.
+        """
+        view, _ = await self._link.find(name)
+        await self._link.unload(view.name)
+        await self._link.models(fresh=True)
 
     async def infer(self, request: InferRequest) -> InferResponse:
         """Raises InferError where the request is wrong or one of its jobs failed."""
@@ -190,7 +200,11 @@ def _number(parameters: Mapping[str, Any], name: str) -> float | None:
 def _options(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The task's options among a request's parameters: numbers and truth values may be texts, lists "a,b"."""
     theirs = (*_OWN, *_SEQUENCES, "headers")
-    return {name: option_of(name, value) for name, value in parameters.items() if name not in theirs}
+    return {
+        name: option_of(name, value)
+        for name, value in parameters.items()
+        if name not in theirs and not name.startswith(_TRITONS)
+    }
 
 
 def _check_names(given: Sequence[NamedTensor], ports: Sequence[Port]) -> None:

@@ -273,8 +273,7 @@ class Servicer:
 
     async def _unload(self, request: Any, call: Call) -> Any:
         _check_manages(call)
-        await self._link.unload(request.model_name.removesuffix(PICTURE))
-        await self._link.models(fresh=True)
+        await self._service.unload(request.model_name)
         return message("inference.RepositoryModelUnloadResponse")()
 
 

@@ -25,7 +25,7 @@ from parallel_infer.doors.http.oip_codec import (
 )
 from parallel_infer.doors.model_view import PICTURE, ModelView
 from parallel_infer.doors.statistics import model_statistics
-from parallel_infer.errors import BadInput, InferError, UnknownModel
+from parallel_infer.errors import BadInput, InferError
 
 _EXTENSIONS = [
     *("binary_tensor_data", "classification", "model_configuration", "model_repository", "parameters"),
@@ -198,11 +198,7 @@ async def unload(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     async with context.bodies.read(request) as body:
         _repository_parameters(body)
-    name = request.match_info["model"].removesuffix(PICTURE)
-    if name not in await context.link.models(fresh=True):
-        raise UnknownModel(f"no model {name!r} is served")
-    await context.link.unload(name)
-    await context.link.models(fresh=True)
+    await context.service.unload(request.match_info["model"])
     return json_response({})
 
 

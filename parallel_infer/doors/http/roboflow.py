@@ -137,10 +137,8 @@ async def clear(request: web.Request) -> web.Response:
 
 
 async def _unload(request: web.Request, names: list[str]) -> None:
-    link = request.app[CONTEXT].link
     for name in names:
-        await link.unload(name)
-    await link.models(fresh=True)
+        await request.app[CONTEXT].service.unload(name)
 
 
 class _Image(msgspec.Struct, frozen=True):
