@@ -40,8 +40,8 @@ SNIPPETS = [
     Snippet("imagezmq", PYTHON, ours, r"\['person'.*\]\s\['person'.*\]"),
 ]
 SEPARATE = [
-    Snippet("KServe", PYTHON, environments.kserve, r"('boxes': \(1, \d, 4\).*\s){2}"),
-    Snippet("Ultralytics", PYTHON, environments.ultralytics, r"(tensor\(\[\[.*0\.7\d+.*\s*){2}"),
+    Snippet("KServe", PYTHON, environments.kserve, r"(?s)('boxes': \(1, \d, 4\).*){2}"),
+    Snippet("Ultralytics", PYTHON, environments.ultralytics, r"(?s)('name': 'person'.*){2}"),
     Snippet("Roboflow's inference SDK", PYTHON, environments.roboflow, r"(?s)('class': 'person'.*){4}"),
     Snippet("Roboflow's inference SDK", PYTHON, environments.roboflow_before_1, r"(?s)('class': 'person'.*){4}"),
     Snippet("supervision", PYTHON, environments.roboflow, r"\(1, 512, 512\) \['person'\]\s\(1, 17, 2\)"),
