@@ -15,6 +15,7 @@ from parallel_infer.doors.http.app import Context, make_app
 from parallel_infer.doors.http.bodies import Bodies
 from parallel_infer.doors.http.connections import Limits, connection_factory
 from parallel_infer.doors.http.page import routes as page
+from parallel_infer.doors.http.reference import routes as reference
 from parallel_infer.doors.lifetime import Lifetime
 from parallel_infer.doors.options import HttpOptions
 from parallel_infer.doors.service import InferenceService
@@ -43,6 +44,7 @@ def application(options: HttpOptions, link: GatewayLink, tokens: Tokens | None, 
             *oip.routes(options.version),
             *roboflow.routes(),
             *plain.routes(),
+            *reference.routes(options.version, keys=tokens is not None),
             *(page.routes() if options.page_viewers else ()),
             *roboflow.version_zero(),
         ],

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import subprocess
 import sys
 import venv
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,6 +33,12 @@ class Environment:
     def run(self, code: str, folder: Path) -> str:
         """What a program printed. It must end well."""
         return self._run([str(self.python), "-W", "ignore", "-c", code], folder)
+
+    def told(self, program: str, folder: Path, *arguments: str) -> Any:
+        """What a program of the folder programs/ printed as JSON in its last line."""
+        script = Path(__file__).parent / "programs" / program
+        printed = self._run([str(self.python), "-W", "ignore", str(script), *arguments], folder)
+        return json.loads(printed.splitlines()[-1])
 
     def shell(self, lines: str, folder: Path) -> str:
         """What lines of a shell printed, with the environment's programs on the path. They must end well."""

@@ -1,0 +1,1 @@
+"""What the HTTP door says of itself: GET /openapi.json, and GET /docs, a page made from it."""

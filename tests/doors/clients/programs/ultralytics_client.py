@@ -1,0 +1,34 @@
+"""Ultralytics with models on a server: ultralytics_client.py HTTP GRPC PICTURES. Prints what it found."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from ultralytics import YOLO
+
+HTTP, GRPC, PICTURES = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+ASTRONAUT, COFFEE, CHELSEA = (str(PICTURES / name) for name in ("astronaut.png", "coffee.png", "chelsea.png"))
+
+
+def detect(base: str) -> Any:
+    model = YOLO(f"{base}/detector", task="detect", verbose=False)
+    results = model([ASTRONAUT, COFFEE], verbose=False, conf=0.4)
+    return [[found["name"] for found in result.summary()] for result in results]
+
+
+def segment(base: str) -> Any:
+    (result,) = YOLO(f"{base}/segmenter", task="segment", verbose=False)(ASTRONAUT, verbose=False, conf=0.4)
+    return [[found["name"] for found in result.summary()], list(result.masks.data.shape)]
+
+
+def classify(base: str) -> Any:
+    (result,) = YOLO(f"{base}/classifier", task="classify", verbose=False)(CHELSEA, verbose=False)
+    return [result.names[result.probs.top1], float(result.probs.top1conf)]
+
+
+print(
+    json.dumps({base: [detect(base), segment(base), classify(base)] for base in (f"http://{HTTP}", f"grpc://{GRPC}")})
+)
