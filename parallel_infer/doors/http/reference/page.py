@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -23,7 +23,8 @@ h4 { margin: 1rem 0 .2rem; font-size: .9rem; color: var(--quiet); }
 code { font: .92em/1.4 ui-monospace, monospace; }
 .method { display: inline-block; min-width: 3rem; padding: .05rem .4rem; border-radius: .25rem; text-align: center;
   font-weight: 600; background: var(--soft); border: 1px solid var(--line); }
-.table { overflow-x: auto; }
+.table { overflow-x: auto; margin: .9rem 0; }
+td:first-child, th:first-child { width: min(15rem, 28%); }
 table { border-collapse: collapse; width: 100%; font-size: .93rem; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .6rem .3rem 0; border-bottom: 1px solid var(--line); }
 th { font-weight: 600; color: var(--quiet); }
@@ -38,6 +39,14 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
 }
 Document = Mapping[str, Any]
+_WORDS = {
+    "string": "text",
+    "number": "number",
+    "integer": "whole number",
+    "boolean": "true or false",
+    "object": "object",
+    "": "",
+}
 
 
 def page(document: Document) -> str:
@@ -120,8 +129,14 @@ def _properties(schema: Document, place: str) -> list[tuple[str, ...]]:
 def _contents(title: str, content: Document) -> str:
     if not content:
         return ""
-    rows = [(_code(kind), _type(media["schema"]), _described(media["schema"])) for kind, media in content.items()]
+    rows = [(_code(kind), _held(kind, media["schema"]), _described(media["schema"])) for kind, media in content.items()]
     return _table((title, "Holds", ""), rows)
+
+
+def _held(kind: str, schema: Document) -> str:
+    if kind == "multipart/form-data":
+        return f"the part {' and '.join(map(_code, schema['required']))}"
+    return _type(schema) or "bytes"
 
 
 def _errors(document: Document) -> str:
@@ -181,27 +196,24 @@ def _type(schema: Document) -> str:
         return f"list of {inner}" if inner else "list"
     if "enum" in schema:
         return " or ".join(map(_code, schema["enum"]))
-    kind = schema.get("type", "")
-    return {"string": "text", "integer": "whole number", "boolean": "true or false", "": ""}.get(kind, escape(kind))
+    return _WORDS[schema.get("type", "")]
 
 
 def _described(schema: Document) -> str:
     words = [escape(schema["description"])] if schema.get("description") else []
-    if "minimum" in schema or "maximum" in schema:
-        low, high = schema.get("minimum"), schema.get("maximum")
-        words.append(
-            f"{low} to {high}."
-            if None not in (low, high)
-            else f"At least {low}."
-            if high is None
-            else f"At most {high}."
-        )
+    low, high = schema.get("minimum"), schema.get("maximum")
+    if low is not None and high is not None:
+        words.append(f"{low:g} to {high:g}.")
+    elif low is not None:
+        words.append(f"At least {low:g}.")
+    elif high is not None:
+        words.append(f"At most {high:g}.")
     if "default" in schema:
         words.append(f"Default: {_code(str(schema['default']))}.")
     return " ".join(words)
 
 
-def _table(head: Iterable[str], rows: list[tuple[str, ...]]) -> str:
+def _table(head: Iterable[str], rows: Sequence[Sequence[str]]) -> str:
     if not rows:
         return ""
     heads = "".join(f"<th>{escape(cell)}</th>" for cell in head)
