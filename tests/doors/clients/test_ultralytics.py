@@ -23,7 +23,7 @@ def told(doors: Doors, pictures: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 def test_detect(told: list[Any]) -> None:
-    assert [found[0] for found in told] == [[["person"], ["cup"]]] * 2
+    assert [found[0] for found in told] == [[["person"], ["person"]]] * 2
 
 
 def test_segment(told: list[Any]) -> None:
@@ -32,4 +32,4 @@ def test_segment(told: list[Any]) -> None:
 
 def test_classify(told: list[Any]) -> None:
     assert told[0][2] == told[1][2]
-    assert "cat" in told[0][2][0]
+    assert told[0][2][0] in ("tabby cat", "tiger cat", "Egyptian Mau")
