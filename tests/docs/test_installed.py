@@ -6,6 +6,7 @@ Slow: one environment is made, with the packages of `pip install parallel-infer[
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import urllib.request
@@ -87,6 +88,13 @@ def test_it_serves_and_answers_over_every_way_in(environment: Path, tmp_path: Pa
         assert "person" in run(program, "infer", "--server", address, "detector", str(picture), cwd=tmp_path)
         with urllib.request.urlopen(f"{http}/infer/detector", picture.read_bytes(), timeout=60) as reply:
             assert b'"person"' in reply.read()
+        with urllib.request.urlopen(f"{http}/", timeout=60) as reply:
+            page = reply.read().decode()
+        scripts = re.findall(r'(?:src|href)="(?!https?:)/?([^"#]+\.(?:js|css))"', page)
+        assert scripts
+        for script in scripts:
+            with urllib.request.urlopen(f"{http}/{script}", timeout=60) as reply:
+                assert reply.status == 200
     finally:
         server.terminate()
         server.communicate(timeout=60)
