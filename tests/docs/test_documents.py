@@ -90,7 +90,7 @@ def test_processes_are_those_of_the_pipeline() -> None:
 
     rows = Page.read("docs/architecture.md").section("Processes").rows("Process", "How many", "What only it does")
 
-    assert [row[0] for row in rows] == ["supervisor", "gateway", "dispatcher", *STAGES]
+    assert [row[0] for row in rows] == ["supervisor", "gateway", "dispatcher", *STAGES, "doors"]
 
 
 @pytest.mark.parametrize("name", OWN)
