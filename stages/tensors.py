@@ -123,11 +123,26 @@ def _copy(expected: TensorSpec, declared: Declared | None, values: npt.NDArray[A
         picture.write(one, row)
     else:
         also = f", or float32 {[1, *picture.shape]}" if picture is not None and picture.folded else ""
-        advice = _advice(values) if picture is not None else ""
+        advice = "" if picture is None else _of_other_size(picture, one) or _advice(values)
         raise BadInput(
             f"input {expected.name!r} is {expected.dtype} {list(expected.shape)}{also}; "
             f"{values.dtype} {list(values.shape)} came{advice}"
         )
+
+
+def _of_other_size(picture: Declared, values: npt.NDArray[Any]) -> str:
+    """What is wrong with floats in the form that the file declares, but for the size; "" where they are no such."""
+    channel = 0 if picture.planes else 2
+    sides = slice(1, 3) if picture.planes else slice(0, 2)
+    if values.dtype.kind != "f" or values.ndim != 3 or values.shape[channel] != picture.shape[channel]:
+        return ""
+    found, wished = (" x ".join(map(str, shape[sides])) for shape in (values.shape, picture.shape))
+    if found == wished:
+        return ""
+    advice = f"; it has {found} places where the model takes {wished}: resize the picture before it is normalised"
+    if float(values.min(initial=0.0)) < 0.0 or float(values.max(initial=0.0)) > 1.0:
+        return advice
+    return f"{advice}, or, where its values are those of a picture of 0 to 1, say the order of its colours, {_COLORS}"
 
 
 def _advice(values: npt.NDArray[Any]) -> str:

@@ -110,10 +110,15 @@ def _report(spec: ModelSpec) -> dict[str, Any]:
         **built,
         "path": Path(spec.path).name,
         "batchable": spec.batch is None,
-        "export": None if spec.batch is None else load_pipeline().export_command(spec.family),
+        "export": None if spec.batch is None else _export(spec),
         "classes": len(spec.names) or spec.parameters.get("classes", 0),
         "providers": sorted(survey(SessionConfig(provider="cpu")).providers),
     }
+
+
+def _export(spec: ModelSpec) -> str:
+    """How to export the model with a batch of any size."""
+    return str(spec.parameters.get("export") or load_pipeline().export_command(spec.family))
 
 
 def _text(spec: ModelSpec, report: dict[str, Any]) -> str:

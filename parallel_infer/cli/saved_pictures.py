@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from parallel_infer.errors import BadInput, ConfigError
 from parallel_infer.files.outputs import Inputs, check_target, make_folder, write_whole
 from parallel_infer.pictures.files import read_picture
+from parallel_infer.video.stderr_capture import StderrCapture
 
 if TYPE_CHECKING:
     from parallel_infer import Answer
@@ -53,7 +54,8 @@ class SavedPictures:
             return None
         try:
             file = self._files[number]
-            frame = read_picture(self._piped.get(file, file))
+            with StderrCapture():  # what libraries complain of stands in the server's log already
+                frame = read_picture(self._piped.get(file, file))
         except BadInput as error:
             return f"not drawn: {error}"
         target = self._targets[number]

@@ -233,7 +233,8 @@ def _check_guess(verdict: Verdict, row: Row, picture: Picture | None) -> None:
 def _warnings(verdict: Verdict, fed: _Fed, metadata: Metadata, names: tuple[str, ...]) -> tuple[str, ...]:
     tried = fed.tried
     warnings = [*fed.notes, *verdict.warnings, *fed.row.warnings]
-    command = f"Export with a dynamic batch: {export_command(verdict.family)}"
+    export = verdict.fit.parameters.get("export") or export_command(verdict.family)
+    command = f"Export with a dynamic batch: {export}"
     if tried.one_by_one:
         warnings.append(f"{tried.reason}: jobs run one by one")
     elif tried.batch is not None:

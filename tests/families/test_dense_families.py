@@ -61,6 +61,19 @@ def test_what_is_taken_for_what(tmp_path: Path, case: str) -> None:
         assert answer["areas"].tolist() == [64 * 128] * 2
 
 
+def test_the_hint_how_to_export_is_for_whoever_made_the_model(tmp_path: Path) -> None:
+    hints = {}
+    for case in ("Ultralytics", "logits with names", "classes"):
+        outputs, metadata, *_ = CASES[case]
+        inputs: dict[str, tuple[str, Dims]] = {"images": ("float32", (1, 3, 64, 64))}
+        spec = describe("m", saved(tiny(outputs, inputs=inputs, metadata=metadata, batch=1), tmp_path))
+        (warning,) = [warning for warning in spec.warnings if "Export with a dynamic batch" in warning]
+        hints[case] = warning.partition("dynamic batch: ")[2]
+    assert hints["Ultralytics"].startswith("yolo export")
+    assert hints["logits with names"].startswith("optimum-cli")
+    assert hints["classes"].startswith("torch.onnx.export")
+
+
 def test_arcface_is_no_classifier(tmp_path: Path) -> None:
     faces: dict[str, tuple[str, Dims]] = {"input.1": ("float32", ("batch", 3, 112, 112))}
     path = saved(tiny({"683": TOKENS[0]}, inputs=faces), tmp_path)

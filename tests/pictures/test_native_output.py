@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from parallel_infer.process.logs import MOST
@@ -74,3 +75,14 @@ def test_lines_are_plain_short_and_never_wait_for_room() -> None:
     assert events[2] == "a library says: " + "x" * 300
     assert events[3] == "a library says: " + "y" * 300
     assert len(events) == 4
+
+
+def test_a_loud_library_is_not_heard_where_pictures_are_saved(start_server: Any, tmp_path: Path) -> None:
+    server = start_server(toml=CONFIG.replace("{{}}", "text"))
+    (tmp_path / "loud.png").write_bytes(LOUD)
+    command = ["infer", "classifier", "--server", server.address, "--save", tmp_path / "out", tmp_path / "loud.png"]
+    run = subprocess.run(
+        [sys.executable, "-m", "parallel_infer", *map(str, command)], capture_output=True, text=True, check=True
+    )
+    assert run.stderr == ""
+    assert (tmp_path / "out" / "loud.png").exists()

@@ -11,12 +11,14 @@ import numpy as np
 from stages.families.evidence import NO_METADATA
 from stages.families.facts import Facts
 from stages.families.family import IMAGENET, Claim, Family, Fit, Misfit, Recipe, Strength
+from stages.families.known.yolov8 import ULTRALYTICS
 
 _COARSEST = 8  # row pixels of a place: the heads of segmentation are no coarser
 _MOST_CLASSES = 256
 _NAMES = ("logits", "out", "output", "segmentation", "sem_seg")  # of several outputs the one to read
 _TELLING = ("logits", "out", "segmentation", "sem_seg")  # names that by themselves say that it is one
 _OTHER_MAPS = re.compile(r"embed|feature|hidden|heat|keypoint|pool|mask|proto", re.IGNORECASE)
+_HUGGING_FACE = "optimum-cli export onnx --model MODEL --task semantic-segmentation FOLDER  (dynamic by default)"
 _ULTRALYTICS = Recipe("letterbox")
 _USUAL = Recipe("stretch", IMAGENET, filter="bilinear")
 
@@ -60,6 +62,8 @@ def fits(facts: Facts, task: str) -> Fit | Misfit:
         parameters["threshold"] = 0.5 if float(np.min(facts.arrays[name])) >= 0.0 else 0.0
         what = f"one number for each place: class 1 above {parameters['threshold']}, else class 0"
     ultralytics = facts.metadata.task == "semantic"
+    if ultralytics or name == "logits":
+        parameters["export"] = ULTRALYTICS if ultralytics else _HUGGING_FACE
     return Fit(
         count if count > 1 else facts.nc or 0,
         f"{name} {list(facts.outputs[name])} is {what}",
@@ -118,5 +122,4 @@ FAMILY = Family(
     readers={"semantic": None},
     fits=fits,
     claims=claims,
-    export="optimum-cli export onnx --model MODEL --task semantic-segmentation FOLDER  (dynamic by default)",
 )
