@@ -243,7 +243,7 @@ def test_exchange_can_be_had_again(server: LocalServer, kind: int) -> None:
 
 
 def test_client_in_one_look(server: LocalServer, pictures: Any) -> None:
-    (code,) = PAGE.section("In one look").blocks("python")
+    (code,) = PAGE.section("At a glance").blocks("python")
     code = code.replace("tcp://127.0.0.1:5555", server.address).replace("picture.jpg", str(pictures / "astronaut.png"))
     names: dict[str, Any] = {}
     try:
