@@ -27,6 +27,8 @@ OTHER_VALUES: dict[str, tuple[Any, str]] = {
     "http": (["127.0.0.1:8000", "[::1]:8000"], "127.0.0.1:8000, [::1]:8000"),
     "grpc": (["127.0.0.1:8001"], "127.0.0.1:8001"),
     "frigate_bind": (["tcp://127.0.0.1:5558"], "tcp://127.0.0.1:5558"),
+    "frigate_uploads": (2, "2"),
+    "frigate_upload_mb": (64, "64"),
     "imagezmq_bind": (["tcp://127.0.0.1:5559"], "tcp://127.0.0.1:5559"),
     "imagezmq_model": ("detector", "detector"),
     "alias": (["coco/3=detector"], "coco/3=detector"),

@@ -312,6 +312,19 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         says("Addresses, tcp://IP:PORT or ipc://PATH, for Frigate's ZeroMQ detector."),
         OPTION,
     ] = []
+    frigate_uploads: Annotated[
+        Annotated[int, Meta(ge=0, le=64)],
+        says(
+            "Models that Frigate may upload where it asks for one that is not served. 0: none, since whoever reaches "
+            "frigate_bind could have its own models run."
+        ),
+        OPTION,
+    ] = 0
+    frigate_upload_mb: Annotated[
+        Annotated[int, Meta(ge=1, le=2048)],
+        says("Most megabytes of a model that Frigate uploads."),
+        OPTION,
+    ] = 256
     imagezmq_bind: Annotated[
         list[str],
         says("Addresses, tcp://IP:PORT or ipc://PATH, for senders of imagezmq."),

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from parallel_infer.answers.answer import Answer
+from parallel_infer.doors.frigate_uploads import Uploads
 from parallel_infer.doors.gateway_link import GatewayLink, Work, options_of
 from parallel_infer.doors.model_view import ModelView
 from parallel_infer.doors.zmq_door import Response
@@ -26,7 +27,6 @@ ROWS = 20  # objects of an answer
 CONFIDENCE = 0.4
 _TIMEOUT = 0.5  # seconds; the plugin waits 0.2, and what comes later still tells that the model works
 _MOST_CONNECTIONS = 4096  # whose last model request is remembered
-_NO_UPLOADS = "models of strangers are not taken; put the file on the server and serve it under this name"
 _encode = msgspec.json.Encoder().encode
 
 Array = npt.NDArray[Any]
@@ -35,8 +35,9 @@ Array = npt.NDArray[Any]
 class Frigate:
     """Answers the plugin's requests."""
 
-    def __init__(self, link: GatewayLink) -> None:
+    def __init__(self, link: GatewayLink, uploads: Uploads) -> None:
         self._link = link
+        self._uploads = uploads
         self._asked: OrderedDict[bytes, str] = OrderedDict()  # model by connection, the latest last
 
     async def respond(self, client: bytes, frames: list[Any]) -> Response:
@@ -48,7 +49,7 @@ class Frigate:
         if header.get("model_request"):
             return Response([_encode(await self._request(client, str(header.get("model_name", ""))))])
         if header.get("model_data"):
-            return Response([_encode({"model_saved": False, "model_loaded": False, "message": _NO_UPLOADS})])
+            return await self._upload(client, str(header.get("model_name", "")), frames)
         try:
             return Response(await self._infer(client, header, frames))
         except InferError as error:
@@ -64,6 +65,17 @@ class Frigate:
         if served:
             self._remember(client, name)
         return {"model_available": served, "model_loaded": served}
+
+    async def _upload(self, client: bytes, file: str, frames: list[Any]) -> Response:
+        """Take a model, where that is allowed; the connection's inferences mean it from now on."""
+        try:
+            if len(frames) != 2:
+                raise BadInput(f"an upload has a header and a model; {len(frames)} frames came")
+            self._remember(client, await self._uploads.take(file, frames[1].buffer))
+        except InferError as error:
+            refused = {"model_saved": False, "model_loaded": False, "message": f"{error.code}: {error}"}
+            return Response([_encode(refused)], error)
+        return Response([_encode({"model_saved": True, "model_loaded": True})])
 
     def _remember(self, client: bytes, name: str) -> None:
         self._asked[client] = name

@@ -45,9 +45,15 @@ def grpc(child: Child, encoded: bytes) -> None:
 def frigate(child: Child, encoded: bytes) -> None:
     """Entry point of the door for Frigate's detector plugin."""
     from parallel_infer.doors.frigate import Frigate
+    from parallel_infer.doors.frigate_uploads import UploadLimits, Uploads
 
     options = msgspec.msgpack.decode(encoded, type=ZmqOptions)
-    _run(child, lambda lifetime: _serve_zmq(options, "frigate", lambda link: Frigate(link).respond, lifetime))
+    folder = Path(options.gateway.removeprefix("ipc://")).parent / "uploads"  # of the run, and ends with it
+
+    def make(link: GatewayLink) -> Respond:
+        return Frigate(link, Uploads(link, UploadLimits(options.uploads, options.upload_size), folder)).respond
+
+    _run(child, lambda lifetime: _serve_zmq(options, "frigate", make, lifetime))
 
 
 def imagezmq(child: Child, encoded: bytes) -> None:
@@ -63,7 +69,9 @@ async def _serve_zmq(
     options: ZmqOptions, name: str, make: Callable[[GatewayLink], Respond], lifetime: Lifetime
 ) -> None:
     link = GatewayLink(Address(options.gateway, None), name, options.timeout)
-    limit = options.max_payload * 4 + 65536  # a float32 row is four times its pixels
+    # A float32 row is four times its pixels. Whatever is larger than the limit ends its connection without a word, so a
+    # model that is somewhat too large must get in, to be refused by name.
+    limit = max(options.max_payload * 4, 2 * options.upload_size) + 65536
     respond = make(link)
     doors = [ZmqDoor(address, limit, respond, lifetime.activity) for address in options.bind]
     serving = asyncio.gather(*(door.run(lifetime.stop) for door in doors))

@@ -106,7 +106,10 @@ class ChildSpecs:
             yield ChildSlot("grpc", Role.DOOR, f"{_DOORS}grpc", GrpcOptions(**common))
         if config.frigate_bind:
             common["bind"] = tuple(config.frigate_bind)
-            yield ChildSlot("frigate", Role.DOOR, f"{_DOORS}frigate", ZmqOptions(**common))
+            uploads = config.frigate_uploads
+            size = config.frigate_upload_mb << 20 if uploads else 0
+            frigate = ZmqOptions(**common, uploads=uploads, upload_size=size)
+            yield ChildSlot("frigate", Role.DOOR, f"{_DOORS}frigate", frigate)
         if config.imagezmq_bind:
             common["bind"] = tuple(config.imagezmq_bind)
             imagezmq = ZmqOptions(**common, model=config.imagezmq_model)

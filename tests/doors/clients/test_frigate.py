@@ -17,6 +17,7 @@ from tests.docs.pages import Page
 from tests.doors.clients.conftest import Doors
 
 pytestmark = pytest.mark.clients
+_MOST_LATE = 50
 NOTHING = np.zeros((20, 6), np.float32)
 
 
@@ -27,13 +28,15 @@ class Plugin:
     waits 200 ms for an inference and 30 s for a model; how busy this machine is must not decide here, so it is patient.
     """
 
-    def __init__(self, endpoint: str, model: Path, patience: int = 60_000) -> None:
+    def __init__(self, endpoint: str, model: Path, name: str = "", patience: int = 60_000) -> None:
         self._endpoint = endpoint
         self._model = model
+        self._name = name or model.name  # the plugin takes the file's
         self._patience = patience  # ms
         self._context = zmq.Context()
         self._socket: zmq.Socket[bytes] | None = None
         self.resets = -1
+        self.late = 0
         self._connect()
 
     def _connect(self) -> None:
@@ -50,11 +53,11 @@ class Plugin:
         return self._socket.recv_multipart()
 
     def available(self) -> dict[str, Any]:
-        (reply,) = self._ask(json.dumps({"model_request": True, "model_name": self._model.name}).encode())
+        (reply,) = self._ask(json.dumps({"model_request": True, "model_name": self._name}).encode())
         return dict(json.loads(reply))
 
     def upload(self) -> dict[str, Any]:
-        header = json.dumps({"model_data": True, "model_name": self._model.name}).encode()
+        header = json.dumps({"model_data": True, "model_name": self._name}).encode()
         (reply,) = self._ask(header, self._model.read_bytes())
         return dict(json.loads(reply))
 
@@ -75,6 +78,9 @@ class Plugin:
             return NOTHING
         said = json.loads(frames[0])
         assert len(frames) == 2
+        if said.get("error", "").startswith("DEADLINE_EXCEEDED") and self.late < _MOST_LATE:
+            self.late += 1  # of a busy machine; Frigate goes on with the next frame
+            return self.detect(tensor)
         return np.frombuffer(frames[1], np.dtype(said["dtype"])).reshape(said["shape"])
 
     def close(self) -> None:
