@@ -24,6 +24,8 @@ GIVEN = {
     "grpc": ("[::1]:8001", ["[::1]:8001"]),
     "frigate_bind": ("tcp://127.0.0.1:5558", ["tcp://127.0.0.1:5558"]),
     "frigate_uploads": ("2", 2),
+    "page_viewers": ("4", 4),
+    "response_cache_mb": ("32", 32),
     "frigate_upload_mb": ("64", 64),
     "imagezmq_bind": ("tcp://127.0.0.1:5559", ["tcp://127.0.0.1:5559"]),
     "imagezmq_model": ("detector", "detector"),
