@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -38,10 +39,11 @@ class Answer:
     """What a model says about one picture. Coordinates are pixels of the original picture; arrays are read-only views.
 
     `arrays` holds everything by the names of the wire; the properties give it its meaning. `timing` is in seconds per
-    stage and wait, `batch_size` the size of the batch that the job was part of.
+    stage and wait, `batch_size` the size of the batch that the job was part of; 0 where nothing was computed. `still`:
+    it is the answer to an earlier frame of a live source, from which this one does not differ.
     """
 
-    __slots__ = ("arrays", "batch_size", "class_names", "height", "model", "task", "timing", "width")
+    __slots__ = ("arrays", "batch_size", "class_names", "height", "model", "still", "task", "timing", "width")
 
     def __init__(
         self,
@@ -63,6 +65,7 @@ class Answer:
         self.height = height
         self.timing = timing or {}
         self.batch_size = batch_size
+        self.still = False
 
     @classmethod
     def from_wire(cls, header: WireAnswer, payload: bytes | memoryview) -> Answer:
@@ -175,9 +178,16 @@ class Answer:
 
     def to_dict(self) -> dict[str, Any]:
         """The documented result map, plain values only; `supervision` reads it with `from_inference`."""
-        return result_dict(
+        found = result_dict(
             self.task, self.arrays, self.class_names, width=self.width, height=self.height, seconds=self.seconds
         )
+        return {**found, "still": True} if self.still else found
+
+    def for_still(self) -> Answer:
+        """The same for a later frame that does not differ: it took no time, and says that it is `still`."""
+        again = copy.copy(self)
+        again.still, again.batch_size, again.timing = True, 0, dict.fromkeys(self.timing, 0.0)
+        return again
 
     def draw(self, frame: npt.NDArray[np.uint8] | str | os.PathLike[str] | bytes) -> npt.NDArray[np.uint8]:
         """A copy of `frame` with this answer drawn on it, uint8 [h, w, 3] BGR. Needs OpenCV.

@@ -131,6 +131,9 @@ def draw(frame: Frame, answer: Answer) -> Frame:
     elif len(answer.boxes):
         scale = np.array([canvas.shape[1] / (answer.width or 1), canvas.shape[0] / (answer.height or 1)], np.float32)
         _draw_objects(canvas, answer, pen, scale if answer.width and answer.height else np.ones(2, np.float32))
+    if answer.still:
+        label = Label.of("still", _EDGE, pen, canvas)
+        label._moved(canvas.shape[1], canvas.shape[0], canvas).draw(canvas, pen)  # at the bottom right
     return canvas
 
 

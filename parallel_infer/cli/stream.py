@@ -43,6 +43,20 @@ _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 @click.option(
     "--fps", type=click.FloatRange(0, min_open=True), help="Look at no more frames per second of each source."
 )
+@click.option(
+    "--skip-still",
+    type=click.FloatRange(0, 255, min_open=True),
+    metavar="THRESHOLD",
+    help="Give frames that show nothing new the answer of the last inferred one: those in which no block of 8 x 8 "
+    "pixels changed its mean colour by THRESHOLD levels of 255; 10 is a start. They are marked as still.",
+)
+@click.option(
+    "--still-for",
+    type=click.FloatRange(0, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="With --skip-still, seconds after which a frame is inferred even so.",
+)
 @click.option("--realtime", "pace", flag_value="realtime", help="Play recordings as a camera would: realtime:FILE.")
 @click.option(
     "--save",
@@ -122,6 +136,8 @@ def _settings(given: dict[str, Any]) -> StreamSettings:
         drop=Drop(given["drop"]) if given["drop"] else None,
         max_age=given["max_age_ms"] / _MS if given["max_age_ms"] else None,
         fps=given["fps"],
+        skip_still=given["skip_still"],
+        still_for=given["still_for"],
         timeout=given["timeout"],
         silence=given["silence"],
         attempts=given["attempts"],

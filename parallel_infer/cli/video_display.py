@@ -26,7 +26,8 @@ from parallel_infer.video.streams import Streams
 
 _MOST_CLASSES = 5  # in a line
 _STATS_EVERY = 5.0  # seconds
-COLUMNS = ("source", "state", "frames", "answered", "dropped", "expired", "failed", "restarts", "age p50", "age p99")
+COUNTS = ("frames", "answered", "still", "dropped", "expired", "failed", "restarts")
+COLUMNS = ("source", "state", *COUNTS, "age p50", "age p99")
 
 
 class Display(Protocol):
@@ -83,7 +84,8 @@ class TextLines(_Lines):
 
     def result(self, result: Result) -> None:
         at = "" if result.position is None else f"at {result.position:.2f} s, "
-        line = f"{result.source} #{result.frame} {at}{result.age * 1000:.0f} ms old: {summary(result.answer)}"
+        still = "still " if isinstance(result.answer, Answer) and result.answer.still else ""
+        line = f"{result.source} #{result.frame} {at}{result.age * 1000:.0f} ms old: {still}{summary(result.answer)}"
         click.echo(line, err=isinstance(result.answer, InferError))
 
     def change(self, change: Change) -> None:

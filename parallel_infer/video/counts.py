@@ -15,6 +15,7 @@ class Tally:
     """Counts of frames since the start. `ages` are seconds from capture to answer, of the last frames."""
 
     answered: int = 0
+    still: int = 0  # those of them that got the answer of an earlier frame, because they do not differ from it
     dropped: int = 0  # gave way to newer ones: in the capture process, here, or inside the server
     expired: int = 0  # older than max_age before they were inferred
     failed: int = 0  # answered with an error, or not decodable
@@ -32,5 +33,5 @@ class Tally:
 
     def counts(self) -> dict[str, int]:
         """The counts by name."""
-        names = ("frames", "answered", "dropped", "expired", "failed", "restarts")
+        names = ("frames", "answered", "still", "dropped", "expired", "failed", "restarts")
         return {name: getattr(self, name) for name in names}

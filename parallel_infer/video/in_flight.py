@@ -21,6 +21,7 @@ from parallel_infer.video.counts import Tally
 from parallel_infer.video.memory import Memory, Region
 from parallel_infer.video.settings import Drop, StreamSettings
 from parallel_infer.video.sources import Source
+from parallel_infer.video.still import StillFrames, blocks_of
 
 
 class InFlightFrame(Entry):
@@ -35,6 +36,7 @@ class InFlightFrame(Entry):
         self.slot: Slot | None = None
         self.region: Region | None = None
         self.pixels: npt.NDArray[np.uint8] | None = None
+        self.blocks: npt.NDArray[np.uint8] | None = None  # what it is compared by, where still frames are skipped
         self.first_sent: float | None = None
         self.pending: Pending | None = None  # while it is sent and has no reply
 
@@ -63,6 +65,7 @@ class FramesInFlight:
         self._connection = connection
         self._memory = memory
         self._drop = settings.drop_of(source)
+        self._still = None if settings.skip_still is None else StillFrames(settings.skip_still, settings.still_for)
         self._job = Job(
             model,
             encode_options(settings.options),
@@ -81,7 +84,7 @@ class FramesInFlight:
     def add(self, frame: InFlightFrame) -> None:
         """A frame was captured. One with an outcome already only keeps its place in the order."""
         self._queue.add(frame)
-        if frame.outcome is None:
+        if frame.outcome is None and not self._answer_if_still(frame):
             self._queue.wait(frame)
 
     def send(self, now: float) -> None:
@@ -126,6 +129,9 @@ class FramesInFlight:
                 self._queue.end()
                 self._end(frame, DeadlineExceeded("older than max_age before it was sent"))
                 return
+        if self._answer_if_still(frame):  # the one that it resembles was answered while it waited
+            self._queue.end()
+            return
         assert frame.slot is not None
         assert frame.pixels is not None
         payload = Payload("frame", (Tensor("", "uint8", frame.pixels.shape),), frame.slot.data)
@@ -138,6 +144,18 @@ class FramesInFlight:
         frame.pending = pending
         self._connection.post(pending)
 
+    def _answer_if_still(self, frame: InFlightFrame) -> bool:
+        """Give a frame the answer of the last one that was inferred, where it does not differ from that."""
+        if self._still is None or frame.pixels is None:
+            return False
+        if frame.blocks is None:
+            frame.blocks = blocks_of(frame.pixels)
+        answer = self._still.answer_for(frame.blocks, frame.captured)
+        if answer is None:
+            return False
+        frame.outcome = answer
+        return True
+
     def _settle(self, frame: InFlightFrame, pending: Pending, outcome: Outcome) -> None:
         self._queue.end()
         frame.pending = None
@@ -147,6 +165,8 @@ class FramesInFlight:
             return
         self._pause.reset()
         self._end(frame, as_answer(outcome))
+        if self._still is not None and frame.blocks is not None and isinstance(frame.outcome, Answer):
+            self._still.answered(frame.number, frame.blocks, frame.captured, frame.outcome)
 
     def _note_lost(self, frame: InFlightFrame, pending: Pending) -> None:
         """A request that was lent a slot and does not name it any more was sent as bytes: the ring is gone."""
@@ -174,6 +194,7 @@ class FramesInFlight:
         """Count an outcome; whether it is one to hand on."""
         if isinstance(frame.outcome, Answer):
             self.tally.answered += 1
+            self.tally.still += frame.outcome.still
             self.tally.ages.append(time.monotonic() - frame.captured)
         elif isinstance(frame.outcome, Dropped):
             self.tally.dropped += 1

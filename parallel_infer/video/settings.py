@@ -36,6 +36,8 @@ class StreamSettings:
     first_pause: float = 1.0  # before a lost source is tried again; doubles up to
     longest_pause: float = 30.0
     attempts: int | None = None  # without a frame, after which a lost source has failed; None: it never does
+    skip_still: float | None = None  # 0 to 255: frames that differ by less get the last answer; None: none does
+    still_for: float = 10.0  # how old an inferred frame may be whose answer others get
     options: dict[str, Any] = field(default_factory=dict)  # of the model's task
 
     def drop_of(self, source: Source) -> Drop:
