@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import pytest
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 from onnx.helper import make_node as node
 from onnx.helper import make_tensor_value_info as tensor
+
+from parallel_infer.inference.options import SessionConfig
+from parallel_infer.inference.ort import ort
+from parallel_infer.inference.session import Session
 
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 Shape = Sequence[int | str | None]
@@ -79,3 +85,28 @@ def endless() -> bytes:
 def endless_inputs(go: bool) -> dict[str, np.ndarray]:
     """Inputs of `endless`."""
     return {"x": np.ones(1, np.float32), "go": np.array(go)}
+
+
+def recorded_sessions(monkeypatch: pytest.MonkeyPatch) -> list[SessionConfig]:
+    """The configurations of the sessions that runners load from now on."""
+    loaded: list[SessionConfig] = []
+
+    def load(model: str | bytes, config: SessionConfig) -> Session:
+        loaded.append(config)
+        return Session(model, config)
+
+    monkeypatch.setattr("parallel_infer.runner.runner.Session", load)
+    return loaded
+
+
+def recorded_options(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The options of the sessions that ONNX Runtime is asked for from now on."""
+    asked: list[Any] = []
+    original = ort.InferenceSession
+
+    def load(model: str | bytes, options: Any, *more: Any, **named: Any) -> Any:
+        asked.append(options)
+        return original(model, options, *more, **named)
+
+    monkeypatch.setattr(ort, "InferenceSession", load)
+    return asked

@@ -35,6 +35,29 @@ ZMQ_FILES = (
     "parallel_infer/client/*",
     "parallel_infer/doors/zmq_door.py",
 )
+PUBLIC_ANYWAY = {"_exit", "_replace", "_asdict", "_fields"}  # of os, and of named tuples
+PATCHES = {"setattr", "delattr", "getattr", "hasattr", "patch"}
+CHECKS = {
+    *("raises", "fail", "assert_array_equal", "assert_allclose", "assert_outcomes"),
+    *(
+        "assert_same",
+        "assert_arrays_equal",
+        "assert_equal_answers",
+        "same",
+        "read_slowly",
+        "survive",
+    ),  # pixels, answers
+    *("check_drained", "eventually", "run_dry"),  # a rig's, a server's
+    *(
+        "one_line",
+        "refused",
+        "succeeds",
+        "attempt",
+        "in_a_process_of_its_own",
+        "wait_for",
+        "until",
+    ),  # a command's, a process's
+}
 HOMES = {
     "aiohttp": ("parallel_infer/doors/http/*",),
     "grpc": ("parallel_infer/doors/grpc/*",),
@@ -205,6 +228,46 @@ def foreign_things_have_a_home(source: Source) -> Iterator[Violation]:
                 yield Violation(source.path, line, f"imports {name}, which belongs in {', '.join(homes)}")
 
 
+def only_public_names_are_tested(source: Source) -> Iterator[Violation]:
+    """A test that reaches for private names breaks with every change inside, and shows nothing that people rely on."""
+    for node in source.nodes():
+        if isinstance(node, ast.Attribute) and is_private(node.attr) and not is_own(node.value):
+            yield Violation(source.path, node.lineno, f"uses .{node.attr}")
+        elif isinstance(node, ast.ImportFrom):
+            for name in node.names:
+                if is_private(name.name):
+                    yield Violation(source.path, node.lineno, f"imports {name.name}")
+        elif isinstance(node, ast.Call) and called(node) in PATCHES:
+            for given in node.args[:2]:  # a path, or an object and a name
+                if is_text(given) and is_private(given.value.rpartition(".")[2]):
+                    yield Violation(source.path, node.lineno, f"patches {given.value}")
+
+
+def every_test_asserts(source: Source) -> Iterator[Violation]:
+    """A test says what has to be; where a function of the tests says it, its name is in CHECKS."""
+    for node in source.nodes():
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
+            inside = list(ast.walk(node))
+            calls = {called(call) for call in inside if isinstance(call, ast.Call)}
+            if not any(isinstance(part, ast.Assert) for part in inside) and not calls & CHECKS:
+                yield Violation(source.path, node.lineno, f"{node.name} asserts nothing")
+
+
+def called(call: ast.Call) -> str:
+    """The last name of what is called."""
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__") and name not in PUBLIC_ANYWAY
+
+
+def is_own(node: ast.AST) -> bool:
+    """Whether it is an object of the class that is written here."""
+    own = isinstance(node, ast.Name) and node.id in ("self", "cls")
+    return own or (isinstance(node, ast.Call) and called(node) == "super")
+
+
 RULES: tuple[Rule, ...] = (
     nothing_is_unpickled,
     pipes_carry_bytes,
@@ -213,3 +276,4 @@ RULES: tuple[Rule, ...] = (
     engine_knows_no_stage,
     foreign_things_have_a_home,
 )
+TEST_RULES: tuple[Rule, ...] = (only_public_names_are_tested, every_test_asserts)

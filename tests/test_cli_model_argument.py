@@ -14,7 +14,7 @@ from parallel_infer.cli.model_argument import model_and_rest
 @pytest.fixture(autouse=True)
 def _served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A server of two models, and a folder with two files, one of which has the name of a model."""
-    monkeypatch.setattr(model_argument, "_served", lambda server, key: ["detector", "segmenter"])
+    monkeypatch.setattr(model_argument, "served_models", lambda server, key: ["detector", "segmenter"])
     monkeypatch.chdir(tmp_path)
     for name in ("a.jpg", "detector"):
         Path(name).touch()

@@ -14,7 +14,6 @@ from click.testing import CliRunner, Result
 
 from parallel_infer import protocol
 from parallel_infer.cli import main
-from parallel_infer.cli.models import _loaded
 
 STOP = b"stop"
 
@@ -26,6 +25,7 @@ class Recorder:
         self.address = address
         self.requests: list[Any] = []
         self.error: tuple[str, str] | None = None
+        self.facts: dict[str, Any] = {"name": "x"}
         self._thread = threading.Thread(target=self._serve)
         self._context = zmq.Context()
         self._router = self._context.socket(zmq.ROUTER)
@@ -61,7 +61,7 @@ class Recorder:
     def _reply(self, number: int) -> protocol.Reply:
         if self.error is not None:
             return protocol.Error(id=number, code=self.error[0], message=self.error[1])
-        return protocol.Result(id=number, result=msgspec.Raw(msgspec.msgpack.encode({"name": "x"})))
+        return protocol.Result(id=number, result=msgspec.Raw(msgspec.msgpack.encode(self.facts)))
 
 
 @pytest.fixture
@@ -117,8 +117,10 @@ def test_what_the_server_refuses_is_told(server: Recorder) -> None:
         assert (result.exit_code, result.stderr) == (1, "Error: MODEL_REJECTED: not an ONNX file\n")
 
 
-def test_load_says_what_it_did() -> None:
-    facts = {"name": "x", "version": 2, "digest": "0123456789abcdef", "became": "changed (its content)"}
-    assert _loaded("x", facts) == "x is loaded: changed (its content), version 2, sha256 0123456789ab"
-    facts |= {"version": 1, "became": "unchanged"}
-    assert _loaded("x", facts) == "x is served as before: unchanged, version 1, sha256 0123456789ab"
+def test_load_says_what_it_did(server: Recorder) -> None:
+    server.facts |= {"version": 2, "digest": "0123456789abcdef", "became": "changed (its content)"}
+    said = models(server, "load", "x", "y").stdout.splitlines()
+    assert said[0] == "x is loaded: changed (its content), version 2, sha256 0123456789ab"
+    server.facts |= {"version": 1, "became": "unchanged"}
+    said = models(server, "load", "x", "y").stdout.splitlines()
+    assert said[0] == "x is served as before: unchanged, version 1, sha256 0123456789ab"

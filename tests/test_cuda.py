@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from parallel_infer.errors import ConfigError, Dropped, InferError
 from parallel_infer.inference.engines import Stop, address_of
 from parallel_infer.inference.engines.cuda import CudaEngine, CudaTied
 from parallel_infer.inference.engines.cuda_runtime import CudaRuntime
-from parallel_infer.inference.engines.onnx_runtime import OrtTied
+from parallel_infer.inference.engines.onnx_runtime import OrtEngine, OrtTied
 from parallel_infer.inference.options import SessionConfig
 from parallel_infer.inference.providers import ON_CPU, choose, survey
 from parallel_infer.inference.session import Session
@@ -30,6 +31,7 @@ class HostRuntime(CudaRuntime):
 
     def __init__(self, *, refuses_to_lock: bool = False, spoils: bool = False) -> None:
         self.calls: list[str] = []
+        self.targets: set[int] = set()  # addresses of memory on the GPU
         self.locked: dict[int, int] = {}
         self._late: list[tuple[int, int, int]] = []
         self._refuses_to_lock = refuses_to_lock
@@ -41,6 +43,7 @@ class HostRuntime(CudaRuntime):
     def copy_to_device(self, target: int, source: int, size: int, stream: int) -> None:
         assert stream == STREAM
         self.calls.append("to device")
+        self.targets.add(target)
         ctypes.memmove(target, source, size)
 
     def copy_to_host(self, target: int, source: int, size: int, stream: int) -> None:
@@ -67,6 +70,21 @@ class HostRuntime(CudaRuntime):
         del self.locked[address]
 
 
+class NotedGraphs:
+    """A session that notes the CUDA graph of each bound run."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self.graphs: list[str] = []
+
+    def run_with_iobinding(self, binding: Any, options: Any) -> None:
+        self.graphs.append(options.get_run_config_entry("gpu_graph_id"))
+        self._session.run_with_iobinding(binding, options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+
 def engine(model: bytes, runtime: HostRuntime) -> CudaEngine:
     return CudaEngine(model, SessionConfig(provider="cpu", threads=1), ON_CPU, runtime)
 
@@ -90,7 +108,9 @@ def test_a_run_copies_in_runs_copies_out_and_waits_once():
 
 
 def test_memory_on_the_gpu_stays_where_it_is_for_each_batch_size():
-    made = engine(models.addition(), HostRuntime())
+    runtime = HostRuntime()
+    made = engine(models.addition(), runtime)
+    session = made.session = NotedGraphs(made.session)
     ring, slot = floats(8, 3), np.zeros((8, 3), np.float32)
     for first, count in ((0, 2), (3, 2), (1, 3), (6, 2)):
         rows = slice(first, first + count)
@@ -98,9 +118,9 @@ def test_memory_on_the_gpu_stays_where_it_is_for_each_batch_size():
         made.tie({"a": ring[rows], "b": ring[rows]}, {"y": slot[rows]}, ()).run(Stop(), prompt=False)
         np.testing.assert_array_equal(slot[rows], ring[rows] * 2)
         assert (np.delete(slot, range(first, first + count), 0) == -1).all()
-    assert len(made._buffers) == 2
-    entries = [buffers.options.get_run_config_entry("gpu_graph_id") for buffers in made._buffers.values()]
-    assert entries == ["0", "1"]  # a graph of its own for each size
+    assert len(runtime.targets) == 4  # two inputs for each of two sizes
+    # a graph of its own for each size: each run, and the first of a size once more to compare
+    assert session.graphs == ["0", "0", "0", "1", "1", "0"]
 
 
 def test_outputs_of_unknown_size_go_the_plain_way():
@@ -155,10 +175,11 @@ def test_a_stop_that_is_set_prevents_the_run_and_later_ones_go_on():
 
 def test_page_locking_is_asked_for_by_the_configuration(monkeypatch):
     locked: list[int] = []
-    session = Session(models.identity(), SessionConfig(provider="cpu", threads=1, page_locked=False))
-    monkeypatch.setattr(session._engine, "lock_pages", lambda arrays: locked.append(1))
-    session.lock_pages([floats(1, 8)])
-    assert not locked
+    monkeypatch.setattr(OrtEngine, "lock_pages", lambda engine, arrays: locked.append(1))
+    for wanted in (False, True):
+        session = Session(models.identity(), SessionConfig(provider="cpu", threads=1, page_locked=wanted))
+        session.lock_pages([floats(1, 8)])
+        assert len(locked) == wanted
 
 
 @contextmanager

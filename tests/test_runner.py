@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 from pathlib import Path
@@ -237,12 +238,12 @@ def test_many_threads_share_the_slots_without_mixing_their_data():
     assert not wrong
 
 
-def test_provider_and_threads_replace_those_of_the_configuration():
-    config = SessionConfig(provider="auto", threads=7, streams=3)
-    with Runner(models.identity(), "cpu", threads=1, config=config) as made:
-        assert made._session.config == SessionConfig(provider="cpu", threads=1, streams=3)
-    with Runner(models.identity(), config=SessionConfig(provider="cpu", threads=1)) as made:
-        assert made._session.config == SessionConfig(provider="cpu", threads=1)
+def test_provider_and_threads_replace_those_of_the_configuration(monkeypatch: pytest.MonkeyPatch):
+    loaded = models.recorded_sessions(monkeypatch)
+    Runner(models.identity(), "cpu", threads=1, config=SessionConfig(provider="auto", threads=7, streams=3)).close()
+    Runner(models.identity(), config=SessionConfig(provider="cpu", threads=1)).close()
+    plain = SessionConfig(provider="cpu", threads=1)
+    assert loaded == [dataclasses.replace(plain, streams=3), plain]
 
 
 def test_what_cannot_work_is_refused_at_once():

@@ -104,13 +104,11 @@ def test_threads_are_gone_soon_after():
     assert set(threading.enumerate()) <= before
 
 
-def test_the_session_for_many_inputs_is_loaded_once():
+def test_the_session_for_many_inputs_is_loaded_once(monkeypatch: pytest.MonkeyPatch):
+    loaded = models.recorded_sessions(monkeypatch)
     with runner(models.identity()) as identity:
         identity.run_parallel([rows(1)])
-        assert identity._narrow is None  # one input runs on the session that is there
+        assert [config.threads for config in loaded] == [2]  # one input runs on the session that is there
         identity.run_parallel([rows(1)] * 4)
-        narrow = identity._narrow
-        assert narrow is not None
-        assert narrow.config.threads == 1
         identity.run_parallel([rows(1)] * 9)
-        assert identity._narrow is narrow
+        assert [config.threads for config in loaded] == [2, 1]

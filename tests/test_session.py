@@ -181,9 +181,11 @@ def test_threads_run_side_by_side_without_mixing_their_data():
     assert not wrong
 
 
-def test_no_session_spins_and_threads_are_explicit():
+def test_no_session_spins_and_threads_are_explicit(monkeypatch: pytest.MonkeyPatch):
     config = SessionConfig(provider="cpu", threads=3, inter_threads=2, cpu_arena=False, memory_pattern=False)
-    options = Session(models.identity(), config)._engine.session.get_session_options()
+    asked = models.recorded_options(monkeypatch)
+    Session(models.identity(), config)
+    (options,) = asked
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (3, 2)
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
     assert options.get_session_config_entry("session.inter_op.allow_spinning") == "0"

@@ -6,18 +6,21 @@ import pytest
 
 from tests.source_rules import (
     RULES,
+    TEST_RULES,
     Rule,
     Source,
     engine_knows_no_stage,
+    every_test_asserts,
     foreign_things_have_a_home,
     nothing_is_unpickled,
+    only_public_names_are_tested,
     pipes_carry_bytes,
     processes_are_spawned,
     views_pin_their_mapping,
 )
 
 ROOT = Path(__file__).parent.parent
-ENGINE, STAGE = "parallel_infer/gateway.py", "stages/decode.py"
+ENGINE, STAGE, TEST = "parallel_infer/gateway.py", "stages/decode.py", "tests/test_it.py"
 
 BAD = [
     (nothing_is_unpickled, ENGINE, "import pickle"),
@@ -66,6 +69,11 @@ BAD = [
     (foreign_things_have_a_home, STAGE, "from multiprocessing.shared_memory import SharedMemory"),
     (foreign_things_have_a_home, ENGINE, "import onnxruntime as ort"),
     (foreign_things_have_a_home, "stages/infer.py", "from onnxruntime import InferenceSession"),
+    (only_public_names_are_tested, TEST, "client._idle"),
+    (only_public_names_are_tested, TEST, "from parallel_infer.cli.models import _loaded"),
+    (only_public_names_are_tested, TEST, "monkeypatch.setattr(server, '_stamp', stamp)"),
+    (only_public_names_are_tested, TEST, "monkeypatch.setattr('parallel_infer.keys.server._stamp', stamp)"),
+    (every_test_asserts, TEST, "def test_it():\n    run()\ndef test_that():\n    print(1)\n\ndef test_x(): pass"),
 ]
 
 GOOD = [
@@ -93,7 +101,18 @@ GOOD = [
     ),
     (foreign_things_have_a_home, "stages/recognise/trial.py", "import onnxruntime"),
     (foreign_things_have_a_home, ENGINE, "import onnxruntime_ep_openvino"),
+    (only_public_names_are_tested, TEST, "self._mine\nsuper()._mine\nos._exit(0)\nplan._replace(a=1)\nx.__name__"),
+    (only_public_names_are_tested, TEST, "monkeypatch.setattr(server, 'stamp', '_value')\nfrom a import b as _b"),
+    (
+        every_test_asserts,
+        TEST,
+        "def test_it():\n    assert a\ndef test_that():\n    with raises(E): f()",
+    ),
 ]
+
+
+def named(rule: object) -> str | None:
+    return getattr(rule, "__name__", None)
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +121,14 @@ def sources() -> list[Source]:
     return [Source.parse(path.relative_to(ROOT).as_posix(), path.read_text()) for path in sorted(paths)]
 
 
-def named(rule: object) -> str | None:
-    return getattr(rule, "__name__", None)
+@pytest.mark.parametrize("rule", TEST_RULES, ids=named)
+def test_tests_keep(rule: Rule) -> None:
+    paths = sorted((ROOT / "tests").rglob("*.py"))
+    sources = [Source.parse(path.relative_to(ROOT).as_posix(), path.read_text()) for path in paths]
+
+    violations = [str(violation) for source in sources for violation in rule(source)]
+
+    assert not violations, f"{rule.__doc__}\n" + "\n".join(violations)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=named)
@@ -128,4 +153,4 @@ def test_good_text_passes(rule: Rule, path: str, text: str) -> None:
 
 
 def test_every_rule_is_tried_with_bad_and_with_good_text() -> None:
-    assert {rule for rule, *_ in BAD} == {rule for rule, *_ in GOOD} == set(RULES)
+    assert {rule for rule, *_ in BAD} == {rule for rule, *_ in GOOD} == {*RULES, *TEST_RULES}

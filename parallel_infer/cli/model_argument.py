@@ -23,7 +23,7 @@ def model_and_rest(
         return option, tuple(words)
     first, others = words[0], tuple(words[1:])
     shown = redacted_address(first)
-    if (Path(first).exists() or "://" in first) and first not in (names := _served(server, key)):
+    if (Path(first).exists() or "://" in first) and first not in (names := served_models(server, key)):
         known = f" (served are {', '.join(names)})" if names else ""
         raise click.UsageError(
             f"{shown!r} is no model that is served; say which one first: MODEL {rest}, or --model{known}"
@@ -41,6 +41,7 @@ def model_option(command: Callable[..., object]) -> Callable[..., object]:
     )(command)
 
 
-def _served(server: str, key: str | None) -> list[str]:
+def served_models(server: str, key: str | None) -> list[str]:
+    """The names of the models that a server serves."""
     with connected(server, key) as client:
         return sorted(str(model["name"]) for model in client.models())

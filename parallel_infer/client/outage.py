@@ -21,7 +21,7 @@ _SAY_AGAIN = 30.0  # seconds after which the same address may be spoken of again
 FULL = "{} takes no more clients: it has as many as it may (option max_clients), or as its open files allow (ulimit -n)"
 
 log = logging.getLogger("parallel_infer.client")
-_said: dict[str, float] = {}  # when, by address; connections of one process say it once
+last_said: dict[str, float] = {}  # when, by address: connections of one process say it once
 
 
 def unanswered(address: Address, pending: Pending, complaint: str) -> InferError:
@@ -63,8 +63,8 @@ class Outage:
             self._look()
         if now - self._since >= SAY_AFTER and not self._said and (self._found or self.full):
             self._said = True
-            if now - _said.get(self._address.endpoint, -_SAY_AGAIN) >= _SAY_AGAIN:
-                _said[self._address.endpoint] = now
+            if now - last_said.get(self._address.endpoint, -_SAY_AGAIN) >= _SAY_AGAIN:
+                last_said[self._address.endpoint] = now
                 log.warning("%s Trying again for up to %.0f s", self.reason(), max(1.0, until - now))
 
     def reason(self) -> str:

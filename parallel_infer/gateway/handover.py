@@ -29,7 +29,7 @@ _QUIET = 0.05  # seconds without a request after which nobody is expected to sen
 _QUIET_OF_STRANGERS = 0.5  # ... and nobody who does not
 RETURN = 2.0  # seconds in which clients of a gateway that died have found its successor
 _PATIENCE = 1.0  # seconds after the last answer for which that is waited for
-_IDLE = 3.0  # seconds without anything to take for clients after which ZeroMQ is not waited for any more
+IDLE = 3.0  # seconds without anything to take for clients after which ZeroMQ is not waited for any more
 _LOOK = 0.02  # seconds between looks at whether clients have taken their replies: no event tells
 _CHUNK = 65536  # bytes
 
@@ -117,7 +117,7 @@ class Handover:
                 idle_since = None
             elif idle_since is None:
                 idle_since = now
-            if now >= until + _IDLE or (idle_since is not None and now - idle_since >= _IDLE):
+            if now >= until + IDLE or (idle_since is not None and now - idle_since >= IDLE):
                 return
 
     def wait(self, until: float) -> int:

@@ -18,11 +18,11 @@ from parallel_infer.errors import ConfigError
 from parallel_infer.files.private_folders import make_held, make_private, sweep
 from parallel_infer.shm.segment import alive
 
-_LONGEST = 80  # bytes of the place; an ipc address may have 107 in all
+LONGEST = 80  # bytes of the place; an ipc address may have 107 in all
 _RUNS = f"parallel-infer-{os.getuid()}"
 _LOCAL = f"{_RUNS}-local"  # apart, because older versions take everything in the former for runs
 _VARIABLES = ("XDG_RUNTIME_DIR", "TMPDIR")
-_USUAL = ("/tmp", "/var/tmp", "/dev/shm")
+USUAL = ("/tmp", "/var/tmp", "/dev/shm")
 _locks: dict[Path, int] = {}  # descriptors of the folders that this process made
 log = logging.getLogger(__name__)
 
@@ -81,6 +81,6 @@ def _make(base: str, name: str) -> Path:
 def _places() -> Iterator[Path]:
     """Where a folder may be made, best first."""
     given = [os.environ.get(name, "") for name in _VARIABLES]
-    for place in dict.fromkeys(Path(text) for text in (*given, *_USUAL) if text):
-        if place.is_absolute() and len(os.fsencode(place)) <= _LONGEST:
+    for place in dict.fromkeys(Path(text) for text in (*given, *USUAL) if text):
+        if place.is_absolute() and len(os.fsencode(place)) <= LONGEST:
             yield place

@@ -47,7 +47,7 @@ class FakeServer:
         self._enveloped: set[bytes] = set()
         self._held: deque[Received] = deque()
         self._tasks: queue.Queue[Callable[[], None]] = queue.Queue()
-        self._running = False
+        self.running = False
         self._next_ring = 1
 
     def start(self) -> None:
@@ -59,7 +59,7 @@ class FakeServer:
         self.configure(self._socket)
         self._socket.bind(self.address)
         self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
-        self._running = True
+        self.running = True
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
 
@@ -74,7 +74,7 @@ class FakeServer:
             self.call(lambda reply=reply: self.reply(client, reply))
 
     def stop(self) -> None:
-        self._running = False
+        self.running = False
         self._thread.join()
         self._held.clear()
         self.forget_rings()
@@ -127,11 +127,15 @@ class FakeServer:
         envelope = [client, b""] if client in self._enveloped else [client]
         self._socket.send_multipart([*envelope, _encode(reply), *([payload] if payload else [])])
 
+    def send_frames(self, *frames: bytes) -> None:
+        """Send what need not be a reply, in the thread of the server."""
+        self.call(lambda: self._socket.send_multipart(frames))
+
     def fail(self, received: Received, code: str, message: str = "as asked", reason: str = "") -> None:
         self.reply(received.client, Error(id=received.request.id, code=code, message=message, reason=reason))
 
     def _serve(self) -> None:
-        while self._running:
+        while self.running:
             while not self._tasks.empty():
                 self._tasks.get()()
             if self._guard.poll(0):
@@ -163,7 +167,7 @@ class FakeServer:
         request = received.request
         if isinstance(request, Infer):
             self.count += 1
-            self._infer(received)
+            self.infer(received)
         elif isinstance(request, protocol.Lend):
             self._lend(received)
         elif isinstance(request, protocol.Hello) and self.most is not None:
@@ -176,7 +180,7 @@ class FakeServer:
             self._result(received, msgspec.to_builtins(request))
         self.received.put(received)
 
-    def _infer(self, received: Received) -> None:
+    def infer(self, received: Received) -> None:
         request = received.request
         if request.slot is not None and request.slot.ring not in self.rings:
             self.fail(received, "BAD_INPUT", "it is gone: lend again", "unknown_ring")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -148,7 +150,7 @@ def test_garbage_from_the_server_is_survived(server):
     with Client(server.address) as client:
         join = in_thread(lambda: client.infer("held", b"x"))
         caller = server.next().client
-        server.call(lambda: server._socket.send_multipart([caller, b"\xc1garbage", b"1", b"2"]))
+        server.send_frames(caller, b"\xc1garbage", b"1", b"2")
         server.release()
         assert payload_of(join()) == b"x"
 
@@ -194,7 +196,7 @@ def test_server_that_starts_late(tmp_path, server):
             assert payload_of(join()) == b"early"
             assert server.count == 1
     except BaseException:
-        if not server._running:
+        if not server.running:
             server.start()
         raise
 
@@ -216,7 +218,7 @@ def test_many_threads(server):
         payloads = [b"%d" % number for number in range(200)]
         answers = list(pool.map(lambda payload: client.infer("echo", payload), payloads))
         assert [payload_of(answer) for answer in answers] == payloads
-        assert len(client._idle) <= 9
+    assert len({received.client for received in server.received.queue}) <= 9  # connections
 
 
 def test_management(server):
@@ -246,21 +248,17 @@ def test_address_that_is_none(address):
         Client(address)
 
 
-def test_interrupt_cancels_the_job(server, monkeypatch):
+def test_interrupt_cancels_the_job(server):
+    def interrupt():
+        request = server.next().request
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        return request
+
     with Client(server.address) as client:
-        connection = client._idle[0]
-        ask = connection.receive
-
-        def interrupted(patience):
-            if server.count:
-                raise KeyboardInterrupt
-            ask(patience)
-
-        monkeypatch.setattr(connection, "receive", interrupted)
+        join = in_thread(interrupt)
         with pytest.raises(KeyboardInterrupt):
             client.infer("held", b"x")
-        job = server.next().request.id
-        assert server.next(protocol.Cancel).request.job == job
+        assert server.next(protocol.Cancel).request.job == join().id
 
 
 def test_a_forked_child_has_no_part_in_it(server):

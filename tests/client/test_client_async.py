@@ -158,7 +158,7 @@ def test_stream_of_latest_drops_what_waits(server):
             assert (await first)[0] == 0
             request = (await received(server)).request
             assert (request.source, request.drop) == ("door", "latest")
-            server._infer = server.echo
+            server.infer = server.echo
             server.release()
             more.set()
             rest = dict([pair async for pair in stream])

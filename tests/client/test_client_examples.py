@@ -36,7 +36,7 @@ def answering(server):
 
 
 def test_minimal_client(answering, pictures):
-    answering._infer = answering.objects
+    answering.infer = answering.objects
     ran = run("minimal_client.py", pictures / "coffee.png", "--address", answering.address)
     assert ran.stderr == ""
     assert ran.stdout.splitlines() == ["0.90 dog at 20, 40, 20 x 40 pixels", "0.50 person at 50, 40, 100 x 80 pixels"]

@@ -119,7 +119,7 @@ def test_many_are_pulled_as_they_go(server):
         server.release(1)
         server.next()
         assert next(pulled) == 9
-        server.call(lambda: setattr(server, "_infer", server.echo))
+        server.call(lambda: setattr(server, "infer", server.echo))
         server.release()
         assert len(join()) == 51 - 1
     assert server.most_held == 8
@@ -221,7 +221,7 @@ def test_stream_of_latest_drops_what_waits(server):
         server.release()
         assert join()[0] == 0
         server.next()  # the newest of those that waited
-        server._infer = server.echo
+        server.infer = server.echo
         server.release()
         more.release()
         rest = dict(stream)

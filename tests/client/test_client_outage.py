@@ -28,7 +28,7 @@ KEY = Key(*PAIR, PAIR[0])
 
 @pytest.fixture(autouse=True)
 def _nothing_was_said(monkeypatch):
-    monkeypatch.setattr(outage, "_said", {})
+    monkeypatch.setattr(outage, "last_said", {})
 
 
 @pytest.fixture

@@ -108,7 +108,7 @@ def scripts() -> list[str]:
 
 @pytest.mark.parametrize("script", scripts())
 def test_scripts_of_the_documents_need_no_tools(script: str, environment: Path) -> None:
-    run(environment / "python", script, *SHORT.get(script, ["--help"]), cwd=ROOT)
+    assert run(environment / "python", script, *SHORT.get(script, ["--help"]), cwd=ROOT)
 
 
 def test_the_environment_has_no_tools(environment: Path) -> None:

@@ -97,7 +97,9 @@ class Run:
 @settings(max_examples=200, deadline=None)
 @given(number=st.integers(0, 2**32), weights=st.sampled_from([CALM, WILD, LATE]))
 def test_everybody_gets_one_reply_and_nothing_leaks(number, weights):
-    Run(number, weights).run(120)
+    schedule = Run(number, weights)
+    schedule.run(120)
+    schedule.rig.check_drained()
 
 
 def test_the_schedules_reach_everything_worth_reaching():

@@ -199,7 +199,7 @@ def test_who_is_gone_takes_nothing_any_more(connection: tuple[socket.socket, soc
 def test_sockets_that_do_not_end_are_waited_for_while_anything_is_to_be_taken(
     monkeypatch: pytest.MonkeyPatch, connection: tuple[socket.socket, socket.socket]
 ) -> None:
-    monkeypatch.setattr(handover_module, "_IDLE", 0.05)
+    monkeypatch.setattr(handover_module, "IDLE", 0.05)
     ours, theirs = connection
     sent = filled(ours)
     handover = Handover([ours.fileno()])

@@ -131,4 +131,5 @@ def test_a_manager_that_reads_nothing_holds_nobody_up(manager: Manager) -> None:
     speaking = ServiceManager({"NOTIFY_SOCKET": manager.address})
     for _ in range(5000):
         speaking.ready("x" * 100)
+    assert speaking.listens
     speaking.close()

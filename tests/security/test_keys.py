@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import time
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -154,9 +155,9 @@ def test_a_handshake_costs_two_looks_and_reads_nothing_however_many_keys_there_a
     for number, public in enumerate(keys):
         add_client(folder, KnownClient(f"c{number}", public, manages=number == 7))
     opened, looks, reads = settled(folder, monkeypatch), [], []
-    stamp, read = parallel_infer.keys.server._stamp, parallel_infer.keys.server._read_client
-    monkeypatch.setattr(parallel_infer.keys.server, "_stamp", lambda path: (looks.append(path), stamp(path))[1])
-    monkeypatch.setattr(parallel_infer.keys.server, "_read_client", lambda path: (reads.append(path), read(path))[1])
+    stat, read = Path.stat, parallel_infer.keys.server.read_text
+    monkeypatch.setattr(Path, "stat", lambda path, **how: (looks.append(path), stat(path, **how))[1])
+    monkeypatch.setattr(parallel_infer.keys.server, "read_text", lambda path: (reads.append(path), read(path))[1])
     for public in keys:
         assert opened.client(public) is not None
     assert opened.manages("c7")

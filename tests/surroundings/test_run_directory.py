@@ -23,8 +23,8 @@ def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     place = tmp_path / "other"
     place.mkdir()
     monkeypatch.setenv("TMPDIR", str(place))
-    monkeypatch.setattr(rundir, "_USUAL", ())
-    monkeypatch.setattr(rundir, "_LONGEST", 1000)  # pytest's folders have long names
+    monkeypatch.setattr(rundir, "USUAL", ())
+    monkeypatch.setattr(rundir, "LONGEST", 1000)  # pytest's folders have long names
     yield place
     assert all(not list(base.iterdir()) for base in place.iterdir()), "a folder was left"
 
@@ -73,7 +73,7 @@ def test_a_place_with_too_long_a_name_is_left_out(tmp_path, other, monkeypatch):
     place = tmp_path / ("ü" * 50)
     place.mkdir()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(place))
-    monkeypatch.setattr(rundir, "_LONGEST", len(os.fsencode(place)) - 1)
+    monkeypatch.setattr(rundir, "LONGEST", len(os.fsencode(place)) - 1)
     with socket_directory() as folder:
         assert folder.parent == other / f"{NAME}-local"
         sweep_directories()
@@ -104,7 +104,7 @@ def test_only_what_nobody_holds_is_swept(tmp_path, other, monkeypatch):
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     kept = make_run_directory("run")
     code = "from parallel_infer.process.rundir import make_run_directory as m; import os; print(m('dead')); os._exit(0)"
-    place = "import parallel_infer.process.rundir as r; r._LONGEST = 1000; "
+    place = "import parallel_infer.process.rundir as r; r.LONGEST = 1000; "
     ran = subprocess.run([sys.executable, "-c", place + code], capture_output=True, text=True, check=True)
     dead = Path(ran.stdout.strip())
     assert dead == other / NAME / "dead"
@@ -126,6 +126,6 @@ def test_a_folder_that_somebody_linked_away_is_not_swept(tmp_path, monkeypatch):
     (tmp_path / "home").chmod(0o700)
     (place / NAME).symlink_to(tmp_path / "home")
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(place))
-    monkeypatch.setattr(rundir, "_LONGEST", 1000)
+    monkeypatch.setattr(rundir, "LONGEST", 1000)
     sweep_directories()
     assert precious.is_dir()

@@ -52,18 +52,18 @@ class CameraServer:
     """Plays `play` to everybody who connects. `close` hangs up on all."""
 
     def __init__(self, play: Play) -> None:
-        self._play = play
-        self._count = 0
+        self.play = play
+        self.count = 0
         self.authorizations: list[str | None] = []
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 outer.authorizations.append(self.headers.get("Authorization"))
-                viewer = Viewer(self, outer._count)
-                outer._count += 1
+                viewer = Viewer(self, outer.count)
+                outer.count += 1
                 try:
-                    outer._play(viewer)
+                    outer.play(viewer)
                 except OSError:
                     return
 
