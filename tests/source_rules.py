@@ -39,24 +39,10 @@ PUBLIC_ANYWAY = {"_exit", "_replace", "_asdict", "_fields"}  # of os, and of nam
 PATCHES = {"setattr", "delattr", "getattr", "hasattr", "patch"}
 CHECKS = {
     *("raises", "fail", "assert_array_equal", "assert_allclose", "assert_outcomes"),
-    *(
-        "assert_same",
-        "assert_arrays_equal",
-        "assert_equal_answers",
-        "same",
-        "read_slowly",
-        "survive",
-    ),  # pixels, answers
-    *("check_drained", "eventually", "run_dry"),  # a rig's, a server's
-    *(
-        "one_line",
-        "refused",
-        "succeeds",
-        "attempt",
-        "in_a_process_of_its_own",
-        "wait_for",
-        "until",
-    ),  # a command's, a process's
+    *("assert_same", "assert_arrays_equal", "assert_equal_answers", "same", "survive"),  # of pictures and answers
+    *("check_drained", "eventually", "run_dry"),  # of a rig, of a server
+    *("one_line", "refused", "succeeds", "attempt", "in_a_process_of_its_own"),  # of a command, of a process
+    *("wait_for", "until"),  # of a page
 }
 HOMES = {
     "aiohttp": ("parallel_infer/doors/http/*",),

@@ -96,13 +96,9 @@ class Connection:
             self._outbox.append(pending)
 
     def ask(self, pending: Pending) -> Outcome:
-        """Send a request and wait for its outcome."""
-        self.post(pending)
-        return self.wait(pending)
-
-    def wait(self, pending: Pending) -> Outcome:
-        """Drive the connection until `pending` is settled. On an interrupt the request is cancelled."""
+        """Send a request and wait for its outcome. On an interrupt the request is cancelled, however far it is."""
         try:
+            self.post(pending)
             while pending.outcome is None:
                 self.receive(pending.deadline - time.monotonic())
         except BaseException:
@@ -222,9 +218,11 @@ class Connection:
             pending.settle(error)
 
     def _transmit(self, pending: Pending, header: bytes) -> bool:
+        before, pending.sent = pending.sent, True  # first, because an interrupt may come when it has left
         if not self._line.send(header, pending.payload):
+            pending.sent = before
             return False
-        pending.sent = pending.under_way = True
+        pending.under_way = True
         return True
 
     def _settle(self, header: memoryview, payload: bytes | memoryview) -> None:
