@@ -80,9 +80,7 @@ class Connection:
     @property
     def stuck(self) -> bool:
         """Whether requests wait for the socket to become writable."""
-        if not self._connected:
-            return False
-        pending = self._outbox.next(time.monotonic())
+        pending = self._outbox.next(time.monotonic()) if self._connected else None
         return pending is not None and not self.terms.open_for(pending.size)
 
     def post(self, pending: Pending) -> None:
@@ -99,6 +97,14 @@ class Connection:
         """Send a request and wait for its outcome. On an interrupt the request is cancelled, however far it is."""
         try:
             self.post(pending)
+            return self.wait(pending)
+        except BaseException:
+            self.abandon(pending)
+            raise
+
+    def wait(self, pending: Pending) -> Outcome:
+        """Drive the connection until `pending`, which was posted, is settled. On an interrupt it is cancelled."""
+        try:
             while pending.outcome is None:
                 self.receive(pending.deadline - time.monotonic())
         except BaseException:
