@@ -23,14 +23,7 @@ from parallel_infer.client.outbox import Outbox
 from parallel_infer.client.pending import Outcome, Pending, outcome_of
 from parallel_infer.client.terms import Terms
 from parallel_infer.client.waiting import Waiting
-from parallel_infer.errors import (
-    BadInput,
-    InferError,
-    ServerStopping,
-    ServerUnavailable,
-    Unauthorized,
-    UnknownRing,
-)
+from parallel_infer.errors import BadInput, InferError, ServerStopping, ServerUnavailable, Unauthorized, UnknownRing
 from parallel_infer.limits import MAX_HEADER
 from parallel_infer.protocol import STOPPED, Cancel, Error, Hello, Reply
 from parallel_infer.wrong_fields import explained

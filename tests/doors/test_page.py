@@ -236,6 +236,7 @@ def test_a_model_is_unloaded_and_loaded_again(page: Tab) -> None:
     card.get_by_role("button", name="Load again").click()
     page.wait_for('[data-model="reader"] .badge.ready')
     page.wait_for("select[name=model] option[value=reader]", state="attached")
+    assert page.page.locator('[data-model="reader"] .badge.unloaded').count() == 0
 
 
 # --- trouble, and how it looks ----------------------------------------------------------------------------------------
