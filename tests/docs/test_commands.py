@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
+
 import pytest
 
 from tests.docs.commands import commands, in_documents, problem
@@ -51,3 +54,19 @@ def test_commands_are_found_in_code() -> None:
 )
 def test_a_command_that_does_not_exist_is_found_out(command: str, why: str) -> None:
     assert why in problem(command.split())
+
+
+def test_what_pip_is_told_to_install_exists() -> None:
+    """Extras are declared, and the wheel's name has the version of the project."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    texts = [Page.read(name).text for name in documents()]
+    extras = {
+        extra
+        for text in texts
+        for names in re.findall(r"(?:parallel-infer|\.whl|'\.)\[([a-z,]+)\]", text)
+        for extra in names.split(",")
+    }
+    wheels = {version for text in texts for version in re.findall(r"parallel_infer-([\d.]+)-py3", text)}
+
+    assert {"cpu", "http"} <= extras <= set(project["optional-dependencies"])
+    assert wheels == {project["version"]}
