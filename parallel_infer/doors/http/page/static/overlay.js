@@ -13,6 +13,11 @@ const RAMP = ["000004", "420a68", "932667", "dd513a", "fca50a", "fcffa4"].map((h
 // Shows `picture` (an ImageBitmap) with `answer`; the frame takes the answer's size, which is the upright picture's.
 export async function show(picture, answer) {
   const frame = one("#frame");
+  if (!picture && !answer) {
+    frame.hidden = true;
+    one("#empty").hidden = false;
+    return;
+  }
   const { width, height } = answer?.image ?? picture ?? { width: 640, height: 480 };
   one("#empty").hidden = true;
   frame.hidden = false;

@@ -37,12 +37,21 @@ class Node {
   }
 }
 
+const middle = (node) => node.y + node.height / 2;
+const end = (node) => node.x + node.width;
+const ROUTES = {
+  across(from, to) {
+    const half = (end(from) + to.x) / 2;
+    return `M${end(from)} ${middle(from)}C${half} ${middle(from)} ${half} ${middle(to)} ${to.x} ${middle(to)}`;
+  },
+  down: (from, to) => `M${from.x + from.width / 2} ${from.y + from.height}V${to.y}`,
+  left: (from, to) => `M${from.x} ${middle(from)}H12Q4 ${middle(from)} 4 ${middle(from) + 8}V${middle(to) - 8}Q4 ${middle(to)} 12 ${middle(to)}H${to.x}`,
+  right: (from, to) => `M${end(from)} ${middle(from)}H348Q356 ${middle(from)} 356 ${middle(from) + 8}V${middle(to) - 8}Q356 ${middle(to)} 348 ${middle(to)}H${end(to)}`,
+};
+
 class Pipe {
-  constructor(from, to, vertical) {
-    const [x, y] = vertical ? [from.x + from.width / 2, from.y + from.height] : [from.x + from.width, from.y + from.height / 2];
-    const [u, v] = vertical ? [to.x + to.width / 2, to.y] : [to.x, to.y + to.height / 2];
-    const [p, q] = [(x + u) / 2, (y + v) / 2];
-    const d = vertical ? `M${x} ${y}C${x} ${q} ${u} ${q} ${u} ${v}` : `M${x} ${y}C${p} ${y} ${p} ${v} ${u} ${v}`;
+  constructor(from, to, route) {
+    const d = ROUTES[route](from, to);
     this.flow = s("path", { class: "flow", d });
     this.element = s("g", {}, s("path", { class: "pipe", d }), this.flow);
     this.speed = "";
@@ -83,12 +92,13 @@ export class Pipeline {
       batch: node(narrow ? `${cut(shown(model.name), 13)} · batch` : "Batching", place.lanes[index][0]),
       infer: node(narrow ? "Inference" : cut(shown(model.name), 17), place.lanes[index][1]),
     }));
-    this.pipes = [new Pipe(this.clients, this.gateway, narrow), new Pipe(this.gateway, this.decode, narrow)];
+    const [on, into, out] = narrow ? ["down", "left", "right"] : ["across", "across", "across"];
+    this.pipes = [new Pipe(this.clients, this.gateway, on), new Pipe(this.gateway, this.decode, on)];
     for (const lane of this.lanes) {
       lane.pipes = [
-        new Pipe(this.decode, lane.batch, narrow),
-        new Pipe(lane.batch, lane.infer, false),
-        new Pipe(lane.infer, this.post, narrow),
+        new Pipe(this.decode, lane.batch, into),
+        new Pipe(lane.batch, lane.infer, "across"),
+        new Pipe(lane.infer, this.post, out),
       ];
     }
     const pipes = [...this.pipes, ...this.lanes.flatMap((lane) => lane.pipes)];
@@ -106,14 +116,14 @@ export class Pipeline {
     this.clients.show(`${fixed(totals.fps)}/s`, `${plural(state.clients, "client")} · ${totals.pending} open`);
     this.gateway.show(percent(busy("gateway")?.utilisation ?? 0), "of one core", busy("gateway")?.utilisation, limit("gateway"));
     const wait = mean(state.models, "queue");
-    this.decode.show(`${milliseconds(mean(state.models, "decode"))} ms`, `${workers("decode")} · waits ${milliseconds(wait)} ms`, busy("decode")?.utilisation, limit("decode"));
-    this.post.show(`${milliseconds(mean(state.models, "postprocess"))} ms`, `${workers("postprocess")} · waits ${milliseconds(mean(state.models, "post_wait"))} ms`, busy("postprocess")?.utilisation, limit("postprocess"));
+    this.decode.show(ms(mean(state.models, "decode")), `${workers("decode")} · waits ${ms(wait)}`, busy("decode")?.utilisation, limit("decode"));
+    this.post.show(ms(mean(state.models, "postprocess")), `${workers("postprocess")} · waits ${ms(mean(state.models, "post_wait"))}`, busy("postprocess")?.utilisation, limit("postprocess"));
     this.pipes.forEach((pipe) => pipe.show(totals.fps));
     models.forEach((model, index) => {
       const lane = this.lanes[index];
       const infer = busy("infer", model.key);
-      lane.batch.show(`${fixed(model.batch)} a run`, `waits ${milliseconds(model.times.batch_wait)} ms · ${model.queued + model.ready} queued`, model.rows[1] ? 1 - model.rows[0] / model.rows[1] : 0);
-      lane.infer.show(`${milliseconds(model.times.infer)} ms`, `${plural(model.instances, "instance")} · ${fixed(model.fps)}/s`, infer?.utilisation, limit("infer", model.key));
+      lane.batch.show(`${fixed(model.batch)} a run`, `waits ${ms(model.times.batch_wait)} · ${model.queued + model.ready} queued`, model.rows[1] ? 1 - model.rows[0] / model.rows[1] : 0);
+      lane.infer.show(ms(model.times.infer), `${plural(model.instances, "instance")} · ${fixed(model.fps)}/s`, infer?.utilisation, limit("infer", model.key));
       lane.pipes.forEach((pipe) => pipe.show(model.fps));
     });
     const tight = state.limit ? `; ${state.limit} limits it` : "";
@@ -121,14 +131,15 @@ export class Pipeline {
   }
 }
 
+const ms = (value) => (Number.isFinite(value) ? `${milliseconds(value)} ms` : "–");
 const cut = (text, length) => (text.length > length ? `${text.slice(0, length - 1)}…` : text);
 
 function placesWide(count) {
   const { node: [width, height], gap, lane } = WIDE;
   const tall = Math.max(1, count) * lane + 8;
   const column = (index) => 2 + index * (width + gap);
-  const middle = tall / 2 - height / 2;
-  const at = (index, y = middle) => [column(index), y, width, height];
+  const center = tall / 2 - height / 2;
+  const at = (index, y = center) => [column(index), y, width, height];
   const lanes = Array.from({ length: count }, (_, index) => {
     const y = 4 + index * lane + (lane - height) / 2;
     return [at(3, y), at(4, y)];
@@ -137,15 +148,15 @@ function placesWide(count) {
 }
 
 function placesNarrow(count) {
-  const width = 168;
+  const width = 156;
   const height = 84;
-  const middle = (360 - width) / 2;
+  const center = (360 - width) / 2;
   const step = height + 26;
   const lanes = Array.from({ length: count }, (_, index) => {
     const y = 2 + 3 * step + index * (height + 14);
-    return [[2, y, width, height], [190, y, width, height]];
+    return [[16, y, width, height], [188, y, width, height]];
   });
-  const end = 2 + 3 * step + count * (height + 14) + 12;
-  const at = (index) => [middle, 2 + index * step, width, height];
-  return { clients: at(0), gateway: at(1), decode: at(2), lanes, post: [middle, end, width, height], size: [360, end + height + 2] };
+  const last = 2 + 3 * step + count * (height + 14) + 12;
+  const at = (index) => [center, 2 + index * step, width, height];
+  return { clients: at(0), gateway: at(1), decode: at(2), lanes, post: [center, last, width, height], size: [360, last + height + 2] };
 }

@@ -168,7 +168,7 @@ export class Try {
     say(one("#summary"), "");
     one("#timing").hidden = true;
     this.write();
-    if (picture.bitmap) await show(picture.bitmap, null);
+    await show(picture.bitmap, null);
   }
 
   // --- sliders -------------------------------------------------------------------------------------------------------
