@@ -16,6 +16,7 @@ from parallel_infer.limits import MAX_NAME
 VERSION: Literal[1] = 1
 
 RequestId = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
 Dimension = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Version = Literal[1]
@@ -125,6 +126,18 @@ class Look(_Request, frozen=True, kw_only=True, tag="look"):
     seconds: Annotated[float, Meta(gt=0, le=MAX_LOOK)] = 10.0
 
 
+class Report(_Request, frozen=True, kw_only=True, tag="report"):
+    """How a live source is, as only its own client can tell."""
+
+    source: Annotated[str, Meta(min_length=1, max_length=128)]  # as in `infer`
+    state: Literal["connecting", "live", "reconnecting", "ended", "failed"]
+    message: Annotated[str, Meta(max_length=512)] = ""
+    dropped: Count = 0  # frames that gave way to newer ones: before they were sent, and in the server
+    expired: Count = 0
+    failed: Count = 0
+    restarts: Count = 0  # of the capture
+
+
 class Load(_Request, frozen=True, kw_only=True, tag="load"):
     """Load a model file of the server's machine, or replace the model of that name."""
 
@@ -150,7 +163,21 @@ class Stop(_Request, frozen=True, kw_only=True, tag="stop"):
 
 
 Request = (
-    Infer | Cancel | Lend | GiveBack | Hello | Models | Status | Ready | Trace | Look | Load | Reload | Unload | Stop
+    Infer
+    | Cancel
+    | Lend
+    | GiveBack
+    | Hello
+    | Models
+    | Status
+    | Ready
+    | Trace
+    | Look
+    | Report
+    | Load
+    | Reload
+    | Unload
+    | Stop
 )
 
 

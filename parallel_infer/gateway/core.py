@@ -56,6 +56,7 @@ from parallel_infer.protocol import (
     Models,
     Ready,
     Reload,
+    Report,
     Request,
     Status,
     Stop,
@@ -175,6 +176,9 @@ class Core:
                 self.queries.trace(request, requester)
             case Look():
                 self._look(request, requester)
+            case Report():
+                self.replies.tally.report(request)
+                requester.result({})
             case Load() | Reload() | Unload() | Stop():
                 self.queries.manage(request, requester)
             case _:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Container
 from typing import Any
 
+from parallel_infer import protocol
 from parallel_infer.errors import Dropped
 from parallel_infer.observe.histogram import JobTimes
 from parallel_infer.redaction import redacted_address
@@ -44,12 +45,14 @@ class ModelTally:
 class SourceTally:
     """One live source's frames."""
 
-    __slots__ = ("answered", "dropped", "failed", "newest", "seen")
+    __slots__ = ("answered", "dropped", "failed", "newest", "report", "reported", "seen")
 
     def __init__(self) -> None:
         self.answered = self.dropped = self.failed = 0
         self.newest = 0.0  # when the newest frame that has an answer came in
         self.seen = 0.0  # when something last happened
+        self.report: protocol.Report | None = None  # what its client told last
+        self.reported = 0.0  # when that was
 
     def take(self, other: SourceTally) -> None:
         """Add the counts of another source."""
@@ -60,9 +63,18 @@ class SourceTally:
         self.seen = max(self.seen, other.seen)
 
     def status(self, now: float) -> dict[str, Any]:
-        """Counters, and how old the newest frame is that has an answer (seconds; None: none has)."""
+        """Counters, how old the newest frame is that has an answer (seconds; None: none has), and what its client says.
+
+        `client` is None for a source whose client says nothing.
+        """
         age = round(max(0.0, now - self.newest), 3) if self.newest else None
-        return {"answered": self.answered, "dropped": self.dropped, "failed": self.failed, "age": age}
+        client = None
+        if self.report is not None:
+            told = ("state", "message", "dropped", "expired", "failed", "restarts")
+            client = {name: getattr(self.report, name) for name in told}
+            client["age"] = round(max(0.0, now - self.reported), 3)
+        counts = {"answered": self.answered, "dropped": self.dropped, "failed": self.failed}
+        return {**counts, "age": age, "client": client}
 
 
 class Tally:
@@ -105,6 +117,13 @@ class Tally:
                 tally.dropped += 1
             else:
                 tally.failed += 1
+
+    def report(self, report: protocol.Report) -> None:
+        """A client tells how its source is."""
+        now = self._clock()
+        tally = self._source(report.source, now)
+        if tally is not self._others:
+            tally.report, tally.reported, tally.seen = report, now, now
 
     def _source(self, name: str, now: float) -> SourceTally:
         known = self._sources.get(name)

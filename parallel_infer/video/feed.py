@@ -62,6 +62,7 @@ class Feed:
     def __init__(self, source: Source, settings: StreamSettings, memory: Memory, frames: FramesInFlight) -> None:
         self.source = source
         self.state = SourceState.CONNECTING
+        self.message = ""  # about the state
         self.fps = 0.0  # of the source; 0: unknown
         self.frames = 0  # of the whole source; 0: unknown or without end
         self.process: CaptureProcess | None = None
@@ -306,5 +307,5 @@ class Feed:
         self._final_state = self._final_state or (state, message)
 
     def _change(self, state: SourceState, message: str) -> None:
-        self.state = state
+        self.state, self.message = state, message
         self._changes.append(Change(self.source.name, state, message, copy.deepcopy(self.tally)))

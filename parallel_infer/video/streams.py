@@ -17,6 +17,7 @@ from parallel_infer.video.counts import Tally
 from parallel_infer.video.feed import Change, Feed, Result
 from parallel_infer.video.in_flight import FramesInFlight
 from parallel_infer.video.memory import Memory
+from parallel_infer.video.reports import Reports
 from parallel_infer.video.settings import StreamSettings
 from parallel_infer.video.sources import Source, sources_of
 
@@ -43,6 +44,7 @@ class Streams:
         self._model = model
         self.settings = settings or StreamSettings()
         self._connection = Connection(Address(address, None if key is None else Key.of(key)))
+        self._reports = Reports(self._connection)
         self._mark: RunMark | None = None
         self._segments = 0
         self._feeds = {source.name: self._feed(source) for source in self.sources}
@@ -67,13 +69,18 @@ class Streams:
         while not self._closed:
             if self._ending:
                 yield from self.stop()
+                self._report()
                 return
             self._exchange()
             for feed in self._feeds.values():
                 yield from feed.events()
+            self._report()
             if all(feed.state.final for feed in self._feeds.values()):
                 return
             self._wait()
+
+    def _report(self) -> None:
+        self._reports.step(self._feeds.values(), time.monotonic())
 
     def end(self) -> None:
         """Have the iteration end soon. May be called from a signal handler or another thread."""

@@ -75,7 +75,7 @@ def status(answered: int = 0, uptime: float = 10.0, seconds: float = 0.02, **cha
             "cpu_seconds": 0.1,
             "ingress": [{"slot_size": 16384, "slots": 4, "free": 4, "leaked": 0}],
             "models": {"street": {"ends": {"answered": answered, "DROPPED": 2, "BAD_INPUT": 1}}},
-            "sources": {"gate": {"answered": answered, "dropped": 2, "failed": 0, "age": 0.5}},
+            "sources": {"gate": {"answered": answered, "dropped": 2, "failed": 0, "age": 0.5, "client": None}},
         },
         "times": {"models": {"street": times.status()}},
     }

@@ -10,7 +10,7 @@ import msgspec
 
 from parallel_infer.errors import Dropped
 from parallel_infer.observe.histogram import PARTS, all_counts, difference, percentile
-from parallel_infer.observe.rates import Rates, rates
+from parallel_infer.observe.rates import Rates, SourceRates, rates
 
 Status = Mapping[str, Any]
 WINDOW = 10.0  # seconds: percentiles, stage times and batch sizes are those of the jobs that ended within it
@@ -87,6 +87,18 @@ class IngressNow(msgspec.Struct, frozen=True, kw_only=True):
     free: int
 
 
+class ClientsWord(msgspec.Struct, frozen=True, kw_only=True):
+    """What the client of a live source tells of it."""
+
+    state: str
+    message: str
+    dropped: int  # frames, by itself and by the server
+    expired: int
+    failed: int
+    restarts: int  # of the capture
+    age: float  # seconds since it told so
+
+
 class SourceNow(msgspec.Struct, frozen=True, kw_only=True):
     """One live source."""
 
@@ -96,6 +108,7 @@ class SourceNow(msgspec.Struct, frozen=True, kw_only=True):
     dropped: int
     failed: int
     age: float | None  # seconds since the newest answered frame came in
+    client: ClientsWord | None  # None: its client tells nothing
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,17 +175,20 @@ def _snapshot(first: Status, last: Status, status: Status, seconds: float) -> Sn
             IngressNow(slot_size=ring["slot_size"], slots=ring["slots"], free=ring["free"])
             for ring in gateway["ingress"]
         ],
-        sources=[
-            SourceNow(
-                name=source.name,
-                fps=source.per_second,
-                answered=gateway["sources"][source.name]["answered"],
-                dropped=source.dropped,
-                failed=gateway["sources"][source.name]["failed"],
-                age=source.age,
-            )
-            for source in found.sources
-        ],
+        sources=[_source(source, gateway["sources"][source.name]) for source in found.sources],
+    )
+
+
+def _source(rate: SourceRates, source: Mapping[str, Any]) -> SourceNow:
+    told = source.get("client")
+    return SourceNow(
+        name=rate.name,
+        fps=rate.per_second,
+        answered=source["answered"],
+        dropped=rate.dropped,
+        failed=source["failed"],
+        age=rate.age,
+        client=None if told is None else ClientsWord(**told),
     )
 
 

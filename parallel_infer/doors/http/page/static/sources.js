@@ -5,6 +5,7 @@ import { h, keyed, one, say } from "./dom.js";
 import { fixed } from "./format.js";
 
 const SILENT = 5; // seconds without an answered frame
+const FRESH = 15; // seconds for which a client's word is believed; it comes every 5
 const LOOK = 2000; // ms between pictures of one source
 
 export class Sources {
@@ -26,13 +27,14 @@ export class Sources {
   }
 
   update(element, source) {
-    const state = source.age === null ? "waiting" : source.age > SILENT ? "silent" : "live";
+    const state = stateOf(source);
     const [dot, name, text] = one(".title", element).children;
     dot.className = `dot ${state}`;
     say(name, source.name);
     say(text, state);
+    say(one(".message", element), state === "live" || state === "silent" ? "" : (source.client?.message ?? ""));
     const age = source.age === null ? "–" : `${fixed(source.age)} s`;
-    const facts = [fixed(source.fps), age, source.dropped, source.answered];
+    const facts = [fixed(source.fps), age, source.client?.dropped ?? source.dropped, source.answered];
     [...one(".facts", element).children].forEach((fact, index) => say(fact.lastChild, facts[index]));
     const known = this.pictures.get(source.name) ?? { note: "No frame since this page was opened", asked: -LOOK };
     this.pictures.set(source.name, known);
@@ -75,12 +77,21 @@ export class Sources {
   }
 }
 
+// What its client says, while that is fresh; else what the server sees.
+function stateOf({ age, client }) {
+  if (client && (client.age < FRESH || client.state === "ended" || client.state === "failed")) {
+    if (client.state !== "live" || age === null || age <= SILENT) return client.state;
+  }
+  if (age === null) return "waiting";
+  return age > SILENT ? "silent" : "live";
+}
+
 function card() {
   const fact = (name) => h("div", {}, h("dt", {}, name), h("dd"));
   const title = h("div", { class: "title" }, h("i", { class: "dot" }), h("b"), h("span"));
   const shot = h("div", { class: "shot" }, h("img", { hidden: true }), h("span"));
   const facts = h("dl", { class: "facts" }, ["Pictures/s", "Age", "Dropped", "Answered"].map(fact));
-  return h("article", { class: "card source" }, shot, h("div", { class: "body" }, title, facts));
+  return h("article", { class: "card source" }, shot, h("div", { class: "body" }, title, h("p", { class: "message" }), facts));
 }
 
 function blank() {
