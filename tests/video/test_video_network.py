@@ -93,12 +93,12 @@ def test_a_capture_that_hangs_or_dies_is_replaced(server, play_camera):
     camera = play_camera(forever)
     with Streams([camera.url], "detector", server.address, settings=QUICK) as streams:
         until(streams, lambda event: isinstance(event, Result))
-        first = streams.feed(camera.url).process.process
+        first = psutil.Process(streams.feed(camera.url).process.pid)
         first.send_signal(signal.SIGSTOP)
         seen = until(streams, lambda event: isinstance(event, Change) and event.state is SourceState.LIVE)
         assert "nothing came any more" in changes(seen)[0].message
         assert not psutil.pid_exists(first.pid)
-        second = streams.feed(camera.url).process.process
+        second = psutil.Process(streams.feed(camera.url).process.pid)
         second.kill()
         seen = until(streams, lambda event: isinstance(event, Change) and event.state is SourceState.LIVE)
         assert "the capture process died" in changes(seen)[0].message
