@@ -70,4 +70,6 @@ def reason(error: Exception) -> str:
     if isinstance(error, OSError):
         names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
         return ": ".join([*names, error.strerror or str(error)])
+    if isinstance(error, MemoryError):
+        return "there is not enough memory; allow this process more (ulimit -v, or memory of the container)"
     return f"an internal error, {type(error).__name__}: {error}"

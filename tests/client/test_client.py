@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -273,6 +275,26 @@ def test_a_forked_child_has_no_part_in_it(server):
             os._exit(0 if client.infer("echo", b"from the child", timeout=5) else 1)
         assert os.waitpid(child, 0)[1] == 0
         assert payload_of(client.infer("echo", b"y")) == b"y"
+
+
+NEVER_CLOSED = """
+import os, sys
+from parallel_infer import Client
+for _ in range(100):
+    Client(sys.argv[1]).infer("echo", b"x")
+client = Client(sys.argv[1], timeout=300)
+pending = [client.submit("silent", b"x") for _ in range(50)]
+print(len(os.listdir("/proc/self/fd")))
+"""
+
+
+def test_clients_that_nobody_closes_leak_nothing_and_hold_up_no_exit(server):
+    """The program ends at once, though 50 of its jobs have 300 seconds left."""
+    run = subprocess.run(
+        [sys.executable, "-c", NEVER_CLOSED, server.address], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert run.stderr == ""
+    assert int(run.stdout) < 100, "descriptors of 101 clients, one of which lives"
 
 
 def test_a_call_that_waits_holds_up_no_other(server):

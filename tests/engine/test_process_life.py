@@ -21,7 +21,7 @@ import psutil
 import pytest
 import zmq
 
-from parallel_infer.errors import DeadlineExceeded, InferError, ServerUnavailable
+from parallel_infer.errors import DeadlineExceeded, InferError, ServerUnavailable, UnknownModel
 from parallel_infer.shm.segment import sweep
 from tests.engine.graphs import job
 from tests.engine.serving import Server, StartRefused, eventually
@@ -205,6 +205,23 @@ def shared_solo(tensor_models: Path, tmp_path_factory: pytest.TempPathFactory) -
     finally:
         server.close()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_model_is_replaced_and_unloaded_while_its_jobs_are_in_flight(shared_solo, tensor_models):
+    server = shared_solo
+    path = str(tensor_models / "work.onnx")
+    with server.client() as client:
+        client.load("beside", path, instances=1)
+        rows = [job(steps=STEPS, value=value) for value in range(36)]
+        futures = [client.submit("beside", row, timeout=120) for row in rows[:12]]
+        assert client.load("beside", path, instances=1, max_batch_size=2)["version"] == 2
+        futures += [client.submit("beside", row, timeout=120) for row in rows[12:24]]
+        client.unload("beside")
+        assert [future.result(120).tensors["value"].tolist() for future in futures] == [[value] for value in range(24)]
+        with pytest.raises(UnknownModel):
+            client.infer("beside", rows[24])
+        assert client.infer("work", job(value=3)).tensors["value"] == [3]
+    eventually(lambda: all_free(server))
 
 
 def test_a_dispatcher_that_was_late_leaks_no_payload_slot(shared_solo):

@@ -78,6 +78,7 @@ def test_what_a_process_that_was_killed_had_said_is_told() -> None:
         (InferError("no room"), "no room"),
         (OSError(errno.EACCES, os.strerror(errno.EACCES), "/x/keys"), "/x/keys: Permission denied"),
         (OSError("no number"), "no number"),
+        (MemoryError(), "there is not enough memory; allow this process more (ulimit -v, or memory of the container)"),
         (KeyError("width"), "an internal error, KeyError: 'width'"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import struct
 from collections import defaultdict
 from pathlib import Path
 
@@ -65,6 +66,43 @@ def test_every_frame_of_a_file_in_order_with_its_own_pixels(server, video, door)
             assert np.allclose(result.answer.boxes, client.infer("detector", frames[result.frame]).boxes)
     assert streams.tallies[str(video)].counts()["dropped"] == 0
     assert all(result.age > 0 for result in found)
+
+
+def turned(video, matrix):
+    """The recording with another display matrix, as phones write it: numbers of 16.16 in the track's header."""
+    content = bytearray(video.read_bytes())
+    start = content.index(b"tkhd") + 4 + 40  # past version, times, track, duration, layer, volume
+    content[start : start + 36] = struct.pack(">9i", *matrix)
+    return bytes(content)
+
+
+ONE, W = 1 << 16, 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("matrix", "turn"),
+    [
+        ((0, ONE, 0, -ONE, 0, 0, 240 * ONE, 0, W), cv2.ROTATE_90_CLOCKWISE),
+        ((-ONE, 0, 0, 0, -ONE, 0, 320 * ONE, 240 * ONE, W), cv2.ROTATE_180),
+        ((0, -ONE, 0, ONE, 0, 0, 0, 320 * ONE, W), cv2.ROTATE_90_COUNTERCLOCKWISE),
+    ],
+    ids=["90", "180", "270"],
+)
+def test_a_recording_of_a_phone_is_turned_upright(server, video, tmp_path, matrix, turn):
+    path = tmp_path / "phone.mp4"
+    path.write_bytes(turned(video, matrix))
+    expected = [cv2.rotate(frame, turn) for frame in decoded(video)]
+    shapes = set()
+
+    def look(event):
+        if isinstance(event, Result):
+            assert np.array_equal(event.pixels, expected[event.frame])
+            shapes.add((event.answer.height, event.answer.width))
+
+    with Streams([str(path)], "detector", server.addresses[0]) as streams:
+        results, _ = watch(streams, look)
+    assert len(results[str(path)]) == FRAMES
+    assert shapes == {expected[0].shape[:2]}
 
 
 def test_a_live_source_drops_and_counts_every_frame_it_drops(server, video):
