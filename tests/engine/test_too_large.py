@@ -59,14 +59,17 @@ def test_among_small_ones_it_fails_alone(server, pictures):
             assert [type(answer).__name__ for answer in answers] == ["Answer", "BadInput"] * 2
 
 
-def test_in_a_lent_slot_it_is_refused_too(raw):
-    lent = asked(raw, header(1, "lend", slots=1, size=LARGE.nbytes))["result"]
+def test_no_slot_is_lent_for_it_and_none_that_is_lent_takes_it(raw):
+    reply = asked(raw, header(1, "lend", slots=1, size=LARGE.nbytes))
+    assert (reply["id"], reply["code"]) == (1, "BAD_INPUT")
+    assert "max_payload_mb" in reply["message"]
+    lent = asked(raw, header(2, "lend", slots=1, size=8 << 20))["result"]
     described = {"kind": "frame", "tensors": [["", "uint8", list(LARGE.shape)]]}
-    for number in (2, 3):
+    for number in (3, 4):
         reply = asked(raw, header(number, slot=[lent["ring"], 0, LARGE.nbytes], **described))
         assert (reply["id"], reply["code"]) == (number, "BAD_INPUT")
         assert f"{LARGE.nbytes} bytes" in reply["message"]
-    assert asked(raw, header(4, "give_back", ring=lent["ring"]))["type"] == "result"
+    assert asked(raw, header(5, "give_back", ring=lent["ring"]))["type"] == "result"
 
 
 @pytest.mark.parametrize("size", [(8 << 20) + 1, 33 << 20, 100 << 20], ids=["just", "4 times", "12 times"])

@@ -60,7 +60,7 @@ def test_another_place_is_taken(spoil, tmp_path, other, monkeypatch):
     remove_directory(folder)
 
 
-@pytest.mark.parametrize("place", ["/proc/run/user/4242", "/proc", "relative/folder", "", "/nowhere\udcff"])
+@pytest.mark.parametrize("place", ["/proc/run/user/4242", "/proc", "relative/folder", "", "/nowhere\udcff"], ids=ascii)
 def test_places_that_are_nobodys(place, other, monkeypatch):
     monkeypatch.setenv("XDG_RUNTIME_DIR", place)
     sweep_directories()
