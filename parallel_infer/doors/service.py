@@ -92,7 +92,12 @@ class InferenceService:
         _check_names(request.inputs, inputs)
         wanted = _wanted(request.outputs, outputs)
         found = await (self._pictures(view, request, outputs) if picture else self._tensors(view, request))
-        given = tuple(_output(port, found[port.name], asked, view) for port, asked in wanted)
+        given = tuple(
+            _classified(port, found, asked.classification, view, picture)
+            if asked.classification
+            else _plain(port, found)
+            for port, asked in wanted
+        )
         return InferResponse(model=request.model, version=str(view.version), identity=request.identity, outputs=given)
 
     async def _pictures(self, view: ModelView, request: InferRequest, ports: Sequence[Port]) -> Mapping[str, Output]:
@@ -244,24 +249,30 @@ def _wanted(asked: Sequence[Wanted], ports: Sequence[Port]) -> list[tuple[Port, 
     return [(known[wanted.name], wanted) for wanted in asked]
 
 
-def _output(port: Port, data: Output, asked: Wanted, view: ModelView) -> NamedTensor:
+def _plain(port: Port, found: Mapping[str, Output]) -> NamedTensor:
+    data = found[port.name]
     if isinstance(data, list):
-        if asked.classification:
-            raise BadInput(f"output {port.name!r} holds texts, which cannot be classified")
         return NamedTensor(port.name, BYTES, (len(data), 1), data)
-    if asked.classification:
-        return _classified(port, data, asked.classification, view.classes)
     return NamedTensor(port.name, port.datatype, data.shape, data)
 
 
-def _classified(port: Port, data: Array, count: int, names: Sequence[str]) -> NamedTensor:
-    """The best `count` elements of each row as texts "score:index:name", as Triton's classification extension."""
+def _classified(port: Port, found: Mapping[str, Output], count: int, view: ModelView, picture: bool) -> NamedTensor:
+    """The best `count` elements of each row as texts "score:index:name", as Triton's classification extension.
+
+    Of pictures these are the best classes, or the best objects and their classes. Of a file's own tensors the index is
+    the element's place; it has a name only where a row is the scores of all classes.
+    """
+    data, classes = found[port.name], found.get("classes") if picture else None
+    if isinstance(data, list) or (picture and port.name != "scores"):
+        raise BadInput(f"output {port.name!r} holds no scores, so it has no classification")
     rows = data.reshape(data.shape[0], -1) if data.ndim else data.reshape(1, 1)
     count = min(count, rows.shape[1])
     best = np.argsort(-rows, axis=1, kind="stable")[:, :count]
+    named = view.classes if isinstance(classes, np.ndarray) or rows.shape[1] == len(view.classes) else ()
+    numbers = np.take_along_axis(classes, best, 1) if isinstance(classes, np.ndarray) else best
     texts = [
-        f"{row[index]:f}:{index}:{names[index]}" if index < len(names) else f"{row[index]:f}:{index}"
-        for row, indices in zip(rows, best, strict=True)
-        for index in indices.tolist()
+        f"{score:f}:{number}:{named[number]}" if 0 <= number < len(named) else f"{score:f}:{number}"
+        for scores, row in zip(np.take_along_axis(rows, best, 1), numbers.tolist(), strict=True)
+        for score, number in zip(scores, row, strict=True)
     ]
     return NamedTensor(port.name, BYTES, (rows.shape[0], count), [text.encode() for text in texts])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -50,6 +50,12 @@ def dtype_of(datatype: str, name: str) -> np.dtype[Any]:
     except KeyError:
         known = ", ".join([*_DTYPES, BYTES])
         raise BadInput(f"input {name!r} has the unknown datatype {datatype!r}; known are {known}") from None
+
+
+def check_is_sent(parameters: Mapping[str, Any], what: str) -> None:
+    """Raises BadInput for a tensor that lies, or is to be put, into memory that client and server share."""
+    if any(name.startswith("shared_memory") for name in parameters):
+        raise BadInput(f"{what} names a shared memory region; none are taken here, so send the tensor itself")
 
 
 def elements(shape: Sequence[int], name: str) -> int:

@@ -17,6 +17,7 @@ from parallel_infer.doors.tensors import (
     array_of_blob,
     array_of_numbers,
     blob_of_texts,
+    check_is_sent,
     dtype_of,
     elements,
     texts_of_blob,
@@ -46,6 +47,8 @@ def read_request(request: Any, client: str) -> InferRequest:
     if not 1 <= len(request.inputs) <= _MOST_TENSORS:
         raise BadInput(f"the request has {len(request.inputs)} inputs; 1 to {_MOST_TENSORS} are read")
     raw = request.raw_input_contents
+    for tensor in request.inputs:
+        check_is_sent(tensor.parameters, f"input {tensor.name!r}")
     if raw and len(raw) != len(request.inputs):
         raise BadInput(f"there are {len(raw)} raw_input_contents for {len(request.inputs)} inputs")
     inputs = tuple(
@@ -114,6 +117,7 @@ def _typed(given: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _classes(output: Any) -> int:
+    check_is_sent(output.parameters, f"output {output.name!r}")
     count = parameters_of(output.parameters).get("classification", 0)
     if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= 100_000:
         raise BadInput(f"output {output.name!r}: classification is {count!r}; a number of classes is needed")

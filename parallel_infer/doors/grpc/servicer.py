@@ -183,6 +183,8 @@ class Servicer:
         status, failed, answer = "CANCELLED", None, None
         try:
             answer = _StreamResponse(infer_response=await self._infer(request, call))
+            if "triton_enable_empty_final_response" in request.parameters:
+                answer.infer_response.parameters["triton_final_response"].bool_param = True  # each is its only one
             status = "OK"
         except asyncio.CancelledError:
             raise

@@ -20,6 +20,7 @@ from parallel_infer.doors.tensors import (
     array_of_blob,
     array_of_numbers,
     blob_of_texts,
+    check_is_sent,
     elements,
     flattened,
     texts_of_blob,
@@ -186,6 +187,7 @@ class _Blobs:
 
 def _tensor(given: _Input, blobs: _Blobs) -> NamedTensor:
     shape = tuple(given.shape)
+    check_is_sent(given.parameters, f"input {given.name!r}")
     if "binary_data_size" in given.parameters:
         if given.data:
             raise BadInput(f"input {given.name!r} has both data and binary_data_size")
@@ -239,6 +241,7 @@ def _flag(parameters: dict[str, Any], name: str) -> bool:
 
 
 def _classes(output: _Output) -> int:
+    check_is_sent(output.parameters, f"output {output.name!r}")
     count = output.parameters.get("classification", 0)
     if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= 100_000:
         raise BadInput(f"output {output.name!r}: classification is {count!r}; a number of classes is needed")

@@ -93,6 +93,11 @@ def test_refusals(doors: Doors) -> None:
         conforms(path, "post", status, headers["Content-Type"], answer)
 
 
+def test_the_first_page_has_a_head(doors: Doors) -> None:
+    status, headers, body = ask(doors, "/", method="HEAD")
+    assert (status, headers["Content-Type"].partition(";")[0], body) == (200, "text/html", b"")
+
+
 def test_the_page_may_not_run_or_fetch_anything(doors: Doors) -> None:
     _, headers, body = ask(doors, "/docs")
     assert headers["Content-Security-Policy"].startswith("default-src 'none'; style-src 'sha256-")

@@ -89,6 +89,7 @@ def test_a_compressed_stream(client: Any, pictures: Path) -> None:
             result, error = done.get(timeout=PATIENCE)
             assert error is None
             ids.add(result.get_response().id)
+            assert result.get_response().parameters["triton_final_response"].bool_param
             assert json.loads(result.as_numpy("answer").item())["image"] == {"width": 600, "height": 400}
         assert ids == set("0123")
     finally:
@@ -147,5 +148,13 @@ def test_what_is_refused(client: Any) -> None:
         client.load_model("classifier", config="{}")
     with pytest.raises(refusal, match=r"NOT_FOUND.*no model 'nobody' is served; served are: [\w, ]+$"):
         client.unload_model("nobody")
+    elsewhere = triton.InferInput("images", [1, 3, 224, 224], "FP32")
+    elsewhere.set_shared_memory("region", 3 * 224 * 224 * 4)
+    with pytest.raises(refusal, match="input 'images' names a shared memory region"):
+        client.infer("classifier", [elsewhere])
+    output = triton.InferRequestedOutput("probs")
+    output.set_shared_memory("region", 4000)
+    with pytest.raises(refusal, match="output 'probs' names a shared memory region"):
+        client.infer("classifier", tensor(), outputs=[output])
     with pytest.raises(refusal, match="UNIMPLEMENTED"):
         client.get_system_shared_memory_status()

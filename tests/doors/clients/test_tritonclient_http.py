@@ -108,6 +108,38 @@ def test_classification(client: Any, wanted: Any, binary: bool) -> None:
         assert all(name for *_, name in parts)
 
 
+def test_classification_of_pictures(client: Any, pictures: Path) -> None:
+    scores = triton.InferRequestedOutput("scores", class_count=2)
+    given = picture(pictures, "coffee.png", "astronaut.png")
+    texts = client.infer("detector.picture", given, outputs=[scores]).as_numpy("scores")
+    assert [row[0].decode().partition(":")[2] for row in texts] == ["41:cup", "0:person"]
+    outputs = [scores, triton.InferRequestedOutput("classes"), triton.InferRequestedOutput("answer")]
+    result = client.infer("classifier.picture", picture(pictures, "chelsea.png"), outputs=outputs)
+    best = json.loads(result.as_numpy("answer").item())["predictions"][0]
+    score, number, name = result.as_numpy("scores")[0, 0].decode().split(":")
+    assert (int(number), name) == (result.as_numpy("classes").item(0), best["class"])
+    assert float(score) == pytest.approx(best["confidence"], abs=1e-5)
+    boxes = triton.InferRequestedOutput("boxes", class_count=2)
+    with pytest.raises(refusal, match="output 'boxes' holds no scores"):
+        client.infer("detector.picture", given, outputs=[boxes])
+    tensor = triton.InferInput("images", [1, 3, 416, 416], "FP32")
+    tensor.set_data_from_numpy(np.zeros((1, 3, 416, 416), np.float32))
+    boxes = triton.InferRequestedOutput("output0", class_count=2)
+    texts = client.infer("detector", [tensor], outputs=[boxes]).as_numpy("output0")
+    assert all(text.count(b":") == 1 for text in texts.reshape(-1))  # places in a row of boxes and scores have no name
+
+
+def test_shared_memory_is_refused(client: Any, pictures: Path) -> None:
+    elsewhere = triton.InferInput("images", [1, 3, 224, 224], "FP32")
+    elsewhere.set_shared_memory("region", 3 * 224 * 224 * 4)
+    with pytest.raises(refusal, match="input 'images' names a shared memory region"):
+        client.infer("classifier", [elsewhere])
+    output = triton.InferRequestedOutput("probs")
+    output.set_shared_memory("region", 4000)
+    with pytest.raises(refusal, match="output 'probs' names a shared memory region"):
+        client.infer("classifier", tensor(), outputs=[output])
+
+
 def test_threads_of_one_client(client: Any, pictures: Path) -> None:
     names = [*SIZES] * 4
     asked = [client.async_infer("classifier.picture", picture(pictures, name), request_id=name) for name in names]
