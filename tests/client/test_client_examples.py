@@ -11,7 +11,7 @@ import pytest
 
 from parallel_infer import protocol
 from parallel_infer.answers.answer import result_dict
-from tests.test_answer import NAMES, OBJECTS
+from tests.answers.test_answer import NAMES, OBJECTS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -12,7 +12,7 @@ import pytest
 
 from parallel_infer.errors import BadInput
 from stages.pictures import Decoder, PictureLimits
-from tests.picture_samples import encoded, photo
+from tests.pictures.picture_samples import encoded, photo
 
 JPEG = encoded(".jpg", photo())
 

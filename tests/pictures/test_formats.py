@@ -12,7 +12,7 @@ from PIL import Image
 
 from parallel_infer.errors import BadInput
 from stages.pictures import Decoder, PictureLimits
-from tests.picture_samples import animated, bmp_of, encoded, photo, reference, tiff_of
+from tests.pictures.picture_samples import animated, bmp_of, encoded, photo, reference, tiff_of
 
 ALL = PictureLimits(formats=("jpeg", "png", "webp", "bmp", "tiff", "gif", "avif", "jp2"))
 PHOTO = photo(63, 48)  # odd: lines of 16 bits need padding

@@ -11,7 +11,7 @@ import simplejpeg
 
 from parallel_infer.errors import BadInput
 from stages.pictures import Decoder, PictureLimits
-from tests.picture_samples import encoded, exif, jpeg_with, photo, reference, segment
+from tests.pictures.picture_samples import encoded, exif, jpeg_with, photo, reference, segment
 
 FILM = b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + bytes(range(1, 255)) * 8
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from parallel_infer.process.logs import MOST
-from tests.picture_samples import encoded, photo, png_chunk, png_with
+from tests.pictures.picture_samples import encoded, photo, png_chunk, png_with
 
 LOUD = png_with(encoded(".png", photo()), png_chunk(b"iCCP", b"x\0\0short"))  # libpng warns of the colour profile
 CONFIG = """

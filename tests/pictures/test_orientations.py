@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from stages.pictures import Decoder, PictureLimits
-from tests.picture_samples import (
+from tests.pictures.picture_samples import (
     encoded,
     exif,
     jpeg_with,

@@ -10,7 +10,7 @@ import pytest
 import simplejpeg
 
 from stages.pictures import Decoder, PictureLimits
-from tests.picture_samples import (
+from tests.pictures.picture_samples import (
     animated,
     bounds,
     encoded,

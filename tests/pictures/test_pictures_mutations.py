@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from parallel_infer.errors import BadInput
 from stages.pictures import Decoder, PictureLimits
-from tests.picture_samples import animated, bmp_of, encoded, exif, jpeg_with, photo, segment, tiff_of
+from tests.pictures.picture_samples import animated, bmp_of, encoded, exif, jpeg_with, photo, segment, tiff_of
 
 LIMITS = PictureLimits(max_pixels=100_000, formats=("jpeg", "png", "webp", "bmp", "tiff", "gif", "avif", "jp2"))
 DECODER = Decoder(LIMITS)

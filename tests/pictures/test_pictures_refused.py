@@ -11,7 +11,7 @@ import pytest
 
 from parallel_infer.errors import BadInput, ConfigError
 from stages.pictures import Decoder, PictureLimits
-from tests.picture_samples import (
+from tests.pictures.picture_samples import (
     animated,
     encoded,
     exif,
@@ -238,7 +238,7 @@ def test_bombs_take_no_memory(bombs):
 import pathlib, sys
 from parallel_infer.errors import BadInput
 from stages.pictures import Decoder, PictureLimits
-from tests.picture_samples import peak
+from tests.pictures.picture_samples import peak
 decoder = Decoder(PictureLimits())
 payloads = [path.read_bytes() for path in sorted(pathlib.Path(sys.argv[1]).iterdir())]
 before = peak()
@@ -262,7 +262,7 @@ def test_opencv_has_its_own_limit_and_one_thread():
 import stages.pictures
 from stages.opencv import MAX_PIXELS, cv2
 import numpy as np
-from tests.picture_samples import encoded, peak, photo, resized_header
+from tests.pictures.picture_samples import encoded, peak, photo, resized_header
 assert cv2.getNumThreads() == 1
 side = int(MAX_PIXELS ** 0.5) + 1
 try:

@@ -18,8 +18,8 @@ from onnx.helper import make_tensor_value_info as tensor
 from parallel_infer import Client
 from parallel_infer.errors import ModelRejected, ServerUnavailable, Unauthorized
 from parallel_infer.tools.local_server import local_server
+from tests.inference.session_models import identity, model
 from tests.security.guarded import PATIENCE, dealer, make_keys, throw_garbage
-from tests.session_models import identity, model
 
 JOB = {"x": np.arange(8, dtype=np.float32)}
 

@@ -17,7 +17,7 @@ from parallel_infer.inference.options import ArenaStrategy, GraphOptimization, S
 from parallel_infer.inference.session import Session
 from parallel_infer.supervisor.plan import make_plan
 from stages.infer import session_config
-from tests import session_models as models
+from tests.inference import session_models as models
 
 WIDE = 64 << 20  # bytes of an intermediate tensor
 RESIDENT = """

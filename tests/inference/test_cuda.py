@@ -19,7 +19,7 @@ from parallel_infer.inference.engines.onnx_runtime import OrtEngine, OrtTied
 from parallel_infer.inference.options import SessionConfig
 from parallel_infer.inference.providers import ON_CPU, choose, survey
 from parallel_infer.inference.session import Session
-from tests import session_models as models
+from tests.inference import session_models as models
 
 STREAM = 4711
 

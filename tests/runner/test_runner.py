@@ -15,7 +15,7 @@ from parallel_infer.errors import BadInput, ConfigError, Dropped, InferError, Mo
 from parallel_infer.inference.options import SessionConfig
 from parallel_infer.model_spec import TensorSpec
 from parallel_infer.runner.runner import JobHandle
-from tests import session_models as models
+from tests.inference import session_models as models
 
 FOREVER = models.endless_inputs(go=True)
 AT_ONCE = models.endless_inputs(go=False)

@@ -11,7 +11,7 @@ import pytest
 from parallel_infer import Runner
 from parallel_infer.errors import BadInput, ConfigError, DeadlineExceeded, Dropped, InferError
 from parallel_infer.runner.parallel_run import split_threads
-from tests import session_models as models
+from tests.inference import session_models as models
 
 FOREVER = models.endless_inputs(go=True)
 AT_ONCE = models.endless_inputs(go=False)

@@ -247,7 +247,7 @@ def functions(tree: ast.Module) -> list[tuple[str, int, set[str]]]:
 @functools.cache
 def checks() -> frozenset[str]:
     """The names of functions that assert something: of the tests, and of the libraries that they use."""
-    paths = Path(__file__).parent.rglob("*.py")
+    paths = Path(__file__).parents[1].rglob("*.py")
     known = [function for path in paths for function in functions(ast.parse(path.read_text()))]
     found = {"assert", *CHECKS}
     while more := {name for name, _, calls in known if name not in found and calls & found}:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.source_rules import (
+from tests.source.source_rules import (
     RULES,
     TEST_RULES,
     Rule,
@@ -19,7 +19,7 @@ from tests.source_rules import (
     views_pin_their_mapping,
 )
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 ENGINE, STAGE, TEST = "parallel_infer/gateway.py", "stages/decode.py", "tests/test_it.py"
 
 BAD = [

@@ -19,8 +19,8 @@ from parallel_infer.inference.engines import Stop
 from parallel_infer.inference.options import SessionConfig
 from parallel_infer.inference.providers import Choice, choose, survey
 from parallel_infer.inference.session import Session
-from tests import session_models as models
 from tests.engine.test_model_copies import times
+from tests.inference import session_models as models
 
 EXACT = SessionConfig(provider="openvino", precision="fp32", threads=1)
 
@@ -212,7 +212,7 @@ def test_nothing_is_reported_to_anybody(tmp_path: Path):
     program = (
         "import sys; told = []\n"
         "sys.addaudithook(lambda event, _: told.append(event) if event.startswith(('socket.', 'urllib.')) else None)\n"
-        "from tests import session_models; from parallel_infer.inference.session import Session\n"
+        "from tests.inference import session_models; from parallel_infer.inference.session import Session\n"
         "from parallel_infer.inference.options import SessionConfig\n"
         "Session(session_models.identity(), SessionConfig(provider='openvino'))\n"
         "assert 'openvino' in sys.modules and not [name for name in told if name != 'socket.gethostname'], told\n"

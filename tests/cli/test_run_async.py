@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from parallel_infer.cli import main
-from tests import session_models as models
+from tests.inference import session_models as models
 
 
 @pytest.fixture
@@ -137,6 +137,6 @@ def test_json_holds_everything(addition: Path):
 
 
 def test_the_example_runs(capsys: pytest.CaptureFixture[str]):
-    example = Path(__file__).parents[1] / "examples" / "runner_pipeline.py"
+    example = Path(__file__).parents[2] / "examples" / "runner_pipeline.py"
     runpy.run_path(str(example), run_name="__main__")
     assert re.search(r"\d+ frames", capsys.readouterr().out)

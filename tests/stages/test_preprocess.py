@@ -15,7 +15,7 @@ from parallel_infer.model_spec import TensorSpec
 from stages.geometry import Geometry
 from stages.pictures import Decoder, PictureLimits
 from stages.preprocess import Preprocess, Preprocessor, constants
-from tests.picture_samples import bounds, encoded, exif, jpeg_with, photo, segment
+from tests.pictures.picture_samples import bounds, encoded, exif, jpeg_with, photo, segment
 
 IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
 NUMBERS = [

@@ -28,7 +28,7 @@ from parallel_infer.inference.providers import (
     tensorrt_options,
 )
 from parallel_infer.inference.session import Session
-from tests import session_models as models
+from tests.inference import session_models as models
 
 PLAIN = Machine(flags=frozenset({"avx2", "avx512f"}), providers=frozenset({CPU}), gpus=0, openvino=OpenVino.NO_DEVICE)
 BF16 = replace(PLAIN, flags=PLAIN.flags | {"avx512_bf16"}, openvino=OpenVino.PLUGIN)

@@ -12,7 +12,7 @@ from parallel_infer.inference.engines import Stop
 from parallel_infer.inference.options import SessionConfig
 from parallel_infer.inference.providers import choose, survey
 from parallel_infer.inference.session import Session
-from tests import session_models as models
+from tests.inference import session_models as models
 
 PROVIDERS = ("cpu", "openvino")
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from stages.preprocess import Preprocess, Preprocessor
 from stages.resample import Resampler, Span
-from tests.picture_samples import photo
+from tests.pictures.picture_samples import photo
 
 METHODS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 

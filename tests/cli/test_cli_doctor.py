@@ -81,7 +81,7 @@ def test_a_wrong_configuration_is_a_problem_and_the_machine_is_looked_at() -> No
 
 
 def test_packages_are_those_of_the_project() -> None:
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     needed = {requirement.split(">")[0].split(";")[0].strip() for requirement in project["dependencies"]}
     assert {names.split("|")[0] for names in PACKAGES} == needed
 

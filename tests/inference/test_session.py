@@ -16,7 +16,7 @@ from parallel_infer.inference.engines import Stop
 from parallel_infer.inference.options import GraphOptimization, SessionConfig
 from parallel_infer.inference.session import Session
 from parallel_infer.model_spec import TensorSpec
-from tests import session_models as models
+from tests.inference import session_models as models
 
 ONE_THREAD = SessionConfig(provider="cpu", threads=1)
 

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from parallel_infer.errors import ModelRejected
 from stages.graph import Refused, Rewritten, with_uint8_input
 from stages.preprocess import Preprocess, Preprocessor
-from tests.picture_samples import photo
+from tests.pictures.picture_samples import photo
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 WEIGHTS = np.random.default_rng(1).normal(size=(4, 3, 1, 1)).astype(np.float32)

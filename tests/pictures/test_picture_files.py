@@ -21,7 +21,7 @@ from parallel_infer.tools.local_server import local_server
 from parallel_infer.video.pipe import Order
 from parallel_infer.video.readers import open_reader
 from stages.pictures import Format
-from tests.picture_samples import encoded, exif, jpeg_with, photo, reference, segment
+from tests.pictures.picture_samples import encoded, exif, jpeg_with, photo, reference, segment
 
 
 def files_in(folder: Path, *names: str) -> list[Path]:

@@ -14,7 +14,7 @@ import pytest
 
 from parallel_infer.tools.local_server import LocalServer, local_server
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ import cv2
 import onnx
 import pytest
 
-from tests.source_rules import Source, top
+from tests.source.source_rules import Source, top
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PACKAGES = ("parallel_infer", "stages")
 MODELS = ["classifier.onnx", "detector.onnx", "pose.onnx", "segmenter.onnx"]
 PICTURES = ["astronaut.png", "chelsea.png", "coffee.png"]

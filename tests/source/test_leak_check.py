@@ -40,7 +40,7 @@ def test_clean():
 
 def test_segments_children_and_orphans_are_found(pytester: pytest.Pytester) -> None:
     mark = RunMark()  # of a living run, or any server that starts meanwhile would sweep the segment
-    conftest = (Path(__file__).parent / "conftest.py").read_text()
+    conftest = (Path(__file__).parents[1] / "conftest.py").read_text()
     pytester.makeconftest(conftest.replace("GRACE = 2.0", "GRACE = 0.3"))
     pytester.makepyfile(LEAKING.replace("{run}", mark.run))
     try:
