@@ -21,6 +21,7 @@ _RUN_OVERHEAD = 0.0003  # seconds a batch costs besides its run: lease, report, 
 _STRANGE = 4.0  # times what other sizes make one expect that the first run of a size may count
 _FULL = 0.75  # part of the cores that stages used lately from which they count as full: the rest goes to messages
 _BACKLOG = 2  # times the target that is on its way, from which more will be decoded than small batches could take
+_TRIAL = 64  # runs of at most the target after which a larger batch is tried
 _WORTH = 1.08  # a batch size is good enough when its cost per row is within this factor of the best
 
 
@@ -66,6 +67,8 @@ class AutoBatch:
         self.times = BatchTimes()
         self._sizes = power_sizes(self.max_batch)
         self.target = fixed or self.preferred or self.max_batch
+        self._runs = 0  # since a batch was larger than the target
+        self._trials = 0
 
     def learn(self, times: Mapping[int, float]) -> None:
         """Take times measured before serving (by batch size, in seconds)."""
@@ -75,6 +78,10 @@ class AutoBatch:
     def observe(self, size: int, seconds: float) -> None:
         """Take a run into account and choose the batch size worth having anew."""
         self.times.observe(size, seconds)
+        self._runs += 1
+        if size > self.target:
+            self._runs = 0
+            self._trials += 1
         if not self.fixed and not self.preferred:
             self.target = self._worthwhile()
 
@@ -95,8 +102,9 @@ class AutoBatch:
             # A fixed batch costs the same however few of its rows are used: it is not split.
             full = self._cores_full(now)
             share = now.ready if self.fixed or full else math.ceil(now.ready / now.idle)
-            size = min(share, self.target)
-            if size >= self.target:
+            goal = self._goal(now) if full else self.target
+            size = min(share, goal)
+            if size >= goal:
                 return Start(size)
             if full:
                 return self._wait_for_core(now)
@@ -115,11 +123,22 @@ class AutoBatch:
 
     def _wait_for_core(self, now: Situation) -> Start | Wait:
         """Wait for more rows and a free core, for as long as a batch of what there is would take at most."""
-        run = self.times.estimate(now.ready + 1)
+        run = min(self.times.estimate(now.ready + 1), 2 * self.times.estimate(now.ready))
         limit = max(self.max_delay, run)
         if now.waited >= limit or now.slack <= run + limit:
             return Start(now.ready)
         return Wait(limit - now.waited)
+
+    def _goal(self, now: Situation) -> int:
+        """The size to fill: the target, and now and then a larger one, whose cost may be known wrongly or not at all.
+
+        A measurement before serving may have been disturbed, and what never runs is never learned.
+        """
+        larger = [size for size in self._sizes if size > self.target]
+        if self.fixed or self.preferred or not larger or self._runs < _TRIAL:
+            return self.target
+        trial = larger[self._trials % len(larger)]
+        return trial if now.upstream >= _BACKLOG * trial else self.target
 
     def _waiting_pays(self, now: Situation) -> bool:
         if now.idle > 1 or not now.upstream or now.waited >= self.max_delay:

@@ -104,9 +104,13 @@ class ProcessSupervisor:
         decoders: int = 2,
         postprocessors: int = 2,
         delay: float = 0.002,
+        warm_up: float = 1.0,
         policy: Callable[[ModelPlan], Policy] = batching,
     ) -> None:
-        """`cores` 0: each process has one of its own; else stages, gateway and dispatcher share so many."""
+        """`cores` 0: each process has one of its own; else stages, gateway and dispatcher share so many.
+
+        `warm_up`: times that the largest batch took longer than it does, when it was measured before serving.
+        """
         self.now = 100.0
         self.times = times
         self.slows = [Slow(s.start + self.now, s.end + self.now, s.speed, s.who) for s in slows]
@@ -125,6 +129,7 @@ class ProcessSupervisor:
         self._cores = Cores(cores, self._later, lambda: self.now) if cores else None
         self.core = Core(self._deliver, policy, 30.0, cores or 64)
         self._threads = threads
+        self._warm_up = warm_up
         self.batches: list[int] = []  # sizes
         self.gathered = 0  # rows
         size = max_batch * instances * 2
@@ -248,7 +253,8 @@ class ProcessSupervisor:
     def _start_worker(self, stage: str) -> None:
         name = f"{stage}-{next(self._sequence)}".encode()
         self._workers[name] = FakeWorker(name, stage)
-        times = {size: self.times.batch + self.times.row * size for size in (1, self.plan.max_batch)}
+        most = self.plan.max_batch
+        times = {1: self.times.batch + self.times.row, most: (self.times.batch + self.times.row * most) * self._warm_up}
         infers = stage == "infer"
         self.core.worker_ready(name, WorkerReady(stage, *(("m", times, self._threads) if infers else ("", {}))))
 

@@ -236,5 +236,18 @@ def test_full_cores_change_nothing_where_batching_gains_nothing():
     assert policy(LINEAR).decide(now(3, upstream=20, idle=2, **FULL)) == Start(1)
 
 
+def test_now_and_then_a_larger_batch_is_tried_where_many_wait():
+    batching = policy(LINEAR)
+    many = now(1, upstream=20, idle=2, **FULL)
+    assert batching.decide(many) == Start(1)
+    for _ in range(64):
+        batching.observe(1, 0.010)
+    assert isinstance(batching.decide(many), Wait)
+    assert batching.decide(many._replace(upstream=3)) == Start(1)
+    assert batching.decide(many._replace(load=0.0)) == Start(1)
+    batching.observe(2, 0.020)
+    assert batching.decide(many) == Start(1)
+
+
 def test_a_delay_of_zero_waits_for_nothing():
     assert policy(SOME, delay=0.0).decide(now(1, upstream=20, idle=2, **FULL)) == Start(1)

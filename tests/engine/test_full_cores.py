@@ -6,6 +6,7 @@ itself when it is told that cores are free, which is how it decides for a model 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from statistics import median
 from typing import NamedTuple
 
@@ -51,9 +52,16 @@ class Result(NamedTuple):
     latencies: list[float]  # seconds, in rising order
 
 
-def simulated(times: Times, *, in_flight: int = 0, rate: float = 0.0, decoders: int = 1, policy=batching) -> Result:
+def simulated(
+    times: Times,
+    *,
+    in_flight: int = 0,
+    rate: float = 0.0,
+    warm_up: float = 1.0,
+    policy: Callable[..., AutoBatch] = batching,
+) -> Result:
     """A server on two cores with two instances of one thread, and who asks: so many in flight, or so many a second."""
-    house = ProcessSupervisor(times, cores=2, decoders=decoders, postprocessors=1, policy=policy)
+    house = ProcessSupervisor(times, cores=2, decoders=1, postprocessors=1, warm_up=warm_up, policy=policy)
     if rate:
         house.open(rate, (1000.0,), SECONDS)
     else:
@@ -73,6 +81,11 @@ def test_batches_are_fuller_and_throughput_higher_where_all_cores_are_busy(times
     assert after.rate > gain * before.rate
     assert median(after.latencies) < median(before.latencies)
     assert after.gathered < 0.01
+
+
+def test_a_large_batch_that_was_measured_wrongly_is_tried_again():
+    wrong = simulated(CLASSIFIER, in_flight=32, warm_up=5.0)
+    assert wrong.rate > 0.95 * simulated(CLASSIFIER, in_flight=32).rate
 
 
 @pytest.mark.parametrize("in_flight", [8, 32])
