@@ -33,11 +33,11 @@ _FATAL = (UnknownModel, Unauthorized)  # every other frame would get the same
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one frame. `pixels` is void as soon as the next event is asked for: copy what shall stay."""
+    """What became of one frame. `pixels` is valid until the next event is asked for: copy what you want to keep."""
 
     source: str
-    frame: int  # number of the frame in its source, from 0; goes on counting over reconnections
-    turn: int  # the same without frames that `fps` leaves out
+    frame: int  # number of the frame in its source, from 0; goes on counting after a reconnection
+    turn: int  # the same, without frames that `fps` leaves out
     captured: float  # seconds since 1970
     age: float  # seconds since the capture
     answer: Answer | InferError

@@ -27,18 +27,18 @@ _SPARE = 2  # one that is being filled, one that was filled and is not yet known
 class StreamSettings:
     """Times in seconds. `drop` None: every frame of files and folders, the latest of live sources."""
 
-    drop: Drop | None = None
-    max_age: float | None = None  # a frame older than this is not inferred any more
-    fps: float | None = None  # at most so many frames per second of a source are looked at
-    timeout: float = 30.0  # of one frame, where max_age is not less
-    silence: float = 10.0  # a capture process that delivers nothing for so long is restarted
-    opening: float = 20.0  # how long a source may take to open
-    first_pause: float = 1.0  # before a lost source is tried again; doubles up to
-    longest_pause: float = 30.0
-    attempts: int | None = None  # without a frame, after which a lost source has failed; None: it never does
+    drop: Drop | None = None  # which frame gives way; None: none of files and folders, all but the latest of live ones
+    max_age: float | None = None  # a frame older than this, in seconds, is not inferred
+    fps: float | None = None  # at most so many frames per second of a source are used
+    timeout: float = 30.0  # seconds that one frame may take, where max_age is not less
+    silence: float = 10.0  # a capture process that delivers nothing for so many seconds is restarted
+    opening: float = 20.0  # seconds that a source may take to open
+    first_pause: float = 1.0  # seconds before a lost source is tried again; doubles with each try
+    longest_pause: float = 30.0  # the most that first_pause grows to
+    attempts: int | None = None  # tries without a frame after which a lost source has failed; None: it never fails
     skip_still: float | None = None  # 0 to 255: frames that differ by less get the last answer; None: none does
-    still_for: float = 10.0  # how old an inferred frame may be whose answer others get
-    options: dict[str, Any] = field(default_factory=dict)  # of the model's task
+    still_for: float = 10.0  # seconds that the answer of an inferred frame may be used for others
+    options: dict[str, Any] = field(default_factory=dict)  # options of the model's task, such as confidence
 
     def drop_of(self, source: Source) -> Drop:
         """The policy for one source."""
