@@ -78,9 +78,13 @@ def _serve(found: Configuration, as_json: bool, reread: Callable[[], ServerConfi
 
 def _rehearse(config: ServerConfig, as_json: bool) -> None:
     """Look into every model, size every ring, and compare with what there is."""
+    from parallel_infer.supervisor.fit import fit, what_was_lowered
     from parallel_infer.supervisor.plan import make_plan
 
-    plan, memory = make_plan(config), shared_memory()
+    wanted, memory = make_plan(config), shared_memory()
+    smaller, plan = fit(config, wanted, memory)
+    if smaller is not config:
+        click.echo(f"warning: {what_was_lowered(config, smaller, wanted, memory)}", err=True)
     if as_json:
         models = {model.name: _facts(model) for model in plan.models}
         click.echo(json.dumps({"models": models, "memory": as_dict(plan, memory)}))

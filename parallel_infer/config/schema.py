@@ -31,6 +31,14 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             "classifier and segmenter."
         ),
     ] = {}
+    model_repository: Annotated[
+        str | None,
+        says(
+            "Folder whose models are all served: NAME.onnx, and NAME/VERSION/model.onnx as in Triton's layout. A table "
+            "`[models.NAME]` may set the options of one of them, and needs no path then."
+        ),
+        OPTION,
+    ] = None
     bind: Annotated[
         list[str],
         says("Addresses to listen on: tcp://IP:PORT, or ipc://PATH for clients on this machine."),
@@ -210,6 +218,14 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         says("Megabytes of shared memory for the payloads of waiting requests."),
         OPTION,
     ] = 256
+    fit_shared_memory: Annotated[
+        bool,
+        says(
+            "Where /dev/shm is too small, go on with less: a smaller max_batch_size, shared_memory_mb, instances and "
+            "at last max_payload_mb. The log says which. Without it a server that does not fit refuses to start."
+        ),
+        OPTION,
+    ] = False
     lent_memory_mb: Annotated[
         Annotated[int, Meta(ge=0, le=1_048_576)],
         says("Most megabytes of shared memory lent to clients on this machine, all together. 0: none is lent."),

@@ -22,6 +22,7 @@ from parallel_infer.errors import ConfigError
 from parallel_infer.files.text import read_text
 from parallel_infer.model_files.class_names import read_names
 from parallel_infer.model_files.location import ZOO_PREFIX, absolute_path, default_models, find_model, split_model
+from parallel_infer.model_files.repository import read_repository
 from parallel_infer.wrong_fields import nearest
 
 __all__ = ["Configuration", "check_addresses", "load_config", "model_config", "provenance", "read_config", "zoo_models"]
@@ -92,11 +93,23 @@ class _Draft:
         self.models.setdefault(model, {})[name] = value
         self.origins[f"models.{model}.{name}"] = origin
 
+    def add_repository(self) -> None:
+        """The models of `model_repository`, where nothing else says where a model of that name lies."""
+        folder = self.values.get("model_repository")
+        if folder is None:
+            return
+        found = read_repository(Path(folder))
+        self.warnings += found.warnings
+        for name, path in found.models.items():
+            if "path" not in self.models.get(name, {}):
+                self.set_model(name, "path", path, f"model_repository {folder}")
+
     def finish(self) -> Configuration:
+        self.add_repository()
         if not self.models:
             for name, model in zoo_models().items():
                 self.set_model(name, "path", model.path, DEFAULT)
-        _check_models(self.models)
+        _check_models(self.models, self.values.get("model_repository"))
         models = {name: ModelConfig(**values) for name, values in self.models.items()}
         config = ServerConfig(models=models, **self.values)
         _check(config, f"bind ({self.origins.get('bind', DEFAULT)})")
@@ -227,17 +240,19 @@ def _find(path: str, folder: Path, place: str) -> str:
 
 def _absolute(name: str, value: Any, folder: Path) -> Any:
     """A value with its relative paths resolved; only folders and ipc addresses hold any."""
-    if name in ("keys", "cache", "profile", "model_copies"):
+    if name in ("keys", "cache", "profile", "model_copies", "model_repository"):
         return str(absolute_path(value, folder))
     if name == "bind":
         return [absolute_address(address, folder) for address in value]
     return value
 
 
-def _check_models(models: Mapping[str, Mapping[str, Any]]) -> None:
+def _check_models(models: Mapping[str, Mapping[str, Any]], repository: str | None) -> None:
     for name, values in models.items():
         if not 0 < len(name) <= LONGEST_MODEL_NAME or not name.isprintable() or name != name.strip():
             raise ConfigError(f"the model name {name!r} is not 1 to {LONGEST_MODEL_NAME} printable characters")
+        if "path" not in values and repository is not None:
+            raise ConfigError(f"[models.{name}] has no path, and the model repository {repository} has no such model")
         if "path" not in values:
             raise ConfigError(f"[models.{name}] has no path: which ONNX file is it? For example path = {name}.onnx")
 

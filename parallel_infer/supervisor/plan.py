@@ -73,10 +73,26 @@ def make_plan(
     models = config.models or zoo_models()
     decode_workers = config.decode_workers or max(1, usable_cores() // 2)
     postprocess_workers = config.postprocess_workers or max(1, usable_cores() // 4)
-    specs = probe(models, config, store)
+    specs = tuple(probe(models, config, store).values())
+    return _plan_all(config, specs, segment_name, decode_workers, postprocess_workers)
+
+
+def planned_again(plan: Plan, config: ServerConfig) -> Plan:
+    """What `make_plan` would say of the same models and processes under other limits; nothing is probed again."""
+    specs = tuple(model.spec for model in plan.models)
+    return _plan_all(config, specs, plan.segment_name, plan.decode_workers, plan.postprocess_workers)
+
+
+def _plan_all(
+    config: ServerConfig,
+    specs: tuple[ModelSpec, ...],
+    segment_name: Callable[[str], str],
+    decode_workers: int,
+    postprocess_workers: int,
+) -> Plan:
+    models = config.models or zoo_models()
     plans = tuple(
-        plan_model(config, models[name], spec, segment_name, decode_workers, postprocess_workers)
-        for name, spec in specs.items()
+        plan_model(config, models[spec.name], spec, segment_name, decode_workers, postprocess_workers) for spec in specs
     )
     return Plan(plans, ingress_rings(config, segment_name), decode_workers, postprocess_workers, segment_name)
 

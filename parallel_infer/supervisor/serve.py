@@ -22,6 +22,7 @@ from parallel_infer.process.sandbox.confinement import PARTLY
 from parallel_infer.process.standard_streams import silence_stdout
 from parallel_infer.supervisor.child_specs import inside_door
 from parallel_infer.supervisor.core import Core, State
+from parallel_infer.supervisor.fit import fit, what_was_lowered
 from parallel_infer.supervisor.memory_report import check_memory, shared_memory
 from parallel_infer.supervisor.plan import make_plan
 from parallel_infer.supervisor.processes import ProcessSupervisor
@@ -87,8 +88,11 @@ def _serve(told: _Told, signals: Signals, manager: ServiceManager, run: Run) -> 
     config = told.config
     if config.profile is not None:
         make_folder(Path(config.profile), "profile")
-    plan = make_plan(config, run.mark.segment_name, run.store)
-    check_memory(plan, shared_memory())
+    wanted, memory = make_plan(config, run.mark.segment_name, run.store), shared_memory()
+    config, plan = fit(told.config, wanted, memory)
+    if config is not told.config:
+        log.warning("%s", what_was_lowered(told.config, config, wanted, memory))
+    check_memory(plan, memory)
     signals.calm()
     supervisor = ProcessSupervisor(config, plan, run, manager, signals.descriptor)
     core = supervisor.core

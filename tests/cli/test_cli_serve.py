@@ -14,6 +14,7 @@ from parallel_infer.cli.config_options import ON_COMMAND_LINE
 from parallel_infer.config.fields import SERVER_FIELDS
 from parallel_infer.config.schema import ServerConfig
 from parallel_infer.config.sources import load_config
+from parallel_infer.model_files.location import ZOO
 from parallel_infer.supervisor import memory_report
 from parallel_infer.supervisor import serve as supervisor
 from parallel_infer.supervisor.memory_report import SharedMemory, check_memory
@@ -45,6 +46,8 @@ GIVEN = {
     "decode": ("fast", "fast"),
     "formats": ("png,tiff", ["png", "tiff"]),
     "shared_memory_mb": ("64", 64),
+    "fit_shared_memory": (None, True),
+    "model_repository": (str(ZOO), str(ZOO)),
     "max_payload_mb": ("0.5", 0.5),
     "max_pixels": ("1000", 1000),
     "keys": ("/etc/keys", "/etc/keys"),

@@ -21,6 +21,7 @@ from parallel_infer.config.sources import (
 )
 from parallel_infer.config.toml import to_toml
 from parallel_infer.errors import ConfigError
+from parallel_infer.model_files.location import ZOO
 
 # for every field a value that is not its default, as TOML has it and as the environment has it
 OTHER_VALUES: dict[str, tuple[Any, str]] = {
@@ -71,6 +72,8 @@ OTHER_VALUES: dict[str, tuple[Any, str]] = {
     "start_timeout_ms": (3000.0, "3000"),
     "drain_timeout_ms": (0.0, "0"),
     "shared_memory_mb": (64, "64"),
+    "fit_shared_memory": (True, "yes"),
+    "model_repository": (str(ZOO), str(ZOO)),
     "lent_memory_mb": (0, "0"),
     "max_payload_mb": (8.0, "8"),
     "max_pixels": (1000, "1000"),

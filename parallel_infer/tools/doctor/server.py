@@ -82,7 +82,8 @@ def left_over_findings() -> Iterator[Finding]:
 
 
 def _model_findings(config: ServerConfig) -> Iterator[Finding]:
-    from parallel_infer.supervisor.plan import make_plan  # first used here: imports numpy
+    from parallel_infer.supervisor.fit import fit, what_was_lowered  # first used here: these import numpy
+    from parallel_infer.supervisor.plan import make_plan
 
     try:
         plan = make_plan(config)
@@ -99,7 +100,10 @@ def _model_findings(config: ServerConfig) -> Iterator[Finding]:
     except ConfigError as error:
         yield Finding.problem("shared memory", str(error), f"mount a tmpfs at {FOLDER}")
         return
-    yield from memory_findings(config, plan, memory, limits().memory)
+    smaller, fitting = fit(config, plan, memory)
+    if smaller is not config:
+        yield Finding.warning("shared memory", what_was_lowered(config, smaller, plan, memory), "give it more")
+    yield from memory_findings(smaller, fitting, memory, limits().memory)
 
 
 def _bind_error(address: str) -> OSError | None:
