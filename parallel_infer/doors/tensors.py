@@ -29,6 +29,7 @@ _DTYPES = {
 }
 _DATATYPES = {dtype: datatype for datatype, dtype in _DTYPES.items()}
 _LENGTH = struct.Struct("<I")
+_MOST_ELEMENTS, _MOST_DIMENSIONS = 2**40, 32
 _DEEPEST = 32  # lists within lists
 _PICTURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF")  # JPEG, PNG, WebP
 
@@ -60,14 +61,16 @@ def check_is_sent(parameters: Mapping[str, Any], what: str) -> None:
 
 def elements(shape: Sequence[int], name: str) -> int:
     """How many elements a shape has. Raises BadInput for a negative or absurd dimension."""
-    count = 1
+    largest = 1  # as if dimensions of 0 were 1: NumPy has no shape that is too large without them
     for size in shape:
         if size < 0:
             raise BadInput(f"input {name!r} has the dimension {size} in its shape; 0 or more is needed")
-        count *= size
-        if count > 2**40:
+        largest *= max(1, size)
+        if largest > _MOST_ELEMENTS:
             raise BadInput(f"input {name!r} has a shape of more than 2**40 elements")
-    return count
+    if len(shape) > _MOST_DIMENSIONS:
+        raise BadInput(f"input {name!r} has {len(shape)} dimensions; at most {_MOST_DIMENSIONS} are taken")
+    return 0 if 0 in shape else largest
 
 
 def array_of_blob(blob: memoryview, datatype: str, shape: Sequence[int], name: str) -> Array:

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import msgspec
+from google.protobuf.message import DecodeError
 
 from parallel_infer import protocol
 from parallel_infer.doors import model_view
@@ -125,9 +126,7 @@ class Servicer:
             "RepositoryModelUnload": (self._unload, "RepositoryModelUnloadRequest", "RepositoryModelUnloadResponse"),
         }
         methods = {name: self._unary(method, f"inference.{asked}") for name, (method, asked, _) in unary.items()}
-        methods["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
-            self._stream, message("inference.ModelInferRequest").FromString, _serialised
-        )
+        methods["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self._stream, None, _serialised)
         health = {"Check": self._unary(self._check, "grpc.health.v1.HealthCheckRequest", free=True)}
         return [
             grpc.method_handlers_generic_handler(SERVICE, methods),
@@ -135,14 +134,16 @@ class Servicer:
         ]
 
     def _unary(self, method: Method, asked: str, *, free: bool = False) -> Any:
-        async def handle(request: Any, context: Any) -> Any:
+        read = message(asked).FromString
+
+        async def handle(data: bytes, context: Any) -> Any:
             self._activity.begin()
             status, failed, answer = "CANCELLED", None, None
             try:
                 call = Call(context, self._tokens)
                 if not (call.known or free):
                     raise _NoKey(_ASKS)
-                answer = await method(request, call)
+                answer = await method(_read(read, data), call)
                 status = "OK"
             except asyncio.CancelledError:
                 raise
@@ -150,12 +151,12 @@ class Servicer:
                 failed = error
                 status, text = _told(error)
             finally:
-                self._activity.end(status, failed, request.ByteSize(), 0 if answer is None else answer.ByteSize())
+                self._activity.end(status, failed, len(data), 0 if answer is None else answer.ByteSize())
             if failed is not None:
                 await context.abort(grpc.StatusCode[status], text)
             return answer
 
-        return grpc.unary_unary_rpc_method_handler(handle, message(asked).FromString, _serialised)
+        return grpc.unary_unary_rpc_method_handler(handle, None, _serialised)
 
     # --- inference ---------------------------------------------------------------------------------------------------
 
@@ -178,10 +179,11 @@ class Servicer:
         if stream.stopped:
             await context.abort(grpc.StatusCode.UNAVAILABLE, f"{ServerStopping.code}: the server is stopping")
 
-    async def _in_stream(self, request: Any, call: Call) -> Any:
+    async def _in_stream(self, data: bytes, call: Call) -> Any:
         self._activity.begin()
-        status, failed, answer = "CANCELLED", None, None
+        status, failed, answer, request = "CANCELLED", None, None, None
         try:
+            request = _read(_InferRequest.FromString, data)
             answer = _StreamResponse(infer_response=await self._infer(request, call))
             if "triton_enable_empty_final_response" in request.parameters:
                 answer.infer_response.parameters["triton_final_response"].bool_param = True  # each is its only one
@@ -192,9 +194,9 @@ class Servicer:
             failed = error
             status, text = _told(error)
             answer = _StreamResponse(error_message=text)
-            answer.infer_response.id = request.id
+            answer.infer_response.id = "" if request is None else request.id
         finally:
-            self._activity.end(status, failed, request.ByteSize(), 0 if answer is None else answer.ByteSize())
+            self._activity.end(status, failed, len(data), 0 if answer is None else answer.ByteSize())
         return answer
 
     def end_streams(self) -> None:
@@ -280,7 +282,15 @@ class Servicer:
 
 
 _ASKS = "this server asks for a key: send it as the metadata authorization: Bearer KEY"
+_InferRequest = message("inference.ModelInferRequest")
 _StreamResponse = message("inference.ModelStreamInferResponse")
+
+
+def _read(read: Callable[[bytes], Any], data: bytes) -> Any:
+    try:
+        return read(data)
+    except DecodeError:
+        raise BadInput("the message cannot be read: it is spoilt, or of another type") from None
 
 
 def _serialised(answer: Any) -> bytes:

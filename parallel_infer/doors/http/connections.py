@@ -94,6 +94,11 @@ class Connection(web.RequestHandler):
         response.force_close()
         return response
 
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """What aiohttp could not handle; a body that cannot be unpacked is no news, though nobody read it."""
+        if not isinstance(kw.get("exc_info"), web.RequestPayloadError):
+            log.error(*args, **kw)
+
     def _look_again(self) -> None:
         if self.transport is not None:
             self._left = self.transport.get_write_buffer_size()

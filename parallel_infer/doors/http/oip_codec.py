@@ -197,10 +197,17 @@ def _tensor(given: _Input, blobs: _Blobs) -> NamedTensor:
         return NamedTensor(given.name, given.datatype, shape, array_of_blob(blob, given.datatype, shape, given.name))
     if not given.data:
         raise BadInput(f"input {given.name!r} has no data")
-    data = msgspec.json.decode(given.data)
+    data = _values(given)
     if given.datatype == BYTES:
         return NamedTensor(given.name, BYTES, shape, _texts(data, shape, given.name))
     return NamedTensor(given.name, given.datatype, shape, array_of_numbers(data, given.datatype, shape, given.name))
+
+
+def _values(given: _Input) -> Any:
+    try:
+        return msgspec.json.decode(given.data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadInput(f"input {given.name!r}: its data cannot be read: {readable(error)}") from None
 
 
 def _texts(data: Any, shape: tuple[int, ...], name: str) -> list[bytes]:
