@@ -246,6 +246,7 @@ def test_bodies_of_others_take_the_memory_for_a_while(doors: Doors) -> None:
         (HEAD + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n", 400),
         (HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n\r\n", 400),
         (HEAD + b"Expect: a miracle\r\nContent-Length: 1\r\n\r\n1", 417),
+        (HEAD.replace(b"/infer", b"/nothing") + b"Expect: a miracle\r\nContent-Length: 1\r\n\r\n1", 417),
     ],
 )
 def test_what_is_no_request_gets_an_error_of_ours_and_one_only(doors: Doors, request_bytes: bytes, status: int) -> None:

@@ -84,11 +84,22 @@ class Connection(web.RequestHandler):
         """The answer to what is no HTTP request, or to one whose handler failed."""
         if request.writer.output_size > 0:
             raise ConnectionError("an answer is under way already")
-        error = _error_of(status, exc)
         if status >= 500:
             log.error("a request failed", exc_info=exc)
-        else:
-            self._limits.activity.turn_away(str(status), error)
+        return self._refusal(status, _error_of(status, exc))
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send an answer; an error of aiohttp's own, from before all middlewares, in our form."""
+        if isinstance(resp, web.HTTPException):
+            asked = request.headers.get("Expect", "")[:40]
+            why = f"Expect is {asked!r}; 100-continue is known" if resp.status == 417 else resp.reason
+            resp = self._refusal(resp.status, HttpError(resp.status, why))
+        return await super().finish_response(request, resp, start_time)
+
+    def _refusal(self, status: int, error: InferError) -> web.Response:
+        self._limits.activity.turn_away(str(status), error)
         response = web.Response(body=body_of(error), status=status, content_type="application/json")
         response.headers.update(headers_of(status))
         response.force_close()
