@@ -195,10 +195,10 @@ def _number(parameters: Mapping[str, Any], name: str) -> float | None:
         return None
     try:
         number = float(value)
-    except (TypeError, ValueError):
-        raise BadInput(f"parameter {name!r} is {value!r}; a number is needed") from None
+    except (TypeError, ValueError, OverflowError):
+        raise BadInput(f"parameter {name!r} is {str(value)[:60]!r}; a number is needed") from None
     if isinstance(value, bool) or not math.isfinite(number) or number < 0:
-        raise BadInput(f"parameter {name!r} is {value!r}; a number of 0 or more is needed")
+        raise BadInput(f"parameter {name!r} is {str(value)[:60]!r}; a number of 0 or more is needed")
     return number
 
 

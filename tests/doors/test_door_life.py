@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 
 from tests.doors.door_server import TIMEOUT, Doors, ask, start, work_request
@@ -62,14 +61,20 @@ def threads() -> Iterator[ThreadPoolExecutor]:
 
 
 @contextmanager
-def standstill(doors: Doors) -> Iterator[Callable[[], None]]:
-    """The model's worker stands still; what is yielded lets it go on."""
-    worker: psutil.Process = doors.server.child("infer-work-0")
-    worker.suspend()
+def standstill(doors: Doors, kind: str = "infer-work-") -> Iterator[Callable[[], None]]:
+    """Workers of a kind stand still; what is yielded lets them go on."""
+    workers = [process for name, process in doors.server.children().items() if name.startswith(kind)]
+
+    def go_on() -> None:
+        for worker in workers:
+            worker.resume()
+
+    for worker in workers:
+        worker.suspend()
     try:
-        yield worker.resume
+        yield go_on
     finally:
-        worker.resume()
+        go_on()
 
 
 def status_of(doors: Doors) -> dict[str, Any]:
@@ -211,15 +216,13 @@ def test_a_deadline_that_passes_is_told_by_name(doors: Doors, threads: ThreadPoo
 
 
 def test_who_has_priority_goes_first(doors: Doors) -> None:
-    rows = status_of(doors)["models"]["work"]["rows"]["slots"]  # so many are on their way, whatever comes later
-    with doors.server.client() as client, standstill(doors) as go_on:
-        for _ in range(rows + 1):
-            client.submit("work", job(steps=1), priority=-100)
+    with doors.server.client() as client, standstill(doors, "decode-") as go_on:  # the queue is before that stage
+        light = [client.submit("work", job(steps=1), priority=-100) for _ in range(20)]  # some are handed out already
         heavy = [client.submit("work", job(steps=4000), priority=-100) for _ in range(6)]
-        eventually(lambda: work_jobs(doors) == rows + 1 + len(heavy))
+        eventually(lambda: work_jobs(doors) == len(light) + len(heavy))
         with ThreadPoolExecutor(1) as thread:
             urgent = thread.submit(post, doors, 100, priority=1)
-            eventually(lambda: work_jobs(doors) == rows + 2 + len(heavy))
+            eventually(lambda: work_jobs(doors) == len(light) + len(heavy) + 1)
             go_on()
             assert value_of(urgent.result(TIMEOUT)) == 100
         assert not heavy[-1].done()
