@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 
 from tests.doors.door_server import TIMEOUT, Doors, ask, start, work_request
-from tests.engine.graphs import job
 from tests.engine.serving import eventually
 
 pytest.importorskip("aiohttp", reason="the HTTP door needs the extra http")
@@ -216,18 +215,21 @@ def test_a_deadline_that_passes_is_told_by_name(doors: Doors, threads: ThreadPoo
 
 
 def test_who_has_priority_goes_first(doors: Doors) -> None:
-    with doors.server.client() as client, standstill(doors, "decode-") as go_on:  # the queue is before that stage
-        light = [client.submit("work", job(steps=1), priority=-100) for _ in range(20)]  # some are handed out already
-        heavy = [client.submit("work", job(steps=4000), priority=-100) for _ in range(6)]
-        eventually(lambda: work_jobs(doors) == len(light) + len(heavy))
-        with ThreadPoolExecutor(1) as thread:
-            urgent = thread.submit(post, doors, 100, priority=1)
-            eventually(lambda: work_jobs(doors) == len(light) + len(heavy) + 1)
+    replies: queue.Queue[tuple[Any, Any]] = queue.Queue()
+    names = [*map(str, range(30)), "urgent"]
+    with triton_grpc.InferenceServerClient(doors.grpc) as client:
+        client.start_stream(lambda result, error: replies.put((result, error)))
+        with standstill(doors, "decode-") as go_on:  # the queue is before that stage
+            for number, name in enumerate(names, 1):
+                priority = 1 if name == "urgent" else 200
+                client.async_stream_infer("work", [tensor(number)], request_id=name, priority=priority)
+                eventually(lambda count=number: work_jobs(doors) == count)
             go_on()
-            assert value_of(urgent.result(TIMEOUT)) == 100
-        assert not heavy[-1].done()
-        for request in heavy:
-            request.result(TIMEOUT)
+            answers = [replies.get(timeout=TIMEOUT) for _ in names]
+        client.stop_stream()
+    order = [result.get_response().id for result, error in answers if error is None]
+    assert sorted(order) == sorted(names)
+    assert order.index("urgent") < 15  # though it came last; the first few had been handed out already
     check_at_rest(doors)
 
 
