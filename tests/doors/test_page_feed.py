@@ -65,6 +65,15 @@ def status(answered: int = 0, uptime: float = 10.0, seconds: float = 0.02, **cha
         },
         "processes": {name: {"state": "up", "restarts": 0} for name in (*workers, "gateway", "dispatcher", "http")},
         "dispatcher": {"cpu_seconds": 0.1},
+        "doors": {
+            "http": {
+                "addresses": ["http://127.0.0.1:8000"],
+                "state": "up",
+                "requests": {"200": 3, "404": 1},
+                "refused": {"UNKNOWN_MODEL": 1},
+                "in_flight": 2,
+            }
+        },
         "gateway": {
             "uptime": uptime,
             "pending": 3,
@@ -93,6 +102,7 @@ def test_figures_are_those_of_the_last_seconds() -> None:
     (model,) = then.models
     assert (model.batch, model.fps) == (2.0, pytest.approx(20))
     assert model.times["infer"] == pytest.approx(10)
+    assert [(door.requests, door.in_flight) for door in then.doors] == [(4, 2)]
     assert (then.sources[0].name, then.sources[0].fps, then.sources[0].dropped) == ("gate", pytest.approx(20), 2)
     assert msgspec.json.decode(msgspec.json.encode(then))["totals"]["answered"] == 30
 

@@ -111,6 +111,17 @@ class SourceNow(msgspec.Struct, frozen=True, kw_only=True):
     client: ClientsWord | None  # None: its client tells nothing
 
 
+class DoorNow(msgspec.Struct, frozen=True, kw_only=True):
+    """One door for clients of another protocol; counts are those since its process started."""
+
+    name: str
+    addresses: tuple[str, ...]
+    state: str
+    requests: int
+    refused: Mapping[str, int]  # by code
+    in_flight: int
+
+
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The state of a server, and what it did in the last seconds."""
 
@@ -125,6 +136,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     models: list[ModelNow]
     stages: list[StageNow]
     processes: list[ProcessNow]
+    doors: list[DoorNow]
     ingress: list[IngressNow]
     sources: list[SourceNow]
 
@@ -171,6 +183,17 @@ def _snapshot(first: Status, last: Status, status: Status, seconds: float) -> Sn
             for stage in found.stages
         ],
         processes=list(_processes(last, status, seconds)),
+        doors=[
+            DoorNow(
+                name=name,
+                addresses=door["addresses"],
+                state=door["state"],
+                requests=sum(door["requests"].values()),
+                refused=door["refused"],
+                in_flight=door["in_flight"],
+            )
+            for name, door in status["doors"].items()
+        ],
         ingress=[
             IngressNow(slot_size=ring["slot_size"], slots=ring["slots"], free=ring["free"])
             for ring in gateway["ingress"]

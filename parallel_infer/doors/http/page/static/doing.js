@@ -57,6 +57,7 @@ export class Doing {
     say(one("#limit"), limitText(state));
     this.models(state.models);
     this.processes(state.processes);
+    this.doors(state.doors);
     this.memory(state);
   }
 
@@ -115,6 +116,19 @@ export class Doing {
       say(text, process.state === "up" ? restarts : process.state);
       text.className = process.restarts || process.state !== "up" ? "warn-text" : "";
       row.title = `${process.name}: ${process.state}, ${plural(process.restarts, "restart")}`;
+    });
+  }
+
+  doors(doors) {
+    const make = () => h("li", {}, h("i", { class: "dot" }), h("b"), h("code"), h("span"));
+    keyed(one("#doors"), doors, (door) => door.name, make, (row, door) => {
+      const [dot, name, address, text] = row.children;
+      dot.className = `dot ${door.state}`;
+      say(name, door.name);
+      say(address, door.addresses.join("  "));
+      const refused = Object.values(door.refused).reduce((sum, count) => sum + count, 0);
+      say(text, `${plural(door.requests, "request")}${refused ? `, ${refused} refused` : ""} · ${door.in_flight} in flight`);
+      row.title = Object.entries(door.refused).map(([code, count]) => `${code}: ${count}`).join("\n");
     });
   }
 
