@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from tests.doors.browser import browser
 from tests.doors.page_server import Served, serving_every_task
 
 
@@ -15,3 +17,10 @@ def page_server(_adopt_orphans: None, tmp_path_factory: pytest.TempPathFactory) 
     pytest.importorskip("aiohttp", reason="the HTTP door needs the extra http")
     with serving_every_task(tmp_path_factory.mktemp("small")) as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def chromium(_adopt_orphans: None) -> Iterator[Any]:
+    """A browser without a screen; skips where there is none."""
+    with browser() as started:
+        yield started

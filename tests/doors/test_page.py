@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.doors.browser import Tab, browser, tab
+from tests.doors.browser import Tab, tab
 from tests.doors.page_server import EVIL, Served
 
 pytest.importorskip("aiohttp", reason="the HTTP door needs the extra http")
@@ -25,12 +25,6 @@ pytest.importorskip("aiohttp", reason="the HTTP door needs the extra http")
 @pytest.fixture(autouse=True)
 def _leaves_nothing_behind() -> None:
     """Instead of that of all tests: server and browser are shared, and looked at when they have ended."""
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with browser() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +48,10 @@ def page(shared: Tab) -> Iterator[Tab]:
 
 def upload(found: Tab, name: str, picture: Path) -> list[tuple[str, float]]:
     """Choose a model and a picture; the rows of the answer."""
-    found.page.evaluate("document.querySelector('#summary').textContent = ''")
+    found.page.evaluate("document.querySelector('#picture').removeAttribute('aria-label')")  # set once all is drawn
     found.page.select_option("select[name=model]", name)
     found.page.set_input_files("input[type=file]", str(picture))
     found.until("name => document.querySelector('#picture').ariaLabel?.startsWith(name)", picture.name)
-    found.until("() => document.querySelector('#summary').textContent !== ''")
     return found.results()
 
 

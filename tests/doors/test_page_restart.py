@@ -6,12 +6,13 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from parallel_infer.cli import main
-from tests.doors.browser import browser, tab
+from tests.doors.browser import tab
 from tests.doors.page_server import SERVER, free_port, model, serving
 from tests.doors.test_page import upload
 from tests.families.tiny_graphs import zeros
@@ -38,12 +39,12 @@ def token(folder: Path, name: str, *further: str) -> str:
     return next(line.partition("= ")[2] for line in lines if line.startswith("token"))
 
 
-def test_it_asks_for_a_key_and_outlives_its_server(keys: Path, pictures: Path) -> None:
+def test_it_asks_for_a_key_and_outlives_its_server(chromium: Any, keys: Path, pictures: Path) -> None:
     camera, boss = token(keys, "camera"), token(keys, "boss", "--manage")
     path = model({"probs": zeros(4) + 0.25}, keys / "tiny.onnx", task="classify", names="['a', 'b', 'c', 'd']")
     toml = SERVER.partition("[models.detector]")[0] + f'keys = "{keys}/keys"\n[models.tiny]\npath = "{path}"\n'
     port = free_port()
-    with browser() as started, tab(started, "about:blank") as page:
+    with tab(chromium, "about:blank") as page:
         with serving(toml, port):
             page.page.goto(f"http://127.0.0.1:{port}")
             for key, then in (("wrong", "#key-wrong:visible"), (camera, "html[data-state=live]")):

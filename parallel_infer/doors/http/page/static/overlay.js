@@ -12,6 +12,7 @@ const RAMP = ["000004", "420a68", "932667", "dd513a", "fca50a", "fcffa4"].map((h
 
 // Shows `picture` (an ImageBitmap) with `answer`; the frame takes the answer's size, which is the upright picture's.
 export async function show(picture, answer) {
+  const layer = answer && (await layerOf(answer)); // first, so that nothing is shown half
   const frame = one("#frame");
   if (!picture && !answer) {
     frame.hidden = true;
@@ -28,23 +29,29 @@ export async function show(picture, answer) {
   canvas.height = picture?.height ?? height;
   if (picture) canvas.getContext("2d").drawImage(picture, 0, 0);
   const dense = one("#dense");
-  dense.width = dense.height = 1;
+  dense.width = layer?.width ?? 1;
+  dense.height = layer?.height ?? 1;
+  if (layer) dense.getContext("2d").putImageData(layer, 0, 0);
   const overlay = one("#overlay");
   overlay.setAttribute("viewBox", `0 0 ${width} ${height}`);
   const [shapes, labels] = [[], []];
   if (answer) {
-    if (Array.isArray(answer.predictions)) {
-      answer.predictions.forEach((found, index) => object(found, index, shapes, labels, width, height));
-      if (answer.predictions.some((found) => found.rle)) masks(dense, answer.predictions, width, height);
-    }
+    const found = Array.isArray(answer.predictions) ? answer.predictions : [];
+    found.forEach((each, index) => object(each, index, shapes, labels, width, height));
     const caption = captionOf(answer);
     if (caption) labels.push({ element: h("span", { class: "caption" }, caption) });
   }
   overlay.replaceChildren(...shapes);
   one("#labels").replaceChildren(...labels.map(({ element }) => element));
   place(labels.filter((label) => label.spots));
-  if (answer?.segmentation_mask) await classMap(dense, answer);
-  if (answer?.map?.png) await numbers(dense, answer.map.png);
+}
+
+// What covers the picture, as pixels: masks, a class map, a map of numbers; null where an answer has none.
+async function layerOf(answer) {
+  if (answer.segmentation_mask) return classMap(answer);
+  if (answer.map?.png) return numbers(answer.map.png);
+  const masked = Array.isArray(answer.predictions) ? answer.predictions.filter((found) => found.rle) : [];
+  return masked.length ? masks(masked, answer.image) : null;
 }
 
 function captionOf(answer) {
@@ -125,14 +132,10 @@ export function runs(text) {
 }
 
 // Masks in their objects' colours, with a brighter edge; runs go down the columns.
-function masks(canvas, predictions, width, height) {
-  canvas.width = width;
-  canvas.height = height;
-  const context = canvas.getContext("2d");
-  const image = context.createImageData(width, height);
+function masks(predictions, { width, height }) {
+  const image = new ImageData(width, height);
   const pixels = new Uint32Array(image.data.buffer);
   for (const { rle, class_id: number } of predictions) {
-    if (!rle) continue;
     const [red, green, blue] = color(number);
     const paint = (alpha) => ((alpha << 24) | (blue << 16) | (green << 8) | red) >>> 0;
     const [inner, edge] = [paint(112), paint(235)];
@@ -147,7 +150,7 @@ function masks(canvas, predictions, width, height) {
       place += count;
     });
   }
-  context.putImageData(image, 0, 0);
+  return image;
 }
 
 async function decoded(base64) {
@@ -159,28 +162,26 @@ async function decoded(base64) {
   return context.getImageData(0, 0, bitmap.width, bitmap.height);
 }
 
-async function painted(canvas, base64, paint) {
+async function painted(base64, paint) {
   const image = await decoded(base64);
   const { data } = image;
   for (let place = 0; place < data.length; place += 4) data.set(paint(data[place]), place);
-  canvas.width = image.width;
-  canvas.height = image.height;
-  canvas.getContext("2d").putImageData(image, 0, 0);
+  return image;
 }
 
-function classMap(canvas, answer) {
+function classMap(answer) {
   const paints = new Map(answer.predictions.map(({ class_id: number }) => [number, [...color(number), 140]]));
-  return painted(canvas, answer.segmentation_mask, (number) => paints.get(number) ?? [0, 0, 0, 0]);
+  return painted(answer.segmentation_mask, (number) => paints.get(number) ?? [0, 0, 0, 0]);
 }
 
-function numbers(canvas, png) {
+function numbers(png) {
   const paints = Array.from({ length: 256 }, (_, value) => {
     const at = (value / 255) * (RAMP.length - 1);
     const [low, part] = [Math.min(Math.floor(at), RAMP.length - 2), at % 1];
     const share = at >= RAMP.length - 1 ? 1 : part;
     return [...RAMP[low].map((channel, index) => channel + (RAMP[low + 1][index] - channel) * share), 190];
   });
-  return painted(canvas, png, (value) => paints[value]);
+  return painted(png, (value) => paints[value]);
 }
 
 // One object stands out while its row is pointed at; null: none.
