@@ -39,9 +39,13 @@ class Looks:
             before.requester.result(None)
         self._waiting[source][requester.client] = Look(requester, until)
 
+    def waits_for(self, source: str) -> bool:
+        """Whether a door waits for a frame of `source`."""
+        return source in self._waiting
+
     def answered(self, job: PendingJob, body: bytes, arrays: Any) -> None:
         """A frame has its answer, and its slot still holds it."""
-        if job.source not in self._waiting:
+        if not self.waits_for(job.source):
             return
         payload = self._read(job.admit.ref)
         if payload is None:

@@ -76,11 +76,11 @@ class Replies:
             self.tracing.answered(message.job, pending.admit.received + total)
 
     def answer_again(self, question: Question, reply_to: ReplyTo, source: str, received: float) -> bool:
-        """Reply with the answer that this question got before; False where none is kept.
+        """Reply with the answer that this question got before; False where none is kept, or a door waits for the frame.
 
         No stage has worked, so their times are 0, and so is `batch`.
         """
-        found = self._cache.get(question)
+        found = None if self._looks.waits_for(source) else self._cache.get(question)
         tally = self.tally.of(question.model)
         if found is None:
             tally.cache_misses += 1

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from parallel_infer import protocol
+from parallel_infer.ipc.messages import Admit
 from tests.gateway.core_rig import Request, Rig
 
 
@@ -97,3 +98,17 @@ def test_a_frame_without_an_answer_is_not_shown_and_a_stop_ends_the_wait(rig: Ri
     assert waits.replies == 0
     rig.core.give_up()
     assert waits.results == [None]
+
+
+def test_a_frame_that_a_door_waits_for_is_not_answered_from_the_cache() -> None:
+    rig = Rig(cache=1 << 20)
+    try:
+        frame(rig, b"still")
+        again = rig.infer(b"camera", b"still", source="gate")
+        assert (again.answers, rig.told(Admit)) == ([b"answer"], [])  # the same frame has the same answer
+        waits = look(rig)
+        frame(rig, b"still")
+        assert waits.results[0]["payload"] == b"still"
+        assert rig.infer(b"camera", b"still", source="gate").answers == [b"answer"]
+    finally:
+        rig.close()

@@ -79,9 +79,7 @@ export class Sources {
 
 // What its client says, while that is fresh; else what the server sees.
 function stateOf({ age, client }) {
-  if (client && (client.age < FRESH || client.state === "ended" || client.state === "failed")) {
-    if (client.state !== "live" || age === null || age <= SILENT) return client.state;
-  }
+  if (client && (client.age < FRESH || client.state === "ended" || client.state === "failed")) return client.state;
   if (age === null) return "waiting";
   return age > SILENT ? "silent" : "live";
 }
