@@ -35,7 +35,7 @@ KINDS = {"SIGSTOP": signal.SIGSTOP, "busy loop": HANG}
 
 
 @contextmanager
-def house() -> Iterator[LocalServer]:
+def started_server() -> Iterator[LocalServer]:
     """A server with one worker per stage, whose processes hang at SIGUSR1."""
     os.environ |= {"PARALLEL_INFER_RESTART_BUDGET": "100000", "PYTHONPATH": str(INJECTED)}
     with tempfile.TemporaryDirectory(prefix="pi-hangs-") as folder:
@@ -80,7 +80,7 @@ def main() -> None:
     print_header()
     payload: dict[str, object] = {"x": Payloads(SIZE).make(1)}
     print(f"{'stage':12s} {'how':10s} {'reply p50':>10s} {'max':>7s} {'gone p50':>10s} {'max':>7s}   in ms")
-    with house() as server, Client(server.address, timeout=60.0) as client:
+    with started_server() as server, Client(server.address, timeout=60.0) as client:
         for stage, place in PLACES.items():
             for name, kind in KINDS.items():
                 found = []

@@ -195,7 +195,7 @@ def overloaded(server: LocalServer, loads: list[float], seconds: float, timeout:
     with Client(server.address) as client:
         (model,) = client.models()
     full_queue = (model["queue_size"] + model["rows"]) / capacity  # what waits for decoding, and the rows behind it
-    print(f"capacity {capacity:.0f} jobs/s; a full house takes {full_queue * 1000:.0f} ms\n")
+    print(f"capacity {capacity:.0f} jobs/s; a full queue takes {full_queue * 1000:.0f} ms\n")
     columns = ("goodput", "of peak", "p50 ms", "p99 ms", "refused", "in ms p99", "errors", "MB")
     print(f"{'load':>6s}" + "".join(f"{column:>10s}" for column in columns))
     found, before = {}, pss(server)

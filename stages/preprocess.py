@@ -1,4 +1,4 @@
-"""How a frame becomes a row: the model's wishes (`Preprocess`) and the code that fulfils them."""
+"""How a frame becomes a row: what the model asks for (`Preprocess`) and the code that does it."""
 
 from __future__ import annotations
 

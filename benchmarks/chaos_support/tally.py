@@ -58,7 +58,7 @@ class Tally:
 
 
 def taken_slots(status: dict[str, Any]) -> dict[str, int]:
-    """Slots that are not free, by ring, in a server's status; and jobs that the house still knows."""
+    """Slots that are not free, by ring, in a server's status; and jobs that the server still knows."""
     taken = {"jobs": status["jobs"], "held": status["gateway"]["held"]}
     for name, model in status["models"].items():
         for ring in ("rows", "outputs"):

@@ -117,7 +117,7 @@ def command(
         ):
             _follow(streams, display, recorders)
     failed = any(tally.failed for tally in streams.tallies.values())
-    if failed or any(streams.feed(name).state.value == "failed" for name in streams.tallies) or _troubles(recorders):
+    if failed or any(streams.feed(name).state.value == "failed" for name in streams.tallies) or _said_errors(recorders):
         raise click.exceptions.Exit(1)
 
 
@@ -199,7 +199,7 @@ def _recorders(streams: Streams, targets: Targets | None) -> Iterator[dict[str, 
                     click.echo(f"written: {path}", err=True)
 
 
-def _troubles(recorders: dict[str, Recorder]) -> bool:
+def _said_errors(recorders: dict[str, Recorder]) -> bool:
     """Say what could not be written; whether there was anything."""
     errors = [recorder.error for recorder in recorders.values() if recorder.error]
     for error in errors:

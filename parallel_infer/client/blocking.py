@@ -228,13 +228,13 @@ class Client:
 
     def _open(self) -> None:
         self._idle = [Connection(self._address)]  # each is used by one thread at a time
-        self._courier = SubmitThread(self._address)
-        self._finalizer = weakref.finalize(self, _close, self._idle, self._courier)
+        self._submit_thread = SubmitThread(self._address)
+        self._finalizer = weakref.finalize(self, _close, self._idle, self._submit_thread)
 
     def _start_over(self) -> None:
         """In a child after a fork: sockets are the parent's; keep them untouched and open own ones."""
         self._finalizer.detach()
-        self._inherited = self._idle, self._courier
+        self._inherited = self._idle, self._submit_thread
         self._held = threading.local()
         if not self._closed:
             self._open()
@@ -249,16 +249,16 @@ class Client:
         if callback is not None:
             future.add_done_callback(callback)  # type: ignore[arg-type]
         try:
-            payload = payload_of(picture, job.color, self._courier.most)
+            payload = payload_of(picture, job.color, self._submit_thread.most)
         except InferError as error:
             future.settle(error)
         else:
-            self._courier.run(partial(future.send, job, payload, time.monotonic()))
+            self._submit_thread.run(partial(future.send, job, payload, time.monotonic()))
         return future
 
     def _forget(self, future: InferFuture) -> None:
         with contextlib.suppress(ServerUnavailable):
-            self._courier.run(future.abandon)
+            self._submit_thread.run(future.abandon)
 
     def _safe(self, picture: Picture) -> Picture:
         """The frame this thread is filling is copied: its slot may be filled again before the answer is there."""
@@ -320,9 +320,9 @@ def _close_all(connections: list[Connection]) -> None:
             return
 
 
-def _close(connections: list[Connection], courier: SubmitThread) -> None:
+def _close(connections: list[Connection], submit_thread: SubmitThread) -> None:
     _close_all(connections)
-    courier.stop()
+    submit_thread.stop()
 
 
 def _after_fork() -> None:

@@ -30,9 +30,9 @@ class SubmitThread:
         self._asleep = False
         self._stopping = False
         self._connection: Connection | None = None
-        self._bell, self._door = socket.socketpair()
-        self._bell.setblocking(False)
-        self._door.setblocking(False)
+        self._wake, self._woken = socket.socketpair()
+        self._wake.setblocking(False)
+        self._woken.setblocking(False)
 
     @property
     def most(self) -> int:
@@ -62,8 +62,8 @@ class SubmitThread:
             self._ring()
             if thread is not threading.current_thread():
                 thread.join()
-        self._bell.close()
-        self._door.close()
+        self._wake.close()
+        self._woken.close()
 
     def _start(self) -> None:
         with self._starting:
@@ -78,7 +78,7 @@ class SubmitThread:
 
     def _live(self, connection: Connection) -> None:
         poller = zmq.Poller()
-        poller.register(self._door.fileno(), zmq.POLLIN)
+        poller.register(self._woken.fileno(), zmq.POLLIN)
         poller.register(connection.monitor, zmq.POLLIN)
         try:
             while not self._stopping:
@@ -106,9 +106,9 @@ class SubmitThread:
             poller.poll(None if connection.idle else round(SLICE * 1000))
         self._asleep = False
         with contextlib.suppress(BlockingIOError):
-            self._door.recv(4096)
+            self._woken.recv(4096)
         connection.upkeep()
 
     def _ring(self) -> None:
         with contextlib.suppress(BlockingIOError, OSError):  # full: it will wake anyway
-            self._bell.send(b"\0")
+            self._wake.send(b"\0")

@@ -13,14 +13,7 @@ from parallel_infer.dispatcher.recovery import Recovery
 from parallel_infer.dispatcher.scheduler import Leasing
 from parallel_infer.dispatcher.watchdog import Watchdog
 from parallel_infer.dispatcher.workers import Pool, Worker
-from parallel_infer.errors import (
-    DeadlineExceeded,
-    Dropped,
-    InferError,
-    ResourceUnavailable,
-    UnknownModel,
-    WorkerLost,
-)
+from parallel_infer.errors import DeadlineExceeded, Dropped, InferError, ResourceUnavailable, UnknownModel, WorkerLost
 from parallel_infer.ipc.messages import (
     OWN_PRIORITY,
     Admit,
@@ -48,12 +41,7 @@ class Core:
     """Every job, every model and every worker, and what happens next."""
 
     def __init__(
-        self,
-        send: Send,
-        policy: Callable[[ModelPlan], Policy],
-        stage_limit: float,
-        cores: int,
-        first_lease: int = 1,
+        self, send: Send, policy: Callable[[ModelPlan], Policy], stage_limit: float, cores: int, first_lease: int = 1
     ) -> None:
         self._send = send
         self._policy = policy

@@ -10,7 +10,7 @@ from typing import Any, Protocol, assert_never
 
 from parallel_infer.errors import DeadlineExceeded, Dropped, InferError, ServerStopping, ServerUnavailable, Unauthorized
 from parallel_infer.gateway.admission import Admission, source_name
-from parallel_infer.gateway.handover import FAREWELL, GIVEN_UP, NOTICE, RETURN, STOPPING, Leaving
+from parallel_infer.gateway.handover import GIVEN_UP, HAS_STOPPED, NOTICE, RETURN, STOPPING, Leaving
 from parallel_infer.gateway.ingress import Ingress
 from parallel_infer.gateway.lending import Lending
 from parallel_infer.gateway.looks import Looks
@@ -290,7 +290,7 @@ class Core:
         self.looks.expire(math.inf)
         abandoned = self.replies.give_up(GIVEN_UP)
         self.queries.refuse(ServerStopping(STOPPING))
-        self._doors.tell(FAREWELL)
+        self._doors.tell(HAS_STOPPED)
         return Left(leaving.pending - abandoned, leaving.refused, abandoned, unread=0)
 
     @property

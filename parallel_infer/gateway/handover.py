@@ -23,7 +23,7 @@ from parallel_infer.protocol import STOPPED
 STOPPING = "the server is stopping"
 # The errors that clients are told of a stop with: at its beginning, and as the last word to each.
 NOTICE = ServerStopping.code, STOPPING, ServerStopping.reason
-FAREWELL = ServerStopping.code, "the server has stopped", STOPPED
+HAS_STOPPED = ServerStopping.code, "the server has stopped", STOPPED
 GIVEN_UP = "the server stopped before the answer was ready (option drain_timeout_ms)"
 _QUIET = 0.05  # seconds without a request after which nobody is expected to send one who knows that we stop
 _QUIET_OF_STRANGERS = 0.5  # ... and nobody who does not

@@ -165,9 +165,9 @@ class Session:
 
 
 class Binding:
-    """A run tied to memory; may run again and again, in one thread at a time. It keeps its arrays alive."""
+    """A run bound to memory; may run again and again, in one thread at a time. It keeps its arrays alive."""
 
-    __slots__ = ("_fixed", "_fresh", "_inputs", "_session", "_targets", "_tied")
+    __slots__ = ("_bound", "_fixed", "_fresh", "_inputs", "_session", "_targets")
 
     def __init__(self, session: Session, inputs: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> None:
         sizes = session.signature.check(inputs)
@@ -182,7 +182,7 @@ class Binding:
         for tensor in session.signature.outputs:
             self._place(tensor, outputs.get(tensor.name), sizes)
         with session._run(None):
-            self._tied = session._engine.tie(self._inputs, self._fixed, self._fresh)
+            self._bound = session._engine.bind(self._inputs, self._fixed, self._fresh)
 
     def run(self, stop: Stop | None = None) -> dict[str, np.ndarray]:
         """Outputs by name: the bound arrays themselves, views into byte buffers, fresh arrays for what is not bound.
@@ -193,7 +193,7 @@ class Binding:
         """
         outputs = dict(self._fixed)
         with self._session._run(stop) as running:
-            fresh = self._tied.run(running, prompt=stop is not None)
+            fresh = self._bound.run(running, prompt=stop is not None)
             for name, array in zip(self._fresh, fresh, strict=True):
                 outputs[name] = _copied(name, array, self._targets[name]) if name in self._targets else array
         return outputs

@@ -1,7 +1,7 @@
 """A trace as a Chrome trace, the JSON that https://ui.perfetto.dev and chrome://tracing open.
 
 One track per process, a slice per piece of work, arrows that follow a job from track to track, and per model a curve of
-the jobs in the house. Times are microseconds since the trace began, on one clock for all processes. The format:
+the jobs in flight. Times are microseconds since the trace began, on one clock for all processes. The format:
 https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU ("Trace Event Format").
 """
 
@@ -113,7 +113,7 @@ def _arrows(work: list[Work], recorded: Mapping[str, Any], tracks: Mapping[str, 
 
 
 def _levels(work: list[Work], begin: float) -> Iterator[Event]:
-    """How many jobs of each model were in the house: from their admission until their answer was made."""
+    """How many jobs of each model were in flight: from their admission until their answer was made."""
     changes: dict[str, list[tuple[float, int]]] = {}
     for span in work:
         if span.stage == "postprocess":
@@ -127,4 +127,4 @@ def _levels(work: list[Work], begin: float) -> Iterator[Event]:
         for moment, change in sorted(steps):
             level += change
             where = {"pid": _PROCESS, "ts": _microseconds(moment - begin)}
-            yield {"ph": "C", "name": f"{model}: jobs in the house", **where, "args": {"jobs": level}}
+            yield {"ph": "C", "name": f"{model}: jobs in flight", **where, "args": {"jobs": level}}

@@ -25,7 +25,7 @@ def prepare_streams() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout is sys.__stdout__:
         sys.stdout = _through(_Output(sys.stdout.fileno(), "w", closefd=False), sys.stdout)
     if isinstance(sys.stderr, io.TextIOWrapper) and sys.stderr is sys.__stderr__:
-        sys.stderr = _through(_Complaints(sys.stderr.fileno(), "w", closefd=False), sys.stderr)
+        sys.stderr = _through(_ErrorOutput(sys.stderr.fileno(), "w", closefd=False), sys.stderr)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_ERRORS)
@@ -68,7 +68,7 @@ class _Output(io.FileIO):
         return count
 
 
-class _Complaints(_Output):
+class _ErrorOutput(_Output):
     """Where even an error cannot be told, the exit code still is."""
 
     def write(self, data: Any, /) -> int:

@@ -97,7 +97,7 @@ def preprocess_map(
         mean, std = UNIT  # those of three colours say nothing of one
     if scaled is not None:
         mean, std = PIXELS if scaled.takes_pixels else UNIT
-    wishes = {
+    asked = {
         "resize": _first(overrides.resize, metadata.resize, recipe.resize),
         "crop_fraction": _first(overrides.crop_fraction, metadata.crop_fraction, recipe.crop_fraction),
         "filter": _first(overrides.filter, metadata.filter, recipe.filter),
@@ -107,9 +107,9 @@ def preprocess_map(
         "std": _first(overrides.std, metadata.std, std),
     }
     if picture.port.dtype == "uint8":
-        wishes["mean"], wishes["std"] = PIXELS
+        asked["mean"], asked["std"] = PIXELS
     fixed = {"input": picture.port.name, "height": size[0], "width": size[1], "layout": picture.layout}
-    preprocess = msgspec.convert({**fixed, **wishes, "constants": dict(constants)}, Preprocess)
+    preprocess = msgspec.convert({**fixed, **asked, "constants": dict(constants)}, Preprocess)
     built: dict[str, Any] = msgspec.to_builtins(preprocess)
     return built
 

@@ -93,7 +93,7 @@ def _picture_size(
     """Height and width of a row, and whether they were guessed. What the graph fixes goes first."""
     fixed = tuple(dims[axis] for axis in picture.axes)
     wanted = overrides.imgsz or metadata.imgsz or (DEFAULT_SIDE, DEFAULT_SIDE)
-    size = tuple(side if isinstance(side, int) else wish for side, wish in zip(fixed, wanted, strict=True))
+    size = tuple(own if isinstance(own, int) else asked for own, asked in zip(fixed, wanted, strict=True))
     if overrides.imgsz is not None and size != overrides.imgsz:
         raise ConfigError(
             f"imgsz {list(overrides.imgsz)} does not fit the model: its input {picture.port} is fixed to {list(size)}"

@@ -16,7 +16,7 @@ from parallel_infer.dispatcher.policy import Situation, Start, Wait
 from parallel_infer.ipc.messages import ModelPlan
 from stages.batch import AutoBatch
 from stages.pipeline import batching
-from tests.engine.simulated_house import ProcessSupervisor, Times
+from tests.engine.simulated_server import SimulatedServer, Times
 
 # Seconds of processor time per picture like those of a small classifier on a 720p JPEG, of a detector, and of a model
 # that takes less time than the messages around it.
@@ -61,17 +61,17 @@ def simulated(
     policy: Callable[..., AutoBatch] = batching,
 ) -> Result:
     """A server on two cores with two instances of one thread, and who asks: so many in flight, or so many a second."""
-    house = ProcessSupervisor(times, cores=2, decoders=1, postprocessors=1, warm_up=warm_up, policy=policy)
+    simulated = SimulatedServer(times, cores=2, decoders=1, postprocessors=1, warm_up=warm_up, policy=policy)
     if rate:
-        house.open(rate, (1000.0,), SECONDS)
+        simulated.open(rate, (1000.0,), SECONDS)
     else:
-        house.closed(in_flight, (1000.0,))
-    house.run(SECONDS)
-    answered = [outcome for outcome in house.outcomes if not outcome.code]
+        simulated.closed(in_flight, (1000.0,))
+    simulated.run(SECONDS)
+    answered = [outcome for outcome in simulated.outcomes if not outcome.code]
     assert answered
-    rows = sum(house.batches)
+    rows = sum(simulated.batches)
     latencies = sorted(outcome.ended - outcome.sent for outcome in answered)
-    return Result(len(answered) / SECONDS, rows / len(house.batches), house.gathered / rows, latencies)
+    return Result(len(answered) / SECONDS, rows / len(simulated.batches), simulated.gathered / rows, latencies)
 
 
 @pytest.mark.parametrize(("times", "gain"), [(CLASSIFIER, 1.12), (SMALL, 1.10)], ids=["classifier", "small"])

@@ -128,7 +128,7 @@ def test_a_batch_dimension_of_one_may_be_sent_or_left_out(client):
     np.testing.assert_array_equal(client.infer("fixed", row).tensors["y"], [2, 4, 6])
 
 
-def test_every_address_leads_to_the_same_house(server, pictures):
+def test_every_address_leads_to_the_same_server(server, pictures):
     assert [address.split(":")[0] for address in server.addresses] == ["ipc", "tcp"]
     for address in server.addresses:
         with server.client(address) as client:

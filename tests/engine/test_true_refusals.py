@@ -1,4 +1,4 @@
-"""Nobody is refused or dropped who had time, and overload still costs little: whole minutes of a simulated house."""
+"""Nobody is refused or dropped who had time, and overload still costs little: whole minutes of a simulated server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from tests.engine.core_rig import FakeWorker, Rig, plan
-from tests.engine.simulated_house import EVERYBODY, Outcome, ProcessSupervisor, Slow, Times
+from tests.engine.simulated_server import EVERYBODY, Outcome, SimulatedServer, Slow, Times
 
 IN_FLIGHT = 32
 TIMEOUTS = (5.0, 6.0, 7.0, 8.0)  # seconds; the work in flight takes one or two
@@ -28,9 +28,9 @@ STALLS = {
 }
 
 
-def house(shape: tuple[int, int], seed: int, slows: tuple[Slow, ...] = (), noise: float = 0.3) -> ProcessSupervisor:
+def simulate(shape: tuple[int, int], seed: int, slows: tuple[Slow, ...] = (), noise: float = 0.3) -> SimulatedServer:
     instances, batch = shape
-    return ProcessSupervisor(
+    return SimulatedServer(
         Times(row=instances / 30 - 0.002 / batch, noise=noise),
         instances=instances,
         max_batch=batch,
@@ -55,7 +55,7 @@ def wronged(found: list[Outcome], stalls: tuple[Slow, ...] = ()) -> list[Outcome
 @pytest.mark.parametrize("slows", STALLS.values(), ids=STALLS.keys())
 def test_nobody_who_has_time_is_refused_or_dropped(slows, shape):
     for seed in SEEDS:
-        simulated = house(shape, seed, slows)
+        simulated = simulate(shape, seed, slows)
         simulated.closed(IN_FLIGHT, TIMEOUTS)
         simulated.run(SECONDS)
         assert len(simulated.outcomes) > 300
@@ -68,7 +68,7 @@ def test_nobody_who_has_time_is_refused_or_dropped(slows, shape):
 def test_a_machine_that_was_suspended_accuses_nobody_and_refuses_nobody(seconds, shape):
     for seed in SEEDS:
         pause = (Slow(6.0, 6.0 + seconds, 0.0, EVERYBODY),)
-        simulated = house(shape, seed, pause)
+        simulated = simulate(shape, seed, pause)
         simulated.closed(IN_FLIGHT, TIMEOUTS)
         simulated.run(seconds + 30)
         assert not wronged(simulated.outcomes, pause), seed
@@ -79,7 +79,7 @@ def test_a_machine_that_was_suspended_accuses_nobody_and_refuses_nobody(seconds,
 @pytest.mark.parametrize("seconds", [3.0, 9.0])
 def test_a_first_run_that_takes_longer_than_a_deadline_costs_those_that_wait_for_it(seconds):
     for seed in SEEDS:
-        simulated = ProcessSupervisor(Times(), first_run=seconds, seed=seed)
+        simulated = SimulatedServer(Times(), first_run=seconds, seed=seed)
         simulated.closed(IN_FLIGHT, TIMEOUTS)
         simulated.run(SECONDS)
         late = [outcome for outcome in simulated.outcomes if outcome.code]
@@ -90,7 +90,7 @@ def test_a_first_run_that_takes_longer_than_a_deadline_costs_those_that_wait_for
 def test_after_a_long_standstill_only_what_had_no_time_is_lost():
     for seed, (start, seconds) in itertools.product(SEEDS, [(1.0, 6.0), (8.0, 10.0)]):
         stall = (Slow(start, start + seconds, 0.0, ("infer",)),)
-        simulated = house((2, 4), seed, stall)
+        simulated = simulate((2, 4), seed, stall)
         simulated.closed(IN_FLIGHT, TIMEOUTS)
         simulated.run(SECONDS)
         later = [outcome for outcome in simulated.outcomes if outcome.sent > 100.0 + start + seconds]
@@ -101,7 +101,7 @@ def test_after_a_long_standstill_only_what_had_no_time_is_lost():
 
 def test_what_was_refused_in_an_overload_is_taken_again_at_once():
     for seed in SEEDS:
-        simulated = house((2, 4), seed)
+        simulated = simulate((2, 4), seed)
         simulated.open(150.0, (2.0,), until=10.0)
         simulated.run(10.0)
         assert simulated.codes()["RESOURCE_UNAVAILABLE"] > 300
@@ -126,7 +126,7 @@ def test_overload_costs_little_goodput(times, timeout, instances, batch, load):
     capacity = instances * batch / (times.batch + times.row * batch) / 2.718281828 ** (times.noise**2 / 2)
     seconds, found = 12, []
     for seed in (1, 2):
-        simulated = ProcessSupervisor(times, instances=instances, max_batch=batch, seed=seed, queue_size=1000)
+        simulated = SimulatedServer(times, instances=instances, max_batch=batch, seed=seed, queue_size=1000)
         simulated.open(capacity * load, (timeout,), until=seconds)
         simulated.run(seconds)
         found.append(simulated.goodput(1, seconds) / capacity)
@@ -134,7 +134,7 @@ def test_overload_costs_little_goodput(times, timeout, instances, batch, load):
 
 
 def test_a_mix_of_timeouts_costs_little_goodput():
-    simulated = ProcessSupervisor(Times(), queue_size=1000)
+    simulated = SimulatedServer(Times(), queue_size=1000)
     simulated.open(60.0, (0.5, 1.0, 2.0, 8.0), until=20.0)
     simulated.run(20.0)
     assert simulated.goodput(2, 20) / 30.3 > 0.88

@@ -18,7 +18,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 @pytest.fixture(scope="module")
-def house() -> Iterator[LocalServer]:
+def served() -> Iterator[LocalServer]:
     with local_server("--model", "detector=zoo:detector", "--provider", "cpu") as server:
         yield server
 
@@ -28,13 +28,13 @@ def run(example: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_folder_to_csv(house, pictures, tmp_path):
+def test_folder_to_csv(served, pictures, tmp_path):
     folder = tmp_path / "pictures"
     (folder / "more").mkdir(parents=True)
     shutil.copy(pictures / "astronaut.png", folder)
     shutil.copy(pictures / "chelsea.png", folder / "more")
     (folder / "broken.jpg").write_bytes(b"no picture")
-    ran = run("folder_to_csv.py", folder, tmp_path / "found.csv", "--address", house.address)
+    ran = run("folder_to_csv.py", folder, tmp_path / "found.csv", "--address", served.address)
     assert (ran.returncode, ran.stderr) == (1, "")
     assert ran.stdout.startswith("3 pictures, ")
     assert " 1 failed: " in ran.stdout
@@ -49,7 +49,7 @@ def test_folder_to_csv(house, pictures, tmp_path):
     assert "cat" in {row["class"] for row in rows if row["file"] == "more/chelsea.png"}
 
 
-def test_camera_grid(house, pictures, tmp_path):
+def test_camera_grid(served, pictures, tmp_path):
     for name in ("astronaut", "coffee"):
         folder = tmp_path / name
         folder.mkdir()
@@ -57,7 +57,7 @@ def test_camera_grid(house, pictures, tmp_path):
             shutil.copy(pictures / f"{name}.png", folder / f"{number}.png")
     grid = tmp_path / "grid.jpg"
     ran = run(
-        "camera_grid.py", tmp_path / "astronaut", tmp_path / "coffee", "--server", house.address, "--output", grid
+        "camera_grid.py", tmp_path / "astronaut", tmp_path / "coffee", "--server", served.address, "--output", grid
     )
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout.count(" ended") == 2

@@ -12,7 +12,7 @@ from msgspec.msgpack import encode
 from msgspec.structs import replace
 
 from parallel_infer import protocol
-from parallel_infer.gateway.handover import FAREWELL, NOTICE, RETURN
+from parallel_infer.gateway.handover import HAS_STOPPED, NOTICE, RETURN
 from parallel_infer.ipc.messages import (
     Admit,
     Alive,
@@ -383,7 +383,7 @@ def test_a_stop_answers_what_is_inside_and_refuses_what_is_new(rig: Rig) -> None
     rig.leaves_after(1.1)
     left = rig.core.give_up()
     assert (left.answered, left.refused, left.abandoned) == (1, 1, 0)
-    assert rig.doors.told == [NOTICE, FAREWELL]
+    assert rig.doors.told == [NOTICE, HAS_STOPPED]
 
 
 def test_what_is_not_answered_in_time_is_given_up(rig: Rig) -> None:

@@ -13,9 +13,9 @@ import pytest
 
 from parallel_infer.errors import ConfigError, Dropped, InferError
 from parallel_infer.inference.engines import Stop, address_of
-from parallel_infer.inference.engines.cuda import CudaEngine, CudaTied
+from parallel_infer.inference.engines.cuda import CudaBoundRun, CudaEngine
 from parallel_infer.inference.engines.cuda_runtime import CudaRuntime
-from parallel_infer.inference.engines.onnx_runtime import OrtEngine, OrtTied
+from parallel_infer.inference.engines.onnx_runtime import OrtBoundRun, OrtEngine
 from parallel_infer.inference.options import SessionConfig
 from parallel_infer.inference.providers import ON_CPU, choose, survey
 from parallel_infer.inference.session import Session
@@ -97,12 +97,12 @@ def test_a_run_copies_in_runs_copies_out_and_waits_once():
     runtime = HostRuntime()
     made = engine(models.identity(), runtime)
     x, y = floats(2, 8), np.zeros((2, 8), np.float32)
-    tied = made.tie({"x": x}, {"y": y}, ())
-    assert isinstance(tied, CudaTied)
+    bound = made.bind({"x": x}, {"y": y}, ())
+    assert isinstance(bound, CudaBoundRun)
     for start in (5, 9):
         x[:] = floats(2, 8, start=start)
         runtime.calls.clear()
-        assert tied.run(Stop(), prompt=False) == []
+        assert bound.run(Stop(), prompt=False) == []
         np.testing.assert_array_equal(y, x)
         assert runtime.calls == ["to device", "to host", "wait"]
 
@@ -115,7 +115,7 @@ def test_memory_on_the_gpu_stays_where_it_is_for_each_batch_size():
     for first, count in ((0, 2), (3, 2), (1, 3), (6, 2)):
         rows = slice(first, first + count)
         slot[:] = -1
-        made.tie({"a": ring[rows], "b": ring[rows]}, {"y": slot[rows]}, ()).run(Stop(), prompt=False)
+        made.bind({"a": ring[rows], "b": ring[rows]}, {"y": slot[rows]}, ()).run(Stop(), prompt=False)
         np.testing.assert_array_equal(slot[rows], ring[rows] * 2)
         assert (np.delete(slot, range(first, first + count), 0) == -1).all()
     assert len(runtime.targets) == 4  # two inputs for each of two sizes
@@ -126,9 +126,9 @@ def test_memory_on_the_gpu_stays_where_it_is_for_each_batch_size():
 def test_outputs_of_unknown_size_go_the_plain_way():
     made = engine(models.three_kinds_of_output(), HostRuntime())
     x, negative = np.array([[0, 1, 0, 1]], np.float32), np.zeros((1, 4), np.float32)
-    tied = made.tie({"x": x}, {"negative": negative}, ("found", "shape"))
-    assert isinstance(tied, OrtTied)
-    found, shape = tied.run(Stop(), prompt=False)
+    bound = made.bind({"x": x}, {"negative": negative}, ("found", "shape"))
+    assert isinstance(bound, OrtBoundRun)
+    found, shape = bound.run(Stop(), prompt=False)
     assert shape.tolist() == [1, 4]
     np.testing.assert_array_equal(found, np.nonzero(x))
     np.testing.assert_array_equal(negative, -x)
@@ -138,9 +138,9 @@ def test_a_gpu_that_answers_wrongly_is_left_to_onnx_runtime(caplog):
     made = engine(models.addition(), HostRuntime(spoils=True))
     x, y = floats(2, 3), np.zeros((2, 3), np.float32)
     for _ in range(2):
-        tied = made.tie({"a": x, "b": x}, {"y": y}, ())
-        assert isinstance(tied, OrtTied)
-        tied.run(Stop(), prompt=False)
+        bound = made.bind({"a": x, "b": x}, {"y": y}, ())
+        assert isinstance(bound, OrtBoundRun)
+        bound.run(Stop(), prompt=False)
         np.testing.assert_array_equal(y, x * 2)
     assert caplog.text.count("its answers differ from those of a plain run") == 1
 
@@ -165,11 +165,11 @@ def test_pages_that_cannot_be_locked_are_a_warning(caplog):
 def test_a_stop_that_is_set_prevents_the_run_and_later_ones_go_on():
     made, stop = engine(models.identity(), HostRuntime()), Stop()
     x, y = floats(1, 8), np.zeros((1, 8), np.float32)
-    tied = made.tie({"x": x}, {"y": y}, ())
+    bound = made.bind({"x": x}, {"y": y}, ())
     stop.set()
     with pytest.raises(Dropped):
-        tied.run(stop, prompt=True)
-    tied.run(Stop(), prompt=True)
+        bound.run(stop, prompt=True)
+    bound.run(Stop(), prompt=True)
     np.testing.assert_array_equal(y, x)
 
 

@@ -1,4 +1,4 @@
-"""Runs tied to memory that already exists: read and written where it lies, shared memory included."""
+"""Runs bound to memory that already exists: read and written where it lies, shared memory included."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ _SEEDS = itertools.count(1)
 
 
 def well(client: Client) -> bool:
-    """Whether every process of the house is up."""
+    """Whether every process of the server is up."""
     return all(process["state"] == "up" for process in client.status()["processes"].values())
 
 
@@ -44,7 +44,7 @@ def payloads() -> Payloads:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     """A server of a model that returns what it gets; SIGUSR1 makes its processes hang."""
     model = tmp_path_factory.mktemp("identity") / "identity.onnx"
     write_identity_model(model, SIZE)
@@ -58,11 +58,11 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
 
 
 def storm(
-    house: LocalServer, payloads: Payloads, kinds: tuple[str, ...], faults: int, load: LibraryLoad | WireLoad
+    served: LocalServer, payloads: Payloads, kinds: tuple[str, ...], faults: int, load: LibraryLoad | WireLoad
 ) -> Tally:
     """Jobs without a pause until so many processes were killed; then every job that is left has to end."""
     tally = Tally()
-    with Saboteur(house, kinds, Fault.KILL, (0.2, 0.6), seed=1, most=faults) as saboteur:
+    with Saboteur(served, kinds, Fault.KILL, (0.2, 0.6), seed=1, most=faults) as saboteur:
         drive(
             load,
             payloads,
@@ -72,55 +72,55 @@ def storm(
             lambda outcome: saboteur.answered(outcome.sent),
         )
     load.close()
-    tally.leaked = drain(house)
+    tally.leaked = drain(served)
     return tally
 
 
 @pytest.mark.parametrize(("kinds", "faults"), [(("decode",), 10), (("infer",), 10), (("postprocess",), 10)])
-def test_no_kill_of_a_worker_loses_a_job_or_leaks_a_slot(house, payloads, kinds, faults):
-    tally = storm(house, payloads, kinds, faults, WireLoad(house.address, 60.0))
+def test_no_kill_of_a_worker_loses_a_job_or_leaks_a_slot(served, payloads, kinds, faults):
+    tally = storm(served, payloads, kinds, faults, WireLoad(served.address, 60.0))
     assert tally.answers > 0
     assert not tally.broken(frozenset({"POISON"}))
 
 
-def test_no_kill_of_the_dispatcher_costs_an_answer(house, payloads):
-    tally = storm(house, payloads, ("dispatcher",), 6, WireLoad(house.address, 60.0))
+def test_no_kill_of_the_dispatcher_costs_an_answer(served, payloads):
+    tally = storm(served, payloads, ("dispatcher",), 6, WireLoad(served.address, 60.0))
     assert tally.answers > 0
     assert not tally.broken(frozenset())
 
 
-def test_whoever_is_killed_each_job_gets_one_reply(house, payloads):
+def test_whoever_is_killed_each_job_gets_one_reply(served, payloads):
     tally = storm(
-        house,
+        served,
         payloads,
         ("decode", "infer", "postprocess", "dispatcher", "gateway"),
         8,
-        LibraryLoad(house.address, 60),
+        LibraryLoad(served.address, 60),
     )
     assert tally.answers > 0
     assert not tally.broken(frozenset({"POISON"}))
 
 
-def test_jobs_that_are_not_on_a_killed_worker_see_no_failure(house, payloads):
+def test_jobs_that_are_not_on_a_killed_worker_see_no_failure(served, payloads):
     """One of two decode workers dies, again and again; nobody gets an error, since no job is hit twice."""
-    with Client(house.address, timeout=60.0) as client:
+    with Client(served.address, timeout=60.0) as client:
         for _ in range(3):
             eventually(lambda: well(client))
-            victim = processes(house)["decode-0"]
+            victim = processes(served)["decode-0"]
             futures = [client.submit("identity", {"x": payloads.make(job)}) for job in range(40)]
             os.kill(victim, signal.SIGKILL)
             for job, future in enumerate(futures):
                 assert payloads.judge(job, future.result(60).tensors["y"]) is Verdict.RIGHT
-            eventually(lambda victim=victim: processes(house).get("decode-0", victim) != victim)
+            eventually(lambda victim=victim: processes(served).get("decode-0", victim) != victim)
 
 
 @pytest.mark.parametrize("stage", ["decode", "infer", "postprocess"])
 @pytest.mark.parametrize("how", [signal.SIGSTOP, HANG], ids=["stopped", "holds the GIL"])
-def test_a_hung_worker_is_replaced_and_its_client_has_a_reply_first(house, payloads, stage, how):
+def test_a_hung_worker_is_replaced_and_its_client_has_a_reply_first(served, payloads, stage, how):
     place = {"decode": "decode-0", "infer": "infer-identity-0", "postprocess": "postprocess-0"}[stage]
-    with Client(house.address, timeout=60.0) as client:
+    with Client(served.address, timeout=60.0) as client:
         eventually(lambda: well(client))
-        hung = processes(house)[place]
+        hung = processes(served)[place]
         os.kill(hung, how)
         futures = [client.submit("identity", {"x": payloads.make(job)}, timeout=0.5) for job in range(16)]
         outcomes = [future.exception(60) for future in futures]
@@ -129,18 +129,18 @@ def test_a_hung_worker_is_replaced_and_its_client_has_a_reply_first(house, paylo
             client.infer_many("identity", [{"x": payloads.make(job)} for job in range(300)], errors="return")
         else:
             assert any(isinstance(outcome, DeadlineExceeded) for outcome in outcomes)
-            assert processes(house)[place] == hung, "it was replaced before the deadline of what it held"
-        eventually(lambda: processes(house).get(place, hung) != hung)
+            assert processes(served)[place] == hung, "it was replaced before the deadline of what it held"
+        eventually(lambda: processes(served).get(place, hung) != hung)
         answer = client.infer("identity", {"x": payloads.make(7)})
         assert payloads.judge(7, answer.tensors["y"]) is Verdict.RIGHT
-    assert not drain(house)
+    assert not drain(served)
 
 
-def test_what_expires_in_the_queue_is_answered_on_a_timer_and_never_inferred(house, payloads):
-    with Client(house.address, timeout=60.0) as client:
+def test_what_expires_in_the_queue_is_answered_on_a_timer_and_never_inferred(served, payloads):
+    with Client(served.address, timeout=60.0) as client:
         eventually(lambda: well(client))
         client.infer("identity", {"x": payloads.make(1)})
-        decoders = [pid for place, pid in processes(house).items() if place.startswith("decode")]
+        decoders = [pid for place, pid in processes(served).items() if place.startswith("decode")]
         before = client.status()["models"]["identity"]
         for process in decoders:
             os.kill(process, signal.SIGSTOP)
@@ -154,13 +154,13 @@ def test_what_expires_in_the_queue_is_answered_on_a_timer_and_never_inferred(hou
                     os.kill(process, signal.SIGCONT)
         assert after["expired"] - before["expired"] == 40
         assert after["batched_rows"] == before["batched_rows"]
-        assert not drain(house)
+        assert not drain(served)
         assert client.status()["models"]["identity"]["batched_rows"] == before["batched_rows"]
 
 
-def test_a_client_that_does_not_read_holds_up_nobody(house, payloads):
+def test_a_client_that_does_not_read_holds_up_nobody(served, payloads):
     """Thousands of replies wait for one client; another is served all the while."""
-    deaf = WireLoad(house.address, 60.0)
+    deaf = WireLoad(served.address, 60.0)
     sending = threading.Event()
 
     def flood() -> None:
@@ -171,13 +171,13 @@ def test_a_client_that_does_not_read_holds_up_nobody(house, payloads):
     thread = threading.Thread(target=flood)
     thread.start()
     sending.wait(10)
-    with Client(house.address, timeout=60.0) as client:
+    with Client(served.address, timeout=60.0) as client:
         rows = [{"x": payloads.make(job)} for job in range(200)]
         for job, answer in enumerate(client.infer_many("identity", rows)):
             assert payloads.judge(job, answer.tensors["y"]) is Verdict.RIGHT
         thread.join()
     deaf.close()
     deadline = time.monotonic() + 30
-    while drain(house) and time.monotonic() < deadline:
+    while drain(served) and time.monotonic() < deadline:
         pass
-    assert not drain(house)
+    assert not drain(served)

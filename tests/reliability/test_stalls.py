@@ -23,7 +23,7 @@ PAYLOAD = {"x": np.ones((SIDE, SIDE), np.float32)}
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     """A server with a short queue."""
     model = tmp_path_factory.mktemp("work") / "work.onnx"
     write_work_model(model, 300)
@@ -45,12 +45,12 @@ def give_up_on(client: Client, jobs: int) -> None:
             client.submit(MODEL, PAYLOAD, timeout=0.1, callback=ended.put)
 
 
-def test_a_server_that_stood_still_serves_those_who_still_wait(house: LocalServer) -> None:
+def test_a_server_that_stood_still_serves_those_who_still_wait(served: LocalServer) -> None:
     """Jobs that their clients gave up meanwhile take nobody's place in the queue."""
-    with Client(house.address, timeout=60.0) as client:
+    with Client(served.address, timeout=60.0) as client:
         for _ in range(20):
             client.submit(MODEL, PAYLOAD).result()  # over the connection that goes on to ask
-        pids = house.processes()
+        pids = served.processes()
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
         try:

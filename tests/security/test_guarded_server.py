@@ -25,7 +25,7 @@ JOB = {"x": np.arange(8, dtype=np.float32)}
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory):
+def guarded(tmp_path_factory):
     """A server with keys on tcp and a socket file; its folder, keys and process."""
     folder = tmp_path_factory.mktemp("g")
     keys = make_keys(folder / "keys", "camera", managers=("boss",))
@@ -37,15 +37,15 @@ def house(tmp_path_factory):
 
 
 @pytest.fixture
-def boss(house):
-    _, keys, server = house
+def boss(guarded):
+    _, keys, server = guarded
     with Client(server.address, key=keys["boss"], timeout=30) as client:
         yield client
 
 
 @pytest.fixture
-def camera(house):
-    _, keys, server = house
+def camera(guarded):
+    _, keys, server = guarded
     with Client(server.address, key=keys["camera"], timeout=30) as client:
         yield client
 
@@ -54,8 +54,8 @@ def is_served(client):
     return np.array_equal(client.infer("m", JOB).tensors["y"], JOB["x"])
 
 
-def test_a_listed_client_is_served_and_may_not_manage(camera, house):
-    folder, _, _ = house
+def test_a_listed_client_is_served_and_may_not_manage(camera, guarded):
+    folder, _, _ = guarded
     assert is_served(camera)
     for call in (lambda: camera.load("x", str(folder / "m.onnx")), lambda: camera.unload("m")):
         with pytest.raises(Unauthorized, match="may not manage the server"):
@@ -63,16 +63,16 @@ def test_a_listed_client_is_served_and_may_not_manage(camera, house):
     assert is_served(camera)
 
 
-def test_a_manager_loads_and_unloads(boss, camera, house):
-    folder, _, _ = house
+def test_a_manager_loads_and_unloads(boss, camera, guarded):
+    folder, _, _ = guarded
     boss.load("second", str(folder / "m.onnx"))
     assert {told["name"] for told in camera.models()} == {"m", "second"}
     boss.unload("second")
     assert {told["name"] for told in camera.models()} == {"m"}
 
 
-def test_the_right_to_manage_can_be_taken_away_at_once(boss, house):
-    folder, _, _ = house
+def test_the_right_to_manage_can_be_taken_away_at_once(boss, guarded):
+    folder, _, _ = guarded
     listed = folder / "keys/clients/boss.pub"
     before = listed.read_text()
     try:
@@ -83,17 +83,17 @@ def test_the_right_to_manage_can_be_taken_away_at_once(boss, house):
         listed.write_text(before)
 
 
-def test_a_socket_file_needs_no_key_and_may_manage(house):
-    _, _, server = house
+def test_a_socket_file_needs_no_key_and_may_manage(guarded):
+    _, _, server = guarded
     assert server.address.startswith("tcp://")
-    with Client(f"ipc://{house[0]}/s", timeout=30) as local:
+    with Client(f"ipc://{guarded[0]}/s", timeout=30) as local:
         assert is_served(local)
-        local.load("third", str(house[0] / "m.onnx"))
+        local.load("third", str(guarded[0] / "m.onnx"))
         local.unload("third")
 
 
-def test_a_stranger_and_garbage_harm_nobody(camera, house):
-    _, _, server = house
+def test_a_stranger_and_garbage_harm_nobody(camera, guarded):
+    _, _, server = guarded
     throw_garbage(server.address, 200)
     with Client(server.address) as stranger, pytest.raises(ServerUnavailable):
         stranger.infer("m", JOB, timeout=0.3)
@@ -204,8 +204,8 @@ def replies(address, key):
             yield sender.recv_multipart()[0]
 
 
-def test_no_reply_names_what_is_inside(house):
-    folder, keys, server = house
+def test_no_reply_names_what_is_inside(guarded):
+    folder, keys, server = guarded
     pids = {str(pid) for pid in server.processes()}
     kinds = set()
     for header in itertools.chain(
@@ -228,8 +228,8 @@ def test_no_reply_names_what_is_inside(house):
 # --- shares ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_greedy_client_starves_nobody(house):
-    folder, _, _ = house
+def test_a_greedy_client_starves_nobody(guarded):
+    folder, _, _ = guarded
     enough = threading.Event()
 
     def flood():

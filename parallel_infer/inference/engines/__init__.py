@@ -20,7 +20,7 @@ __all__ = ["Array", "BoundRun", "Engine", "Stop", "address_of"]
 
 
 class BoundRun(Protocol):
-    """A run tied to memory; may run again and again, in one thread at a time."""
+    """A run bound to memory; may run again and again, in one thread at a time."""
 
     def run(self, stop: Stop, *, prompt: bool) -> list[Array]:
         """Writes what has memory of its own in place, and gives the rest, in the order it was asked for.
@@ -44,7 +44,7 @@ class Engine(Protocol):
         """All outputs in the order of the signature, in arrays of their own."""
         ...
 
-    def tie(self, inputs: Mapping[str, Array], fixed: Mapping[str, Array], fresh: Sequence[str]) -> BoundRun:
+    def bind(self, inputs: Mapping[str, Array], fixed: Mapping[str, Array], fresh: Sequence[str]) -> BoundRun:
         """A run that reads `inputs` and writes outputs to `fixed` where they lie; outputs in `fresh` get memory."""
         ...
 

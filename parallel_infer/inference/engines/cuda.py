@@ -67,16 +67,16 @@ class CudaEngine(OrtEngine):
         while self._locked:
             self._runtime.unlock_pages(address_of(self._locked.pop()))
 
-    def tie(self, inputs: Mapping[str, Array], fixed: Mapping[str, Array], fresh: Sequence[str]) -> BoundRun:
+    def bind(self, inputs: Mapping[str, Array], fixed: Mapping[str, Array], fresh: Sequence[str]) -> BoundRun:
         if fresh or self._is_plain or not self._can_bind(inputs, fixed):
-            return super().tie(inputs, fixed, fresh)
+            return super().bind(inputs, fixed, fresh)
         key = tuple((name, array.shape) for name, array in (*inputs.items(), *fixed.items()))
         if key not in self._buffers:
             with self._running:
                 self._buffers[key] = self._checked(_Buffers(self, inputs, fixed, len(self._buffers)), inputs, fixed)
             if self._is_plain:
-                return super().tie(inputs, fixed, fresh)
-        return CudaTied(self, self._buffers[key], inputs, fixed)
+                return super().bind(inputs, fixed, fresh)
+        return CudaBoundRun(self, self._buffers[key], inputs, fixed)
 
     def execute(
         self, buffers: _Buffers, inputs: Mapping[str, Array], outputs: Mapping[str, Array], stop: Stop | None
@@ -127,7 +127,7 @@ class CudaEngine(OrtEngine):
         return buffers
 
 
-class CudaTied:
+class CudaBoundRun:
     """Arrays of the host and the tensors on the GPU that they are copied to and from."""
 
     __slots__ = ("_buffers", "_engine", "_fixed", "_inputs")

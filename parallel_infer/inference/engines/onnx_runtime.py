@@ -37,8 +37,8 @@ class OrtEngine:
         outputs: list[Array] = self.session.run(None, dict(inputs), stop.options)
         return outputs
 
-    def tie(self, inputs: Mapping[str, Array], fixed: Mapping[str, Array], fresh: Sequence[str]) -> BoundRun:
-        return OrtTied(self, inputs, fixed, fresh)
+    def bind(self, inputs: Mapping[str, Array], fixed: Mapping[str, Array], fresh: Sequence[str]) -> BoundRun:
+        return OrtBoundRun(self, inputs, fixed, fresh)
 
     def lock_pages(self, arrays: Iterable[Array]) -> None:
         """Nothing: other devices than CUDA's read memory where it lies, or copy it themselves."""
@@ -50,7 +50,7 @@ class OrtEngine:
         return str(self.session.end_profiling())
 
 
-class OrtTied:
+class OrtBoundRun:
     """An I/O binding."""
 
     __slots__ = ("_engine", "_fixed", "_fresh", "_inputs", "io")

@@ -50,10 +50,10 @@ class OpenVinoEngine:
 
     def run(self, inputs: Mapping[str, Array], stop: Stop) -> list[Array]:
         contiguous = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
-        return self.tie(contiguous, {}, tuple(self._outputs)).run(stop, prompt=True)
+        return self.bind(contiguous, {}, tuple(self._outputs)).run(stop, prompt=True)
 
-    def tie(self, inputs: Mapping[str, Array], fixed: Mapping[str, Array], fresh: Sequence[str]) -> OpenVinoTied:
-        return OpenVinoTied(self, inputs, fixed, fresh)
+    def bind(self, inputs: Mapping[str, Array], fixed: Mapping[str, Array], fresh: Sequence[str]) -> OpenVinoBoundRun:
+        return OpenVinoBoundRun(self, inputs, fixed, fresh)
 
     def lock_pages(self, arrays: Iterable[Array]) -> None:
         """Nothing: the processor reads memory where it lies."""
@@ -131,7 +131,7 @@ def _imported() -> Any:
     return importlib.import_module("openvino")
 
 
-class OpenVinoTied:
+class OpenVinoBoundRun:
     """The tensors of each part of a run, given to whichever request is idle."""
 
     __slots__ = ("_engine", "_fresh", "_parts")

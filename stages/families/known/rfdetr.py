@@ -61,13 +61,13 @@ def fits(facts: Facts, task: str) -> Fit | Misfit:
     return Fit(slots, f"outputs {', '.join(names)}: RF-DETR", parameters)
 
 
-def _background(slots: int, wish: int | None) -> int | None:
+def _background(slots: int, asked: int | None) -> int | None:
     """The class slot that means nothing: it depends on the checkpoint."""
-    if wish is None:
+    if asked is None:
         return None
-    if not -slots <= wish < slots:
-        raise ConfigError(f"background {wish} is out of range: the model has {slots} class slots")
-    return wish % slots
+    if not -slots <= asked < slots:
+        raise ConfigError(f"background {asked} is out of range: the model has {slots} class slots")
+    return asked % slots
 
 
 def claims(facts: Facts) -> Iterator[Claim]:

@@ -1,4 +1,4 @@
-"""A house simulated around the real dispatcher: clients, workers and their times are made up, every decision is real.
+"""A server simulated around the real dispatcher: clients, workers and their times are made up, every decision is real.
 
 Time is a number that jumps from event to event. Workers take noisy times; `Slow` intervals slow any of them down, or
 stop them, the dispatcher and the clients' side of the gateway included.
@@ -86,7 +86,7 @@ class FakeWorker:
     leases: list[Any] = field(default_factory=list)
 
 
-class ProcessSupervisor:
+class SimulatedServer:
     """One model `m`, its workers, and whoever asks."""
 
     def __init__(
@@ -201,7 +201,7 @@ class ProcessSupervisor:
         answered = sum(not o.code and 100.0 + start <= o.ended < 100.0 + end for o in self.outcomes)
         return answered / (end - start)
 
-    # --- the house ----------------------------------------------------------------------------------------------------
+    # --- the server ---------------------------------------------------------------------------------------------------
 
     def _later(self, when: float, event: Callable[[], None]) -> None:
         heapq.heappush(self._events, (when, next(self._sequence), event))
