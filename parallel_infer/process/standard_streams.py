@@ -22,6 +22,7 @@ def prepare_streams() -> None:
     are, so that a name in a list still names the file.
     """
     codecs.register_error(_ERRORS, _written_anyway)
+    _replace_closed()
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout is sys.__stdout__:
         sys.stdout = _through(_Output(sys.stdout.fileno(), "w", closefd=False), sys.stdout)
     if isinstance(sys.stderr, io.TextIOWrapper) and sys.stderr is sys.__stderr__:
@@ -29,6 +30,22 @@ def prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_ERRORS)
+
+
+def _replace_closed() -> None:
+    """Put what leads nowhere in the place of streams that were closed before we began.
+
+    Else the next file or socket would get their numbers, and libraries would write their complaints into it.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
 def use_utf8() -> None:

@@ -47,10 +47,14 @@ def test_a_closed_pipe_ends_a_command_without_a_word() -> None:
     assert (ran.returncode, ran.stderr) == (1, b"")
 
 
-def test_a_closed_stdout_is_nothing_to_speak_of() -> None:
-    command = f'"{sys.executable}" -m parallel_infer --version >&-'
-    ran = subprocess.run(["sh", "-c", command], cwd=ROOT, check=False, capture_output=True)
-    assert (ran.returncode, ran.stderr) == (0, b"")
+@pytest.mark.parametrize("form", ["--json", "--csv", ""])
+@pytest.mark.parametrize("closed", [">&-", "<&- >&-"])
+def test_a_closed_stdout_is_nothing_to_speak_of(server: Server, pictures: Path, closed: str, form: str) -> None:
+    asked = f"infer --server {server.address} --model detector {form} {pictures / 'chelsea.png'}"
+    for arguments in ("--version", asked):
+        command = f'"{sys.executable}" -m parallel_infer {arguments} {closed}'
+        ran = subprocess.run(["sh", "-c", command], cwd=ROOT, check=False, capture_output=True)
+        assert (ran.returncode, ran.stderr) == (0, b"")
 
 
 def test_a_full_stderr_leaves_the_exit_code() -> None:
