@@ -68,6 +68,14 @@ def test_texts_in_json_are_base64() -> None:
     assert read(json.dumps(body).encode())[0].inputs[0].data == [b"pic"]
 
 
+def test_what_json_has_no_numbers_for_is_read_as_python_and_perf_analyzer_write_it() -> None:
+    body = described(data=[1.0, float("nan"), float("inf"), float("-inf"), 0.5, 0.0])
+    request, _ = read(json.dumps(body).encode())
+    np.testing.assert_array_equal(
+        np.asarray(request.inputs[0].data).reshape(-1), np.array([1, np.nan, np.inf, -np.inf, 0.5, 0], np.float32)
+    )
+
+
 BAD: dict[str, tuple[dict[str, Any] | bytes, str | None, str]] = {
     "no JSON": (b"{", None, "JSON cannot be read"),
     "no inputs": ({"inputs": []}, None, "inputs"),
@@ -79,6 +87,10 @@ BAD: dict[str, tuple[dict[str, Any] | bytes, str | None, str]] = {
     "a fraction as an integer": (described(datatype="INT32", data=[0.5] * 6), None, "is no INT32"),
     "out of range": (described(datatype="UINT8", data=[256] * 6), None, "out of the range of UINT8"),
     "out of range of a float": (described(datatype="FP16", data=[1e6] * 6), None, "out of the range of FP16"),
+    "NaN as an integer": (described(datatype="INT32", data=[float("nan")] * 6), None, "is no INT32"),
+    "NaN in no JSON": (b'{"inputs": [NaN}', None, "JSON cannot be read"),
+    "NaN in no request": (b'{"inputs": [NaN]}', None, "JSON cannot be read: Expected `object`"),
+    "nested without end": (b'{"a": NaN, "inputs": ' + b"[" * 100_000, None, "JSON cannot be read"),
     "unknown datatype": (described(datatype="FP8"), None, "unknown datatype 'FP8'"),
     "negative size": (described(shape=[-1, 2, 3]), None, "dimension -1"),
     "absurd size": (described(shape=[2**31, 2**31]), None, "more than"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from json import loads as json_of_python
 from typing import Annotated, Any
 
 import msgspec
@@ -37,7 +38,7 @@ class _Input(msgspec.Struct, frozen=True):
     datatype: str
     shape: Annotated[list[int], Meta(max_length=8)]
     parameters: dict[str, Any] = {}
-    data: msgspec.Raw = msgspec.Raw(b"")
+    data: Any = None  # a list, flat or nested, or a single value
 
 
 class _Output(msgspec.Struct, frozen=True):
@@ -156,9 +157,28 @@ def json_length(header: str | None, size: int) -> int:
 
 def _parsed(json: memoryview) -> _Body:
     try:
-        return _decode(json)
+        try:
+            return _decode(json)
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError as error:
+            return _with_nan(bytes(json), error)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(f"the request's JSON cannot be read: {readable(error)}") from None
+
+
+def _with_nan(json: bytes, error: msgspec.DecodeError) -> _Body:
+    """The body where all that is wrong are NaN and Infinity, which JSON has not, but Python and perf_analyzer write.
+
+    Raises `error` where something else is wrong, and msgspec.ValidationError where it is no request.
+    """
+    if b"NaN" not in json and b"Infinity" not in json:
+        raise error
+    try:
+        found = json_of_python(json)
+    except ValueError:
+        raise error from None
+    return msgspec.convert(found, _Body)
 
 
 def readable(error: Exception) -> str:
@@ -189,25 +209,18 @@ def _tensor(given: _Input, blobs: _Blobs) -> NamedTensor:
     shape = tuple(given.shape)
     check_is_sent(given.parameters, f"input {given.name!r}")
     if "binary_data_size" in given.parameters:
-        if given.data:
+        if given.data is not None:
             raise BadInput(f"input {given.name!r} has both data and binary_data_size")
         blob = blobs.take(given.parameters["binary_data_size"], given.name)
         if given.datatype == BYTES:
             return NamedTensor(given.name, BYTES, shape, texts_of_blob(blob, shape, given.name))
         return NamedTensor(given.name, given.datatype, shape, array_of_blob(blob, given.datatype, shape, given.name))
-    if not given.data:
+    if given.data is None:
         raise BadInput(f"input {given.name!r} has no data")
-    data = _values(given)
     if given.datatype == BYTES:
-        return NamedTensor(given.name, BYTES, shape, _texts(data, shape, given.name))
-    return NamedTensor(given.name, given.datatype, shape, array_of_numbers(data, given.datatype, shape, given.name))
-
-
-def _values(given: _Input) -> Any:
-    try:
-        return msgspec.json.decode(given.data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadInput(f"input {given.name!r}: its data cannot be read: {readable(error)}") from None
+        return NamedTensor(given.name, BYTES, shape, _texts(given.data, shape, given.name))
+    numbers = array_of_numbers(given.data, given.datatype, shape, given.name)
+    return NamedTensor(given.name, given.datatype, shape, numbers)
 
 
 def _texts(data: Any, shape: tuple[int, ...], name: str) -> list[bytes]:

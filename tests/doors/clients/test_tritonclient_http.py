@@ -75,6 +75,15 @@ def test_tensors_as_json(client: Any, wanted: Any) -> None:
     np.testing.assert_allclose(result.as_numpy("probs"), wanted[:1], atol=1e-5)
 
 
+def test_nan_goes_there_and_back(client: Any, zoo: Path) -> None:
+    values = VALUES[:1].copy()
+    values[0, 0, 0, 0] = np.nan
+    session = onnxruntime.InferenceSession(zoo / "classifier.onnx", providers=["CPUExecutionProvider"])
+    output = triton.InferRequestedOutput("probs", binary_data=False)
+    found = client.infer("classifier", tensor(values, binary=False), outputs=[output]).as_numpy("probs")
+    np.testing.assert_allclose(found.astype(np.float32), session.run(None, {"images": values})[0], atol=1e-5)
+
+
 def test_json_and_binary_in_one_request(client: Any, pictures: Path) -> None:
     given = triton.InferInput("image", [1, 1], "BYTES")
     encoded = base64.b64encode((pictures / "coffee.png").read_bytes())
