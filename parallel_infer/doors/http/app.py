@@ -135,7 +135,7 @@ async def _entrance(request: web.Request, handler: Handler) -> web.StreamRespons
         holder = context.tokens.holder(_token_of(request))
         if holder is not None:
             request[CLIENT], request[MANAGES], request[KNOWN] = holder.name, holder.manages, True
-        elif not _may_carry_its_key_in_the_body(request):
+        elif not (_may_carry_its_key_in_the_body(request) or _asks_without_a_key(request)):
             raise HttpError(401, _ASKS, Unauthorized.code)
     return await handler(request)
 
@@ -155,6 +155,17 @@ def _token_of(request: web.Request) -> str:
 def _may_carry_its_key_in_the_body(request: web.Request) -> bool:
     """Roboflow's clients put `api_key` into the JSON of a POST; that handler looks itself."""
     return request.method == "POST" and request.path.startswith(("/infer/", "/model/"))
+
+
+def _asks_without_a_key(request: web.Request) -> bool:
+    """Roboflow's clients before 1.0 ask which models there are without the key that they have, and show it later."""
+    keyless = "Authorization" not in request.headers and "api_key" not in request.query
+    return keyless and request.method in ("GET", "HEAD") and request.path == "/model/registry"
+
+
+def is_known(request: web.Request) -> bool:
+    """Whether a request comes from somebody who has a key, or none is needed."""
+    return request.app[CONTEXT].tokens is None or bool(request[KNOWN])
 
 
 def client_of(request: web.Request) -> str:

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from parallel_infer.answers.answer import Answer
 from parallel_infer.doors.gateway_link import Work, options_of
-from parallel_infer.doors.http.app import CONTEXT, check_key, check_manages, client_of, json_response
+from parallel_infer.doors.http.app import CONTEXT, check_key, check_manages, client_of, is_known, json_response
 from parallel_infer.doors.http.oip_codec import base64_bytes, readable
 from parallel_infer.doors.http.pictures import drawn, picture_of_form
 from parallel_infer.doors.model_view import ModelView
@@ -95,8 +95,8 @@ async def _entries(request: web.Request) -> list[dict[str, Any]]:
 
 
 async def registry(request: web.Request) -> web.Response:
-    """Every identifier that works."""
-    return json_response({"models": await _entries(request)})
+    """Every identifier that works; to somebody without a key there is none."""
+    return json_response({"models": await _entries(request) if is_known(request) else []})
 
 
 class _ModelId(msgspec.Struct, frozen=True):

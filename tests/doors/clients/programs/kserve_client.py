@@ -1,4 +1,4 @@
-"""KServe's clients, REST and gRPC: kserve_client.py HTTP GRPC PICTURE. Prints what they were told."""
+"""KServe's clients, REST and gRPC: kserve_client.py HTTP GRPC PICTURE [KEY]. Prints what they were told."""
 
 from __future__ import annotations
 
@@ -13,9 +13,15 @@ import numpy as np
 from kserve import InferenceGRPCClient, InferenceRESTClient, InferInput, InferRequest, RESTConfig
 from kserve.protocol.infer_type import RequestedOutput
 
-HTTP, GRPC, PICTURE = sys.argv[1:]
+HTTP, GRPC, PICTURE, *KEY = sys.argv[1:]
+GRPC_KEY = {"headers": [("authorization", f"Bearer {KEY[0]}")]} if KEY else {}
 BASE = f"http://{HTTP}"
 VALUES = np.linspace(-2, 2, 3 * 224 * 224, dtype=np.float32).reshape(1, 3, 224, 224)
+
+
+def rest_key() -> dict[str, Any]:
+    """Made anew for each call: the client adds headers of that call to it."""
+    return {"headers": {"Authorization": f"Bearer {KEY[0]}"}} if KEY else {}
 
 
 def tensor(binary: bool) -> InferRequest:
@@ -43,18 +49,23 @@ def boxes(answer: Any) -> list[int]:
 async def rest() -> dict[str, Any]:
     client = InferenceRESTClient(RESTConfig(protocol="v2", timeout=60))
     found = {
-        "live": await client.is_server_live(BASE),
-        "ready": await client.is_server_ready(BASE),
-        "model": await client.is_model_ready(BASE, "classifier"),
-        "nobody": await client.is_model_ready(BASE, "nobody"),
-        "best": [best(await client.infer(BASE, tensor(binary), model_name="classifier")) for binary in (True, False)],
+        "live": await client.is_server_live(BASE, **rest_key()),
+        "ready": await client.is_server_ready(BASE, **rest_key()),
+        "model": await client.is_model_ready(BASE, "classifier", **rest_key()),
+        "nobody": await client.is_model_ready(BASE, "nobody", **rest_key()),
+        "best": [
+            best(await client.infer(BASE, tensor(binary), model_name="classifier", **rest_key()))
+            for binary in (True, False)
+        ],
         "boxes": [
-            boxes(await client.infer(BASE, picture(binary, confidence=0.5), model_name="detector.picture"))
+            boxes(
+                await client.infer(BASE, picture(binary, confidence=0.5), model_name="detector.picture", **rest_key())
+            )
             for binary in (True, False)
         ],
     }
     try:
-        await client.infer(BASE, picture(True, confidance=0.5), model_name="detector.picture")
+        await client.infer(BASE, picture(True, confidance=0.5), model_name="detector.picture", **rest_key())
     except Exception as error:
         found["refused"] = str(error)
     await client.close()
@@ -64,14 +75,14 @@ async def rest() -> dict[str, Any]:
 async def grpc() -> dict[str, Any]:
     client = InferenceGRPCClient(GRPC, timeout=60)
     found = {
-        "live": await client.is_server_live(),
-        "ready": await client.is_server_ready(),
-        "model": await client.is_model_ready("classifier"),
-        "best": [best(await client.infer(tensor(binary))) for binary in (True, False)],
-        "boxes": [boxes(await client.infer(picture(True, confidence="0.5")))],
+        "live": await client.is_server_live(**GRPC_KEY),
+        "ready": await client.is_server_ready(**GRPC_KEY),
+        "model": await client.is_model_ready("classifier", **GRPC_KEY),
+        "best": [best(await client.infer(tensor(binary), **GRPC_KEY)) for binary in (True, False)],
+        "boxes": [boxes(await client.infer(picture(True, confidence="0.5"), **GRPC_KEY))],
     }
     try:
-        await client.infer(picture(True, confidance="0.5"))
+        await client.infer(picture(True, confidance="0.5"), **GRPC_KEY)
     except Exception as error:
         found["refused"] = str(error)
     await client.close()

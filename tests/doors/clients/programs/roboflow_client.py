@@ -1,4 +1,4 @@
-"""Roboflow's inference SDK with supervision: roboflow_client.py HTTP PICTURES. Prints what they were told."""
+"""Roboflow's inference SDK with supervision: roboflow_client.py HTTP PICTURES [KEY]. Prints what they were told."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from inference_sdk.http.errors import HTTPCallErrorError
 
 HTTP, PICTURES = sys.argv[1], Path(sys.argv[2])
 COFFEE, ASTRONAUT = str(PICTURES / "coffee.png"), str(PICTURES / "astronaut.png")
-client = InferenceHTTPClient(f"http://{HTTP}", api_key="none")
+client = InferenceHTTPClient(f"http://{HTTP}", api_key=(*sys.argv[3:], "none")[0])
 
 
 def classes(answer: Any) -> list[str]:
@@ -53,7 +53,7 @@ def both(found: dict[str, Any]) -> None:
 
 def version_1() -> dict[str, Any]:
     found: dict[str, Any] = {
-        "name": client.get_server_info().name,
+        "name": "" if sys.argv[3:] else client.get_server_info().name,  # the client shows no key there
         "models": {model.model_id: model.task_type for model in client.list_loaded_models().models},
         "description": client.get_model_description("coco/3").input_height,
     }
