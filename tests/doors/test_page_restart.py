@@ -47,6 +47,8 @@ def test_it_asks_for_a_key_and_outlives_its_server(chromium: Any, keys: Path, pi
     with tab(chromium, "about:blank") as page:
         with serving(toml, port):
             page.page.goto(f"http://127.0.0.1:{port}")
+            page.wait_for("#key-dialog[open]")
+            assert page.complaints == []  # it asks before it tries
             for key, then in (("wrong", "#key-wrong:visible"), (camera, "html[data-state=live]")):
                 page.wait_for("#key-dialog[open]")
                 page.page.fill("#key-dialog input", key)

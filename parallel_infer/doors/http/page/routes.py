@@ -81,8 +81,11 @@ def prepare(app: web.Application, link: GatewayLink, viewers: int) -> None:
 
 
 async def index(request: web.Request) -> web.Response:
-    """The page itself."""
-    return await _file("index.html")
+    """The page itself; it is told whether it has to ask for a key, so that it need not try without one."""
+    response = await _file("index.html")
+    if request.app[CONTEXT].tokens is not None:
+        response.body = bytes(response.body or b"").replace(b"<html ", b'<html data-keys="needed" ', 1)  # type: ignore[arg-type]
+    return response
 
 
 async def file(request: web.Request) -> web.Response:

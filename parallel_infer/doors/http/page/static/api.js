@@ -7,6 +7,8 @@ let asking = null;
 
 export const key = () => sessionStorage.getItem(KEPT) ?? "";
 
+export const locked = () => document.documentElement.dataset.keys === "needed";
+
 export class ServerError extends Error {
   constructor(status, code, text) {
     super(text);
@@ -18,6 +20,7 @@ export class ServerError extends Error {
 // Fetches a path. A 401 asks the user for the key once, however many requests wait for it.
 export async function ask(path, options = {}) {
   for (;;) {
+    if (locked() && !key() && !(await askForKey())) throw new ServerError(401, "UNAUTHORIZED", "UNAUTHORIZED: this server asks for a key");
     const used = key();
     const headers = { ...options.headers, ...(used && { Authorization: `Bearer ${used}` }) };
     const response = await fetch(path, { ...options, headers, cache: "no-store" });

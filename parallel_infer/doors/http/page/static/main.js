@@ -1,6 +1,6 @@
 // The page's beginning: theme, sections, and who is told what the server says.
 
-import { alert, askForKey, key } from "./api.js";
+import { alert, askForKey, locked } from "./api.js";
 import { Doing } from "./doing.js";
 import { one, say } from "./dom.js";
 import { duration } from "./format.js";
@@ -33,7 +33,8 @@ one("#theme").addEventListener("click", () => {
 
 one("#alert button").addEventListener("click", () => alert(""));
 one("#key-button").addEventListener("click", () => askForKey());
-one("#key-button").hidden = !key();
+one("#key-button").hidden = !locked();
+one("#foot").hidden = locked(); // a link takes no key with it
 
 // The section that is being read is marked in the navigation.
 const links = new Map([...document.querySelectorAll(".bar nav a")].map((link) => [link.hash.slice(1), link]));

@@ -1,6 +1,6 @@
 // Try it: a model, a picture, its answer.
 
-import { alert, ask, key } from "./api.js";
+import { alert, ask, locked } from "./api.js";
 import { Camera } from "./camera.js";
 import { h, keyed, one, say } from "./dom.js";
 import { milliseconds } from "./format.js";
@@ -223,7 +223,7 @@ export class Try {
   text() {
     if (this.tab === "JSON") return this.answer ? JSON.stringify(this.answer, null, 2) : "The answer's JSON will be here.";
     if (!this.model) return "";
-    const request = { model: this.model.name, query: this.query(), file: this.picture?.file.name ?? "street.jpg", locked: key() !== "" };
+    const request = { model: this.model.name, query: this.query(), file: this.picture?.file.name ?? "street.jpg", locked: locked() };
     return snippets(request)[this.tab];
   }
 
