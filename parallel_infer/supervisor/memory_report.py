@@ -75,8 +75,9 @@ def how_to_give(needed: int, memory: SharedMemory) -> str:
     """How to make /dev/shm large enough for `needed` bytes more than is used now."""
     wanted = -(-(needed + memory.used) // (_STEP * _MEBI)) * _STEP
     return (
-        f"To give it more: in Docker, start the container with --shm-size={wanted}m; elsewhere, as root, "
-        f"mount -o remount,size={wanted}m {FOLDER}."
+        f"To give it more: in Docker, start the container with --shm-size={wanted}m; in Kubernetes, mount an emptyDir "
+        f"of medium Memory and that size at {FOLDER}; elsewhere, as root, mount -o remount,size={wanted}m {FOLDER}. "
+        "Or let it go on with less: --fit-shared-memory."
     )
 
 

@@ -19,7 +19,8 @@ WIDE = {f"docs/{name}.md" for name in ("clients", "frigate", "http", "page")}  #
 TO_BE_WRITTEN = {"stages/tasks/count.py", "stages/families/known/spots.py"}  # by the reader of docs/models.md
 OF_OTHER_PROGRAMS = {
     *("--cpu", "--gpu", "--dev"),  # scripts/build.sh
-    *("--cpus", "--shm-size"),  # Docker
+    *("--cpus", "--shm-size", "--gpus", "--ipc", "--memory", "--network", "--pids-limit", "--read-only"),  # Docker
+    *("--cap-drop", "--security-opt", "--stop-timeout", "--tmpfs", "--user", "--from-file"),  # Docker, kubectl
     *("--data-binary", "--no-deps", "--wheel-dir", "--find-links"),  # curl, pip
     *("--concurrency-range", "--measurement-request-count", "--measurement-mode", "--input-data"),  # perf_analyzer
     *("--dynamic", "--include", "--output-name", "--task", "--weights", "--end2end"),  # exporters
@@ -60,6 +61,7 @@ def test_readme_lists_every_command() -> None:
 def every_option() -> set[str]:
     """All long options of our commands and of the scripts of the checkout."""
     found = {option for script in (ROOT / "benchmarks").rglob("*.py") for option in options_of(script)}
+    found |= set(re.findall(r"^ +(--[a-z][a-z-]+)", (ROOT / "container" / "build.sh").read_text("utf-8"), re.MULTILINE))
     commands: list[click.Command] = [main]
     while commands:
         command = commands.pop()
