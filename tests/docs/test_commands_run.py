@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
+import cv2
 import pytest
 from click.testing import CliRunner
 
@@ -17,6 +18,8 @@ from tests.docs.pages import documents
 RUN = {"infer", "inspect", "status", "health", "keys", "run-async"}
 MODEL = "detector"
 CONFIG = f'[models.street]\npath = "zoo:{MODEL}"\n'
+LONG = {"bench": ["--seconds", "0.3"], "trace": ["--seconds", "1"], "top": ["--once"], "stream": []}
+ELSEWHERE = ("/dev/", "rtsp://", "-")  # sources that a test has not
 PLACEHOLDERS = re.compile(r"\b(NAME|PATH|FILE|FOLDER|COMMAND|MODEL\.onnx)$")
 
 
@@ -41,6 +44,18 @@ def quick_commands() -> list[tuple[str, ...]]:
     ]
 
 
+def long_commands() -> list[tuple[str, ...]]:
+    """Those that measure or watch for a while, shortened; in the order of the pages, as one may read another's file."""
+    found: dict[tuple[str, ...], None] = {}
+    for words in complete_commands():
+        sources = words[2:] if words[0] == "stream" else ()
+        if words[0] in LONG and "..." not in words and not any(word.startswith(ELSEWHERE[:2]) for word in sources):
+            if words[0] == "stream" and (not sources or "-" in sources):
+                continue
+            found[(words[0], *LONG[words[0]], *words[1:])] = None
+    return list(found)
+
+
 def configurations() -> list[tuple[str, ...]]:
     """`serve` with every set of options that the documents have."""
     shown = ("--dry-run", "--print-config")
@@ -61,7 +76,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory, pictures: Path, zoo: Path) 
                 shutil.copy(pictures / "astronaut.png", made / name)
             elif name.endswith(".toml"):
                 (made / name).write_text(CONFIG)
+            elif name.endswith(".mp4") and word == words[-1]:
+                write_video(made / name.removeprefix("realtime:"), pictures)
     return made
+
+
+def write_video(path: Path, pictures: Path) -> None:
+    frame = cv2.imread(str(pictures / "astronaut.png"))
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 5, frame.shape[1::-1])
+    for _ in range(3):
+        video.write(frame)
+    video.release()
 
 
 @pytest.fixture
@@ -77,7 +102,7 @@ def ran_in(folder: Path, server: LocalServer, monkeypatch: pytest.MonkeyPatch) -
 def on_this_server(words: tuple[str, ...]) -> list[str]:
     """The command for the server of the tests: without an address and a key, and with a model that it serves."""
     text = re.sub(r" --(server|key) \S+", "", " " + " ".join(words)).split()
-    if text[:1] == ["infer"]:
+    if text[:1] in (["infer"], ["stream"]):
         text = [MODEL if word == "street" else word for word in text]
     return text
 
@@ -106,6 +131,18 @@ def test_models_are_changed_and_the_machine_is_looked_at(ran_in: Path) -> None:
         succeeds(*words)
     succeeds("doctor")
     succeeds("serve", "--dry-run")
+
+
+@pytest.mark.slow  # they measure: each starts servers of its own
+@pytest.mark.timeout(1800)
+def test_what_takes_a_while_runs(ran_in: Path, server: LocalServer) -> None:
+    commands = long_commands()
+    assert {words[0] for words in commands} == set(LONG)
+    for words in commands:
+        if "--server" in words:  # of bench, where it means not to start one
+            succeeds(*(server.address if word.startswith("tcp://") else word for word in words))
+        else:
+            succeeds(*on_this_server(words))
 
 
 def succeeds(*words: str) -> None:

@@ -18,7 +18,7 @@ import pytest
 from tests.docs.commands import in_documents
 from tests.docs.pages import ROOT, documents
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 EXTRAS = "cpu,http,grpc"  # what scripts/build.sh installs where there is no GPU
 SHORT = {
