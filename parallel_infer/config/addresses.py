@@ -6,23 +6,26 @@ import ipaddress
 import os
 import re
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 from parallel_infer.config.fields import show
 from parallel_infer.config.schema import ServerConfig
 from parallel_infer.errors import ConfigError
 
+_ALL = frozenset(("0.0.0.0", "::", "*"))  # noqa: S104 - compared with, not bound to
 _LOCALHOST = "tcp://localhost:"
 LONGEST_SOCKET_PATH = 107  # bytes; sun_path of unix(7) without its final zero
 
 
 def check_addresses(config: ServerConfig) -> None:
-    """Refuse plain tcp where other machines can reach it. Raises ConfigError.
+    """Refuse what two settings want at once, and plain tcp where other machines can reach it. Raises ConfigError.
 
     Whoever reaches an address without keys may send pictures and load models, so that must be said out loud.
     """
     for place in (*config.http, *config.grpc):
         check_host_port(place)
+    _check_shared(config)
     for alias in config.alias:
         if not all(alias.partition("=")[::2]):
             raise ConfigError(f"alias {alias!r} is not of the form OTHER=NAME, for example coco/3=detector")
@@ -38,6 +41,33 @@ def check_addresses(config: ServerConfig) -> None:
     for address in (*config.bind, *config.frigate_bind, *config.imagezmq_bind):
         if address.startswith("tcp://") and not _is_loopback(_split_tcp(address)[0]):
             raise ConfigError(_reachable(address))
+
+
+def _check_shared(config: ServerConfig) -> None:
+    """Raises ConfigError where two settings name the same port or socket: found now, and not when all models stand."""
+    taken: list[tuple[str, str, str]] = []  # setting, host, port; of a socket its path and ""
+    for setting, address in _listened(config):
+        host, port = ("ipc", address) if address.startswith("ipc://") else _host_and_port(address)
+        for other, other_host, other_port in taken:
+            same = host == other_host or (setting != other and {host, other_host} & _ALL)
+            if same and port == other_port and port not in ("0", "*"):
+                both = f"{other} and {setting} name" if other != setting else f"{setting} names twice"
+                raise ConfigError(f"{both} the same place to listen at, {address}; give each its own")
+        taken.append((setting, host, port))
+
+
+def _listened(config: ServerConfig) -> Iterator[tuple[str, str]]:
+    """Every setting that has an address, and the address."""
+    for setting in ("bind", "http", "grpc", "frigate_bind", "imagezmq_bind"):
+        yield from ((setting, address) for address in getattr(config, setting))
+    if config.metrics_port:
+        yield "metrics_port", f"{config.metrics_host}:{config.metrics_port}"
+
+
+def _host_and_port(address: str) -> tuple[str, str]:
+    """Of tcp://HOST:PORT or HOST:PORT; without brackets, loopback under one name."""
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    return {"localhost": "127.0.0.1"}.get(host, host.strip("[]")), port
 
 
 def _reachable(address: str) -> str:

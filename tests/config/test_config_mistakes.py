@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from parallel_infer.config.sources import load_config
+from parallel_infer.config.sources import check_addresses, load_config
 from parallel_infer.errors import ConfigError
 
 
@@ -136,3 +136,24 @@ def test_a_mistake_in_the_environment_is_named(environment: dict[str, str], expe
 )
 def test_a_mistake_on_the_command_line_is_named(arguments: dict[str, Any], expected: str) -> None:
     assert expected in mistake(arguments, None, {})
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"metrics_port": 5555}, "bind and metrics_port name the same place to listen at, 127.0.0.1:5555"),
+        ({"http": ["localhost:5555"]}, "bind and http name the same place"),
+        ({"http": ["127.0.0.1:80"], "grpc": ["0.0.0.0:80"], "insecure": True}, "http and grpc name the same place"),
+        ({"http": ["[::1]:80"], "imagezmq_bind": ["tcp://[::1]:80"]}, "http and imagezmq_bind name the same place"),
+        ({"bind": ["ipc:///x/d"], "frigate_bind": ["ipc:///x/d"]}, "bind and frigate_bind name the same place"),
+        ({"http": ["127.0.0.1:80", "127.0.0.1:80"]}, "http names twice the same place"),
+    ],
+)
+def test_two_settings_want_one_place(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        check_addresses(load_config(settings, None, {}))
+
+
+def test_ports_that_the_system_chooses_and_other_hosts_are_no_conflict() -> None:
+    free = {"bind": ["tcp://127.0.0.1:0", "tcp://127.0.0.1:*"], "http": ["127.0.0.1:0"], "grpc": ["127.0.0.2:5555"]}
+    check_addresses(load_config({**free, "metrics_port": 5555}, None, {}))
