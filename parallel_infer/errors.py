@@ -14,6 +14,7 @@ class InferError(Exception):
 
     code: ClassVar[str] = "INTERNAL"
     reason: ClassVar[str] = ""  # tells errors of one code apart
+    retry_after: float = 0.0  # seconds for which asking again is in vain; 0.0: not known
 
 
 class BadInput(InferError):
@@ -38,6 +39,16 @@ class ResourceUnavailable(InferError):
     """A queue or a ring is full; the request was not admitted and may be sent again later."""
 
     code = "RESOURCE_UNAVAILABLE"
+
+    def __init__(self, text: str = "", retry_after: float = 0.0) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
+
+
+class QueueFull(ResourceUnavailable):
+    """The model's queue, or this client's part of it, is full: that goes for every request, whatever its deadline."""
+
+    reason: ClassVar[str] = "queue_full"
 
 
 class DeadlineExceeded(InferError):
@@ -101,11 +112,11 @@ class ConfigError(Exception):
     """A configuration that cannot be used: an unknown key, a value out of range, too little shared memory."""
 
 
-def error_for(code: str, text: str, reason: str = "") -> InferError:
+def error_for(code: str, text: str, reason: str = "", retry_after: float = 0.0) -> InferError:
     """The exception that stands for `code`; an unknown code (a newer server) becomes a plain `InferError`."""
-    if reason in _BY_REASON:
-        return _BY_REASON[reason](text)
-    return _BY_CODE.get(code, InferError)(text)
+    error = _BY_REASON.get(reason, _BY_CODE.get(code, InferError))(text)
+    error.retry_after = retry_after
+    return error
 
 
 _BY_CODE: dict[str, type[InferError]] = {
@@ -124,4 +135,4 @@ _BY_CODE: dict[str, type[InferError]] = {
         ModelRejected,
     )
 }
-_BY_REASON: dict[str, type[InferError]] = {kind.reason: kind for kind in (UnknownRing, ServerStopping)}
+_BY_REASON: dict[str, type[InferError]] = {kind.reason: kind for kind in (UnknownRing, ServerStopping, QueueFull)}

@@ -218,12 +218,14 @@ class Error(_Reply, frozen=True, kw_only=True, tag="error"):
     """Why there is no answer: a code of parallel_infer.errors and a text for people. `id` is 0 where unreadable.
 
     `reason` tells errors of one code apart, where a program may want to: "stopping" for a request that was not taken,
-    "unknown_ring" for one about a ring that is not lent, or no more.
+    "unknown_ring" for one about a ring that is not lent, or no more, "queue_full" for a queue without a free place.
+    `retry_after`: seconds for which asking again is in vain, as far as the server can tell; 0.0 where it cannot.
     """
 
     code: str
     message: str
     reason: str = ""
+    retry_after: float = 0.0
 
 
 class Result(_Reply, frozen=True, kw_only=True, tag="result"):

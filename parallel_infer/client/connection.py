@@ -16,6 +16,7 @@ import msgspec
 import zmq
 
 from parallel_infer.client.endpoint import Address
+from parallel_infer.client.holds import Holds
 from parallel_infer.client.lent import Fences, LentRings, Slot
 from parallel_infer.client.line import IN_VAIN, NOW, Line
 from parallel_infer.client.outage import Outage, unanswered
@@ -44,6 +45,7 @@ class Connection:
         self.socket = self._line.socket
         self.monitor = self._line.monitor
         self.lent = LentRings(self) if address.same_machine else None
+        self.holds = Holds()
         self._waiting = Waiting()
         self._fences = Fences()
         self._outbox = Outbox()
@@ -82,6 +84,10 @@ class Connection:
             self._look_at_monitor()
         if self._refused is not None:
             self._try_again()
+        if self._waiting and (refusal := self.holds.refusal(pending.request)) is not None:
+            self._fences.add(pending)
+            pending.settle(refusal)
+            return
         self._waiting.add(pending)
         if self._outbox or not self._send(pending):
             self._outbox.append(pending)
@@ -242,7 +248,9 @@ class Connection:
                 self._send_plain(pending, slot)
                 return
             slot.release()
-        pending.settle(outcome_of(reply, payload))
+        outcome = outcome_of(reply, payload)
+        self.holds.note(pending.request, outcome)
+        pending.settle(outcome)
 
     def _late(self, reply: Reply) -> None:
         """A second answer, or one that nobody waits for any more: it only frees its slot."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 from parallel_infer.answers.answer import Answer
+from parallel_infer.client.holds import LONGEST
 from parallel_infer.errors import Dropped, InferError
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.1  # seconds before a refused picture is sent again
@@ -115,10 +116,10 @@ class Pause:
         self.end = 0.0  # nothing that was refused is sent again before
         self._length = _FIRST_PAUSE
 
-    def begin(self, now: float) -> None:
-        """Something was refused. One pause counts for all that were refused together."""
+    def begin(self, now: float, retry_after: float = 0.0) -> None:
+        """Something was refused. One pause counts for all that were refused together; as long as the server said."""
         if now >= self.end:
-            self.end = now + self._length
+            self.end = now + max(self._length, min(retry_after, LONGEST))
             self._length = min(2 * self._length, _LONGEST_PAUSE)
 
     def reset(self) -> None:

@@ -103,5 +103,5 @@ def outcome_of(reply: Reply, payload: bytes | memoryview) -> Outcome:
         except InferError as error:
             return error
     if isinstance(reply, Error):
-        return error_for(reply.code, reply.message, reply.reason)
+        return error_for(reply.code, reply.message, reply.reason, reply.retry_after)
     return reply.result

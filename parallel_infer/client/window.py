@@ -112,7 +112,7 @@ class Window:
         entry.pending = None
         self._queue.end()
         if isinstance(outcome, ResourceUnavailable):
-            self._shrink()
+            self._shrink(outcome.retry_after)
             if self._pause.end < pending.deadline:
                 entry.deadline = pending.deadline
                 self._queue.wait(entry)
@@ -122,10 +122,10 @@ class Window:
         entry.payload = None
         entry.outcome = as_answer(outcome)
 
-    def _shrink(self) -> None:
+    def _shrink(self, retry_after: float) -> None:
         self._queue.limit = max(1, min(self._queue.limit, self._queue.in_flight))
         self._grown = 0
-        self._pause.begin(time.monotonic())
+        self._pause.begin(time.monotonic(), retry_after)
 
     def _grow(self) -> None:
         self._pause.reset()

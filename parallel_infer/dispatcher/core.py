@@ -13,7 +13,15 @@ from parallel_infer.dispatcher.recovery import Recovery
 from parallel_infer.dispatcher.scheduler import Leasing
 from parallel_infer.dispatcher.watchdog import Watchdog
 from parallel_infer.dispatcher.workers import Pool, Worker
-from parallel_infer.errors import DeadlineExceeded, Dropped, InferError, ResourceUnavailable, UnknownModel, WorkerLost
+from parallel_infer.errors import (
+    DeadlineExceeded,
+    Dropped,
+    InferError,
+    QueueFull,
+    ResourceUnavailable,
+    UnknownModel,
+    WorkerLost,
+)
 from parallel_infer.ipc.messages import (
     OWN_PRIORITY,
     Admit,
@@ -66,13 +74,13 @@ class Core:
             return  # the gateway sent it to an earlier connection, too
         served = self.serving.get(message.model)
         if served is None:
-            self.ledger.refuse(message, UnknownModel.code, f"no model {message.model!r} is served")
+            self.ledger.turn_away(message, UnknownModel(f"no model {message.model!r} is served"))
             return
         if message.source:
             self.ledger.replace_queued(message)
         obstacle = self._obstacle(message, served, now)
         if obstacle is not None:
-            self.ledger.refuse(message, *obstacle)
+            self.ledger.turn_away(message, obstacle)
             return
         if not served.queued and not served.decoding:
             # A model that was idle joins at the others' virtual time: idleness earns no right to flood.
@@ -81,20 +89,22 @@ class Core:
         self.ledger.enter(job)
         served.enqueue(job)
 
-    def _obstacle(self, message: Admit, served: ModelQueue, now: float) -> tuple[str, str] | None:
-        """Why a job is not taken in: code and text; None when it is."""
+    def _obstacle(self, message: Admit, served: ModelQueue, now: float) -> InferError | None:
+        """Why a job is not taken in; None when it is."""
         if served.failure:
-            return WorkerLost.code, f"model {served.name!r} is unavailable: {served.failure}"
+            return WorkerLost(f"model {served.name!r} is unavailable: {served.failure}")
         if message.deadline <= now:
-            return DeadlineExceeded.code, "the deadline had passed on arrival"
+            return DeadlineExceeded("the deadline had passed on arrival")
         if served.queued >= served.plan.queue_size and message.priority < OWN_PRIORITY:
             served.counts["rejected"] += 1
             limit = f"({served.plan.queue_size} jobs; option queue_size)"
-            return ResourceUnavailable.code, f"the queue of {served.name!r} is full {limit}; try again later"
+            text = f"the queue of {served.name!r} is full {limit}; try again later"
+            return QueueFull(text, served.relief(now))
         if message.priority < OWN_PRIORITY and (seconds := served.hopeless(message, now)):
             served.counts["rejected"] += 1
             wait = f"about {seconds:.1f} s of work come first"
-            return ResourceUnavailable.code, f"{wait}: the request would miss its deadline; try again later"
+            text = f"{wait}: the request would miss its deadline; try again later"
+            return ResourceUnavailable(text, max(served.relief(now), seconds - (message.deadline - now)))
         return None
 
     def cancel(self, number: int, held: bool = False) -> None:

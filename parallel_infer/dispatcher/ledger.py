@@ -13,7 +13,7 @@ from collections.abc import Callable
 from parallel_infer.deadlines import Deadlines
 from parallel_infer.dispatcher.jobs import Batch, Job, JobState
 from parallel_infer.dispatcher.model_queue import ModelQueue
-from parallel_infer.errors import DeadlineExceeded, Dropped
+from parallel_infer.errors import DeadlineExceeded, Dropped, InferError
 from parallel_infer.ipc.messages import Admit, Refused, Released, SlotFate
 
 Send = Callable[[bytes, object], None]
@@ -45,6 +45,14 @@ class Ledger:
         if self.jobs.pop(job.admit.job, None) is not None:
             self.deadlines.discard(job.admit.job, job.admit.deadline)
             job.served.jobs -= 1
+
+    def turn_away(self, admit: Admit, error: InferError) -> None:
+        """Tell the gateway that a job is not taken in."""
+        self.counts[error.code] += 1
+        self.send(
+            self.gateway,
+            Refused(admit.job, error.code, str(error), SlotFate.FREE, error.reason, error.retry_after),
+        )
 
     def refuse(self, admit: Admit, code: str, text: str, fate: SlotFate = SlotFate.FREE) -> None:
         """Tell the gateway that a job gets an error."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 from parallel_infer.dispatcher.job_queue import Waiting
@@ -15,6 +16,8 @@ from parallel_infer.shm.ring import Slots
 _AGED = 0.8  # part of its time that the oldest in the queue will have needed, from which the queue counts as too long
 _BACKLOG = 0.5  # part of a new job's time that those before it take even at the best pace, below which it does not
 _KIN = 1.5  # times a new job's timeout, up to which the age of another one tells what it would meet
+_RELIEF = 1 / 8  # part of the queue that has to be free again before more is asked for
+_LONGEST_RELIEF = 1.0  # seconds
 _SUSPECT_BATCH = 1  # a job that may have killed a worker runs alone
 
 
@@ -87,6 +90,12 @@ class ModelQueue:
         oldest = self.queue.first(now + needs)
         age = 0.0 if oldest is None else _age(oldest.admit, message, now)
         return seconds if seconds > _BACKLOG * slack and age + needs > _AGED * slack else 0.0
+
+    def relief(self, now: float) -> float:
+        """Seconds until an eighth of the queue's places are free again, as fast as jobs usually go."""
+        places = math.ceil(_RELIEF * self.plan.queue_size)
+        best = self.progress.best(now)
+        return min(_LONGEST_RELIEF, places / best if best else self.needs(places))
 
     def needs(self, before: int) -> float:
         """Seconds until a waiting job is inferred that comes behind `before` others, as batches usually go."""

@@ -14,6 +14,7 @@ from parallel_infer import protocol
 from parallel_infer.answers.answer import Answer
 from parallel_infer.client.async_driver import Driver
 from parallel_infer.client.endpoint import Address
+from parallel_infer.client.holds import Holds
 from parallel_infer.client.pending import Outcome, Pending
 from parallel_infer.client.requests import answer_of, encode_options
 from parallel_infer.doors.model_view import PICTURE, ModelView
@@ -46,6 +47,7 @@ class GatewayLink:
 
     def __init__(self, address: Address, door: str, timeout: float) -> None:
         self._driver = Driver(address)
+        self._driver.connection.holds = Holds(0.0)  # each client of the door is told for itself
         self._endpoint = address.endpoint
         self._door = door
         self._timeout = timeout  # seconds, the server's default for a job

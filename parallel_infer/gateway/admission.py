@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from parallel_infer import protocol
-from parallel_infer.errors import BadInput, Poison, ResourceUnavailable, ServerStopping, UnknownModel
+from parallel_infer.errors import BadInput, Poison, QueueFull, ResourceUnavailable, ServerStopping, UnknownModel
 from parallel_infer.gateway.counters import UNNAMED
-from parallel_infer.gateway.fairness import Share, Shares
+from parallel_infer.gateway.fairness import RETRY_AFTER, Share, Shares
 from parallel_infer.gateway.handover import STOPPING
 from parallel_infer.gateway.ingress import Ingress
 from parallel_infer.gateway.lending import Lending
@@ -16,7 +16,7 @@ from parallel_infer.gateway.readiness import SyntheticJob, synthetic_job
 from parallel_infer.gateway.replies import KNOWN, Replies
 from parallel_infer.gateway.requests import admitted_kind
 from parallel_infer.gateway.response_cache import Question, ResponseCache
-from parallel_infer.ipc.messages import OWN_PRIORITY, Admit, AnswerFormat, ModelOpened, SlotRef
+from parallel_infer.ipc.messages import OWN_PRIORITY, Admit, AnswerFormat, ModelOpened, Refused, SlotRef
 from parallel_infer.limits import payload_too_large
 from parallel_infer.model_spec import is_hidden
 
@@ -47,6 +47,7 @@ class Admission:
         self._timeout = timeout
         self.shares = Shares()
         self.closed = False  # the server is stopping
+        self._full: dict[str, tuple[float, str]] = {}  # model -> until when its queue is, and what is said of it
         self.unsent: list[SyntheticJob] = []  # that wait for a slot
 
     def infer(self, request: protocol.Infer, requester: Requester, payload: memoryview | None) -> None:
@@ -68,6 +69,7 @@ class Admission:
         share = self.shares.of(_asker(request, requester), request.model, now)
         try:
             self.shares.check(share, request.model, opened.plan.queue_size)
+            self._check_queue(share, request.model, now)
             ref = self._store(request, requester, payload, now, share)
         except ResourceUnavailable:
             self._replies.counts["rejected"] += 1
@@ -88,6 +90,21 @@ class Admission:
             f"{requester.client.hex()}/{request.source}" if request.drop == "latest" else "",
         )
         self._replies.admit(PendingJob(requester, admit, key, share, source_name(request), question))
+
+    def note_refusal(self, refused: Refused) -> None:
+        """The dispatcher has refused a job: where its queue is full, more is refused here, before it is copied."""
+        pending = self._replies.pending.jobs.get(refused.job)
+        if pending is not None and refused.reason == QueueFull.reason:
+            self._full[pending.admit.model] = self._clock() + refused.retry_after, refused.text
+
+    def _check_queue(self, share: Share, model: str, now: float) -> None:
+        """Raises QueueFull while a queue is full that this client has jobs in; who has none may try."""
+        if model not in self._full or not share.pending[model]:
+            return
+        until, text = self._full[model]
+        if now < until:
+            raise QueueFull(text, until - now)
+        del self._full[model]
 
     def _question(
         self, request: protocol.Infer, requester: Requester, payload: memoryview | None, now: float
@@ -125,7 +142,8 @@ class Admission:
         if ref is None:
             among = f", or this client has its part among {clients}" if clients > 1 else ""
             raise ResourceUnavailable(
-                f"every slot for payloads of {size} bytes is taken{among} (option shared_memory_mb); try again later"
+                f"every slot for payloads of {size} bytes is taken{among} (option shared_memory_mb); try again later",
+                RETRY_AFTER,
             )
         return ref
 

@@ -199,7 +199,8 @@ class Core:
         if pending is None:
             return
         if self._outbox.withdraw(pending.admit):  # it came together with the job, after a stall
-            self.replies.refused(pending.admit.job, Dropped.code, "cancelled by the client", SlotFate.FREE)
+            refused = Refused(pending.admit.job, Dropped.code, "cancelled by the client", SlotFate.FREE)
+            self.replies.refused(refused)
         else:
             self._outbox.send(CancelJob(pending.admit.job))
 
@@ -211,9 +212,10 @@ class Core:
             case Answered():
                 self.replies.answered(message, payloads)
             case Refused():
-                self.replies.refused(message.job, message.code, message.text, message.slot)
+                self.admission.note_refusal(message)
+                self.replies.refused(message)
             case JobError():
-                self.replies.refused(message.job, message.code, message.text, SlotFate.FREE)
+                self.replies.refused(Refused(message.job, message.code, message.text, SlotFate.FREE))
             case Released():
                 self.replies.released(message.job)
             case AnswersInDoubt():
@@ -312,7 +314,7 @@ class Core:
         """Do what is due."""
         for job in self.replies.pending.overdue(now):  # the dispatcher is late, or gone
             text = "the deadline passed before the answer was ready"
-            self.replies.refused(job, DeadlineExceeded.code, text, SlotFate.HELD)
+            self.replies.refused(Refused(job, DeadlineExceeded.code, text, SlotFate.HELD))
             self._outbox.send(Overdue(job))
         self.queries.expire(now)
         self.looks.expire(now)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
-from parallel_infer.errors import ResourceUnavailable
+from parallel_infer.errors import QueueFull
 
 ACTIVE = 1.0  # seconds after its last request for which a client counts
+RETRY_AFTER = 0.02  # seconds; what a client is told that has its part of something
 _LOOK = 0.25  # seconds between checks of who is still active
 
 
@@ -61,12 +62,13 @@ class Shares:
         return share
 
     def check(self, share: Share, model: str, queue_size: int) -> None:
-        """Raises ResourceUnavailable where the client has its part of the model's queue already."""
+        """Raises QueueFull where the client has its part of the model's queue already."""
         active = self._active[model]
         if active > 1 and share.pending[model] >= max(1, queue_size // active):
-            raise ResourceUnavailable(
+            raise QueueFull(
                 f"{active} clients share the {queue_size} places of this model's queue (option queue_size), and this "
-                f"client has its {max(1, queue_size // active)}; try again later"
+                f"client has its {max(1, queue_size // active)}; try again later",
+                RETRY_AFTER,
             )
 
     def _look(self, now: float) -> None:

@@ -29,7 +29,7 @@ class ReplyTo(Protocol):
     def answer(self, body: bytes, payload: Any, timing: dict[str, float], batch: int) -> int:
         """Take an answer: an encoded AnswerBody or result map, and its arrays. Returns the bytes sent on."""
 
-    def error(self, code: str, text: str, reason: str = "") -> None:
+    def error(self, code: str, text: str, reason: str = "", retry_after: float = 0.0) -> None:
         """Take an error, as protocol.Error has it."""
 
 

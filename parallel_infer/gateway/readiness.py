@@ -47,7 +47,7 @@ class SyntheticJob(NamedTuple):
         self.check.settle(self.number, READY)
         return 0
 
-    def error(self, code: str, text: str, reason: str = "") -> None:
+    def error(self, code: str, text: str, reason: str = "", retry_after: float = 0.0) -> None:
         """It did not come through, or could not be sent."""
         self.check.settle(self.number, f"{code}: {text}")
 

@@ -14,7 +14,7 @@ from parallel_infer.gateway.pending import Outbox, PendingJob, PendingJobs, Repl
 from parallel_infer.gateway.poison import KnownPoison
 from parallel_infer.gateway.response_cache import Question, ResponseCache
 from parallel_infer.gateway.tracing import Tracing
-from parallel_infer.ipc.messages import TIMES, Admit, Answered, CancelJob, SlotFate
+from parallel_infer.ipc.messages import TIMES, Admit, Answered, CancelJob, Refused, SlotFate
 
 KNOWN = "this very payload killed two workers before"
 
@@ -94,8 +94,9 @@ class Replies:
             self.tally.frame_answered(source, received)
         return True
 
-    def refused(self, job: int, code: str, text: str, fate: SlotFate) -> None:
-        """A job has an error instead of an answer; `fate` says whether its payload may still be read."""
+    def refused(self, message: Refused) -> None:
+        """A job has an error instead of an answer, whose `slot` says whether its payload may still be read."""
+        job, code, fate = message.job, message.code, message.slot
         pending = self.pending.pop(job)
         if pending is None:  # it had its error from us already; but now its slot may be free
             if fate == SlotFate.FREE:
@@ -107,7 +108,7 @@ class Replies:
             self.pending.held[job] = pending.admit.ref
         else:
             self._ingress.release(pending.admit.ref)
-        self._fail(pending, code, text)
+        self._fail(pending, message)
 
     def _learn(self, poison: Admit) -> None:
         """Know a poisonous payload from now on, and let no other copy of it that is already inside do more harm."""
@@ -122,27 +123,27 @@ class Replies:
             if self.poison.knows(admit.kind, admit.model, other):
                 self.pending.pop(admit.job)
                 self.pending.held[admit.job] = admit.ref
-                self._fail(pending, Poison.code, KNOWN)
+                self._fail(pending, Refused(admit.job, Poison.code, KNOWN, SlotFate.HELD))
                 self._outbox.send(CancelJob(admit.job, held=True))
 
-    def _fail(self, job: PendingJob, code: str, text: str) -> None:
+    def _fail(self, job: PendingJob, message: Refused) -> None:
         """Give an admitted job its error."""
         if job.share is not None:
-            self.tally.failed(job.admit.model, job.source, code)
-        self.counts[code] += 1
-        job.reply_to.error(code, text)
+            self.tally.failed(job.admit.model, job.source, message.code)
+        self.counts[message.code] += 1
+        job.reply_to.error(message.code, message.text, message.reason, message.retry_after)
 
     def error(self, reply_to: ReplyTo, error: InferError) -> None:
         """Reply to a request that was not admitted."""
         self.counts[error.code] += 1
-        reply_to.error(error.code, str(error), error.reason)
+        reply_to.error(error.code, str(error), error.reason, error.retry_after)
 
     def give_up(self, text: str) -> int:
         """Reply to every pending job that there will be no answer; how many of the jobs were clients'."""
         clients = self.pending.of_clients
         for pending in list(self.pending.jobs.values()):
             self.pending.pop(pending.admit.job)
-            self._fail(pending, ServerUnavailable.code, text)
+            self._fail(pending, Refused(pending.admit.job, ServerUnavailable.code, text, SlotFate.FREE))
         return clients
 
     def released(self, job: int) -> None:

@@ -254,9 +254,12 @@ class ReplyAddress:
         answer = protocol.Answer(id=self.request, answer=msgspec.Raw(body), timing=timing, batch=batch)
         return self._send(_encode(answer), payload)
 
-    def error(self, code: str, text: str, reason: str = "") -> None:
+    def error(self, code: str, text: str, reason: str = "", retry_after: float = 0.0) -> None:
         """Reply with an error, as protocol.Error has it."""
-        self._send(_encode(protocol.Error(id=self.request, code=code, message=text, reason=reason)))
+        error = protocol.Error(
+            id=self.request, code=code, message=text, reason=reason, retry_after=round(retry_after, 4)
+        )
+        self._send(_encode(error))
 
     def result(self, result: object) -> None:
         """Reply to a query with anything that MessagePack can hold."""

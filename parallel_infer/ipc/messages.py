@@ -336,12 +336,14 @@ class Expect(Struct, frozen=True, array_like=True, tag=15):
 
 
 class Refused(Struct, frozen=True, array_like=True, tag=20):
-    """From the dispatcher: this job gets an error."""
+    """From the dispatcher: this job gets an error; `reason` and `retry_after` as `protocol.Error` has them."""
 
     job: int
     code: str
     text: str
     slot: SlotFate
+    reason: str = ""
+    retry_after: float = 0.0
 
 
 class Released(Struct, frozen=True, array_like=True, tag=21):

@@ -177,7 +177,7 @@ class FramesInFlight:
     def _refused(self, frame: InFlightFrame, refusal: ResourceUnavailable) -> None:
         """The server takes no more for now: a frame that may be dropped is, any other is sent again."""
         now = time.monotonic()
-        self._pause.begin(now)
+        self._pause.begin(now, refusal.retry_after)
         if self._drop is not Drop.NONE:
             self._end(frame, Dropped("the server takes no more frames for now"))
         elif frame.first_sent is not None and now - frame.first_sent > self._settings.timeout:

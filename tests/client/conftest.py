@@ -30,7 +30,8 @@ class Received(NamedTuple):
 
 class FakeServer:
     """`echo` answers with the payload, `twice` does so two times, `silent` never, `held` when told, `full` when it has
-    room for less than `room`, and `fail:CODE` with that error."""
+    room for less than `room`, `busy` when told and says of all others that its queue is full, and `fail:CODE` with that
+    error."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -131,8 +132,11 @@ class FakeServer:
         """Send what need not be a reply, in the thread of the server."""
         self.call(lambda: self._socket.send_multipart(frames))
 
-    def fail(self, received: Received, code: str, message: str = "as asked", reason: str = "") -> None:
-        self.reply(received.client, Error(id=received.request.id, code=code, message=message, reason=reason))
+    def fail(
+        self, received: Received, code: str, message: str = "as asked", reason: str = "", retry_after: float = 0.0
+    ) -> None:
+        error = Error(id=received.request.id, code=code, message=message, reason=reason, retry_after=retry_after)
+        self.reply(received.client, error)
 
     def _serve(self) -> None:
         while self.running:
@@ -190,7 +194,9 @@ class FakeServer:
             self.fail(received, code)
         elif behaviour == "full" and len(self._held) >= self.room:
             self.fail(received, "RESOURCE_UNAVAILABLE")
-        elif behaviour in ("held", "full"):
+        elif behaviour == "busy" and self._held:
+            self.fail(received, "RESOURCE_UNAVAILABLE", "the queue is full", "queue_full", 0.25)
+        elif behaviour in ("held", "full", "busy"):
             self._held.append(received)
             self.most_held = max(self.most_held, len(self._held))
         elif behaviour != "silent":

@@ -119,6 +119,14 @@ def test_pauses_double_up_to_a_tenth_of_a_second_and_begin_anew():
     assert round(pause.end - now, 3) == 0.002
 
 
+def test_a_pause_is_as_long_as_the_server_said_and_never_long():
+    pause = Pause()
+    pause.begin(100.0, 0.25)
+    assert pause.end == 100.25
+    pause.begin(101.0, 1e9)
+    assert pause.end == 102.0
+
+
 def test_one_pause_counts_for_all_that_were_refused_together():
     pause = Pause()
     pause.begin(100.0)

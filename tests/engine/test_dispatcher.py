@@ -32,6 +32,19 @@ def test_a_job_goes_through_every_stage_and_leaves_nothing():
     rig.check_drained()
 
 
+def test_a_refusal_says_when_an_eighth_of_the_queue_will_be_free():
+    rig = Rig(plan(queue_size=16, max_batch=1))
+    for stage in ("decode", "postprocess"):
+        rig.worker(stage)
+    rig.worker("infer", "m", times={1: 0.05})
+    for _ in range(30):
+        rig.admit()
+        rig.step()
+    assert {message.reason for message in rig.refused.values()} == {"queue_full"}
+    told = [message.retry_after for message in rig.refused.values()]
+    assert told == pytest.approx([0.15] * len(told))  # two, and its own
+
+
 def test_the_queue_of_each_model_is_bounded_by_its_own_size():
     rig = Rig(plan("small", queue_size=2), plan("large", queue_size=100))
     jobs = [rig.admit("small") for _ in range(4)]
@@ -41,6 +54,7 @@ def test_the_queue_of_each_model_is_bounded_by_its_own_size():
     assert "'small'" in text
     assert "2 jobs" in text
     assert "queue_size" in text
+    assert (rig.refused[jobs[2]].reason, rig.refused[jobs[2]].retry_after) == ("queue_full", 0.0)  # no pace is known
     crew(rig, "small", "large")
     rig.run_dry()
     assert rig.answered == dict.fromkeys([*jobs[:2], *others], 1)

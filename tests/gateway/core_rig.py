@@ -74,8 +74,9 @@ class Request:
         self.batches.append(batch)
         return len(body) + len(payload)
 
-    def error(self, code: str, text: str, reason: str = "") -> None:
-        self.errors.append(protocol.Error(id=self.request, code=code, message=text, reason=reason))
+    def error(self, code: str, text: str, reason: str = "", retry_after: float = 0.0) -> None:
+        error = protocol.Error(id=self.request, code=code, message=text, reason=reason, retry_after=retry_after)
+        self.errors.append(error)
 
     def result(self, result: object) -> None:
         self.results.append(msgspec.msgpack.decode(msgspec.msgpack.encode(result)))

@@ -27,6 +27,7 @@ from parallel_infer.ipc.messages import (
     ModelClosed,
     Overdue,
     Ping,
+    Refused,
     SlotFate,
     Started,
     StatusQuery,
@@ -160,6 +161,39 @@ def test_no_client_takes_more_than_its_part_of_a_queue(rig: Rig) -> None:
         rig.answer(admit.job)
     rig.pass_time(2.0)  # nobody else wants anything any more
     assert [rig.infer(b"a").replies for _ in range(4)] == [0] * 4
+
+
+def test_while_a_queue_is_full_a_client_with_jobs_in_it_is_refused_from_the_header(rig: Rig) -> None:
+    first = rig.infer()
+    job = rig.admitted().job
+    refused = rig.infer()
+    rig.take(Refused(rig.admitted().job, "RESOURCE_UNAVAILABLE", "it is full", FREE, "queue_full", 0.25))
+    assert (refused.errors[0].reason, refused.errors[0].retry_after) == ("queue_full", 0.25)
+    rig.pass_time(0.1)
+    error = rig.infer().errors[0]
+    assert (error.code, error.message, error.reason) == ("RESOURCE_UNAVAILABLE", "it is full", "queue_full")
+    assert error.retry_after == pytest.approx(0.15)
+    assert rig.told(Admit) == []
+    other = rig.infer(b"b")  # who has none there may try
+    rig.answer(rig.admitted().job)
+    assert other.answers
+    rig.pass_time(0.15)
+    rig.infer()
+    rig.answer(rig.admitted().job)
+    rig.answer(job)
+    assert first.answers
+    rig.check_drained()
+
+
+def test_a_refusal_for_a_deadline_refuses_nobody_else(rig: Rig) -> None:
+    rig.infer()
+    job = rig.admitted().job
+    rig.infer(timeout=0.5)
+    rig.take(Refused(rig.admitted().job, "RESOURCE_UNAVAILABLE", "too late", FREE, "", 0.25))
+    rig.infer()
+    rig.answer(rig.admitted().job)
+    rig.answer(job)
+    rig.check_drained()
 
 
 def test_a_frame_replaces_those_of_its_own_client_and_source_only(rig: Rig) -> None:
