@@ -84,12 +84,11 @@ class Connection:
             self._look_at_monitor()
         if self._refused is not None:
             self._try_again()
-        if self._waiting and (refusal := self.holds.refusal(pending.request)) is not None:
-            self._fences.add(pending)
-            pending.settle(refusal)
-            return
+        refusal = self.holds.refusal(pending.request) if self._waiting else None
         self._waiting.add(pending)
-        if self._outbox or not self._send(pending):
+        if refusal is not None:
+            self._fail(pending, refusal)
+        elif self._outbox or not self._send(pending):
             self._outbox.append(pending)
 
     def ask(self, pending: Pending) -> Outcome:
@@ -248,9 +247,7 @@ class Connection:
                 self._send_plain(pending, slot)
                 return
             slot.release()
-        outcome = outcome_of(reply, payload)
-        self.holds.note(pending.request, outcome)
-        pending.settle(outcome)
+        pending.settle(self.holds.noted(pending.request, outcome_of(reply, payload)))
 
     def _late(self, reply: Reply) -> None:
         """A second answer, or one that nobody waits for any more: it only frees its slot."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from parallel_infer.client.pending import Outcome
 from parallel_infer.errors import QueueFull
 from parallel_infer.protocol import Infer
 
@@ -23,12 +24,13 @@ class Holds:
         self._clock = clock
         self._full: dict[str, tuple[float, str]] = {}  # model -> until when, and what the server said
 
-    def note(self, request: object, outcome: object) -> None:
-        """The server has replied."""
+    def noted(self, request: object, outcome: Outcome) -> Outcome:
+        """The server has replied; its reply is returned."""
         if isinstance(outcome, QueueFull) and isinstance(request, Infer):
             seconds = min(outcome.retry_after, self._longest)
             if seconds > 0:
                 self._full[request.model] = self._clock() + seconds, str(outcome)
+        return outcome
 
     def refusal(self, request: object) -> QueueFull | None:
         """What the server would reply now; None where the request may be sent."""

@@ -14,16 +14,12 @@ from parallel_infer.dispatcher.scheduler import Leasing
 from parallel_infer.dispatcher.watchdog import Watchdog
 from parallel_infer.dispatcher.workers import Pool, Worker
 from parallel_infer.errors import (
-    DeadlineExceeded,
     Dropped,
     InferError,
-    QueueFull,
-    ResourceUnavailable,
     UnknownModel,
     WorkerLost,
 )
 from parallel_infer.ipc.messages import (
-    OWN_PRIORITY,
     Admit,
     AnswersInDoubt,
     CloseModel,
@@ -78,7 +74,7 @@ class Core:
             return
         if message.source:
             self.ledger.replace_queued(message)
-        obstacle = self._obstacle(message, served, now)
+        obstacle = served.obstacle(message, now)
         if obstacle is not None:
             self.ledger.turn_away(message, obstacle)
             return
@@ -88,24 +84,6 @@ class Core:
         job = Job(message, served)
         self.ledger.enter(job)
         served.enqueue(job)
-
-    def _obstacle(self, message: Admit, served: ModelQueue, now: float) -> InferError | None:
-        """Why a job is not taken in; None when it is."""
-        if served.failure:
-            return WorkerLost(f"model {served.name!r} is unavailable: {served.failure}")
-        if message.deadline <= now:
-            return DeadlineExceeded("the deadline had passed on arrival")
-        if served.queued >= served.plan.queue_size and message.priority < OWN_PRIORITY:
-            served.counts["rejected"] += 1
-            limit = f"({served.plan.queue_size} jobs; option queue_size)"
-            text = f"the queue of {served.name!r} is full {limit}; try again later"
-            return QueueFull(text, served.relief(now))
-        if message.priority < OWN_PRIORITY and (seconds := served.hopeless(message, now)):
-            served.counts["rejected"] += 1
-            wait = f"about {seconds:.1f} s of work come first"
-            text = f"{wait}: the request would miss its deadline; try again later"
-            return ResourceUnavailable(text, max(served.relief(now), seconds - (message.deadline - now)))
-        return None
 
     def cancel(self, number: int, held: bool = False) -> None:
         """The client has lost interest. With `held` the gateway keeps the payload until it hears of it."""

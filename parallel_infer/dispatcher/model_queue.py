@@ -10,7 +10,8 @@ from parallel_infer.dispatcher.jobs import Batch, Job, JobState
 from parallel_infer.dispatcher.policy import Policy
 from parallel_infer.dispatcher.progress import Progress
 from parallel_infer.dispatcher.workers import Worker
-from parallel_infer.ipc.messages import Admit, ModelPlan
+from parallel_infer.errors import DeadlineExceeded, InferError, QueueFull, ResourceUnavailable, WorkerLost
+from parallel_infer.ipc.messages import OWN_PRIORITY, Admit, ModelPlan
 from parallel_infer.shm.ring import Slots
 
 _AGED = 0.8  # part of its time that the oldest in the queue will have needed, from which the queue counts as too long
@@ -69,6 +70,24 @@ class ModelQueue:
         self.counts["rows"] += size
         self.counts["gathered"] += gathered
         self.batch_sizes[size] += 1
+
+    def obstacle(self, message: Admit, now: float) -> InferError | None:
+        """Why a job is not taken in; None when it is."""
+        if self.failure:
+            return WorkerLost(f"model {self.name!r} is unavailable: {self.failure}")
+        if message.deadline <= now:
+            return DeadlineExceeded("the deadline had passed on arrival")
+        if self.queued >= self.plan.queue_size and message.priority < OWN_PRIORITY:
+            self.counts["rejected"] += 1
+            limit = f"({self.plan.queue_size} jobs; option queue_size)"
+            text = f"the queue of {self.name!r} is full {limit}; try again later"
+            return QueueFull(text, self.relief(now))
+        if message.priority < OWN_PRIORITY and (seconds := self.hopeless(message, now)):
+            self.counts["rejected"] += 1
+            wait = f"about {seconds:.1f} s of work come first"
+            text = f"{wait}: the request would miss its deadline; try again later"
+            return ResourceUnavailable(text, max(self.relief(now), seconds - (message.deadline - now)))
+        return None
 
     def hopeless(self, message: Admit, now: float) -> float:
         """Seconds of work before a new job that would only wait for its deadline; 0 where it may be in time.

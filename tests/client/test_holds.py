@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from parallel_infer.client.connection import Connection
@@ -34,7 +35,7 @@ def request(model: str = "m") -> Infer:
 def test_a_model_is_left_alone_for_as_long_as_the_server_said() -> None:
     clock = Clock()
     holds = Holds(clock=clock)
-    holds.note(request(), QueueFull("it is full", 0.25))
+    holds.noted(request(), QueueFull("it is full", 0.25))
     clock.now += 0.2
     refusal = holds.refusal(request())
     assert refusal is not None
@@ -48,21 +49,23 @@ def test_a_model_is_left_alone_for_as_long_as_the_server_said() -> None:
 def test_no_server_silences_a_client_for_long() -> None:
     clock = Clock()
     holds = Holds(clock=clock)
-    holds.note(request(), QueueFull("it is full", 1e9))
+    holds.noted(request(), QueueFull("it is full", 1e9))
     clock.now += LONGEST
     assert holds.refusal(request()) is None
 
 
-@pytest.mark.parametrize("outcome", [ResourceUnavailable("your deadline", 0.25), QueueFull("an older server"), None])
-def test_what_concerns_one_request_holds_no_other(outcome: object) -> None:
+@pytest.mark.parametrize(
+    "outcome", [ResourceUnavailable("your deadline", 0.25), QueueFull("an older server"), msgspec.Raw(b"")]
+)
+def test_what_concerns_one_request_holds_no_other(outcome: Outcome) -> None:
     holds = Holds(clock=Clock())
-    holds.note(request(), outcome)
+    holds.noted(request(), outcome)
     assert holds.refusal(request()) is None
 
 
 def test_who_speaks_for_many_passes_everything_on() -> None:
     holds = Holds(0.0, Clock())
-    holds.note(request(), QueueFull("it is full", 0.25))
+    holds.noted(request(), QueueFull("it is full", 0.25))
     assert holds.refusal(request()) is None
 
 
