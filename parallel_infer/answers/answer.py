@@ -35,6 +35,9 @@ _NO_SCORES = np.zeros(0, np.float32)
 _NO_CLASSES = np.zeros(0, np.int64)
 
 
+Encoded = str | os.PathLike[str] | bytes | bytearray | memoryview  # a picture's file, or what it holds
+
+
 class Answer:
     """What a model says about one picture. Coordinates are pixels of the original picture; arrays are read-only views.
 
@@ -189,7 +192,7 @@ class Answer:
         again.still, again.batch_size, again.timing = True, 0, dict.fromkeys(self.timing, 0.0)
         return again
 
-    def draw(self, frame: npt.NDArray[np.uint8] | str | os.PathLike[str] | bytes) -> npt.NDArray[np.uint8]:
+    def draw(self, frame: npt.NDArray[np.uint8] | Encoded) -> npt.NDArray[np.uint8]:
         """A copy of `frame` with this answer drawn on it, uint8 [h, w, 3] BGR. Needs OpenCV.
 
         `frame` is uint8 [h, w, 3] BGR or [h, w] gray, or the picture that was asked about: a path or its bytes. Raises
@@ -197,7 +200,7 @@ class Answer:
         """
         from parallel_infer.answers.drawing import draw
 
-        if isinstance(frame, (str, os.PathLike, bytes)):
+        if isinstance(frame, (str, os.PathLike, bytes, bytearray, memoryview)):
             from parallel_infer.pictures.files import read_picture
 
             frame = read_picture(frame)

@@ -110,6 +110,8 @@ def draw(frame: Frame, answer: Answer) -> Frame:
     Where the frame is not of the answer's size (a preview), coordinates are scaled. Tensors and vectors draw nothing.
     Raises ValueError for what is no frame, and for a frame that lies on its side.
     """
+    if not isinstance(frame, np.ndarray):
+        raise ValueError(f"a frame is uint8 [h, w, 3] or [h, w], not a {type(frame).__name__}")
     if frame.dtype != np.uint8 or frame.ndim not in (2, 3) or (frame.ndim == 3 and frame.shape[2] not in (1, 3)):
         raise ValueError(f"a frame is uint8 [h, w, 3] or [h, w], not {frame.dtype} {list(frame.shape)}")
     if frame.shape[:2] == (answer.width, answer.height) != (answer.height, answer.width):

@@ -40,6 +40,9 @@ class Key:
     def of(cls, key: str | os.PathLike[str] | HasKeys) -> Key:
         """The keys of a file, or of an object that has them. Raises ValueError that says what is wrong."""
         if not isinstance(key, (str, os.PathLike)):
+            if not all(isinstance(getattr(key, name, None), str) for name in _NAMES):
+                found = type(key).__name__
+                raise ValueError(f"The key is a {found}: neither the path of a key file nor an object with {_NAMES}")
             return cls(_checked("public", key.public), _checked("secret", key.secret), _checked("server", key.server))
         try:
             text = read_text(Path(key))

@@ -56,16 +56,19 @@ def look_into(folder: Path, suffixes: frozenset[str] = _KNOWN) -> Folder:
     return Folder(pictures, "; ".join(filter(None, (_files(others), _folders(folders)))))
 
 
-def read_picture(source: str | os.PathLike[str] | bytes) -> npt.NDArray[np.uint8]:
+def read_picture(source: str | os.PathLike[str] | bytes | bytearray | memoryview) -> npt.NDArray[np.uint8]:
     """A picture, from a file or its bytes, as the frame that a server sees in it: uint8 [h, w, 3] BGR, turned upright.
 
     Every format is read that a server can be told to accept. Boxes of an answer fit this frame; those that other
     programs read from the file may lie on their side. Raises BadInput.
     """
+    if not isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview)):
+        raise BadInput(f"source={source!r:.50} is neither the path of a picture nor the bytes of one")
     try:
-        payload = source if isinstance(source, bytes) else Path(source).read_bytes()
-    except OSError as error:
-        raise BadInput(f"{os.fspath(source)!r} cannot be read: {error.strerror or error}") from error
+        payload = Path(source).read_bytes() if isinstance(source, (str, os.PathLike)) else bytes(source)
+    except (OSError, ValueError) as error:  # the latter where a path has a zero byte
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise BadInput(f"{source!r:.200} cannot be read: {reason or error}") from error
     return load_pipeline().read_picture(payload, tuple(SUFFIXES))
 
 

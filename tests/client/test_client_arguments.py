@@ -7,10 +7,11 @@ import inspect
 import io
 import math
 
+import cv2
 import numpy as np
 import pytest
 
-from parallel_infer import AsyncClient, Client, Runner
+from parallel_infer import Answer, AsyncClient, Client, Runner, read_picture
 from parallel_infer.errors import BadInput, ConfigError, InferError
 
 FRAME = np.zeros((4, 6, 3), np.uint8)
@@ -118,6 +119,29 @@ def test_waiting_for_a_future_takes_seconds(server):
                 future.wait(timeout)
         future.wait(math.inf)
         assert future.done()
+
+
+@pytest.mark.parametrize("key", [5, True, b"camera.key", object()])
+def test_a_key_that_is_none_is_named(server, key):
+    for kind in (Client, AsyncClient):
+        with pytest.raises(ValueError, match="The key is a .*: neither the path of a key file"):
+            kind(server.address, key=key)
+
+
+def test_pictures_to_read_and_to_draw_on_are_files_or_bytes():
+    for source in (5, None, [1], FRAME, object()):
+        with pytest.raises(BadInput, match="neither the path of a picture nor the bytes of one"):
+            read_picture(source)
+    with pytest.raises(BadInput, match="cannot be read: embedded null"):
+        read_picture("a\0b")
+    png = cv2.imencode(".png", FRAME)[1].tobytes()
+    for source in (png, bytearray(png), memoryview(png)):
+        np.testing.assert_array_equal(read_picture(source), FRAME)
+    answer = Answer("embedding", "m", {"embedding": np.ones(3, np.float32)}, width=6, height=4)
+    np.testing.assert_array_equal(answer.draw(bytearray(png)), FRAME)
+    for frame in (5, None, [[1]]):
+        with pytest.raises(ValueError, match="a frame is uint8"):
+            answer.draw(frame)
 
 
 def test_arrays_of_tensors_are_taken_row_by_row(server):
