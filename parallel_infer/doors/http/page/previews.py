@@ -20,7 +20,7 @@ from parallel_infer.doors.gateway_link import GatewayLink
 from parallel_infer.errors import InferError
 from parallel_infer.protocol import Tensor
 
-SIDE = 640  # pixels: of the longer side of a preview, at most
+SIDE = 384  # pixels: of the longer side of a preview, at most; the letters of labels do not shrink with it
 _QUALITY = 80  # of its JPEG
 _PAUSE = 2.0  # seconds between two pictures of one source
 _BYTES_PER_SECOND = 16 << 20  # that the gateway copies for all previews together, about
