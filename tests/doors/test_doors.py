@@ -327,6 +327,7 @@ def test_frigates_plugin_gets_its_rows(doors: Doors, pictures: Path) -> None:
     assert "error" in json.loads(wrong[0])
     assert not np.frombuffer(wrong[1], np.float32).any()
     assert json.loads(upload[0])["model_saved"] is False
+    assert "option frigate_uploads" in json.loads(upload[0])["message"]
 
 
 def test_imagezmqs_frames_are_answered(doors: Doors, pictures: Path) -> None:

@@ -48,7 +48,18 @@ def doors(_adopt_orphans: None) -> Iterator[Doors]:
     server = Server(
         folder,
         *("--bind", f"ipc://{folder}/server", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"),
-        *("--frigate-bind", frigate, "--imagezmq-bind", "tcp://127.0.0.1:*", "--alias", "coco/3=detector"),
+        *(
+            "--frigate-bind",
+            frigate,
+            "--frigate-uploads",
+            "1",
+            "--frigate-upload-mb",
+            "8",
+            "--imagezmq-bind",
+            "tcp://127.0.0.1:*",
+            "--alias",
+            "coco/3=detector",
+        ),
         *models,
     )
     try:
