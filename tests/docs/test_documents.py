@@ -90,7 +90,15 @@ def test_named_settings_of_operations_exist() -> None:
     named = set(re.findall(r"`([a-z]+_[a-z_]+)`", text))
 
     assert {"queue_size", "shared_memory_mb"} <= named
-    assert named <= {*SERVER_FIELDS, *MODEL_FIELDS, "infer_many", "batch_wait", "max_detections", "mask_decode_mode"}
+    assert named <= {
+        *SERVER_FIELDS,
+        *MODEL_FIELDS,
+        "infer_many",
+        "retry_after",
+        "batch_wait",
+        "max_detections",
+        "mask_decode_mode",
+    }
 
 
 def test_pictures_are_small() -> None:
