@@ -53,6 +53,7 @@ class Conditions:
     tunes_ours: bool
     decoder: str  # of the peers
     deadline: float  # seconds, under overload
+    over: str = "wire"  # how ours is asked: over our own wire, or over http with the same client as the peers
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Campaign:
         """Find the best setting by a short load, and see that the peer answers as ours does."""
         pair = record.pair
         record.our_options = self._our_best(pair)
-        with ours(pair.path, record.our_options, _CLIENT_TIMEOUT) as server:
+        with ours(pair.path, record.our_options, _CLIENT_TIMEOUT, self._conditions.over) as server:
             expected = server.photographs()
         if None in expected:
             raise PeerFailed("our server did not answer every photograph")
@@ -137,7 +138,7 @@ class Campaign:
         if pair.model not in self._tuned:
             rates = {}
             for tried in our_settings():
-                with ours(pair.path, [*given, *tried], _CLIENT_TIMEOUT) as server:
+                with ours(pair.path, [*given, *tried], _CLIENT_TIMEOUT, self._conditions.over) as server:
                     (figures,) = server.load([self._closed(_TRIAL_IN_FLIGHT, self._durations.trial)])
                 rates[tried] = figures["per_second"]
                 self._say(f"{pair.model}: ours, {' '.join(tried) or 'as it starts'}: {rates[tried]:.1f}/s")
@@ -178,7 +179,7 @@ class Campaign:
     ) -> contextlib.AbstractContextManager[Running]:
         pair = record.pair
         if side == "ours":
-            return ours(pair.path, [*record.our_options, "--queue-size", str(queue)], timeout)
+            return ours(pair.path, [*record.our_options, "--queue-size", str(queue)], timeout, self._conditions.over)
         assert record.setting is not None  # the trial found one
         return started(pair.peer, self._setup(pair, record.setting, timeout, queue))
 

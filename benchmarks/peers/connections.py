@@ -134,6 +134,26 @@ class Http:
         return response
 
 
+class OursOverHttp(Http):
+    """Our server's HTTP door: the picture is the body, the answer our result map."""
+
+    def _answer(self, response: Response) -> dict[str, Any]:
+        found = json.loads(response.body)["predictions"]
+        answer: dict[str, Any] = {
+            "classes": [each["class_id"] for each in found],
+            "scores": [each["confidence"] for each in found],
+        }
+        if found and "width" in found[0]:  # centres and sizes
+            answer["boxes"] = [
+                [
+                    *(each["x"] - each["width"] / 2, each["y"] - each["height"] / 2),
+                    *(each["x"] + each["width"] / 2, each["y"] + each["height"] / 2),
+                ]
+                for each in found
+            ]
+        return answer
+
+
 class TritonHttp(Http):
     """Triton's HTTP with its binary extension: the picture travels as it is, behind a short JSON header."""
 

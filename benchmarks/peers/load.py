@@ -20,7 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.peers.connections import Connection, Http, Ours, TritonHttp, Verdict
+from benchmarks.peers.connections import Connection, Http, Ours, OursOverHttp, TritonHttp, Verdict
 from benchmarks.peers.pictures import photographs, workload
 
 _PATIENCE = 30.0  # seconds to wait for what is still on its way
@@ -116,7 +116,8 @@ def _plain(value: Any) -> Any:
 def connect(order: dict[str, Any], pictures: Sequence[bytes]) -> Connection:
     if order["kind"] == "ours":
         return Ours(order["address"], order["model"], pictures, order["timeout"])
-    return (TritonHttp if order["kind"] == "triton" else Http)(order["port"], order["path"], pictures)
+    kinds = {"triton": TritonHttp, "ours over http": OursOverHttp}
+    return kinds.get(order["kind"], Http)(order["port"], order["path"], pictures)
 
 
 async def fulfil(order: dict[str, Any]) -> Any:

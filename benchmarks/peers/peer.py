@@ -86,11 +86,14 @@ class Running:
 
 
 @contextlib.contextmanager
-def ours(model: str, options: Sequence[str], timeout: float) -> Iterator[Running]:
-    """Our server as its users start it, on tcp like the others."""
-    bind = f"tcp://127.0.0.1:{free_port()}"
-    with local_server("--model", f"model={model}", "--bind", bind, "--log-level", "warning", *options) as server:
+def ours(model: str, options: Sequence[str], timeout: float, over: str = "wire") -> Iterator[Running]:
+    """Our server as its users start it, on tcp like the others; `over` "http" it is asked as they are."""
+    bind, port = f"tcp://127.0.0.1:{free_port()}", free_port()
+    door = ("--http", f"127.0.0.1:{port}", "--timeout-ms", str(round(timeout * 1000))) if over == "http" else ()
+    with local_server("--model", f"model={model}", "--bind", bind, "--log-level", "warning", *door, *options) as server:
         route = {"kind": "ours", "address": server.address, "model": "model", "timeout": timeout}
+        if over == "http":
+            route = {"kind": "ours over http", "port": port, "path": "/infer/model"}
         yield Running(route, server.seconds_to_ready)
 
 

@@ -59,6 +59,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--decoder", choices=("cv2", "simplejpeg"), default="cv2", help="of the peers")
     parser.add_argument("--ours", default="", metavar="OPTIONS", help="of our server, such as '--instances 2'")
     parser.add_argument("--tune-ours", action="store_true", help="try settings of our server as of the peers")
+    parser.add_argument(
+        "--over", choices=("wire", "http"), default="wire", help="how ours is asked; over http as the peers are (wire)"
+    )
     parser.add_argument("--short", action="store_true", help="one round of short points")
     parser.add_argument("--name", default="peers", help="of the files in benchmarks/results/")
     return parser.parse_args()
@@ -140,7 +143,12 @@ def main() -> None:
     ]
     in_flight = [int(count) for count in arguments.in_flight.split(",")]
     conditions = Conditions(
-        tuple(in_flight), tuple(our_options), arguments.tune_ours, arguments.decoder, arguments.deadline
+        tuple(in_flight),
+        tuple(our_options),
+        arguments.tune_ours,
+        arguments.decoder,
+        arguments.deadline,
+        arguments.over,
     )
     campaign = Campaign(lengths, conditions, _say)
     _say(f"{len(pairs)} comparisons, about {campaign.seconds(pairs, _START) / 60:.0f} minutes")

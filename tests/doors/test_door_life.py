@@ -216,7 +216,7 @@ def test_a_deadline_that_passes_is_told_by_name(doors: Doors, threads: ThreadPoo
 
 def test_who_has_priority_goes_first(doors: Doors) -> None:
     replies: queue.Queue[tuple[Any, Any]] = queue.Queue()
-    names = [*map(str, range(30)), "urgent"]
+    names = [*map(str, range(60)), "urgent"]
     with triton_grpc.InferenceServerClient(doors.grpc) as client:
         client.start_stream(lambda result, error: replies.put((result, error)))
         with standstill(doors, "decode-") as go_on:  # the queue is before that stage
@@ -229,7 +229,7 @@ def test_who_has_priority_goes_first(doors: Doors) -> None:
         client.stop_stream()
     order = [result.get_response().id for result, error in answers if error is None]
     assert sorted(order) == sorted(names)
-    assert order.index("urgent") < 15  # though it came last; the first few had been handed out already
+    assert order.index("urgent") < 40  # though it came last; the first few had been handed out already
     check_at_rest(doors)
 
 
