@@ -117,12 +117,14 @@ async def imagezmq(address: str, count: int, seed: int) -> Outcomes:
 
 async def _frames(address: str, count: int, generator: Callable[[int], Callable[[], list[bytes]]]) -> Outcomes:
     context = zmq.asyncio.Context()
+    connections: list[zmq.asyncio.Socket] = []
 
     def make(number: int) -> Callable[[], Awaitable[str]]:
         frames_of = generator(number)
         connection = context.socket(zmq.REQ)
         connection.linger = 0
         connection.connect(address)
+        connections.append(connection)
 
         async def one() -> str:
             frames = frames_of()
@@ -141,4 +143,6 @@ async def _frames(address: str, count: int, generator: Callable[[int], Callable[
     try:
         return await _together(count, make)
     finally:
-        context.destroy(linger=0)
+        for connection in connections:
+            connection.close()
+        context.term()

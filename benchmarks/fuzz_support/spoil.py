@@ -66,9 +66,11 @@ def spoilt_json(value: Any, chance: Random) -> bytes:
     kept = holder[key]
     match chance.randrange(4):
         case 0 if isinstance(holder, dict):
+            whole = dict(holder)
             del holder[key]
             text = json.dumps(value)
-            holder[key] = kept
+            holder.clear()
+            holder.update(whole)
             return text.encode()
         case 1 if isinstance(holder, dict):
             holder[key] = mark
