@@ -69,6 +69,22 @@ class WebPages:
         return _is_address(host) or "." not in name or name.endswith(_PRIVATE)
 
 
+MAY_NOT_MANAGE = (
+    "loading, unloading and pictures of live sources take a key made with --manage; where there are no keys, a client "
+    "on the server's own machine that comes over 127.0.0.1"
+)
+
+
+def is_of_this_machine(host: str) -> bool:
+    """Whether a connection comes from a loopback address ("127.0.0.1", "::1", "[::1]") or a socket file ("")."""
+    try:
+        address = ipaddress.ip_address(host.strip("[]").partition("%")[0])
+    except ValueError:
+        return not host
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback)
+
+
 def _is_address(host: str) -> bool:
     try:
         ipaddress.ip_address(host.strip("[]"))

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from parallel_infer.answers.answer import Answer
-from parallel_infer.doors.access import WebPages
+from parallel_infer.doors.access import WebPages, is_of_this_machine
 from parallel_infer.doors.answers import picture_outputs
 from parallel_infer.doors.frigate import frame_of, rows_of
 from parallel_infer.doors.gateway_link import option_of
+from parallel_infer.doors.grpc.servicer import Call
 from parallel_infer.doors.http.pictures import form_parts
 from parallel_infer.doors.http.roboflow import Aliases
 from parallel_infer.doors.model_view import ModelView, Port, configuration, metadata
@@ -190,3 +191,28 @@ def test_forms_are_read_by_their_parts() -> None:
 )
 def test_options_may_come_as_texts(name: str, text: Any, value: Any) -> None:
     assert option_of(name, text) == value
+
+
+@pytest.mark.parametrize("peer", ["127.0.0.1", "127.8.9.1", "::1", "[::1]", "::ffff:127.0.0.1", ""])
+def test_without_keys_this_machine_manages(peer: str) -> None:
+    assert is_of_this_machine(peer)
+
+
+@pytest.mark.parametrize("peer", ["192.168.1.7", "fe80::1%eth0", "::ffff:10.0.0.1", "unix", "evil", "0.0.0.0", "::"])
+def test_without_keys_no_other_machine_manages(peer: str) -> None:
+    assert not is_of_this_machine(peer)
+
+
+def test_somebody_elsewhere_may_not_manage_an_insecure_server() -> None:
+    """Documented of our own wire; a door must be no way around it."""
+
+    class Context:
+        def __init__(self, peer: str) -> None:
+            self._peer = peer
+
+        def peer(self) -> str:
+            return self._peer
+
+    assert Call(Context("ipv4:127.0.0.1:40000"), None).manages
+    assert Call(Context("ipv6:%5B::1%5D:40000"), None).manages
+    assert not Call(Context("ipv4:192.168.1.7:40000"), None).manages

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 import msgspec
@@ -13,6 +14,7 @@ from google.protobuf.message import DecodeError
 
 from parallel_infer import protocol
 from parallel_infer.doors import model_view
+from parallel_infer.doors.access import MAY_NOT_MANAGE, is_of_this_machine
 from parallel_infer.doors.gateway_link import GatewayLink
 from parallel_infer.doors.grpc.codec import read_request, write_response
 from parallel_infer.doors.grpc.messages import message
@@ -61,7 +63,8 @@ class Call:
 
     def __init__(self, context: Any, tokens: Tokens | None) -> None:
         self.client = _host(context.peer())
-        self.known = self.manages = tokens is None
+        self.known = tokens is None
+        self.manages = self.known and is_of_this_machine(unquote(self.client))
         if tokens is not None:
             holder = tokens.holder(_token(context.invocation_metadata()))
             if holder is not None:
@@ -300,4 +303,4 @@ def _serialised(answer: Any) -> bytes:
 
 def _check_manages(call: Call) -> None:
     if not call.manages:
-        raise Unauthorized("this key may not load or unload models")
+        raise Unauthorized(MAY_NOT_MANAGE)

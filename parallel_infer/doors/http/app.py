@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from aiohttp import HttpVersion11, web
 
-from parallel_infer.doors.access import WebPages
+from parallel_infer.doors.access import MAY_NOT_MANAGE, WebPages, is_of_this_machine
 from parallel_infer.doors.gateway_link import GatewayLink
 from parallel_infer.doors.http.bodies import Bodies
 from parallel_infer.doors.http.errors import HttpError, body_of, headers_of, status_of
@@ -128,7 +128,9 @@ def _refusal(request: web.Request, error: InferError) -> web.Response:
 async def _entrance(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Who comes in: with keys whoever has a token, without them programs of this machine and no foreign pages."""
     context = request.app[CONTEXT]
-    request[CLIENT], request[MANAGES], request[KNOWN] = request.remote or "", context.tokens is None, False
+    peer = request.remote or ""
+    manages = context.tokens is None and is_of_this_machine(peer)
+    request[CLIENT], request[MANAGES], request[KNOWN] = peer, manages, False
     if context.tokens is None:
         context.pages.check(request.method, request.headers)
     elif not _is_open(request.path):
@@ -187,4 +189,4 @@ def check_key(request: web.Request, key: str | None) -> None:
 def check_manages(request: web.Request) -> None:
     """Raises Unauthorized unless the request may load and unload models."""
     if not request[MANAGES]:
-        raise Unauthorized("this key may not load or unload models")
+        raise Unauthorized(MAY_NOT_MANAGE)

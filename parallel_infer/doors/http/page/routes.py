@@ -12,7 +12,7 @@ from aiohttp import web
 
 import parallel_infer
 from parallel_infer.doors.gateway_link import GatewayLink
-from parallel_infer.doors.http.app import CONTEXT, MANAGES, check_manages, json_response
+from parallel_infer.doors.http.app import CONTEXT, check_manages, json_response
 from parallel_infer.doors.http.errors import HttpError
 from parallel_infer.doors.http.oip_codec import readable
 from parallel_infer.doors.http.page.feed import Feed
@@ -127,8 +127,7 @@ async def source(request: web.Request) -> web.Response:
     the pictures are other clients'.
     """
     _check_own_page(request)
-    if not request[MANAGES]:
-        raise Unauthorized("pictures of live sources are shown to keys made with --manage")
+    check_manages(request)
     name = request.query.get("name", "")
     if not 0 < len(name) <= 256:
         raise BadInput("name is the name of a live source, of 1 to 256 characters")
