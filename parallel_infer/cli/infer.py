@@ -6,7 +6,7 @@ import itertools
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -15,9 +15,7 @@ from parallel_infer.cli.answer_options import answer_options
 from parallel_infer.cli.model_argument import model_and_rest, model_option
 from parallel_infer.cli.saved_pictures import SavedPictures
 from parallel_infer.cli.server_options import connected, server_options
-from parallel_infer.client.reading import read_file
 from parallel_infer.errors import InferError, ServerUnavailable, Unanswered, Unauthorized, UnknownModel
-from parallel_infer.limits import LARGEST_PAYLOAD
 from parallel_infer.pictures.files import look_into
 
 if TYPE_CHECKING:
@@ -77,7 +75,8 @@ def command(
     name, pictures = model_and_rest(model, words, server, key)
     files, left_out = _files(STDIN if picture == "-" else Path(picture) for picture in pictures)
     piped = _piped(files)
-    folder = SavedPictures(save, files, key, piped) if save else None
+    kept = {file: picture.content for file, picture in piped.items()}
+    folder = SavedPictures(save, files, key, kept) if save else None
     with connected(server, key, timeout) as client, shown:
         answers = _answers(client, name, files, piped, options)
         failed = _show_all(answers, shown, folder)
@@ -105,13 +104,13 @@ def _show_all(answers: Iterable[tuple[Path, Answer | InferError]], shown: Format
 
 
 def _answers(
-    client: Client, model: str, files: Iterable[Path], piped: Mapping[Path, bytes], options: dict[str, Any]
+    client: Client, model: str, files: Iterable[Path], piped: Mapping[Path, Piped], options: dict[str, Any]
 ) -> Iterator[tuple[Path, Answer | InferError]]:
     remaining = iter(files)
     # first one alone: where the server is away or does not know the model, that is said once and at once
     chunks = itertools.chain([list(itertools.islice(remaining, 1))], _chunks(remaining))
     for chunk in chunks:
-        pictures = [piped.get(file, file) for file in chunk]
+        pictures: list[Any] = [piped.get(file, file) for file in chunk]
         yield from zip(chunk, client.infer_many(model, pictures, errors="return", **options), strict=True)
 
 
@@ -120,8 +119,22 @@ def _chunks(files: Iterator[Path]) -> Iterator[list[Path]]:
         yield chunk
 
 
-def _piped(files: Sequence[Path]) -> dict[Path, bytes]:
-    """The picture at the standard input, where one of the files is that: it can be read only once."""
+class Piped:
+    """A picture that can be read only once; what was read of it is kept."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.content = bytearray()
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes, `size` at most."""
+        piece = self._stream.read(size)
+        self.content += piece
+        return piece
+
+
+def _piped(files: Sequence[Path]) -> dict[Path, Piped]:
+    """The picture at the standard input, where one of the files is that."""
     if STDIN not in files:
         return {}
     if files.count(STDIN) > 1:
@@ -129,10 +142,7 @@ def _piped(files: Sequence[Path]) -> dict[Path, bytes]:
     if sys.stdin is None or sys.stdin.isatty():
         what = "closed" if sys.stdin is None else "a terminal"
         raise click.UsageError(f"the standard input (-) is {what}; expected a picture, as in: ... | infer MODEL -")
-    try:
-        return {STDIN: bytes(read_file(sys.stdin.buffer, LARGEST_PAYLOAD))}
-    except InferError as error:
-        raise click.ClickException(f"the standard input (-): {error}") from None
+    return {STDIN: Piped(sys.stdin.buffer)}
 
 
 def _files(pictures: Iterable[Path]) -> tuple[list[Path], list[str]]:

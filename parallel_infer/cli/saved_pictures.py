@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 _WRITTEN = (".jpg", ".jpeg", ".png", ".webp")  # kept; a picture of any other kind is written as PNG
 _PLACE = "--save"
-NOTHING: Mapping[Path, bytes] = MappingProxyType({})
+NOTHING: Mapping[Path, bytearray] = MappingProxyType({})
 
 
 class SavedPictures:
     """A folder of drawn pictures, named after those they were drawn on; two of the same name get different ones."""
 
     def __init__(
-        self, folder: Path, files: Sequence[Path], key: str | None = None, piped: Mapping[Path, bytes] = NOTHING
+        self, folder: Path, files: Sequence[Path], key: str | None = None, piped: Mapping[Path, bytearray] = NOTHING
     ) -> None:
         """Make the folder. Raises ConfigError where nothing can be written to it, or one of `files` would be lost.
 

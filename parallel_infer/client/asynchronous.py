@@ -35,6 +35,7 @@ from parallel_infer.client.held_frame import UNREACHED, HeldFrame, check_frame, 
 from parallel_infer.client.model_options import model_options
 from parallel_infer.client.payload import Picture, payload_of
 from parallel_infer.client.pending import Pending
+from parallel_infer.client.reading import is_open_ended
 from parallel_infer.client.requests import (
     IN_FLIGHT,
     LOAD_TIMEOUT,
@@ -107,6 +108,7 @@ class AsyncClient:
         retrying = asyncio.create_task(_retry(window, driver, refused))  # also while the source takes its time
         try:
             async for picture in pulled(pictures):
+                await self._learn_terms(picture)
                 window.add(picture)
                 driver.stir()
                 while not window.open:
@@ -216,8 +218,15 @@ class AsyncClient:
         held = self._held.get(id(picture))
         if held is not None:
             return answer_of(await driver.ask(held.pending(job, driver.connection)))
+        await self._learn_terms(picture)
         payload = payload_of(picture, job.color, driver.connection.terms.most)
         return answer_of(await driver.ask(job.pending(driver.connection, payload)))
+
+    async def _learn_terms(self, picture: Picture) -> None:
+        """What the server takes, before something without an end is read."""
+        if not self._driving().connection.terms.known and is_open_ended(picture):
+            with contextlib.suppress(*UNREACHED):
+                await self._ask(protocol.Hello)
 
     async def _ask(self, kind: type[protocol.Request], timeout: float | None = None, **fields: Any) -> Any:
         driver = self._driving()

@@ -33,6 +33,7 @@ from parallel_infer.client.arguments import (
 from parallel_infer.client.connection import Connection
 from parallel_infer.client.endpoint import Address
 from parallel_infer.client.futures import InferFuture
+from parallel_infer.client.greeting import among_many, before_reading
 from parallel_infer.client.held_frame import HeldFrame, hold
 from parallel_infer.client.minder import END, Minder
 from parallel_infer.client.model_options import model_options
@@ -93,6 +94,7 @@ class Client:
             frame, connection = held
             return answer_of(connection.ask(frame.pending(job, connection)))
         with self._connection() as connection:
+            before_reading(picture, connection, job.timeout)
             payload = payload_of(picture, job.color, connection.terms.most)
             return answer_of(connection.ask(job.pending(connection, payload)))
 
@@ -306,6 +308,7 @@ def _drive_by(pull: Callable[[], Any], window: Window, connection: Connection) -
             picture = pull()
             exhausted = picture is END
             if not exhausted:
+                among_many(picture, connection, window.timeout)
                 window.add(picture)
         window.retry()
         if not window.done:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from parallel_infer.client.connection import Connection
+from parallel_infer.client.greeting import learn_terms
 from parallel_infer.client.lent import Slot
 from parallel_infer.client.payload import payload_of
 from parallel_infer.client.pending import Pending
@@ -17,7 +18,6 @@ from parallel_infer.client.requests import Job
 from parallel_infer.client.terms import Terms
 from parallel_infer.errors import BadInput, ServerUnavailable, Unanswered
 from parallel_infer.limits import ALWAYS_READ
-from parallel_infer.protocol import Hello
 
 CHANNELS = 3
 UNREACHED = (ServerUnavailable, Unanswered)  # errors after which a frame is an ordinary array
@@ -74,8 +74,7 @@ def hold(connection: Connection, height: int, width: int, timeout: float) -> Hel
     """
     check_frame(height, width, connection.terms)
     if needs_terms(connection, height, width):
-        greeting = connection.ask(Pending(Hello(id=connection.number()), timeout))
-        if isinstance(greeting, UNREACHED):
+        if isinstance(learn_terms(connection, timeout), UNREACHED):
             return HeldFrame(None, height, width)
         check_frame(height, width, connection.terms)
     held = HeldFrame.claim(connection, height, width)

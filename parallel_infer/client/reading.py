@@ -22,6 +22,16 @@ def check_size(size: int, most: int) -> None:
         raise BadInput(payload_too_large(size, most))
 
 
+def is_open_ended(picture: object) -> bool:
+    """Whether nothing tells how much there is to read: a pipe, a device, an object with `read`."""
+    if isinstance(picture, (str, os.PathLike)):
+        try:
+            return not stat.S_ISREG(Path(picture).stat().st_mode)
+        except (OSError, ValueError):  # said when it is read
+            return False
+    return hasattr(picture, "read")
+
+
 def read_path(path: str | os.PathLike[str], most: int) -> bytes:
     """The content of a file. Raises BadInput where it cannot be read, or is larger than `most` bytes."""
     name = os.fspath(path)
@@ -48,24 +58,23 @@ def read_path(path: str | os.PathLike[str], most: int) -> bytes:
 def read_file(file: Any, most: int) -> bytes:
     """What is left to read of a file object; all of it where it was just written and not rewound."""
     try:
-        found = file.read()
-        if not found and file.seekable() and file.tell():
+        found = _in_pieces(file.read, most)
+        if not found and hasattr(file, "seekable") and file.seekable() and file.tell():
             file.seek(0)
-            found = file.read()
-    except (OSError, ValueError) as error:
+            found = _in_pieces(file.read, most)
+    except (OSError, ValueError, TypeError) as error:  # the last of a `read` that takes no size
         raise BadInput(f"The file cannot be read: {error}") from error
-    if not isinstance(found, (bytes, bytearray)):
-        raise BadInput(f"The file gives {type(found).__name__}, not bytes; open it in binary mode, 'rb'")
     if not found:
         raise BadInput("The file is empty, or was read to its end: it holds no picture")
-    check_size(len(found), most)
-    return bytes(found)
+    return found
 
 
 def _in_pieces(read: Callable[[int], bytes], most: int) -> bytes:
     """Everything there is, unless it is more than `most` bytes: pipes and devices do not tell how much they have."""
     content = bytearray()
     while piece := read(_PIECE):
+        if not isinstance(piece, (bytes, bytearray)):
+            raise BadInput(f"The file gives {type(piece).__name__}, not bytes; open it in binary mode, 'rb'")
         content += piece
         check_size(len(content), most)
     return bytes(content)

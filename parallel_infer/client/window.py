@@ -47,6 +47,11 @@ class Window:
             connection.lent.wanted = in_flight
 
     @property
+    def timeout(self) -> float:
+        """Seconds for each picture."""
+        return self._job.timeout
+
+    @property
     def open(self) -> bool:
         """Whether another picture may be sent."""
         return self._queue.in_flight + self._queue.waiting < self._queue.limit

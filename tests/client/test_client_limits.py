@@ -94,6 +94,37 @@ def test_it_fails_alone(server, too_large, kind):
     assert max(sizes_received(server)) == 1
 
 
+class Endless:
+    """A pipe that never ends; what was read of it is counted."""
+
+    taken = 0
+
+    def read(self, size=-1):
+        assert size > 0, "all of it"
+        self.taken += size
+        return bytes(size)
+
+
+def test_no_more_is_read_of_what_does_not_end_than_the_server_takes(server):
+    async def asked_asynchronously(pipe):
+        async with AsyncClient(server.address, timeout=30) as client:
+            await client.infer("echo", pipe)
+
+    def blocking(pipe):
+        with Client(server.address, timeout=30) as client:
+            client.infer("echo", pipe)
+
+    def many(pipe):
+        with Client(server.address, timeout=30) as client:
+            client.infer_many("echo", [pipe])
+
+    for call in (blocking, many, lambda pipe: asyncio.run(asked_asynchronously(pipe))):
+        pipe = Endless()
+        with pytest.raises(BadInput, match="max_payload_mb"):
+            call(pipe)
+        assert pipe.taken <= 2 * MOST
+
+
 def test_what_just_fits_is_sent(server):
     with Client(server.address) as client:
         for _ in range(2):
