@@ -59,8 +59,9 @@ def draw_slice(axes: Axes, event: dict[str, Any], lane: int, begin: float, lengt
     right = min(length, (event["ts"] + event["dur"]) / 1000 - begin)
     if left >= right:
         return
-    axes.barh(lane, right - left, SLICE, left, color=COLOURS[event["cat"]])
+    (bar,) = axes.barh(lane, right - left, SLICE, left, color=COLOURS[event["cat"]])
     if (right - left) / length * WIDTH > CHARACTER * len(event["name"]):
+        bar.set_edgecolor("white")  # so that two in a row are seen as two
         axes.text((left + right) / 2, lane, event["name"], color="white", ha="center", va="center", fontsize="small")
 
 

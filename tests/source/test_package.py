@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -147,3 +148,39 @@ def test_the_sdist_holds_what_its_tests_read_and_import() -> None:
     named = {name for text in texts for name in re.findall(r'(?:^from |^import |/ "|")(\w+)\b', text, re.MULTILINE)}
     assert {"benchmarks", "docs", "examples"} <= (needed := named & folders - {"build", "dist"})
     assert needed - set(build["include"]) == set()
+
+
+@pytest.mark.slow  # needs a package index
+def test_tests_run_from_the_sdist(tmp_path: Path) -> None:
+    """Some that read what lies beside the packages, and some that start processes; with the tools installed here."""
+    tools = tmp_path / "tools"
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--target", tools, "hatchling"], check=True)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", tmp_path],
+        cwd=ROOT,
+        env={**environment, "PYTHONPATH": str(tools)},
+        check=True,
+    )
+    (archive,) = tmp_path.glob("*.tar.gz")
+    shutil.unpack_archive(archive, tmp_path / "unpacked", filter="data")
+    (folder,) = (tmp_path / "unpacked").iterdir()
+    where = subprocess.run(
+        [sys.executable, "-c", "import parallel_infer; print(parallel_infer.__file__)"],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert Path(where.stdout.strip()).is_relative_to(folder)
+    few = ("tests/source", "tests/config", "tests/answers", "tests/supervisor/test_child_processes.py")
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *few],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout
