@@ -151,6 +151,7 @@ def test_the_sdist_holds_what_its_tests_read_and_import() -> None:
 
 
 @pytest.mark.slow  # needs a package index
+@pytest.mark.timeout(900)
 def test_tests_run_from_the_sdist(tmp_path: Path) -> None:
     """Some that read what lies beside the packages, and some that start processes; with the tools installed here."""
     tools = tmp_path / "tools"
@@ -174,7 +175,7 @@ def test_tests_run_from_the_sdist(tmp_path: Path) -> None:
         check=True,
     )
     assert Path(where.stdout.strip()).is_relative_to(folder)
-    few = ("tests/source", "tests/config", "tests/answers", "tests/supervisor/test_child_processes.py")
+    few = ("tests/source", "tests/answers", "tests/supervisor/test_child_processes.py")
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *few],
         cwd=folder,
