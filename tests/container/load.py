@@ -1,10 +1,11 @@
 """Jobs of many threads against one server that is killed, replaced or stopped meanwhile; every one must be answered.
 
-    python tests/container/load.py ADDRESS KEY MODEL PICTURE... --until FILE
+    python tests/container/load.py ADDRESS KEY MODEL PICTURE... --until FILE [--least 200]
 
-Each thread sends one picture after the other until FILE exists, and holds each answer against the first one of that
-picture. A job that was refused because the server is stopping is sent again, as the documents tell users to. Prints one
-JSON object: jobs, lost, wrong, resent. Ends with 1 where a job was lost or an answer was wrong.
+Each thread sends one picture after the other, until all have sent --least jobs and FILE exists, and holds each answer
+against the first one of that picture. A job that was refused because the server is stopping is sent again, as the
+documents tell users to. Prints one JSON object: jobs, lost, wrong, resent. Ends with 1 where a job was lost or an
+answer was wrong.
 """
 
 from __future__ import annotations
@@ -43,9 +44,11 @@ def same(one: Answer, other: Answer) -> bool:
     return one.names == other.names and bool(np.allclose(one.boxes, other.boxes, atol=NEAR))
 
 
-def work(client: Client, model: str, asked: list[tuple[bytes, Answer]], until: Path, counts: Counter[str]) -> None:
-    """One thread."""
-    while not until.exists():
+def work(
+    client: Client, model: str, asked: list[tuple[bytes, Answer]], until: Path, least: float, counts: Counter[str]
+) -> None:
+    """One thread: at least `least` jobs, and on until the file `until` is there."""
+    while counts["jobs"] < least or not until.exists():
         for picture, right in asked:
             counts["jobs"] += 1
             try:
@@ -62,6 +65,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("pictures", nargs="+", type=Path)
     parser.add_argument("--until", type=Path, required=True)
+    parser.add_argument("--least", type=int, default=200)
     given = parser.parse_args()
     pictures = [path.read_bytes() for path in given.pictures]
     counts = [Counter[str]() for _ in range(THREADS)]
@@ -69,7 +73,8 @@ def main() -> None:
         asked = [(picture, ask(client, given.model, picture, Counter())) for picture in pictures]
         print("under way", file=sys.stderr, flush=True)
         threads = [
-            threading.Thread(target=work, args=(client, given.model, asked, given.until, count)) for count in counts
+            threading.Thread(target=work, args=(client, given.model, asked, given.until, given.least / THREADS, count))
+            for count in counts
         ]
         for thread in threads:
             thread.start()
