@@ -1,11 +1,11 @@
 """Jobs of many threads against one server that is killed, replaced or stopped meanwhile; every one must be answered.
 
-    python tests/container/load.py ADDRESS KEY MODEL PICTURE... --until FILE [--least 200]
+    python tests/container/load.py ADDRESS KEY MODEL PICTURE... --under-way FIFO --until FILE [--least 200]
 
-Each thread sends one picture after the other, until all have sent --least jobs and FILE exists, and holds each answer
-against the first one of that picture. A job that was refused because the server is stopping is sent again, as the
-documents tell users to. Prints one JSON object: jobs, lost, wrong, resent. Ends with 1 where a job was lost or an
-answer was wrong.
+After the first answers a line is written to FIFO. Each thread sends one picture after the other, until all have sent
+--least jobs and FILE exists, and holds each answer against the first one of that picture. A job that was refused
+because the server is stopping is sent again, as the documents tell users to. Prints one JSON object: jobs, lost, wrong,
+resent. Ends with 1 where a job was lost or an answer was wrong.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("key")
     parser.add_argument("model")
     parser.add_argument("pictures", nargs="+", type=Path)
+    parser.add_argument("--under-way", type=Path, required=True)
     parser.add_argument("--until", type=Path, required=True)
     parser.add_argument("--least", type=int, default=200)
     given = parser.parse_args()
@@ -71,7 +72,7 @@ def main() -> None:
     counts = [Counter[str]() for _ in range(THREADS)]
     with Client(given.address, given.key or None, TIMEOUT) as client:
         asked = [(picture, ask(client, given.model, picture, Counter())) for picture in pictures]
-        print("under way", file=sys.stderr, flush=True)
+        given.under_way.write_text("yes\n")
         threads = [
             threading.Thread(target=work, args=(client, given.model, asked, given.until, given.least / THREADS, count))
             for count in counts

@@ -217,13 +217,12 @@ stop_at_once() { # before any handler is there: its init passes the signal on
 }
 
 start_load() { # in the background, until "$work/enough" is there
-  rm -f "$work/enough" "$work/load.err"
+  rm -f "$work/enough" "$work/started"
   mkfifo "$work/started"
   "$python" "$root/tests/container/load.py" "$1" "$2" street "$pictures/astronaut.png" "$pictures/coffee.png" \
-    --until "$work/enough" >"$work/load.json" 2> >(tee "$work/load.err" | tee "$work/started" >/dev/null) &
+    --under-way "$work/started" --until "$work/enough" >"$work/load.json" 2>"$work/load.err" &
   load=$!
-  read -r _ <"$work/started" || fail "the load has not started"
-  rm -f "$work/started"
+  timeout 300 cat "$work/started" >/dev/null || fail "the load has not started: $(tail -n 3 "$work/load.err")"
 }
 
 end_load() {
@@ -232,7 +231,7 @@ end_load() {
   local result=$?
   load=''
   echo "    $(cat "$work/load.json")"
-  [ $result = 0 ] || fail "$(tail -n 3 "$work/load.err")"
+  [ $result = 0 ] || fail "$(grep lost "$work/load.err" | head -n 5)"
 }
 
 with_models() { # at an address that stays
