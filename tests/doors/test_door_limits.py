@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import http.client
 import json
 import re
 import select
@@ -11,7 +12,7 @@ import socket
 import tempfile
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,14 @@ from tests.engine.serving import eventually
 pytest.importorskip("aiohttp", reason="the HTTP door needs the extra http")
 pytest.importorskip("grpc", reason="the gRPC door needs the extra grpc")
 
+QUEUE = 32  # places of a model's queue
 LIMITS = {
     "PARALLEL_INFER_HTTP_IDLE_MS": "1500",
     "PARALLEL_INFER_HTTP_SILENCE_MS": "1000",
     "PARALLEL_INFER_HTTP_MEMORY_MB": "8",
     "PARALLEL_INFER_MAX_PAYLOAD_MB": "4",
     "PARALLEL_INFER_MAX_CLIENTS": "300",
+    "PARALLEL_INFER_QUEUE_SIZE": str(QUEUE),
 }
 LIMIT = 4 * 2**20 * 4 // 3 + 65536  # bytes of a body
 HEAD = b"POST /v2/models/work/infer HTTP/1.1\r\nHost: 127.0.0.1\r\n"
@@ -256,6 +259,38 @@ def test_what_is_no_request_gets_an_error_of_ours_and_one_only(doors: Doors, req
     assert found == status
     assert error["code"] == "BAD_INPUT"
     check_serves(doors)
+
+
+# --- shares -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_client_of_a_door_takes_no_more_than_its_share(doors: Doors) -> None:
+    """Clients are told apart by the hosts they come from, where there are no keys."""
+    worker = doors.server.child("infer-work-0")
+
+    def ask_from(host: str, *rows: tuple[float, float, float]) -> http.client.HTTPConnection:
+        connection = http.client.HTTPConnection(doors.http, timeout=TIMEOUT, source_address=(host, 0))
+        connection.request("POST", "/v2/models/work/infer", work_request(*rows))
+        return connection
+
+    def pending() -> int:
+        return int(status_of(doors)["models"]["work"]["jobs"])
+
+    with ExitStack() as stack:
+        worker.suspend()
+        stack.callback(worker.resume)
+        modest = [stack.enter_context(closing(ask_from("127.0.0.2", (1, 5, 0))))]
+        eventually(lambda: pending() == 1)
+        greedy = stack.enter_context(closing(ask_from("127.0.0.3", *([(1.0, 1.0, 0.0)] * QUEUE))))
+        answer = greedy.getresponse()
+        error = json.loads(answer.read())
+        assert (answer.status, error["code"]) == (503, "RESOURCE_UNAVAILABLE")
+        assert f"clients share the {QUEUE} places" in error["error"]  # those of tests a moment ago count too
+        modest.append(stack.enter_context(closing(ask_from("127.0.0.2", (1, 6, 0)))))
+        eventually(lambda: pending() >= 2)
+        worker.resume()
+        found = [json.loads(connection.getresponse().read())["outputs"][0]["data"] for connection in modest]
+    assert found == [[5], [6]]
 
 
 # --- what the server tells of its doors -------------------------------------------------------------------------------
