@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import socket
 import sys
 import tempfile
@@ -18,8 +19,6 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -82,7 +81,8 @@ async def fuzz(door: str, address: str, http: str, count: int, seed: int) -> tup
 
 def memory(pid: int) -> float:
     """Resident megabytes of a process."""
-    return float(psutil.Process(pid).memory_info().rss) / 2**20
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def check_whole(client: Client) -> None:

@@ -1,6 +1,6 @@
 """A static camera with and without `--skip-still`: what work is left, and whether what comes in is seen.
 
-    python benchmarks/still.py [--seconds 20] [--threshold 10] [--provider auto]
+    .venv/bin/python benchmarks/still.py [--seconds 20] [--threshold 10] [--provider auto]
 
 A recording made from a shipped picture plays like a camera of 720p and 25 frames per second: an empty scene with the
 noise of a sensor, into which somebody comes for a tenth of the time. Both ways look at every frame of it. Told are the
@@ -18,12 +18,12 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.footprint import processor_time
 from benchmarks.machine import print_header
-from parallel_infer.tools.local_server import local_server
+from parallel_infer.tools.local_server import LocalServer, local_server
 from parallel_infer.video import Result, Streams, StreamSettings
 
 PICTURE = Path(__file__).resolve().parents[1] / "parallel_infer" / "zoo" / "pictures" / "astronaut.png"
@@ -59,19 +59,19 @@ class Seen(NamedTuple):
     there: set[int]  # frames with somebody
 
 
-def watch(path: Path, address: str, server: psutil.Process, settings: StreamSettings) -> Seen:
+def watch(path: Path, server: LocalServer, settings: StreamSettings) -> Seen:
     """Look at every frame of the recording."""
     began = processor_seconds(server)
-    with Streams([str(path)], "detector", address, settings=settings) as streams:
+    with Streams([str(path)], "detector", server.address, settings=settings) as streams:
         results = [event for event in streams if isinstance(event, Result)]
         tally = streams.tallies[str(path)]
     there = {result.frame for result in results if "person" in result.answer.names}
     return Seen(tally.answered, tally.still, processor_seconds(server) - began, there)
 
 
-def processor_seconds(server: psutil.Process) -> float:
-    """Processor time of a process and all below it so far."""
-    return sum(sum(process.cpu_times()[:2]) for process in [server, *server.children(recursive=True)])
+def processor_seconds(server: LocalServer) -> float:
+    """Processor time of all processes of a server so far."""
+    return sum(processor_time(process) for process in server.processes())
 
 
 def main() -> None:
@@ -86,9 +86,8 @@ def main() -> None:
         path = Path(folder) / "static.mp4"
         write_scene(path, arguments.seconds)
         with local_server("--model", "detector=zoo:detector", "--provider", arguments.provider) as server:
-            process = psutil.Process(server.process.pid)
-            every = watch(path, server.address, process, StreamSettings())
-            some = watch(path, server.address, process, StreamSettings(skip_still=arguments.threshold))
+            every = watch(path, server, StreamSettings())
+            some = watch(path, server, StreamSettings(skip_still=arguments.threshold))
     for name, seen in (("every frame", every), ("--skip-still", some)):
         inferred = seen.answered - seen.still
         print(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.metadata
 import re
+import sys
 import tomllib
 
 import pytest
@@ -10,6 +13,7 @@ import pytest
 from tests.docs.commands import commands, in_documents, problem
 from tests.docs.pages import ROOT, Page, documents
 
+OWN = {"parallel_infer", "stages", "benchmarks", "tests"}
 FOUND = in_documents(*documents())
 
 
@@ -71,3 +75,21 @@ def test_what_pip_is_told_to_install_exists() -> None:
 
     assert {"cpu", "http"} <= extras <= set(project["optional-dependencies"])
     assert wheels == {project["version"]}
+
+
+def test_scripts_need_only_what_the_server_needs() -> None:
+    """What a benchmark imports at its top comes with the server and its doors: no tool has to be installed for it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    declared = [*project["dependencies"], *extras["cpu"], *extras["http"], *extras["grpc"]]
+    here = {re.match(r"[\w.-]+", name)[0].lower().replace("_", "-") for name in declared}
+    origins = importlib.metadata.packages_distributions()
+    missing = set()
+    for script in (ROOT / "benchmarks").glob("*.py"):
+        for node in ast.parse(script.read_text("utf-8")).body:
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for module in {name.partition(".")[0] for name in modules} - {*sys.stdlib_module_names, *OWN}:
+                if not here & {name.lower().replace("_", "-") for name in origins.get(module, [module])}:
+                    missing.add(f"{script.name}: {module}")
+    assert missing == set()
