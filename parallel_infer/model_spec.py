@@ -12,7 +12,6 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-ProviderName = Literal["auto", "cpu", "openvino", "cuda", "tensorrt"]
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from parallel_infer.errors import InferError
+from parallel_infer.execution_providers import ON_GPU
 from parallel_infer.inference.options import ArenaStrategy, GraphOptimization, SessionConfig
 from parallel_infer.inference.session import Session
 from parallel_infer.ipc.messages import FailedRow, ModelPlan
@@ -27,7 +28,6 @@ Arrays = dict[str, npt.NDArray[Any]]
 _WARM_UPS = 2
 _MOST_RUNS = 6  # of a size
 _SHORT = 0.05  # seconds up to which a run counts as short
-_ON_PROCESSOR = ("cpu", "openvino")
 
 
 class Ran(NamedTuple):
@@ -73,7 +73,7 @@ class Infer:
     @property
     def on_processor(self) -> bool:
         """Whether the cores compute it."""
-        return self.session.choice.provider in _ON_PROCESSOR
+        return self.session.choice.provider not in ON_GPU
 
     def warm_up(self) -> dict[int, float]:
         """Run batches of one and of the largest size; the least seconds of each. No slot is claimed by anybody yet.

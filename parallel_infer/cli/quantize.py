@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from parallel_infer.errors import ModelRejected
+from parallel_infer.execution_providers import PROVIDERS
 
 if TYPE_CHECKING:
     from parallel_infer.tools.quantize.agreement import Agreement
@@ -48,7 +49,7 @@ _FAR_OBJECTS = 0.9
 )
 @click.option(
     "--provider",
-    type=click.Choice(["auto", "cpu", "openvino", "cuda", "tensorrt"]),
+    type=click.Choice(["auto", *PROVIDERS]),
     default="auto",
     show_default=True,
     help="What both models are run and timed with.",

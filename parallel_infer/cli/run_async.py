@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from parallel_infer.errors import ConfigError, InferError
+from parallel_infer.execution_providers import PROVIDERS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,7 +48,7 @@ def _shapes(_context: click.Context, _option: click.Parameter, values: tuple[str
 @click.option("--shape", "shapes", multiple=True, metavar="INPUT=SHAPE", callback=_shapes, help="Batch included.")
 @click.option(
     "--provider",
-    type=click.Choice(["auto", "cpu", "openvino", "cuda", "tensorrt"]),
+    type=click.Choice(["auto", *PROVIDERS]),
     default="auto",
     show_default=True,
     help="What runs the model.",

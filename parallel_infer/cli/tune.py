@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from parallel_infer.cli.tables import print_table
+from parallel_infer.execution_providers import PROVIDERS
 
 if TYPE_CHECKING:
     from parallel_infer.tools.tuning.search import Goal, Trial
@@ -48,7 +49,7 @@ Advance = Callable[[str], None]
     "--provider",
     "providers",
     multiple=True,
-    type=click.Choice(["cpu", "openvino", "cuda", "tensorrt"]),
+    type=click.Choice(PROVIDERS),
     help="Try only these; else all but tensorrt, whose engines take minutes to build.",
 )
 @click.option("--precision", "precisions", multiple=True, type=click.Choice(["fp32", "bf16", "fp16"]), help="As above.")
@@ -111,13 +112,13 @@ def _tune(subject: Subject, options: dict[str, Any]) -> tuple[list[Trial], Trial
     """All trials, the default first, and the one to suggest."""
     from parallel_infer.config.sources import load_config
     from parallel_infer.errors import ServerUnavailable
-    from parallel_infer.tools.tuning.machine_space import PROVIDERS, available, default_settings
+    from parallel_infer.tools.tuning.machine_space import DEFAULTS, available, default_settings
     from parallel_infer.tools.tuning.search import explore, finalists, winner
 
     config = load_config({"models": [f"{subject.name}={subject.path}"]}, None, {})
     base, space = default_settings(config)
     wanted = options["precisions"]
-    choices = [pair for pair in available(options["providers"] or PROVIDERS) if not wanted or pair[1] in wanted]
+    choices = [pair for pair in available(options["providers"] or DEFAULTS) if not wanted or pair[1] in wanted]
     space, goal = replace(space, choices=choices), _goal(options["p99_ms"])
     with _progress() as advance:
 

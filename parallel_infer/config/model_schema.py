@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from parallel_infer.execution_providers import ProviderName
+
 Count = Annotated[int, Meta(ge=1, le=4096)]
 Milliseconds = Annotated[float, Meta(ge=0, le=3_600_000)]
-Provider = Literal["auto", "cpu", "openvino", "cuda", "tensorrt"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
@@ -111,7 +112,7 @@ class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     queue_size: Annotated[Count | None, AS_OF_SERVER] = None
     instances: Annotated[Annotated[int, Meta(ge=1, le=64)] | None, AS_OF_SERVER] = None
     threads: Annotated[Annotated[int, Meta(ge=1, le=256)] | None, AS_OF_SERVER] = None
-    provider: Annotated[Provider | None, AS_OF_SERVER] = None
+    provider: Annotated[ProviderName | None, AS_OF_SERVER] = None
     precision: Annotated[Precision | None, AS_OF_SERVER] = None
     decode: Annotated[Literal["exact", "fast"] | None, AS_OF_SERVER] = None
     uint8_rows: Annotated[bool | None, AS_OF_SERVER] = None

@@ -13,7 +13,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from parallel_infer.config.model_schema import Count, Milliseconds, ModelConfig, Precision, Provider, says
+from parallel_infer.config.model_schema import Count, Milliseconds, ModelConfig, Precision, says
+from parallel_infer.execution_providers import ProviderName
 
 __all__ = ["OPTION", "ModelConfig", "ServerConfig"]
 
@@ -46,7 +47,7 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = msgspec.field(default_factory=lambda: ["tcp://127.0.0.1:5555"])
     # defaults of every model
     provider: Annotated[
-        Provider,
+        ProviderName,
         says(
             "What runs the models. auto: cuda where an NVIDIA GPU answers, else openvino on processors with "
             "bfloat16, else cpu. tensorrt must be asked for."

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import get_args
 
 from parallel_infer.errors import ConfigError
+from parallel_infer.execution_providers import ProviderName
 from parallel_infer.machine.cores import usable_cores
-from parallel_infer.model_spec import PrecisionName, ProviderName
+from parallel_infer.model_spec import PrecisionName
 
 
 class ArenaStrategy(Enum):

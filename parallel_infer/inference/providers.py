@@ -13,16 +13,18 @@ import importlib
 import importlib.util
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from parallel_infer.errors import ConfigError
+from parallel_infer.execution_providers import ON_GPU, ProviderName
 from parallel_infer.inference.options import GraphOptimization, SessionConfig
 from parallel_infer.inference.ort import ort
 from parallel_infer.machine.processor import instruction_sets, processor_fields
-from parallel_infer.model_spec import PrecisionName, ProviderName
+from parallel_infer.model_spec import PrecisionName
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 OPENVINO = "OpenVINOExecutionProvider"
@@ -85,7 +87,7 @@ def survey(config: SessionConfig) -> Machine:
     """This machine. Looks only where `config` could lead, because loading OpenVINO or CUDA takes time and memory."""
     flags = _processor_flags()
     providers = frozenset(ort.get_available_providers())
-    gpu_possible = config.provider in ("auto", "cuda", "tensorrt") and CUDA in providers
+    gpu_possible = (config.provider == "auto" or config.provider in ON_GPU) and CUDA in providers
     openvino_possible = config.provider == "openvino" or (config.provider == "auto" and _BF16_FLAGS & flags)
     return Machine(
         flags=flags,
@@ -140,12 +142,12 @@ def provider_list(
     if choice.provider == "openvino":
         return None
     chain: list[tuple[str, dict[str, str]]] = [(CPU, {})]
-    if choice.provider in ("cuda", "tensorrt"):
+    if choice.provider in ON_GPU:
         if hasattr(ort, "preload_dlls"):
             ort.preload_dlls()  # finds CUDA and cuDNN where pip put them
         chain.insert(0, (CUDA, cuda_options(config, cuda_stream)))
-    if choice.provider == "tensorrt":
-        chain.insert(0, (TENSORRT, tensorrt_options(config, choice)))
+    if choice.provider in OPTIONS:
+        chain.insert(0, (ORT_NAMES[choice.provider], OPTIONS[choice.provider](config, choice)))
     return chain
 
 
@@ -208,17 +210,23 @@ def tensorrt_options(config: SessionConfig, choice: Choice) -> dict[str, str]:
     return options
 
 
+OPTIONS: dict[ProviderName, Callable[[SessionConfig, Choice], dict[str, str]]] = {"tensorrt": tensorrt_options}
+"""Of the providers that are put in front of the CPU provider, and on a GPU in front of CUDA, and want nothing else."""
+
+
 def _obstacle(provider: ProviderName, config: SessionConfig, machine: Machine) -> str | None:
     """Why `provider` cannot be had, in words that say what to do; None where it can."""
     if config.cuda_graphs and provider != "cuda":
         return f"provider = {provider} has no CUDA graphs; set cuda_graphs = false, or provider = cuda"
     if provider == "openvino":
         return _openvino_obstacle(config, machine)
-    if provider in ("cuda", "tensorrt"):
+    if provider in ON_GPU:
         return _gpu_obstacle(provider, config, machine)
+    if provider != "cpu" and ORT_NAMES[provider] not in machine.providers:
+        return f"provider = {provider} needs a build of ONNX Runtime that has it, and this one has not"
     if config.precision in ("bf16", "fp16"):
         wanted = "openvino" if config.precision == "bf16" else "tensorrt"
-        return f"provider = cpu computes in fp32; for precision = {config.precision} use provider = {wanted}"
+        return f"provider = {provider} computes in fp32; for precision = {config.precision} use provider = {wanted}"
     return None
 
 
@@ -259,7 +267,7 @@ def _precision(provider: ProviderName, config: SessionConfig, machine: Machine) 
 
 
 def _device(provider: ProviderName, config: SessionConfig) -> str:
-    return f"gpu {config.device}" if provider in ("cuda", "tensorrt") else "cpu"
+    return f"gpu {config.device}" if provider in ON_GPU else "cpu"
 
 
 def _made(directory: Path) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from parallel_infer.errors import BadInput, Dropped, InferError, ModelRejected, ResourceUnavailable
+from parallel_infer.execution_providers import CACHING
 from parallel_infer.inference.engines import Engine, Stop
 from parallel_infer.inference.engines.cuda import CudaEngine
 from parallel_infer.inference.engines.onnx_runtime import OrtEngine
@@ -31,7 +32,6 @@ _PREFIX = re.compile(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
 _SOURCE = re.compile(r"(?:\S*/)[\w.+-]+\.(?:cc|cpp|h|cu|hpp):\d+(?: [^\[\n]*?\)(?: const)?)?(?: |$)")
 _OPENVINO = re.compile(r"Exception from \S+:\d+:\s*|Caught exception:\s*|(?<=failed) at \S+:\d+")
 _PATH = re.compile(r"(?<![\w)])/(?:[\w.+-]+/)*[\w.+-]+")
-_CACHING = ("openvino", "tensorrt")
 _CACHE_KEY = 16  # characters of the digest
 _LONGEST_REASON = 400  # characters
 
@@ -48,7 +48,7 @@ class Session:
         _check_name(model)
         self.config = config or SessionConfig()
         self.choice = choose(self.config, survey(self.config))
-        if self.config.cache is not None and self.choice.provider in _CACHING:
+        if self.config.cache is not None and self.choice.provider in CACHING:
             from parallel_infer.model_files.content import (
                 digest_of_model,  # here: loads onnx, which most sessions do without
             )

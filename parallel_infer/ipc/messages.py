@@ -11,7 +11,8 @@ from typing import final
 
 from msgspec import Raw, Struct
 
-from parallel_infer.model_spec import ModelSpec, PrecisionName, ProviderName
+from parallel_infer.execution_providers import ProviderName
+from parallel_infer.model_spec import ModelSpec, PrecisionName
 from parallel_infer.protocol import Tensor
 from parallel_infer.shm.ring import RingSpec
 

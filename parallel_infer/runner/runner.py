@@ -20,12 +20,13 @@ from typing import Self
 import numpy as np
 
 from parallel_infer.errors import Dropped, InferError, ResourceUnavailable
+from parallel_infer.execution_providers import ON_GPU, ProviderName
 from parallel_infer.inference.engines import Stop
 from parallel_infer.inference.options import SessionConfig
 from parallel_infer.inference.session import Session
 from parallel_infer.inference.signature import Signature
 from parallel_infer.job_status import JobStatus
-from parallel_infer.model_spec import ProviderName, TensorSpec
+from parallel_infer.model_spec import TensorSpec
 from parallel_infer.runner.job_slot import JobSlot
 from parallel_infer.runner.parallel_run import ParallelRun, check_count, split_threads
 from parallel_infer.seconds import checked_patience
@@ -222,7 +223,7 @@ class Runner:
     def _workers(self, inputs: int, workers: int | None) -> tuple[int, Session]:
         """How many workers run that many inputs, and the session whose threads suit them."""
         config = self._session.config
-        if self._session.choice.provider in ("cuda", "tensorrt"):  # threads of the host do not matter there
+        if self._session.choice.provider in ON_GPU:  # threads of the host do not matter there
             return split_threads(inputs, self._jobs, workers)[0], self._session
         count, threads = split_threads(inputs, config.thread_count, workers)
         if self._session.choice.provider == "openvino":  # one pool of threads, divided into streams

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from parallel_infer.config.schema import ModelConfig, ServerConfig
 from parallel_infer.config.sources import zoo_models
 from parallel_infer.errors import ConfigError
+from parallel_infer.execution_providers import ON_GPU
 from parallel_infer.ipc.messages import ModelPlan, SessionOptions
 from parallel_infer.keys.server import KeyFolder
 from parallel_infer.machine.cores import has_gpu, split_cores, usable_cores
@@ -113,7 +114,7 @@ def plan_model(
     instances, threads, alone_threads = split_cores(
         usable_cores(),
         len(config.models or zoo_models()),
-        provider in ("cuda", "tensorrt") or (provider == "auto" and has_gpu()),
+        provider in ON_GPU or (provider == "auto" and has_gpu()),
         model.instances or config.instances,
         model.threads or config.threads,
         config.alone_threads,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from parallel_infer.config.schema import ServerConfig
 from parallel_infer.errors import ConfigError
+from parallel_infer.execution_providers import PROVIDERS
 from parallel_infer.machine.cgroups import limits
 from parallel_infer.machine.cores import usable_cores
 from parallel_infer.machine.processor import CPUINFO, instruction_sets, processor_fields
@@ -34,7 +35,6 @@ PACKAGES = (
     "simplejpeg",
 )
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
-PROVIDERS = ("cpu", "openvino", "cuda", "tensorrt")
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimd", "bf16", "i8mm", "sve")
 OLDEST_KERNEL = (5, 14)  # the first with MADV_POPULATE_WRITE
 FILES_PER_SERVER = 512  # descriptors besides one per client
@@ -114,7 +114,7 @@ def provider_findings(config: ServerConfig) -> Iterator[Finding]:
         return
     asked = {config.provider, *(model.provider for model in config.models.values())}
     for name in ("auto", *PROVIDERS):
-        session = SessionConfig(provider=name)  # type: ignore[arg-type]
+        session = SessionConfig(provider=name)
         subject = f"provider {name}"
         try:
             machine = survey(session)

@@ -6,14 +6,15 @@ from typing import cast, get_args
 
 from parallel_infer.config.schema import ServerConfig
 from parallel_infer.errors import ConfigError
+from parallel_infer.execution_providers import PROVIDERS, SLOW_TO_BUILD, ProviderName
 from parallel_infer.inference.options import SessionConfig
 from parallel_infer.inference.providers import choose, survey
 from parallel_infer.machine.cores import usable_cores
-from parallel_infer.model_spec import PrecisionName, ProviderName
+from parallel_infer.model_spec import PrecisionName
 from parallel_infer.supervisor.plan import make_plan
 from parallel_infer.tools.tuning.settings import Settings, Space
 
-PROVIDERS = ("cpu", "openvino", "cuda")  # tensorrt builds engines for minutes, so it must be asked for
+DEFAULTS = tuple(name for name in PROVIDERS if name not in SLOW_TO_BUILD)
 
 
 def default_settings(config: ServerConfig) -> tuple[Settings, Space]:

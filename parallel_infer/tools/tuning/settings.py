@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from parallel_infer.config.fields import toml_key, toml_value
+from parallel_infer.execution_providers import ON_GPU
 
 _MODEL_KEYS = ("provider", "precision", "instances", "threads", "max_batch_size")  # the rest is the server's
-_ON_PROCESSOR = ("cpu", "openvino")
 _MOST_INSTANCES = 4  # of a model on a GPU
 
 
@@ -61,14 +61,14 @@ class Space:
 
     def instances(self, best: Settings) -> list[Settings]:
         """More instances of fewer threads, and on a processor also one core left to the other processes."""
-        if best.provider not in _ON_PROCESSOR:
+        if best.provider in ON_GPU:
             return [replace(best, instances=count) for count in _doubling(1, _MOST_INSTANCES)]
         splits = {(count, max(1, self.cores // count)) for count in _doubling(1, self.cores)}
         splits |= {(self.cores, 1), (1, max(1, self.cores - 1)), (2, self.cores)}
         return [replace(best, instances=count, threads=threads) for count, threads in sorted(splits)]
 
     def batches(self, best: Settings) -> list[Settings]:
-        sizes = [1, 2, 4, 8, 16, 32] if best.provider in _ON_PROCESSOR else [1, 4, 8, 16, 32, 64]
+        sizes = [1, 2, 4, 8, 16, 32] if best.provider not in ON_GPU else [1, 4, 8, 16, 32, 64]
         near = [size for size in sizes if best.max_batch_size / 8 <= size <= best.max_batch_size * 4]
         return [replace(best, max_batch_size=size) for size in near]
 
