@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ultralytics import YOLO
 
 HTTP, GRPC, PICTURES = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+SQUARE = np.zeros((64, 64, 3), np.uint8)
 # Square, for Ultralytics pads what is not, and the shipped detector wants it stretched.
 ASTRONAUT, CHELSEA = (str(PICTURES / name) for name in ("astronaut.png", "chelsea.png"))
 
@@ -30,6 +32,15 @@ def classify(base: str) -> Any:
     return [result.names[result.probs.top1], float(result.probs.top1conf)]
 
 
-print(
-    json.dumps({base: [detect(base), segment(base), classify(base)] for base in (f"http://{HTTP}", f"grpc://{GRPC}")})
-)
+def pose(base: str) -> Any:
+    (result,) = YOLO(f"{base}/people", task="pose", verbose=False)(SQUARE, verbose=False)
+    return [result.boxes.xyxy.tolist(), result.keypoints.data.tolist()]
+
+
+def rotated(base: str) -> Any:
+    (result,) = YOLO(f"{base}/ships", task="obb", verbose=False)(SQUARE, verbose=False)
+    return [result.obb.xywhr.tolist(), [result.names[int(kind)] for kind in result.obb.cls]]
+
+
+TASKS = (detect, segment, classify, pose, rotated)
+print(json.dumps({base: [task(base) for task in TASKS] for base in (f"http://{HTTP}", f"grpc://{GRPC}")}))
