@@ -37,6 +37,7 @@ class Peer:
     title: str
     path: str  # where it takes pictures
     kind: str = "http"  # of connection
+    work: str = "server"  # which of its programs in servers/ is started: NAME_WORK.py
 
     @property
     def python(self) -> Path:
@@ -100,16 +101,22 @@ def ours(model: str, options: Sequence[str], timeout: float, over: str = "wire")
 @contextlib.contextmanager
 def started(peer: Peer, setup: Setup) -> Iterator[Running]:
     """The peer in its own environment and process group; ready once it has answered a picture."""
+    begin = time.monotonic()
+    with launched(peer, setup) as (process, log):
+        route = {"kind": peer.kind, "port": setup.port, "path": peer.path}
+        _wait_until_answering(process, Running(route, time.monotonic() - begin), log)
+        yield Running(route, time.monotonic() - begin)
+
+
+@contextlib.contextmanager
+def launched(peer: Peer, setup: Setup) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """The peer's process, which has opened its port, and its log. Raises PeerFailed."""
     with tempfile.TemporaryDirectory(prefix="peer-", ignore_cleanup_errors=True) as folder:
         log = Path(folder) / "log"
-        begin = time.monotonic()
         process = _spawn(peer, setup, Path(folder), log)
-        route = {"kind": peer.kind, "port": setup.port, "path": peer.path}
         try:
             _wait_until_open(process, setup.port, log)
-            running = Running(route, time.monotonic() - begin)
-            _wait_until_answering(process, running, log)
-            yield Running(route, time.monotonic() - begin)
+            yield process, log
         finally:
             _stop(process)
 
@@ -126,7 +133,7 @@ def _spawn(peer: Peer, setup: Setup, folder: Path, log: Path) -> subprocess.Pope
     environment |= setup.environment()
     environment |= {"PYTHONPATH": str(HERE), "PEER_PATH": str(HERE), "PEER_FOLDER": str(folder)}
     environment |= {"RAY_TMPDIR": str(folder), "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
-    command = [str(peer.python), "-m", f"servers.{peer.name}_server"]
+    command = [str(peer.python), "-m", f"servers.{peer.name}_{peer.work}"]
     with log.open("wb") as output:
         return subprocess.Popen(
             command, cwd=HERE, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
