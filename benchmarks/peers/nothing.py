@@ -77,8 +77,8 @@ def theirs(peer: Peer, model: Path, workers: int, batch: int) -> Iterator[Asked]
 async def _answering(asked: Asked) -> None:
     async with asyncio.timeout(PATIENCE):
         conversation = Conversation("127.0.0.1", asked.port)
-        while (await conversation.ask(asked.request, whole=True))[0] != "200":
-            await asyncio.sleep(0.2)  # noqa: ASYNC110 - a peer opens its port before its workers are ready
+        while (await conversation.ask(asked.request, whole=True))[0] != "200":  # noqa: ASYNC110 - it opens its port before its workers are ready
+            await asyncio.sleep(0.2)
         conversation.close()
 
 
