@@ -65,19 +65,26 @@ class AutoBatch:
         self.fixed = fixed
         self.max_delay = max_delay
         self.times = BatchTimes()
+        self.costs = BatchTimes()  # processor time
         self._sizes = power_sizes(self.max_batch)
         self.target = fixed or self.preferred or self.max_batch
         self._runs = 0  # since a batch was larger than the target
         self._trials = 0
 
-    def learn(self, times: Mapping[int, float]) -> None:
-        """Take times measured before serving (by batch size, in seconds)."""
+    def learn(self, times: Mapping[int, float], costs: Mapping[int, float]) -> None:
+        """Take what was measured before serving, by batch size: seconds, and seconds of processor time."""
         for size, seconds in times.items():
-            self.observe(size, seconds)
+            self.observe(size, seconds, costs.get(size, 0.0))
 
-    def observe(self, size: int, seconds: float) -> None:
-        """Take a run into account and choose the batch size worth having anew."""
+    def observe(self, size: int, seconds: float, cost: float) -> None:
+        """Take a run into account and choose the batch size worth having anew.
+
+        `cost` is its processor time, 0.0 where another device computed it. It tells what a size is worth better than
+        the time that passed, in which the run may have waited for a core.
+        """
         self.times.observe(size, seconds)
+        if cost:
+            self.costs.observe(size, cost)
         self._runs += 1
         if size > self.target:
             self._runs = 0
@@ -90,9 +97,10 @@ class AutoBatch:
         return self.times.estimate(size)
 
     def _worthwhile(self) -> int:
-        if len(self.times.seconds) < 2:
+        known = self.costs if len(self.costs.seconds) > 1 else self.times
+        if len(known.seconds) < 2:
             return self.max_batch
-        costs = {size: (self.times.estimate(size) + _RUN_OVERHEAD) / size for size in self._sizes}
+        costs = {size: (known.estimate(size) + _RUN_OVERHEAD) / size for size in self._sizes}
         enough = min(costs.values()) * _WORTH
         return next(size for size, cost in costs.items() if cost <= enough)
 

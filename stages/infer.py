@@ -75,25 +75,28 @@ class Infer:
         """Whether the cores compute it."""
         return self.session.choice.provider not in ON_GPU
 
-    def warm_up(self) -> dict[int, float]:
-        """Run batches of one and of the largest size; the least seconds of each. No slot is claimed by anybody yet.
+    def warm_up(self) -> tuple[dict[int, float], dict[int, float]]:
+        """Run batches of one and of the largest size; the least seconds of each, and the least of processor time.
 
-        What else the machine does makes a run longer, never shorter, so short ones are repeated more often.
+        What else the machine does makes a run longer, never shorter, so short ones are repeated more often. Processor
+        time is that of all threads; none is told where another device computes. No slot is claimed by anybody yet.
         """
         seconds: dict[int, float] = {}
+        costs: dict[int, float] = {}
         largest = self._plan.max_batch
         sizes = [largest] if self._plan.fixed_batch else sorted({1, largest})
         for size in sizes:
             inputs = {name: array[:size] for name, array in self._gathered.items()}
             for run in range(_MOST_RUNS):
-                started = time.monotonic()
+                started, used = time.monotonic(), time.process_time()
                 self.session.run(self._fed(inputs))
+                costs[size] = min(costs.get(size, math.inf), time.process_time() - used)
                 seconds[size] = min(seconds.get(size, math.inf), time.monotonic() - started)
                 if run + 1 >= _WARM_UPS and seconds[size] > _SHORT:
                     break
         for _ in range(_WARM_UPS):  # never a larger batch: its memory would be kept twice
             self._alone.run(self._fed({name: array[: sizes[0]] for name, array in self._gathered.items()}))
-        return seconds
+        return seconds, costs if self.on_processor else {}
 
     def close(self) -> None:
         """Write the profile, where one was asked for, and let go of the rings."""

@@ -138,7 +138,7 @@ class Core:
         if lease is None or lease.batch is None:
             return
         served, batch = lease.served, lease.batch
-        served.ran(batch, message.seconds, message.gathered, now)
+        served.ran(batch, message, now)
         batch.inferred = message.started + message.seconds
         batch.shapes = message.shapes
         failed = {row.index: row for row in message.failed}
@@ -200,7 +200,7 @@ class Core:
             return
         served.instances[name] = worker
         served.failure = ""
-        served.policy.learn(message.times)
+        served.policy.learn(message.times, message.costs)
 
     def worker_down(self, name: bytes, now: float) -> None:
         """A worker is dead and reaped: what it held is given to others, once; a job that killed two is poison."""

@@ -11,7 +11,7 @@ from parallel_infer.dispatcher.policy import Policy
 from parallel_infer.dispatcher.progress import Progress
 from parallel_infer.dispatcher.workers import Worker
 from parallel_infer.errors import DeadlineExceeded, InferError, QueueFull, ResourceUnavailable, WorkerLost
-from parallel_infer.ipc.messages import OWN_PRIORITY, Admit, ModelPlan
+from parallel_infer.ipc.messages import OWN_PRIORITY, Admit, Inferred, ModelPlan
 from parallel_infer.shm.ring import Slots
 
 _AGED = 0.8  # part of its time that the oldest in the queue will have needed, from which the queue counts as too long
@@ -60,15 +60,15 @@ class ModelQueue:
         """Whether the cores compute the model, not another device."""
         return any(worker.cores for worker in self.instances.values())
 
-    def ran(self, batch: Batch, seconds: float, gathered: int, now: float) -> None:
+    def ran(self, batch: Batch, message: Inferred, now: float) -> None:
         """Count a batch and learn from it; not from one that had the cores to itself, which is another time."""
         size = batch.size
         if not batch.alone:
-            self.policy.observe(size, seconds)
+            self.policy.observe(size, message.seconds, message.cost)
         self.progress.ran(size, bool(self.queue or self.ready), now)
         self.counts["batches"] += 1
         self.counts["rows"] += size
-        self.counts["gathered"] += gathered
+        self.counts["gathered"] += message.gathered
         self.batch_sizes[size] += 1
 
     def obstacle(self, message: Admit, now: float) -> InferError | None:

@@ -38,11 +38,11 @@ class Policy(Protocol):
 
     target: int  # the batch size worth having, as far as is known
 
-    def learn(self, times: Mapping[int, float]) -> None:
-        """Take times measured before serving (by batch size, in seconds)."""
+    def learn(self, times: Mapping[int, float], costs: Mapping[int, float]) -> None:
+        """Take what was measured before serving, by batch size: seconds, and seconds of processor time."""
 
-    def observe(self, size: int, seconds: float) -> None:
-        """Take a run into account."""
+    def observe(self, size: int, seconds: float, cost: float) -> None:
+        """Take a run into account; `cost` is its processor time, 0.0 where another device computed it."""
 
     def expected(self, size: int) -> float:
         """Expected seconds of a batch of `size`; 0 while nothing is known."""

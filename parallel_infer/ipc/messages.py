@@ -148,14 +148,15 @@ class Overdue(Struct, frozen=True, array_like=True, tag=19):
 class WorkerReady(Struct, frozen=True, array_like=True, tag=3):
     """From a worker: it has started and holds no lease.
 
-    Of infer workers alone: `times` are measured seconds by batch size, `cores` is how many processor cores a batch
-    takes, 0 where another device computes it.
+    Of infer workers alone: `times` are measured seconds by batch size, `costs` seconds of processor time, `cores` is
+    how many processor cores a batch takes, 0 where another device computes it.
     """
 
     stage: str
     model: str
     times: dict[int, float]
     cores: int = 0
+    costs: dict[int, float] = {}
 
 
 @final
@@ -188,7 +189,10 @@ class FailedRow(Struct, frozen=True, array_like=True):
 
 @final
 class Inferred(Struct, frozen=True, array_like=True, tag=6):
-    """From an infer worker: outputs lie in the leased slot; `shapes` of those the graph does not fix."""
+    """From an infer worker: outputs lie in the leased slot; `shapes` of those the graph does not fix.
+
+    `cost` is the processor time of the run, all threads together; 0.0 where another device computed it.
+    """
 
     lease: int
     started: float
@@ -196,6 +200,7 @@ class Inferred(Struct, frozen=True, array_like=True, tag=6):
     gathered: int  # rows that had to be copied together
     shapes: dict[str, tuple[int, ...]]
     failed: tuple[FailedRow, ...]
+    cost: float = 0.0
 
 
 @final

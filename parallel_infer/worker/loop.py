@@ -217,11 +217,11 @@ class InferWorker(_Worker[ToInferWorker]):
         self._plan = options.plan
         rows, outputs = Ring.attach(self._plan.rows), Ring.attach(self._plan.outputs)
         self._stage = load_by_name(options.stage)(self._plan, rows, outputs)
-        self._times = self._stage.warm_up()
+        self._times, self._costs = self._stage.warm_up()
 
     def _ready(self) -> WorkerReady:
         cores = self._plan.session.threads if self._stage.on_processor else 0
-        return WorkerReady(self.stage, self._plan.key, self._times, cores)
+        return WorkerReady(self.stage, self._plan.key, self._times, cores, self._costs)
 
     def _started(self) -> Started:
         return Started(provider=self._stage.session.describe())
@@ -240,10 +240,10 @@ class InferWorker(_Worker[ToInferWorker]):
                 self._take_common(message)
 
     def _infer(self, lease: InferLease) -> None:
-        started = time.monotonic()
+        started, used = time.monotonic(), time.process_time()
         ran = self._stage.run(lease.rows, lease.slot, lease.alone)
-        seconds = time.monotonic() - started
-        self._link.send(Inferred(lease.lease, started, seconds, ran.gathered, ran.shapes, ran.failed))
+        seconds, cost = time.monotonic() - started, (time.process_time() - used) * self._stage.on_processor
+        self._link.send(Inferred(lease.lease, started, seconds, ran.gathered, ran.shapes, ran.failed, cost))
 
 
 class PostprocessWorker(_Worker[ToPostprocessWorker]):

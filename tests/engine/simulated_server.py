@@ -256,7 +256,8 @@ class SimulatedServer:
         most = self.plan.max_batch
         times = {1: self.times.batch + self.times.row, most: (self.times.batch + self.times.row * most) * self._warm_up}
         infers = stage == "infer"
-        self.core.worker_ready(name, WorkerReady(stage, *(("m", times, self._threads) if infers else ("", {}))))
+        costs = times if self._cores is not None else {}
+        self.core.worker_ready(name, WorkerReady(stage, *(("m", times, self._threads, costs) if infers else ("", {}))))
 
     def _deliver(self, peer: bytes, message: object) -> None:
         worker = self._workers.get(peer)
@@ -299,7 +300,7 @@ class SimulatedServer:
             work = times.post * len(lease.jobs)
 
         def done() -> None:
-            self._done(worker, lease, began)
+            self._done(worker, lease, began, work)
 
         work *= self._random.lognormvariate(0.0, times.noise)
         hop = self._random.expovariate(1 / times.hop) if times.hop else 0.0
@@ -320,7 +321,7 @@ class SimulatedServer:
             work -= speed * (change - now)
             now = change
 
-    def _done(self, worker: FakeWorker, lease: Any, began: float) -> None:
+    def _done(self, worker: FakeWorker, lease: Any, began: float, work: float) -> None:
         if worker.name not in self._workers:
             return
         worker.leases.pop(0)
@@ -328,7 +329,7 @@ class SimulatedServer:
         if isinstance(lease, DecodeLease):
             self._at_dispatcher(lambda: self.core.decoded(Decoded(lease.lease, (), began, seconds), self.now))
         elif isinstance(lease, InferLease):
-            message = Inferred(lease.lease, began, seconds, 0, {}, ())
+            message = Inferred(lease.lease, began, seconds, 0, {}, (), work if self._cores is not None else 0.0)
             self._at_dispatcher(lambda: self.core.inferred(message, self.now))
         else:
             for job in lease.jobs:

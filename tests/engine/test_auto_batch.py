@@ -24,7 +24,7 @@ def policy(
     delay: float = 0.01,
 ) -> AutoBatch:
     made = AutoBatch(max_batch=max_batch, preferred=preferred, fixed=fixed, max_delay=delay)
-    made.learn(times or {})
+    made.learn(times or {}, {})
     return made
 
 
@@ -177,12 +177,22 @@ def test_the_target_follows_what_is_observed_later():
     batching = policy(FLAT)
     for _ in range(60):
         for size, seconds in LINEAR.items():
-            batching.observe(size, seconds)
+            batching.observe(size, seconds, 0.0)
     assert batching.target == 1
     for _ in range(60):
         for size, seconds in FLAT.items():
-            batching.observe(size, seconds)
+            batching.observe(size, seconds, 0.0)
     assert batching.target == 8
+
+
+def test_processor_time_tells_what_a_size_is_worth_where_runs_wait_for_a_core():
+    batching = policy(SOME)
+    batching.learn(SOME, SOME)
+    for _ in range(60):
+        batching.observe(1, 0.010, 0.010)  # got its core at once
+        batching.observe(4, 0.090, 0.034)  # had to wait
+    assert batching.target == 4
+    assert batching.expected(4) == pytest.approx(0.09, rel=0.01)
 
 
 def test_expected_times_are_learned_and_interpolated():
@@ -241,11 +251,11 @@ def test_now_and_then_a_larger_batch_is_tried_where_many_wait():
     many = now(1, upstream=20, idle=2, **FULL)
     assert batching.decide(many) == Start(1)
     for _ in range(64):
-        batching.observe(1, 0.010)
+        batching.observe(1, 0.010, 0.0)
     assert isinstance(batching.decide(many), Wait)
     assert batching.decide(many._replace(upstream=3)) == Start(1)
     assert batching.decide(many._replace(load=0.0)) == Start(1)
-    batching.observe(2, 0.020)
+    batching.observe(2, 0.020, 0.0)
     assert batching.decide(many) == Start(1)
 
 
