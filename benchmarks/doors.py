@@ -161,7 +161,8 @@ def compare(doors: Doors, seconds: float, rounds: int) -> None:
         own_rate = statistics.median(each.rate for each in own)
         own_p50 = statistics.median(each.p50 for each in own)
         more = f"{1000 * p50:8.2f} {1000 * p99:8.2f} {1000 * (p50 - own_p50):+10.2f}"
-        print(f"{name:30s} {way:5s} {rate:11,.0f} {rate / own_rate:7.2f} {more}")
+        ratio = rate / own_rate if own_rate else float("nan")  # where none was answered in time
+        print(f"{name:30s} {way:5s} {rate:11,.0f} {ratio:7.2f} {more}")
 
 
 async def _awaited(awaitable: Awaitable[Figures]) -> Figures:

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from parallel_infer.answers.answer import Answer
+from parallel_infer.config.addresses import check_addresses
+from parallel_infer.config.schema import ServerConfig
 from parallel_infer.doors.access import WebPages, is_of_this_machine
 from parallel_infer.doors.answers import picture_outputs
 from parallel_infer.doors.frigate import frame_of, rows_of
@@ -16,7 +18,7 @@ from parallel_infer.doors.grpc.servicer import Call
 from parallel_infer.doors.http.pictures import form_parts
 from parallel_infer.doors.http.roboflow import Aliases
 from parallel_infer.doors.model_view import ModelView, Port, configuration, metadata
-from parallel_infer.errors import BadInput, Unauthorized
+from parallel_infer.errors import BadInput, ConfigError, Unauthorized
 
 DETECTOR = ModelView(
     name="d",
@@ -216,3 +218,12 @@ def test_somebody_elsewhere_may_not_manage_an_insecure_server() -> None:
     assert Call(Context("ipv4:127.0.0.1:40000"), None).manages
     assert Call(Context("ipv6:%5B::1%5D:40000"), None).manages
     assert not Call(Context("ipv4:192.168.1.7:40000"), None).manages
+
+
+@pytest.mark.parametrize("door", ["frigate_bind", "imagezmq_bind"])
+def test_doors_whose_clients_show_no_key_are_refused_beside_keys(door: str) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be used with keys"):
+        check_addresses(ServerConfig(keys="folder", **{door: ["tcp://127.0.0.1:5558"]}))
+    check_addresses(ServerConfig(**{door: ["tcp://127.0.0.1:5558"]}))
+    with pytest.raises(ConfigError, match=r"can be reached from other machines"):
+        check_addresses(ServerConfig(**{door: ["tcp://0.0.0.0:5558"]}))
