@@ -16,6 +16,7 @@ from parallel_infer.errors import ConfigError
 _ALL = frozenset(("0.0.0.0", "::", "*"))  # noqa: S104 - compared with, not bound to
 _LOCALHOST = "tcp://localhost:"
 LONGEST_SOCKET_PATH = 107  # bytes; sun_path of unix(7) without its final zero
+ZMQ_DOORS = ("frigate_bind", "imagezmq_bind")  # settings of addresses for clients that show no key
 
 
 def check_addresses(config: ServerConfig) -> None:
@@ -29,16 +30,15 @@ def check_addresses(config: ServerConfig) -> None:
     for alias in config.alias:
         if not all(alias.partition("=")[::2]):
             raise ConfigError(f"alias {alias!r} is not of the form OTHER=NAME, for example coco/3=detector")
-    if config.keys is not None and (config.frigate_bind or config.imagezmq_bind):
-        raise ConfigError(
-            "frigate_bind and imagezmq_bind cannot be used with keys: those clients have no way to show one"
-        )
+    if config.keys is not None and any(getattr(config, setting) for setting in ZMQ_DOORS):
+        names = " and ".join(ZMQ_DOORS)
+        raise ConfigError(f"{names} cannot be used with keys: those clients have no way to show one")
     if config.keys is not None or config.insecure:
         return
     for place in (*config.http, *config.grpc):
         if not _is_loopback(place.rpartition(":")[0].strip("[]")):
             raise ConfigError(_reachable(place))
-    for address in (*config.bind, *config.frigate_bind, *config.imagezmq_bind):
+    for address in (address for setting in ("bind", *ZMQ_DOORS) for address in getattr(config, setting)):
         if address.startswith("tcp://") and not _is_loopback(_split_tcp(address)[0]):
             raise ConfigError(_reachable(address))
 
@@ -58,7 +58,7 @@ def _check_shared(config: ServerConfig) -> None:
 
 def _listened(config: ServerConfig) -> Iterator[tuple[str, str]]:
     """Every setting that has an address, and the address."""
-    for setting in ("bind", "http", "grpc", "frigate_bind", "imagezmq_bind"):
+    for setting in ("bind", "http", "grpc", *ZMQ_DOORS):
         yield from ((setting, address) for address in getattr(config, setting))
     if config.metrics_port:
         yield "metrics_port", f"{config.metrics_host}:{config.metrics_port}"

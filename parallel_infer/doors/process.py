@@ -29,7 +29,7 @@ def http(child: Child, encoded: bytes) -> None:
         from parallel_infer.doors.http.process import serve
     except ImportError as error:
         raise ConfigError(f"the HTTP door needs {error.name}: pip install 'parallel-infer[http]'") from None
-    _run(child, lambda lifetime: serve(options, _tokens(options.keys), lifetime))
+    run_door(child, lambda lifetime: serve(options, _tokens(options.keys), lifetime))
 
 
 def grpc(child: Child, encoded: bytes) -> None:
@@ -39,7 +39,7 @@ def grpc(child: Child, encoded: bytes) -> None:
         from parallel_infer.doors.grpc.process import serve
     except ImportError as error:
         raise ConfigError(f"the gRPC door needs {error.name}: pip install 'parallel-infer[grpc]'") from None
-    _run(child, lambda lifetime: serve(options, _tokens(options.keys), lifetime))
+    run_door(child, lambda lifetime: serve(options, _tokens(options.keys), lifetime))
 
 
 def frigate(child: Child, encoded: bytes) -> None:
@@ -53,7 +53,7 @@ def frigate(child: Child, encoded: bytes) -> None:
     def make(link: GatewayLink) -> Respond:
         return Frigate(link, Uploads(link, UploadLimits(options.uploads, options.upload_size), folder)).respond
 
-    _run(child, lambda lifetime: _serve_zmq(options, "frigate", make, lifetime))
+    run_door(child, lambda lifetime: serve_zmq(options, "frigate", make, lifetime))
 
 
 def imagezmq(child: Child, encoded: bytes) -> None:
@@ -62,12 +62,11 @@ def imagezmq(child: Child, encoded: bytes) -> None:
 
     options = msgspec.msgpack.decode(encoded, type=ZmqOptions)
     make = lambda link: ImageZmq(link, options.model).respond  # noqa: E731 - the same shape as above
-    _run(child, lambda lifetime: _serve_zmq(options, "imagezmq", make, lifetime))
+    run_door(child, lambda lifetime: serve_zmq(options, "imagezmq", make, lifetime))
 
 
-async def _serve_zmq(
-    options: ZmqOptions, name: str, make: Callable[[GatewayLink], Respond], lifetime: Lifetime
-) -> None:
+async def serve_zmq(options: ZmqOptions, name: str, make: Callable[[GatewayLink], Respond], lifetime: Lifetime) -> None:
+    """Serve a ZeroMQ door: `make` gives what answers its requests, from its link to the gateway."""
     link = GatewayLink(Address(options.gateway, None), name, options.timeout)
     # A float32 row is four times its pixels. Whatever is larger than the limit ends its connection without a word, so a
     # model that is somewhat too large must get in, to be refused by name.
@@ -87,7 +86,9 @@ async def _serve_zmq(
         link.close()
 
 
-def _run(child: Child, serve: Serve) -> None:
+def run_door(child: Child, serve: Serve) -> None:
+    """Serve until the parent says that it shall end, or is gone."""
+
     async def main() -> None:
         lifetime = Lifetime(child.tell)
         loop = asyncio.get_running_loop()

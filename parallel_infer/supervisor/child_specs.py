@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 
 from parallel_infer.config.schema import ServerConfig
-from parallel_infer.doors.options import DoorOptions, GrpcOptions, HttpOptions, ZmqOptions
+from parallel_infer.doors.known import DOORS
+from parallel_infer.doors.options import DoorOptions
 from parallel_infer.errors import ConfigError
 from parallel_infer.ipc.messages import ModelPlan
 from parallel_infer.limits import largest_frame
@@ -26,7 +27,6 @@ from parallel_infer.supervisor.child_slot import ChildSlot, Role
 from parallel_infer.supervisor.plan import Plan
 
 _STAGES = "stages.pipeline:STAGES"
-_DOORS = "parallel_infer.doors.process:"
 _WORKER = "parallel_infer.worker.loop:"
 
 
@@ -72,8 +72,7 @@ class ChildSpecs:
     @property
     def has_doors(self) -> bool:
         """Whether there are doors for clients of other protocols."""
-        config = self._config
-        return bool(config.http or config.grpc or config.frigate_bind or config.imagezmq_bind)
+        return any(self.doors())
 
     def doors(self) -> Iterator[ChildSlot]:
         """The slots of these doors; they are clients of the gateway."""
@@ -87,33 +86,9 @@ class ChildSpecs:
             keys=config.keys,
             version=version("parallel-infer"),
         )
-        common = msgspec.structs.asdict(told)
-        if config.http:
-            common["bind"] = tuple(config.http)
-            http = HttpOptions(
-                **common,
-                memory=config.http_memory_mb << 20,
-                aliases=tuple(config.alias),
-                page_viewers=config.page_viewers,
-                hosts=tuple(config.http_hosts),
-                connections=config.max_clients,
-                idle=config.http_idle_ms / 1000,
-                silence=config.http_silence_ms / 1000,
-            )
-            yield ChildSlot("http", Role.DOOR, f"{_DOORS}http", http)
-        if config.grpc:
-            common["bind"] = tuple(config.grpc)
-            yield ChildSlot("grpc", Role.DOOR, f"{_DOORS}grpc", GrpcOptions(**common))
-        if config.frigate_bind:
-            common["bind"] = tuple(config.frigate_bind)
-            uploads = config.frigate_uploads
-            size = config.frigate_upload_mb << 20 if uploads else 0
-            frigate = ZmqOptions(**common, uploads=uploads, upload_size=size)
-            yield ChildSlot("frigate", Role.DOOR, f"{_DOORS}frigate", frigate)
-        if config.imagezmq_bind:
-            common["bind"] = tuple(config.imagezmq_bind)
-            imagezmq = ZmqOptions(**common, model=config.imagezmq_model)
-            yield ChildSlot("imagezmq", Role.DOOR, f"{_DOORS}imagezmq", imagezmq)
+        for door in DOORS:
+            if (options := door.options(config, msgspec.structs.asdict(told))) is not None:
+                yield ChildSlot(door.name, Role.DOOR, door.entry, options)
 
     def instances(self, model: ModelPlan) -> Iterator[ChildSlot]:
         """The slots of a model's infer workers."""
