@@ -66,6 +66,8 @@ def configurations() -> list[tuple[str, ...]]:
 def folder(tmp_path_factory: pytest.TempPathFactory, pictures: Path, zoo: Path) -> Path:
     """A folder with every picture, model and file that the commands name."""
     made = tmp_path_factory.mktemp("reader")
+    (made / "repository").mkdir()
+    shutil.copy(zoo / f"{MODEL}.onnx", made / "repository" / "street.onnx")
     for words in complete_commands():
         for word in words:
             name = word.rpartition("=")[2]
@@ -120,7 +122,8 @@ def test_it_runs(words: tuple[str, ...], ran_in: Path) -> None:
 def test_it_is_a_configuration(words: tuple[str, ...], ran_in: Path) -> None:
     if "--keys" in words:
         succeeds("keys", "new", "somebody")
-    succeeds(*words, "--print-config")
+    repository = str(ran_in / "repository")
+    succeeds(*(repository if word == "/models" else word for word in words), "--print-config")
 
 
 @pytest.mark.slow  # loads a model; looks into every model
