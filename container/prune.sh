@@ -8,7 +8,7 @@ rm -f onnxruntime_ep_openvino/libopenvino_intel_gpu_plugin.so onnxruntime_ep_ope
 [ "$3" = yes ] || rm -rf onnxruntime_ep_openvino onnxruntime_ep_openvino-*.dist-info
 # ONNX Runtime a second time, for programs in C; Python's module has it all. 35 MB.
 [ "$2" = gpu ] || rm -f onnxruntime/capi/libonnxruntime.so*
-# What these packages test themselves and build other programs with.
-rm -rf onnx/backend/test onnxruntime/tools onnxruntime/transformers onnxruntime/quantization/CalTableFlatBuffers
+# What these packages test themselves with.
+rm -rf onnx/backend/test
 find numpy -type d -name tests -prune -exec rm -rf {} +
 find . -type d -name __pycache__ -prune -exec rm -rf {} +

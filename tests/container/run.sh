@@ -15,7 +15,7 @@ pictures=$root/parallel_infer/zoo/pictures
 work=$(mktemp -d /tmp/parallel-infer-image-XXXXXX)
 storage=${KEEP:-$work/storage}
 cases=(small_shm small_shm_fits models_and_keys kept_keys secret_keys no_keys_without_a_place insecure no_models empty
-  read_only other_commands not_its_own_code stop_at_once stop_under_load ipc_volume killed_and_restarted upgraded)
+  read_only other_commands quantizes not_its_own_code stop_at_once stop_under_load ipc_volume killed_and_restarted upgraded)
 name=pinfer-test-$$
 passed=0 failed=0
 
@@ -198,6 +198,11 @@ other_commands() {
     podman run --rm "$image" keys --help 2>/dev/null | grep CURVE >/dev/null &&
     run --shm-size 1g "$image" --model a=zoo:classifier && ready &&
     podman exec "$name" parallel-infer models list 2>/dev/null | grep classify >/dev/null
+}
+
+quantizes() { # needs the most of the packages, of which the image has no more than what is needed
+  podman run --rm --volume "$pictures:/pictures:ro" "$image" quantize zoo:classifier --calibrate /pictures \
+    --output /tmp/small.onnx >"$work/quantized" 2>&1 || fail "$(tail -n 5 "$work/quantized")"
 }
 
 not_its_own_code() {
