@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from parallel_infer.cli import main
 from parallel_infer.gateway.readiness import ReadinessCheck, states
-from parallel_infer.ipc.messages import DispatcherStatus, WorkerStatus
+from parallel_infer.ipc.messages import DispatcherStatus, DoorState, WorkerStatus
 from tests.engine import graphs
 from tests.engine.serving import Server, eventually
 from tests.gateway.core_rig import reported
@@ -163,3 +163,21 @@ def test_a_server_without_models_is_not_ready() -> None:
     ReadinessCheck([], 0.0, results.append).begin(reported(), 0.0)
 
     assert results == [{"ready": False, "models": {}, "states": {}}]
+
+
+def test_a_door_that_is_away_makes_the_server_not_ready() -> None:
+    results: list[dict[str, Any]] = []
+    told = {"kind": "http", "addresses": (), "pid": 0, "restarts": 1, "requests": {}, "refused": {}}
+    told |= {"in_flight": 0, "bytes_in": 0, "bytes_out": 0}
+    doors = {"http": DoorState(state="down", **told), "grpc": DoorState(state="up", **told)}
+    check = ReadinessCheck(["m"], 0.0, results.append)
+    check.begin(replace(reported(m={}), doors=doors), 0.0)
+    check.settle(1, "ready")
+    assert not results[0]["ready"]
+    assert results[0]["models"] == {"m": "ready"}
+    assert results[0]["doors"] == {"http": "SERVER_UNAVAILABLE: it is being started", "grpc": "ready"}
+
+
+def test_the_file_of_a_model_has_no_state_of_its_own() -> None:
+    file = {"name": "m@file", "state": "unavailable", "instances": 0}
+    assert states(reported(m={}, file=file)) == {"m": "ready"}
