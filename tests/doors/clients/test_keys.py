@@ -93,7 +93,7 @@ def test_programs(guarded: Guarded, pictures: Path, tmp_path: Path, program: str
         printed = environments.OURS.shell(f"curl -sS {header} --data-binary @{picture} {address}", tmp_path)
         assert '"class":"cup"' in printed
     else:
-        few = "--measurement-mode count_windows --measurement-request-count 10 -s 99"
+        few = "--measurement-mode count_windows --measurement-request-count 10 -s 9999"
         measure = f"perf_analyzer {header} -u {guarded.http} -m classifier {few}"
         assert "throughput: " in environments.perf_analyzer().shell(measure, tmp_path)
 
