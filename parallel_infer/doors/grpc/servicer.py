@@ -23,36 +23,12 @@ from parallel_infer.doors.lifetime import Activity
 from parallel_infer.doors.model_view import PICTURE, ModelView
 from parallel_infer.doors.service import InferenceService
 from parallel_infer.doors.statistics import model_statistics
+from parallel_infer.doors.statuses import INTERNAL, STATUSES
 from parallel_infer.doors.tokens import Holder, Tokens
-from parallel_infer.errors import (
-    BadInput,
-    DeadlineExceeded,
-    Dropped,
-    InferError,
-    ModelRejected,
-    Poison,
-    ResourceUnavailable,
-    ServerStopping,
-    ServerUnavailable,
-    Unauthorized,
-    UnknownModel,
-    WorkerLost,
-)
+from parallel_infer.errors import BadInput, InferError, ServerStopping, Unauthorized
 
 log = logging.getLogger(__name__)
 SERVICE, HEALTH = "inference.GRPCInferenceService", "grpc.health.v1.Health"
-_STATUS = {
-    BadInput.code: grpc.StatusCode.INVALID_ARGUMENT,
-    ModelRejected.code: grpc.StatusCode.INVALID_ARGUMENT,
-    UnknownModel.code: grpc.StatusCode.NOT_FOUND,
-    ResourceUnavailable.code: grpc.StatusCode.UNAVAILABLE,
-    ServerUnavailable.code: grpc.StatusCode.UNAVAILABLE,
-    WorkerLost.code: grpc.StatusCode.UNAVAILABLE,
-    Dropped.code: grpc.StatusCode.UNAVAILABLE,
-    DeadlineExceeded.code: grpc.StatusCode.DEADLINE_EXCEEDED,
-    Poison.code: grpc.StatusCode.FAILED_PRECONDITION,
-    Unauthorized.code: grpc.StatusCode.PERMISSION_DENIED,
-}
 _FAILED = "the server failed at this call; its log has more"
 
 Method = Callable[[Any, "Call"], Awaitable[Any]]
@@ -97,7 +73,7 @@ def _told(error: Exception) -> tuple[str, str]:
     if isinstance(error, _NoKey):
         return grpc.StatusCode.UNAUTHENTICATED.name, str(error)
     if isinstance(error, InferError):
-        return _STATUS.get(error.code, grpc.StatusCode.INTERNAL).name, f"{error.code}: {error}"
+        return STATUSES.get(error.code, INTERNAL).grpc, f"{error.code}: {error}"
     log.error("a call failed", exc_info=error)
     return grpc.StatusCode.INTERNAL.name, _FAILED
 

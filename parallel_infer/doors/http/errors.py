@@ -4,32 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from parallel_infer.errors import (
-    BadInput,
-    DeadlineExceeded,
-    Dropped,
-    InferError,
-    ModelRejected,
-    Poison,
-    ResourceUnavailable,
-    ServerUnavailable,
-    Unauthorized,
-    UnknownModel,
-    WorkerLost,
-)
+from parallel_infer.doors.statuses import INTERNAL, STATUSES
+from parallel_infer.errors import BadInput, InferError
 
-_STATUS: dict[str, int] = {
-    BadInput.code: 400,
-    ModelRejected.code: 400,
-    UnknownModel.code: 404,
-    ResourceUnavailable.code: 503,
-    WorkerLost.code: 503,
-    ServerUnavailable.code: 503,
-    Dropped.code: 503,
-    DeadlineExceeded.code: 504,
-    Poison.code: 422,
-    Unauthorized.code: 403,
-}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -45,7 +22,7 @@ class HttpError(InferError):
 
 def status_of(error: InferError) -> int:
     """The HTTP status of an error."""
-    return error.status if isinstance(error, HttpError) else _STATUS.get(error.code, 500)
+    return error.status if isinstance(error, HttpError) else STATUSES.get(error.code, INTERNAL).http
 
 
 def body_of(error: InferError) -> bytes:
