@@ -9,7 +9,7 @@ usage: container/build.sh [OPTION]... [-- ARGUMENT...]
   --tag NAME          what the image is called (parallel-infer:VERSION, with -gpu or -no-openvino where that is chosen)
   --base IMAGE        what it stands on: a Debian or Ubuntu (docker.io/library/debian:bookworm-slim)
   --gpu               with ONNX Runtime for NVIDIA GPUs, CUDA and cuDNN; several GB
-  --no-openvino       without OpenVINO's plugin; 106 MB less
+  --no-openvino       without OpenVINO's plugin; 112 MB less
   --wheels FOLDER     take every Python package from this folder and nothing from an index; made with
                         pip wheel --wheel-dir FOLDER '.[cpu,http,grpc]'
   --with PROGRAM      docker, podman or buildah; else the first of these that answers
