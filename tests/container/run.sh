@@ -47,7 +47,9 @@ export CONTAINERS_STORAGE_CONF=$work/storage.conf CONTAINERS_CONF=$work/containe
 clean_up() {
   [ -z "${load:-}" ] || kill "$load" 2>/dev/null
   podman rm --all --force --time 0 >/dev/null 2>&1
-  if [ -z "${KEEP:-}" ]; then podman system reset --force >/dev/null 2>&1; fi
+  # not `podman system reset`, which would take networks of other users of podman as well
+  [ -n "${KEEP:-}" ] || podman image rm --all --force >/dev/null 2>&1
+  umount "$storage/overlay" 2>/dev/null # podman's own bind mount of the folder
   rm -rf "$work"
 }
 trap clean_up EXIT
@@ -64,7 +66,9 @@ make_base() {
   podman import --quiet "$tar" localhost/debian:bookworm-slim >/dev/null
 }
 
-works() { podman run --rm localhost/debian:bookworm-slim true >/dev/null 2>"$work/works.log"; }
+works() { # with a port that is published
+  podman run --rm --publish 127.0.0.1::5555 localhost/debian:bookworm-slim true >/dev/null 2>"$work/works.log"
+}
 
 make_image() {
   local wheels=${WHEELS:-$work/wheels}
