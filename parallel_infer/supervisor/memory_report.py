@@ -76,8 +76,7 @@ def how_to_give(needed: int, memory: SharedMemory) -> str:
     wanted = -(-(needed + memory.used) // (_STEP * _MEBI)) * _STEP
     return (
         f"To give it more: in Docker, start the container with --shm-size={wanted}m; in Kubernetes, mount an emptyDir "
-        f"of medium Memory and that size at {FOLDER}; elsewhere, as root, mount -o remount,size={wanted}m {FOLDER}. "
-        "Or let it go on with less: --fit-shared-memory."
+        f"of medium Memory and that size at {FOLDER}; elsewhere, as root, mount -o remount,size={wanted}m {FOLDER}."
     )
 
 
@@ -118,7 +117,9 @@ def _shortage(needed: int, memory: SharedMemory) -> str:
 
 
 def _how_to_need_less(plan: Plan) -> str:
-    text = "To need less: lower shared_memory_mb, max_batch_size, instances or max_output_mb"
+    text = (
+        "To need less: say --fit-shared-memory, or lower shared_memory_mb, max_batch_size, instances or max_output_mb"
+    )
     if not plan.rings:
         return text
     largest = max(plan.rings, key=lambda ring: ring.total)

@@ -177,6 +177,7 @@ def test_the_memory_check_is_exact_and_names_a_size_that_would_do() -> None:
     assert "60.0 MB are needed and /dev/shm has 60.0 MB free of 64.0 MB" in text
     assert "--shm-size=128m" in text
     assert "mount -o remount,size=128m /dev/shm" in text
+    assert "--fit-shared-memory" in text
     assert "the largest ring is 'ring 1' with 40.0 MB" in text
     check_memory(_Plan((60 << 20) + 1), SharedMemory(128 << 20, 124 << 20))
 

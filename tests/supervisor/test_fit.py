@@ -50,6 +50,7 @@ def test_the_shipped_models_fit_into_what_docker_gives(plan: Plan) -> None:
     assert f"shared_memory_mb={config.shared_memory_mb} instead of 256" in text
     assert "fit_shared_memory" in text
     assert "--shm-size=" in text
+    assert "--fit-shared-memory" not in text  # it is said already
 
 
 def test_payload_memory_goes_before_batches_become_single(plan: Plan) -> None:
