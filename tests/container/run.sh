@@ -62,6 +62,7 @@ make_base() {
   # shellcheck disable=SC2016  # $1 is the hook's
   [ -s "$tar" ] || mmdebstrap --quiet --variant=minbase --include=ca-certificates \
     --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
+    --dpkgopt='path-exclude=/usr/share/locale/*' \
     --customize-hook='rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/*' bookworm "$tar" || return 1
   podman import --quiet "$tar" localhost/debian:bookworm-slim >/dev/null
 }
