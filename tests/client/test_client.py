@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -250,18 +249,31 @@ def test_address_that_is_none(address):
         Client(address)
 
 
-def test_interrupt_cancels_the_job(server):
-    def interrupt():
-        request = server.next().request
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-        return request
+INTERRUPTED = """
+import sys
+from parallel_infer import Client
+with Client(sys.argv[1]) as client:
+    while True:
+        try:
+            client.infer("held", b"x", timeout=60)
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+"""
 
-    with Client(server.address) as client:
-        for _ in range(5):  # it comes as soon as the request has arrived: the client may not be waiting yet
-            join = in_thread(interrupt)
-            with pytest.raises(KeyboardInterrupt):
-                client.infer("held", b"x", timeout=60)
-            assert server.next(protocol.Cancel).request.job == join().id
+
+def test_interrupt_cancels_the_job(server):
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, server.address], stdout=subprocess.PIPE, text=True
+    ) as program:
+        try:
+            assert program.stdout is not None
+            for _ in range(5):  # it comes as soon as the request has arrived: the client may not be waiting yet
+                job = server.next().request.id
+                program.send_signal(signal.SIGINT)
+                assert program.stdout.readline() == "interrupted\n"
+                assert server.next(protocol.Cancel).request.job == job
+        finally:
+            program.kill()
 
 
 def test_a_forked_child_has_no_part_in_it(server):

@@ -166,10 +166,18 @@ def _nanodet(rng: np.random.Generator, count: int) -> Arrays:
     return {"output": np.concatenate((scores(rng, cells), rng.normal(0, 2, (cells, 32))), axis=1)}
 
 
+def _picodet(rng: np.random.Generator, count: int) -> Arrays:
+    cells = [-(-SIZE[0] // stride) * -(-SIZE[1] // stride) for stride in PICODET]
+    found = {f"score_{stride}": scores(rng, rows) for stride, rows in zip(PICODET, cells, strict=True)}
+    return found | {f"side_{stride}": rng.normal(0, 2, (rows, 32)) for stride, rows in zip(PICODET, cells, strict=True)}
+
+
+PICODET = (8, 16, 32)  # strides
 _PARAMETERS: dict[str, dict[str, Any]] = {  # what recognition finds out about the outputs above
     "efficient-nms": {"outputs": ["num_dets", "det_boxes", "det_scores", "det_classes"]},
     "boxes-scores": {"outputs": ["boxes", "scores"]},
     "ultraface": {"outputs": ["boxes", "scores"], "skipped": 1, "normalised": True},
+    "picodet": {"outputs": [[f"score_{stride}", f"side_{stride}"] for stride in PICODET]},
 }
 
 _MAKERS = {
@@ -189,6 +197,7 @@ _MAKERS = {
     "boxes-scores": _boxes_scores,
     "ultraface": _ultraface,
     "nanodet": _nanodet,
+    "picodet": _picodet,
     "paddle-detection": _paddle_detection,
     "numbered": _numbered,
     "tensorflow-detection": _tensorflow_detection,

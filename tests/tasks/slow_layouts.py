@@ -168,6 +168,19 @@ def nanodet(outputs: Outputs, size: tuple[int, int]) -> Iterator[Detection]:
                 yield Detection((cx - sides[0], cy - sides[1], cx + sides[2], cy + sides[3]), row[number], number)
 
 
+def picodet(outputs: Outputs, size: tuple[int, int]) -> Iterator[Detection]:
+    for stride in (8, 16, 32):
+        tables = (outputs[f"{name}_{stride}"].astype(float).tolist() for name in ("score", "side"))
+        rows = zip(*tables, strict=True)
+        for y in range(math.ceil(size[1] / stride)):
+            for x in range(math.ceil(size[0] / stride)):
+                scores, logits = next(rows)
+                number = best_class(scores)
+                left, top, right, bottom = (mean_of(logits[8 * side :][:8]) * stride for side in range(4))
+                cx, cy = (x + 0.5) * stride, (y + 0.5) * stride
+                yield Detection((cx - left, cy - top, cx + right, cy + bottom), scores[number], number)
+
+
 def mean_of(logits: list[float]) -> float:
     """Of the distribution over 0, 1, 2, ... that the logits stand for."""
     powers = [math.exp(logit) for logit in logits]

@@ -39,6 +39,7 @@ READERS = {
     "boxes-scores": slow.boxes_scores,
     "ultraface": slow.ultraface,
     "nanodet": slow.nanodet,
+    "picodet": slow.picodet,
     "paddle-detection": slow.paddle_detection,
     "numbered": slow.numbered,
     "tensorflow-detection": slow.tensorflow_detection,
@@ -185,6 +186,7 @@ SCORES: dict[str, tuple[str, Any]] = {  # a score of each family: the output and
     "boxes-scores": ("scores", (0, 1)),
     "ultraface": ("scores", (0, 1)),
     "nanodet": ("output", (0, 1)),
+    "picodet": ("score_8", (0, 1)),
     "paddle-detection": ("output0", (np.s_[:], 1)),
     "numbered": ("output0", (0, 6)),
     "tensorflow-detection": ("detection_scores", 0),
@@ -200,6 +202,7 @@ BOXES = {  # where boxes are not in output0
     "boxes-scores": "boxes",
     "ultraface": "boxes",
     "nanodet": "output",
+    "picodet": "side_8",
     "tensorflow-detection": "detection_boxes",
     "torchvision": "boxes",
 }
