@@ -52,6 +52,7 @@ class FakeServer:
         self._next_ring = 1
 
     def start(self) -> None:
+        assert not self.running, "two threads would share one socket"
         self.context = zmq.Context()
         self._socket = self.context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, 0)

@@ -20,18 +20,15 @@ def test_answers_that_arrived_unread_outlive_the_connection(server):
 
     async def main():
         async with AsyncClient(server.address, timeout=20) as client:
-            await client.infer("echo", b"first")
-            jobs = [client.submit("echo", b"%d" % number) for number in range(COUNT)]
-            await asyncio.sleep(0)
+            jobs = [client.submit("held", b"%d" % number) for number in range(COUNT)]
             for _ in range(COUNT):
-                server.next()  # blocks the loop, as any computation would
+                await asyncio.to_thread(server.next)
+            server.release()  # blocks the loop, as any computation would
             server.leave()
             return [payload_of(answer) for answer in await asyncio.gather(*jobs)]
 
-    try:
-        assert asyncio.run(main()) == [b"%d" % number for number in range(COUNT)]
-    finally:
-        server.start()
+    assert asyncio.run(main()) == [b"%d" % number for number in range(COUNT)]
+    server.start()
 
 
 def test_what_a_stopping_server_did_not_take_is_told_at_once_and_by_name(server):
