@@ -19,8 +19,8 @@ def page_server(_adopt_orphans: None, tmp_path_factory: pytest.TempPathFactory) 
         yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium(_adopt_orphans: None) -> Iterator[Any]:
-    """A browser without a screen; skips where there is none."""
+    """A browser without a screen; skips where there is none. While it is there no other event loop runs here."""
     with browser() as started:
         yield started
