@@ -67,7 +67,8 @@ def _make(base: str, name: str) -> Path:
             make_private(folder.parent)
             _locks[folder] = make_held(folder)
         except OSError as error:
-            refused.append(f"{place} ({error.strerror})")
+            shown = str(place).encode(errors="backslashreplace").decode()  # a name need not be UTF-8
+            refused.append(f"{shown} ({error.strerror})")
             continue
         if refused:
             log.info("the folder of this run is %s, because it cannot be in %s", folder, ", ".join(refused))

@@ -61,11 +61,13 @@ def test_another_place_is_taken(spoil, tmp_path, other, monkeypatch):
 
 
 @pytest.mark.parametrize("place", ["/proc/run/user/4242", "/proc", "relative/folder", "", "/nowhere\udcff"], ids=ascii)
-def test_places_that_are_nobodys(place, other, monkeypatch):
+def test_places_that_are_nobodys(place, other, monkeypatch, caplog):
+    caplog.set_level("INFO")
     monkeypatch.setenv("XDG_RUNTIME_DIR", place)
     sweep_directories()
     folder = make_run_directory("run")
     assert folder == other / NAME / "run"
+    caplog.text.encode()  # a log may be read as UTF-8
     remove_directory(folder)
 
 
