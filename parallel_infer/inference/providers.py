@@ -32,6 +32,8 @@ ORT_NAMES: dict[ProviderName, str] = {"cpu": CPU, "openvino": OPENVINO, "cuda": 
 _FASTEST_FIRST: tuple[ProviderName, ...] = ("cuda", "openvino", "cpu")
 _BF16_FLAGS = frozenset({"amx_bf16", "avx512_bf16"})
 _OPENVINO_PACKAGE = "onnxruntime_ep_openvino"
+_TENSORRT = ("libnvinfer.so.10", "libnvonnxparser.so.10")  # what ONNX Runtime's provider is linked against
+_TENSORRT_PACKAGE = "tensorrt_libs"
 _LEVELS = {
     GraphOptimization.NONE: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
     GraphOptimization.BASIC: ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
@@ -51,12 +53,13 @@ class OpenVino(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What matters of a machine: processor flags, providers inside ONNX Runtime, NVIDIA devices, OpenVINO."""
+    """What matters of a machine: processor flags, providers inside ONNX Runtime, NVIDIA devices, OpenVINO, TensorRT."""
 
     flags: frozenset[str]
     providers: frozenset[str]
     gpus: int
     openvino: OpenVino
+    has_tensorrt: bool = False  # its libraries load; ONNX Runtime lists the provider without them too
 
     @property
     def has_bf16(self) -> bool:
@@ -94,6 +97,7 @@ def survey(config: SessionConfig) -> Machine:
         providers=providers,
         gpus=_count_gpus() if gpu_possible else 0,
         openvino=_find_openvino() if openvino_possible else OpenVino.ABSENT,
+        has_tensorrt=config.provider == "tensorrt" and gpu_possible and _load_tensorrt(),
     )
 
 
@@ -255,6 +259,9 @@ def _gpu_obstacle(provider: ProviderName, config: SessionConfig, machine: Machin
         return f"provider = {provider}: no NVIDIA GPU answers; try nvidia-smi, and --gpus all for a container"
     if config.device >= machine.gpus:
         return f"device = {config.device}, but the GPUs here are 0 to {machine.gpus - 1}"
+    if provider == "tensorrt" and not machine.has_tensorrt:
+        names = " and ".join(_TENSORRT)
+        return f"provider = tensorrt: {names} do not load; pip install tensorrt, or put them on the library path"
     if provider == "cuda" and config.precision in ("bf16", "fp16"):
         return f"provider = cuda computes as the model says; for {config.precision} convert it or use tensorrt"
     return None
@@ -303,6 +310,20 @@ def _count_gpus() -> int:
     except OSError:
         return 0
     return count.value
+
+
+@functools.cache
+def _load_tensorrt() -> bool:
+    """Load TensorRT, from where pip puts it or from the library path, so that ONNX Runtime finds it loaded."""
+    package = importlib.util.find_spec(_TENSORRT_PACKAGE)
+    folders = [Path(folder) for folder in package.submodule_search_locations or ()] if package else []
+    for name in _TENSORRT:
+        places = [str(folder / name) for folder in folders if (folder / name).is_file()]
+        try:
+            ctypes.CDLL((*places, name)[0], ctypes.RTLD_GLOBAL)
+        except OSError:
+            return False
+    return True
 
 
 @functools.cache

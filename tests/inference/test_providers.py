@@ -33,7 +33,7 @@ from tests.inference import session_models as models
 PLAIN = Machine(flags=frozenset({"avx2", "avx512f"}), providers=frozenset({CPU}), gpus=0, openvino=OpenVino.NO_DEVICE)
 BF16 = replace(PLAIN, flags=PLAIN.flags | {"avx512_bf16"}, openvino=OpenVino.PLUGIN)
 AMX = replace(BF16, flags=BF16.flags | {"amx_bf16"})
-GPU = replace(AMX, providers=frozenset({CPU, CUDA, TENSORRT}), gpus=2)
+GPU = replace(AMX, providers=frozenset({CPU, CUDA, TENSORRT}), gpus=2, has_tensorrt=True)
 
 
 @pytest.mark.parametrize(
@@ -72,6 +72,7 @@ def test_the_fastest_that_fits_is_taken(machine: Machine, values, taken):
         (replace(BF16, openvino=OpenVino.RUNTIME), {"provider": "openvino", "profile": "p"}, "ONNX Runtime"),
         (PLAIN, {"provider": "cuda"}, r"pip install 'parallel-infer\[gpu\]'"),
         (replace(GPU, providers=frozenset({CPU, CUDA})), {"provider": "tensorrt"}, "another build"),
+        (replace(GPU, has_tensorrt=False), {"provider": "tensorrt"}, "libnvinfer.* do not load; pip install tensorrt"),
         (replace(GPU, gpus=0), {"provider": "cuda"}, "nvidia-smi"),
         (GPU, {"provider": "cuda", "device": 2}, "device = 2, but the GPUs here are 0 to 1"),
         (GPU, {"provider": "cuda", "precision": "fp16"}, "tensorrt"),

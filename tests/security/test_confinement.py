@@ -63,6 +63,18 @@ def secret(tmp_path):
     return file
 
 
+@needs_landlock
+def test_packages_installed_into_a_folder_of_any_name_are_read_and_nothing_beside_them(tmp_path):
+    for name in ("tool-1.0.dist-info", "tool", "tool.libs"):
+        (tmp_path / name).mkdir()
+    for name in ("tool/__init__.py", "single.py", "tool.libs/libtool.so", "notes.txt"):
+        (tmp_path / name).touch()
+    before = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n" + CONFINE
+    imported = run("import tool, single; open(sys.argv[1] + '/tool.libs/libtool.so')", tmp_path, before=before)
+    assert imported.returncode == 0, imported.stderr
+    assert "PermissionError" in run("open(sys.argv[1] + '/notes.txt')", tmp_path, before=before).stderr
+
+
 def attempt(code, secret):
     """Try it confined: it must be refused, and have changed nothing."""
     confined = run(f"try:\n    {code}\nexcept (PermissionError, ValueError) as error:\n    print('refused')", secret)

@@ -85,5 +85,20 @@ def _readable(code: Iterable[str]) -> Iterator[Path]:
     for folder in sys.path:
         if folder.endswith(("site-packages", "dist-packages", "lib-dynload", ".zip")):
             yield Path(folder)
+        else:
+            yield from _installed(Path(folder))
         for package in {*_OURS, *code}:
             yield Path(folder or ".") / package
+
+
+def _installed(folder: Path) -> Iterator[Path]:
+    """Packages in a folder of any name that pip installed into (`pip install --target`), and nothing beside them."""
+    try:
+        names = sorted(entry.name for entry in os.scandir(folder or "."))
+    except OSError:
+        return
+    if any(name.endswith(".dist-info") for name in names):
+        for name in names:
+            path = folder / name
+            if name.endswith((".dist-info", ".libs", ".py", ".so")) or (path / "__init__.py").is_file():
+                yield path
