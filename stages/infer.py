@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,17 +81,19 @@ class Infer:
         """Run batches of one and of the largest size; the least seconds of each, and the least of processor time.
 
         What else the machine does makes a run longer, never shorter, so short ones are repeated more often. Processor
-        time is that of all threads; none is told where another device computes. No slot is claimed by anybody yet.
+        time is that of all threads; none is told where another device computes, which is shown every size it is to
+        compute instead: the first run of a size may take it seconds. No slot is claimed by anybody yet.
         """
         seconds: dict[int, float] = {}
         costs: dict[int, float] = {}
         largest = self._plan.max_batch
-        sizes = [largest] if self._plan.fixed_batch else sorted({1, largest})
+        others = () if self.on_processor else self.session.config.batches
+        sizes = [largest] if self._plan.fixed_batch else sorted({1, *others, largest})
         for size in sizes:
-            inputs = {name: array[:size] for name, array in self._gathered.items()}
+            run_once = self._warm_run(self._fed({name: array[:size] for name, array in self._gathered.items()}))
             for run in range(_MOST_RUNS):
                 started, used = time.monotonic(), time.process_time()
-                self.session.run(self._fed(inputs))
+                run_once()
                 costs[size] = min(costs.get(size, math.inf), time.process_time() - used)
                 seconds[size] = min(seconds.get(size, math.inf), time.monotonic() - started)
                 if run + 1 >= _WARM_UPS and seconds[size] > _SHORT:
@@ -97,6 +101,13 @@ class Infer:
         for _ in range(_WARM_UPS):  # never a larger batch: its memory would be kept twice
             self._alone.run(self._fed({name: array[: sizes[0]] for name, array in self._gathered.items()}))
         return seconds, costs if self.on_processor else {}
+
+    def _warm_run(self, inputs: Arrays) -> Callable[[], object]:
+        """A run of these inputs as it will be while serving: on another device, with memory of the outputs bound."""
+        if self.on_processor:
+            return partial(self.session.run, inputs)
+        outputs = self.session.run(inputs)
+        return self.session.bind(inputs, {name: outputs[name] for name in outputs if name not in self._unknown}).run
 
     def close(self) -> None:
         """Write the profile, where one was asked for, and let go of the rings."""

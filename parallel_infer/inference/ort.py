@@ -7,4 +7,6 @@ try:
 except ImportError as error:
     raise ImportError("ONNX Runtime is missing: pip install 'parallel-infer[cpu]' or 'parallel-infer[gpu]'") from error
 
+ort.set_default_logger_severity(3)  # errors: its warnings are of no use to those who run a server
+
 __all__ = ["ort"]

@@ -82,6 +82,12 @@ class Signature:
         first = self.inputs[0].dimensions[:1] if self.inputs else ()
         return first[0] if first and isinstance(first[0], int) else None
 
+    @property
+    def has_open_batch(self) -> bool:
+        """Whether all inputs and outputs begin with the same open batch size."""
+        first = {tensor.dimensions[:1] for tensor in (*self.inputs, *self.outputs)}
+        return len(first) == 1 and [isinstance(size, str) for size in first.pop()] == [True]
+
     def output_shapes(self, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
         """The shapes that can be relied on before a run, by output, where symbols have `sizes`."""
         shapes = {}

@@ -4,6 +4,8 @@ a GPU that answers wrongly. The last test asks a real one."""
 from __future__ import annotations
 
 import ctypes
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -85,8 +87,8 @@ class NotedGraphs:
         return getattr(self._session, name)
 
 
-def engine(model: bytes, runtime: HostRuntime) -> CudaEngine:
-    return CudaEngine(model, SessionConfig(provider="cpu", threads=1), ON_CPU, runtime)
+def engine(model: bytes, runtime: HostRuntime, **values: Any) -> CudaEngine:
+    return CudaEngine(model, SessionConfig(provider="cpu", threads=1, **values), ON_CPU, runtime)
 
 
 def floats(*shape: int, start: int = 0) -> np.ndarray:
@@ -121,6 +123,28 @@ def test_memory_on_the_gpu_stays_where_it_is_for_each_batch_size():
     assert len(runtime.targets) == 4  # two inputs for each of two sizes
     # a graph of its own for each size: each run, and the first of a size once more to compare
     assert session.graphs == ["0", "0", "0", "1", "1", "0"]
+
+
+def test_a_batch_is_filled_up_to_the_next_of_a_few_sizes():
+    runtime = HostRuntime()
+    made = engine(models.addition(), runtime, batches=(1, 2, 4))
+    session = made.session = NotedGraphs(made.session)
+    ring, slot = floats(8, 3), np.zeros((8, 3), np.float32)
+    for first, count in ((0, 4), (1, 3), (3, 4), (5, 1), (2, 5)):
+        rows = slice(first, first + count)
+        slot[:] = -1
+        made.bind({"a": ring[rows], "b": ring[rows]}, {"y": slot[rows]}, ()).run(Stop(), prompt=False)
+        np.testing.assert_array_equal(slot[rows], ring[rows] * 2)
+        assert (np.delete(slot, range(first, first + count), 0) == -1).all()
+    assert session.graphs == ["0", "0", "0", "0", "1", "1", "2", "2"]  # three rows are computed as four, five as five
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+def test_onnx_runtime_waits_itself_where_it_runs_operators(graphs):
+    # Without its wait it keeps what operators lend until the session ends, and then takes the process with it.
+    options = engine(models.identity(), HostRuntime(), cuda_graphs=graphs).run_options(3)
+    assert options.get_run_config_entry("gpu_graph_id") == "3"
+    assert _entry(options, "disable_synchronize_execution_providers") == ("1" if graphs else "")
 
 
 def test_outputs_of_unknown_size_go_the_plain_way():
@@ -173,6 +197,13 @@ def test_a_stop_that_is_set_prevents_the_run_and_later_ones_go_on():
     np.testing.assert_array_equal(y, x)
 
 
+def _entry(options: Any, name: str) -> str:
+    try:
+        return str(options.get_run_config_entry(name))
+    except RuntimeError:
+        return ""
+
+
 def test_page_locking_is_asked_for_by_the_configuration(monkeypatch):
     locked: list[int] = []
     monkeypatch.setattr(OrtEngine, "lock_pages", lambda engine, arrays: locked.append(1))
@@ -191,6 +222,43 @@ def real_gpu(config: SessionConfig) -> Iterator[Session]:
     session = Session(models.addition(), config)
     yield session
     session.close()
+
+
+ENDING = """
+import sys
+import numpy as np
+from parallel_infer.inference.options import SessionConfig
+from parallel_infer.inference.session import Session
+graphs, ending = sys.argv[2] == "True", sys.argv[3]
+session = Session(sys.argv[1], SessionConfig(provider="cuda", cuda_graphs=graphs, batches=(1, 2, 4)))
+(tensor,) = session.inputs
+for count in (4, 3, 1, 4, 2):
+    rows = np.zeros((count, *tensor.shape), tensor.dtype)
+    expected = session.run({tensor.name: rows})
+    found = {name: np.empty_like(array) for name, array in expected.items()}
+    bound = session.bind({tensor.name: rows}, found)
+    for _ in range(20):
+        bound.run()
+    for name in found:
+        np.testing.assert_allclose(found[name], expected[name], atol=0.02 * np.abs(expected[name]).max())
+if ending == "closed":
+    session.close()
+if ending != "left":
+    del bound, session
+print("ended")
+"""
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("ending", ["left", "dropped", "closed"])
+@pytest.mark.parametrize("graphs", [False, True])
+@pytest.mark.parametrize("name", ["detector", "classifier"])
+def test_the_process_outlives_its_session_on_a_real_gpu(name, graphs, ending, zoo):
+    with real_gpu(SessionConfig(provider="cuda", cuda_graphs=graphs)):
+        pass
+    command = [sys.executable, "-c", ENDING, str(zoo / f"{name}.onnx"), str(graphs), ending]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "ended\n", "")
 
 
 @pytest.mark.gpu

@@ -1,9 +1,11 @@
 """A session of ONNX Runtime on an NVIDIA GPU, with copies of its own.
 
 ONNX Runtime by itself copies inputs and outputs through pageable memory and waits for the GPU after each step. Here
-everything of a run goes into one stream and the host waits once, at its end: copies to the GPU out of page-locked
-memory, the model, copies back. Tensors on the GPU stay where they are, one set for each batch size, as CUDA graphs
-need it.
+everything of a run goes into one stream: copies to the GPU out of page-locked memory, the model, copies back. Tensors
+on the GPU stay where they are, one set for each batch size, as CUDA graphs need it.
+
+The first run of a batch size takes a second and more, since cuDNN plans every convolution anew. So only a few sizes are
+run, and a smaller batch is filled up to the next of them with rows whose results nobody reads.
 """
 
 from __future__ import annotations
@@ -43,6 +45,8 @@ class CudaEngine(OrtEngine):
         self._stream = self._runtime.stream()
         self._device = config.device
         super().__init__(model, config, choice, self._stream)
+        self._has_graphs = config.cuda_graphs
+        self._sizes = sorted({1, *config.batches}) if config.batches and self.signature.has_open_batch else []
         self._buffers: dict[Shapes, _Buffers] = {}
         self._locked: list[Array] = []
         self._is_plain = False
@@ -70,10 +74,10 @@ class CudaEngine(OrtEngine):
     def bind(self, inputs: Mapping[str, Array], fixed: Mapping[str, Array], fresh: Sequence[str]) -> BoundRun:
         if fresh or self._is_plain or not self._can_bind(inputs, fixed):
             return super().bind(inputs, fixed, fresh)
-        key = tuple((name, array.shape) for name, array in (*inputs.items(), *fixed.items()))
+        key = tuple((name, self._filled_up(array.shape)) for name, array in (*inputs.items(), *fixed.items()))
         if key not in self._buffers:
             with self._running:
-                self._buffers[key] = self._checked(_Buffers(self, inputs, fixed, len(self._buffers)), inputs, fixed)
+                self._buffers[key] = self._checked(self._made(key, inputs, fixed), inputs, fixed)
             if self._is_plain:
                 return super().bind(inputs, fixed, fresh)
         return CudaBoundRun(self, self._buffers[key], inputs, fixed)
@@ -102,11 +106,37 @@ class CudaEngine(OrtEngine):
             finally:
                 buffers.options.terminate = False
 
-    def device_tensor(self, array: Array) -> Any:
-        """Memory on the GPU for an array of that shape and dtype."""
-        return ort.OrtValue.ortvalue_from_shape_and_type(
-            list(array.shape), array.dtype.type, self._runtime.kind, self._device
-        )
+    def device_tensor(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        """Memory on the GPU, whatever is in it."""
+        return ort.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype.type, self._runtime.kind, self._device)
+
+    def run_options(self, number: int) -> ort.RunOptions:
+        """Options of the runs of one batch size."""
+        options = ort.RunOptions()
+        # A graph per batch size; without `cuda_graphs` ONNX Runtime ignores the number.
+        options.add_run_config_entry("gpu_graph_id", str(number))
+        if self._has_graphs:
+            # A graph is repeated without a wait of its own. Other runs need theirs: without it ONNX Runtime keeps the
+            # page-locked buffers of all operators until the session ends, and then aborts the process.
+            options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        return options
+
+    def _filled_up(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape that a batch of this shape is computed in."""
+        size = next((size for size in self._sizes if size >= shape[0]), None) if self._sizes else None
+        return shape if size is None else (size, *shape[1:])
+
+    def _made(self, key: Shapes, inputs: Mapping[str, Array], fixed: Mapping[str, Array]) -> _Buffers:
+        shapes = dict(key)
+        tensors = {
+            name: self.device_tensor(shapes[name], array.dtype) for name, array in (*inputs.items(), *fixed.items())
+        }
+        for name, array in inputs.items():  # rows that nobody fills are zeros, not what lay there
+            zeros = np.zeros(shapes[name], array.dtype)
+            self._runtime.copy_to_device(tensors[name].data_ptr(), address_of(zeros), zeros.nbytes, self._stream)
+            self._runtime.wait(self._stream)
+        ins, outs = ({name: tensors[name] for name in names} for names in (inputs, fixed))
+        return _Buffers(self, ins, outs, len(self._buffers))
 
     def _can_bind(self, inputs: Mapping[str, Array], fixed: Mapping[str, Array]) -> bool:
         return all(array.size for array in (*inputs.values(), *fixed.values()))
@@ -148,20 +178,15 @@ class CudaBoundRun:
 class _Buffers:
     """Tensors on the GPU for one batch size, bound once, and the options of their runs."""
 
-    def __init__(
-        self, engine: CudaEngine, inputs: Mapping[str, Array], outputs: Mapping[str, Array], number: int
-    ) -> None:
-        self.inputs = {name: engine.device_tensor(array) for name, array in inputs.items()}
-        self.outputs = {name: engine.device_tensor(array) for name, array in outputs.items()}
+    def __init__(self, engine: CudaEngine, inputs: Mapping[str, Any], outputs: Mapping[str, Any], number: int) -> None:
+        self.inputs = inputs
+        self.outputs = outputs
         self.io = engine.session.io_binding()
-        for name, value in self.inputs.items():
+        for name, value in inputs.items():
             self.io.bind_ortvalue_input(name, value)
-        for name, value in self.outputs.items():
+        for name, value in outputs.items():
             self.io.bind_ortvalue_output(name, value)
-        self.options = ort.RunOptions()
-        # A graph per batch size; without `cuda_graphs` ONNX Runtime ignores the number.
-        self.options.add_run_config_entry("gpu_graph_id", str(number))
-        self.options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        self.options = engine.run_options(number)
 
     def terminate(self) -> None:
         self.options.terminate = True

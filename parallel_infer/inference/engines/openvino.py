@@ -108,7 +108,7 @@ class OpenVinoEngine:
         rows = [config.rows.get(tensor.name, tensor.dimensions[1:]) for tensor in self.signature.inputs]
         if not (
             config.batches
-            and self._has_batches()
+            and self.signature.has_open_batch
             and all(isinstance(size, int) and size > 0 for row in rows for size in row)
         ):
             return {None: core.compile_model(graph, "CPU", options)}
@@ -118,11 +118,6 @@ class OpenVinoEngine:
             sized.reshape({place: [size, *row] for place, row in enumerate(rows)})
             models[size] = core.compile_model(sized, "CPU", options)
         return models
-
-    def _has_batches(self) -> bool:
-        """Whether all inputs and outputs have the same open batch size."""
-        first = {tensor.dimensions[:1] for tensor in (*self.signature.inputs, *self.signature.outputs)}
-        return len(first) == 1 and [isinstance(size, str) for size in first.pop()] == [True]
 
 
 def _imported() -> Any:

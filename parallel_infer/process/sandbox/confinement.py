@@ -94,7 +94,7 @@ def _readable(code: Iterable[str]) -> Iterator[Path]:
 def _installed(folder: Path) -> Iterator[Path]:
     """Packages in a folder of any name that pip installed into (`pip install --target`), and nothing beside them."""
     try:
-        names = sorted(entry.name for entry in os.scandir(folder or "."))
+        names = sorted(entry.name for entry in os.scandir(folder))
     except OSError:
         return
     if any(name.endswith(".dist-info") for name in names):
