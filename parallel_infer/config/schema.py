@@ -157,10 +157,10 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     cuda_graphs: Annotated[
         bool,
         says(
-            "Record a run of each batch size as a CUDA graph and repeat it, which saves small models time. "
-            "For cuda, and for models that run on the GPU throughout."
+            "Record a run of each batch size as a CUDA graph and repeat it. For models that run on the GPU throughout; "
+            "others, and all with false, are always computed in their largest batch, which is slower."
         ),
-    ] = False
+    ] = True
     cache: Annotated[
         str | None,
         says("Folder for compiled models (openvino) and engines (tensorrt), so that the next start is quick."),

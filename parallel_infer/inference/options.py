@@ -40,7 +40,8 @@ class SessionConfig:
     sizes are worth a graph of their own to OpenVINO, which computes other sizes as their sum; `rows` are the shapes
     of one row by input, for graphs that leave more open than the batch size. `gpu_mem_limit` is in bytes and bounds
     the arena of one session. `page_locked` lets a GPU read and write the memory of bindings by itself, and
-    `cuda_graphs` has it repeat a recorded run of each batch size instead of being told every operator (CUDA). `cache`
+    `cuda_graphs` has it repeat a recorded run of each batch size instead of being told every operator, where the whole
+    model runs there (CUDA). `cache`
     is a directory for compiled models (OpenVINO) and engines (TensorRT); it is made where it is missing. `profile` is
     the prefix of a profile that ONNX Runtime writes when the session closes.
     """
@@ -51,7 +52,7 @@ class SessionConfig:
     gpu_mem_limit: int | None = None
     arena_strategy: ArenaStrategy = ArenaStrategy.NEXT_POWER_OF_TWO
     page_locked: bool = True
-    cuda_graphs: bool = False
+    cuda_graphs: bool = True
     cache: Path | None = None
     threads: int = 0
     inter_threads: int = 1

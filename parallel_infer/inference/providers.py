@@ -191,8 +191,8 @@ def cuda_options(config: SessionConfig, stream: int | None = None) -> dict[str, 
     }
     if stream is not None:
         options["user_compute_stream"] = str(stream)
-    if config.cuda_graphs:
-        options["enable_cuda_graph"] = "1"
+        if config.cuda_graphs:
+            options["enable_cuda_graph"] = "1"
     if config.gpu_mem_limit is not None:
         options["gpu_mem_limit"] = str(config.gpu_mem_limit)
     return options
@@ -220,8 +220,6 @@ OPTIONS: dict[ProviderName, Callable[[SessionConfig, Choice], dict[str, str]]] =
 
 def _obstacle(provider: ProviderName, config: SessionConfig, machine: Machine) -> str | None:
     """Why `provider` cannot be had, in words that say what to do; None where it can."""
-    if config.cuda_graphs and provider != "cuda":
-        return f"provider = {provider} has no CUDA graphs; set cuda_graphs = false, or provider = cuda"
     if provider == "openvino":
         return _openvino_obstacle(config, machine)
     if provider in ON_GPU:

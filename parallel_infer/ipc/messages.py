@@ -71,7 +71,7 @@ class SessionOptions(Struct, frozen=True, kw_only=True):
     gpu_mem_limit_mb: int = 0  # 0: no limit
     arena_strategy: str = "power-of-two"
     page_locked: bool = True
-    cuda_graphs: bool = False
+    cuda_graphs: bool = True
     cache: str | None = None
     profile: str | None = None
 

@@ -60,7 +60,7 @@ OTHER_VALUES: dict[str, tuple[Any, str]] = {
     "gpu_mem_limit_mb": (512, "512"),
     "arena_strategy": ("as-requested", "as-requested"),
     "page_locked": (False, "no"),
-    "cuda_graphs": (True, "yes"),
+    "cuda_graphs": (False, "no"),
     "cache": ("/tmp/cache", "/tmp/cache"),
     "model_copies": ("/tmp/copies", "/tmp/copies"),
     "profile": ("/tmp/profile", "/tmp/profile"),

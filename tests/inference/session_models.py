@@ -64,6 +64,12 @@ def filled() -> bytes:
     return model([node("ConstantOfShape", ["s"], ["y"])], [tensor("s", INT64, [1])], [tensor("y", FLOAT, ["n"])])
 
 
+def determinant() -> bytes:
+    """Y = the determinant of 2 x, [batch, 3, 3]: an operator that ONNX Runtime computes on the processor only."""
+    nodes = [node("Add", ["x", "x"], ["d"]), node("Det", ["d"], ["y"])]
+    return model(nodes, [tensor("x", FLOAT, ["batch", 3, 3])], [tensor("y", FLOAT, ["batch"])])
+
+
 def reshaped() -> bytes:
     """Y = x [batch, 8] in the shape asked for; fails where the elements do not fit."""
     inputs = [tensor("x", FLOAT, ["batch", 8]), tensor("s", INT64, [2])]

@@ -147,6 +147,31 @@ def test_onnx_runtime_waits_itself_where_it_runs_operators(graphs):
     assert _entry(options, "disable_synchronize_execution_providers") == ("1" if graphs else "")
 
 
+def test_without_graphs_every_batch_is_the_largest():
+    runtime = HostRuntime()
+    made = engine(models.addition(), runtime, batches=(1, 2, 4), cuda_graphs=False)
+    session = made.session = NotedGraphs(made.session)
+    rows, slot = floats(4, 3), np.zeros((4, 3), np.float32)
+    for count in (4, 1, 2):
+        made.bind({"a": rows[:count], "b": rows[:count]}, {"y": slot[:count]}, ()).run(Stop(), prompt=False)
+        np.testing.assert_array_equal(slot[:count], rows[:count] * 2)
+    assert session.graphs == ["0"] * 4
+
+
+def test_a_model_that_cannot_be_recorded_runs_without_graphs(monkeypatch, caplog):
+    begin = OrtEngine.__init__
+
+    def refuse(engine: OrtEngine, model: bytes, config: SessionConfig, *others: Any) -> None:
+        if config.cuda_graphs:
+            raise RuntimeError("This session cannot use the graph capture feature as requested by the user")
+        begin(engine, model, config, *others)
+
+    monkeypatch.setattr(OrtEngine, "__init__", refuse)
+    made = engine(models.identity(), HostRuntime(), batches=(1, 2))
+    assert _entry(made.run_options(0), "disable_synchronize_execution_providers") == ""
+    assert caplog.text.count("no CUDA graphs: this model has operators that do not run on the GPU") == 1
+
+
 def test_outputs_of_unknown_size_go_the_plain_way():
     made = engine(models.three_kinds_of_output(), HostRuntime())
     x, negative = np.array([[0, 1, 0, 1]], np.float32), np.zeros((1, 4), np.float32)
@@ -214,12 +239,12 @@ def test_page_locking_is_asked_for_by_the_configuration(monkeypatch):
 
 
 @contextmanager
-def real_gpu(config: SessionConfig) -> Iterator[Session]:
+def real_gpu(config: SessionConfig, model: bytes | None = None) -> Iterator[Session]:
     try:
         choose(config, survey(config))
     except ConfigError as error:
         pytest.skip(str(error))
-    session = Session(models.addition(), config)
+    session = Session(model or models.addition(), config)
     yield session
     session.close()
 
@@ -259,6 +284,17 @@ def test_the_process_outlives_its_session_on_a_real_gpu(name, graphs, ending, zo
     command = [sys.executable, "-c", ENDING, str(zoo / f"{name}.onnx"), str(graphs), ending]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "ended\n", "")
+
+
+@pytest.mark.gpu
+def test_a_model_of_which_a_part_runs_on_the_processor_is_served_by_a_real_gpu(caplog):
+    with real_gpu(SessionConfig(provider="cuda", batches=(1, 2, 4)), models.determinant()) as session:
+        x = np.random.default_rng(1).random((4, 3, 3), dtype=np.float32)
+        for count in (4, 1, 3):
+            found = np.zeros(count, np.float32)
+            session.bind({"x": x[:count]}, {"y": found}).run()
+            np.testing.assert_allclose(found, np.linalg.det(x[:count] * 2), rtol=1e-3, atol=1e-4)
+    assert "no CUDA graphs" in caplog.text
 
 
 @pytest.mark.gpu

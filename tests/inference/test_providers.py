@@ -77,8 +77,6 @@ def test_the_fastest_that_fits_is_taken(machine: Machine, values, taken):
         (GPU, {"provider": "cuda", "device": 2}, "device = 2, but the GPUs here are 0 to 1"),
         (GPU, {"provider": "cuda", "precision": "fp16"}, "tensorrt"),
         (GPU, {"provider": "cpu", "precision": "bf16"}, "provider = openvino"),
-        (PLAIN, {"cuda_graphs": True}, r"parallel-infer\[gpu\]'; .*provider = cpu has no CUDA graphs"),
-        (GPU, {"provider": "tensorrt", "cuda_graphs": True}, "tensorrt has no CUDA graphs; set cuda_graphs = false"),
         (GPU, {"provider": "cpu", "precision": "fp16"}, "provider = tensorrt"),
         (GPU, {"provider": "openvino", "precision": "fp16"}, "fp32 or bf16"),
         (replace(PLAIN, openvino=OpenVino.PLUGIN), {"provider": "openvino", "precision": "bf16"}, "amx_bf16"),
@@ -117,10 +115,10 @@ def test_cuda_is_told_device_memory_and_precision():
     assert options["use_tf32"] == "1"
     assert cuda_options(SessionConfig(precision="fp32"))["use_tf32"] == "0"
     assert "gpu_mem_limit" not in cuda_options(SessionConfig())
-    assert cuda_options(SessionConfig(cuda_graphs=True), stream=77) | {"enable_cuda_graph": "1"} == {
-        **cuda_options(SessionConfig()),
-        "enable_cuda_graph": "1",
-        "user_compute_stream": "77",
+    own_stream = {"user_compute_stream": "77"}
+    assert cuda_options(SessionConfig(cuda_graphs=False), stream=77) == cuda_options(SessionConfig()) | own_stream
+    assert cuda_options(SessionConfig(), stream=77) == cuda_options(SessionConfig()) | own_stream | {
+        "enable_cuda_graph": "1"
     }
 
 

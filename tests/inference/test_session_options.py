@@ -110,7 +110,7 @@ def test_what_a_server_is_told_reaches_its_sessions(tmp_path: Path):
         "gpu_mem_limit_mb": 512,
         "arena_strategy": "as-requested",
         "page_locked": False,
-        "cuda_graphs": True,
+        "cuda_graphs": False,
         "cache": str(tmp_path / "cache"),
         "profile": str(tmp_path / "profile"),
     }
@@ -130,7 +130,7 @@ def test_what_a_server_is_told_reaches_its_sessions(tmp_path: Path):
         gpu_mem_limit=512 << 20,
         arena_strategy=ArenaStrategy.SAME_AS_REQUESTED,
         page_locked=False,
-        cuda_graphs=True,
+        cuda_graphs=False,
         cache=tmp_path / "cache",
         profile=str(tmp_path / "profile" / plan.key.replace("/", "_")),
     )

@@ -4,8 +4,10 @@ ONNX Runtime by itself copies inputs and outputs through pageable memory and wai
 everything of a run goes into one stream: copies to the GPU out of page-locked memory, the model, copies back. Tensors
 on the GPU stay where they are, one set for each batch size, as CUDA graphs need it.
 
-The first run of a batch size takes a second and more, since cuDNN plans every convolution anew. So only a few sizes are
-run, and a smaller batch is filled up to the next of them with rows whose results nobody reads.
+Each change of the batch size takes ONNX Runtime a tenth of a second and more, since it has cuDNN plan every convolution
+anew and keeps one plan. A graph is a run that was planned already. So there is a graph for each of a few sizes, and a
+smaller batch is filled up to the next of them with rows whose results nobody reads; a model that cannot be recorded,
+because it does not run on the GPU throughout, is always run in its largest batch.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +31,7 @@ from parallel_infer.inference.providers import Choice
 logger = logging.getLogger(__name__)
 
 _ALIKE = 0.02  # relative difference up to which two runs say the same: TensorFloat-32, and sums in another order
+_GRAPHS_REFUSED = "graph capture"  # in what ONNX Runtime says of a model that it cannot record
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
 
@@ -44,9 +48,17 @@ class CudaEngine(OrtEngine):
         self._runtime = runtime or CudaRuntime(config.device)
         self._stream = self._runtime.stream()
         self._device = config.device
-        super().__init__(model, config, choice, self._stream)
         self._has_graphs = config.cuda_graphs
-        self._sizes = sorted({1, *config.batches}) if config.batches and self.signature.has_open_batch else []
+        try:
+            super().__init__(model, config, choice, self._stream)
+        except Exception as error:  # exceptions of ONNX Runtime share no base class of their own
+            if not (config.cuda_graphs and _GRAPHS_REFUSED in str(error)):
+                raise
+            logger.warning("no CUDA graphs: this model has operators that do not run on the GPU; it runs slower so")
+            self._has_graphs = False
+            super().__init__(model, replace(config, cuda_graphs=False), choice, self._stream)
+        sizes = {1, *config.batches} if config.batches and self.signature.has_open_batch else set()
+        self._sizes = sorted(sizes) if self._has_graphs else sorted(sizes)[-1:]
         self._buffers: dict[Shapes, _Buffers] = {}
         self._locked: list[Array] = []
         self._is_plain = False
