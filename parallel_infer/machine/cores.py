@@ -49,6 +49,11 @@ def split_cores(
     return Split(instances, threads, alone_threads or alone)
 
 
+def default_decode_workers(cores: int, on_gpu: bool) -> int:
+    """Half of the cores where models need the others, most of them where a GPU computes: decoding then is the work."""
+    return max(1, cores * 7 // 8 if on_gpu else cores // 2)
+
+
 def has_gpu() -> bool:
     """Whether a driver for NVIDIA GPUs is loaded."""
     return _NVIDIA.exists()

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from parallel_infer.config.schema import ModelConfig, ServerConfig
 from parallel_infer.config.sources import zoo_models
 from parallel_infer.errors import ConfigError
-from parallel_infer.execution_providers import ON_GPU
+from parallel_infer.execution_providers import ON_GPU, ProviderName
 from parallel_infer.ipc.messages import ModelPlan, SessionOptions
 from parallel_infer.keys.server import KeyFolder
-from parallel_infer.machine.cores import has_gpu, split_cores, usable_cores
+from parallel_infer.machine.cores import default_decode_workers, has_gpu, split_cores, usable_cores
 from parallel_infer.model_files.store import ModelStore
 from parallel_infer.model_spec import ModelSpec, TensorSpec
 from parallel_infer.shm.ring import RingSpec, byte_ring
@@ -72,7 +72,7 @@ def make_plan(
     if config.keys is not None:
         KeyFolder.open(config.keys)  # now, because a mistake in there is found sooner than a model is loaded
     models = config.models or zoo_models()
-    decode_workers = config.decode_workers or max(1, usable_cores() // 2)
+    decode_workers = config.decode_workers or default_decode_workers(usable_cores(), _on_gpu(config.provider))
     postprocess_workers = config.postprocess_workers or max(1, usable_cores() // 4)
     specs = tuple(probe(models, config, store).values())
     return _plan_all(config, specs, segment_name, decode_workers, postprocess_workers)
@@ -114,7 +114,7 @@ def plan_model(
     instances, threads, alone_threads = split_cores(
         usable_cores(),
         len(config.models or zoo_models()),
-        provider in ON_GPU or (provider == "auto" and has_gpu()),
+        _on_gpu(provider),
         model.instances or config.instances,
         model.threads or config.threads,
         config.alone_threads,
@@ -163,6 +163,10 @@ def plan_model(
             profile=config.profile,
         ),
     )
+
+
+def _on_gpu(provider: ProviderName) -> bool:
+    return provider in ON_GPU or (provider == "auto" and has_gpu())
 
 
 def ingress_rings(config: ServerConfig, segment_name: Callable[[str], str]) -> tuple[RingSpec, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from parallel_infer.machine.cores import Split, split_cores
+from parallel_infer.machine.cores import Split, default_decode_workers, split_cores
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,11 @@ def test_a_gpu_gets_one_instance():
 )
 def test_what_was_asked_for_stays(asked, expected):
     assert split_cores(8, 1, on_gpu=False, **asked) == expected
+
+
+@pytest.mark.parametrize(
+    ("cores", "on_gpu", "expected"),
+    [(1, False, 1), (2, False, 1), (16, False, 8), (1, True, 1), (2, True, 1), (4, True, 3), (16, True, 14)],
+)
+def test_decoding_gets_most_of_the_cores_where_a_gpu_computes(cores, on_gpu, expected):
+    assert default_decode_workers(cores, on_gpu) == expected
