@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -38,7 +39,7 @@ from parallel_infer.client.held_frame import HeldFrame, hold
 from parallel_infer.client.minder import END, Minder
 from parallel_infer.client.model_options import model_options
 from parallel_infer.client.payload import Picture, payload_of
-from parallel_infer.client.pending import Pending
+from parallel_infer.client.pending import Outcome, Pending
 from parallel_infer.client.requests import (
     IN_FLIGHT,
     LOAD_TIMEOUT,
@@ -205,15 +206,15 @@ class Client:
         it was taken for. `options` are those of a model's table in the configuration.
         """
         fields = {"name": checked_name(name), "path": checked_path(path), "options": model_options(options)}
-        return self._ask(protocol.Load, timeout, **fields)
+        return self._ask_in_turn(protocol.Load, timeout, **fields)
 
     def unload(self, name: str) -> Any:
         """Have the server stop serving a model."""
-        return self._ask(protocol.Unload, name=checked_name(name))
+        return self._ask_in_turn(protocol.Unload, name=checked_name(name))
 
     def stop(self) -> Any:
         """Have the server stop: it answers what it has admitted and refuses the rest with ServerStopping."""
-        return self._ask(protocol.Stop)
+        return self._ask_in_turn(protocol.Stop)
 
     def close(self) -> None:
         """Close all connections. Jobs still on their way fail with ServerUnavailable."""
@@ -245,6 +246,20 @@ class Client:
         with self._connection() as connection:
             request = kind(id=connection.number(), **fields)
             return result_of(connection.ask(Pending(request, checked_timeout(self._timeout(timeout), LONGEST_WAIT))))
+
+    def _ask_in_turn(self, kind: type[protocol.Request], timeout: float | None = None, **fields: Any) -> Any:
+        """The same, over the connection of what was submitted before, which the server thus hears of first."""
+        if not self._submit_thread.is_used:
+            return self._ask(kind, timeout, **fields)
+        seconds = checked_timeout(self._timeout(timeout), LONGEST_WAIT)
+        outcome: Future[Outcome] = Future()
+
+        def post(connection: Connection) -> None:
+            request = kind(id=connection.number(), **fields)
+            connection.post(Pending(request, seconds, sink=lambda pending, found: outcome.set_result(found)))
+
+        self._submit_thread.run(post)
+        return result_of(outcome.result())
 
     def _submit(self, job: Job, picture: Picture, callback: Callable[[InferFuture], Any] | None) -> InferFuture:
         future = InferFuture(self._forget)

@@ -39,6 +39,11 @@ class SubmitThread:
         """Bytes of the largest payload that the server takes, as far as that is known."""
         return LARGEST_PAYLOAD if self._connection is None else self._connection.terms.most
 
+    @property
+    def is_used(self) -> bool:
+        """Whether it was handed anything yet."""
+        return self._thread is not None
+
     def run(self, task: Callable[[Connection], None]) -> None:
         """Have `task` run on the connection, soon. Raises ServerUnavailable after `stop`."""
         if self._stopping:

@@ -199,7 +199,7 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = 30_000.0
     silence_limit_ms: Annotated[
         Annotated[float, Meta(ge=1000, le=3_600_000)],
-        says("The dispatcher or the gateway is replaced when it gives no sign of life for this many milliseconds."),
+        says("The dispatcher, the gateway or a door is replaced after this many milliseconds without a sign of life."),
     ] = 10_000.0
     stage_limit_ms: Annotated[
         Annotated[float, Meta(ge=100, le=3_600_000)],

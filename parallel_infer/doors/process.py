@@ -94,9 +94,10 @@ def run_door(child: Child, serve: Serve) -> None:
         loop = asyncio.get_running_loop()
         orders = child.orders()
 
-        def ordered() -> None:  # a word or the end of the pipe: either way it is time to go
-            loop.remove_reader(orders)
-            lifetime.stop.set()
+        def ordered() -> None:
+            if not child.takes_order():
+                loop.remove_reader(orders)
+                lifetime.stop.set()
 
         loop.add_reader(orders, ordered)
         await serve(lifetime)

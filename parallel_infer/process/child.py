@@ -11,11 +11,12 @@ import msgspec
 from setproctitle import setproctitle
 
 from parallel_infer.errors import ConfigError, InferError
-from parallel_infer.ipc.messages import FromChild, StartFailed
+from parallel_infer.ipc.messages import Alive, FromChild, StartFailed
 from parallel_infer.loading import load_by_name
 from parallel_infer.process.logs import start_logging
 from parallel_infer.process.options import ChildOptions
 
+LIFE = b"?"  # the parent asks for a sign of life
 FAILED = 3  # exit code of a child that said why it could not start
 log = logging.getLogger(__name__)
 
@@ -28,8 +29,18 @@ class Child:
         self._connection = connection
 
     def orders(self) -> int:
-        """A descriptor that becomes readable when the parent says that it is time to go, or is gone."""
+        """A descriptor that becomes readable when the parent says something, or is gone; see `takes_order`."""
         return self._connection.fileno()
+
+    def takes_order(self) -> bool:
+        """Take in what the parent said. A question for life is answered; False when it is time to go."""
+        try:
+            asked = self._connection.recv_bytes() == LIFE
+        except (EOFError, OSError):
+            return False
+        if asked:
+            self.tell(Alive())
+        return asked
 
     def tell(self, message: FromChild) -> None:
         """Tell the parent."""

@@ -8,7 +8,7 @@ import subprocess
 import msgspec
 
 from parallel_infer.ipc.messages import FromChild
-from parallel_infer.process.child import Order
+from parallel_infer.process.child import LIFE, Order
 from parallel_infer.process.interpreter import Interpreter
 from parallel_infer.process.options import ChildOptions
 
@@ -47,6 +47,11 @@ class Process(Interpreter):
         """Tell a child that listens to its parent (`Child.orders`) that it is time to go."""
         with contextlib.suppress(OSError):  # it is gone already
             self.connection.send_bytes(b"")
+
+    def ask_for_life(self) -> None:
+        """Have such a child say that it is alive (`Child.takes_order`)."""
+        with contextlib.suppress(OSError):
+            self.connection.send_bytes(LIFE)
 
     def kill(self) -> None:
         """Kill and reap it."""

@@ -40,6 +40,10 @@ class ChildProcesses:
         """Tell the slot's process that it is time to go."""
         self._running[slot.name].ask_to_end()
 
+    def ask_for_life(self, slot: ChildSlot) -> None:
+        """Have the slot's process, a door's, say that it is alive."""
+        self._running[slot.name].ask_for_life()
+
     def deliver(self, descriptor: int, events: ChildEvents) -> None:
         """Tell what the owner of a readable descriptor has said, and whether it has ended: reaped, and in this order.
 

@@ -76,6 +76,10 @@ class Children:
                 slot.up_by = math.inf  # once
                 self.kill(slot, "hangs in its start (option start_timeout_ms)")
 
+    def ask_for_life(self, slot: ChildSlot) -> None:
+        """Have a door say that it is alive."""
+        self._processes.ask_for_life(slot)
+
     def end(self) -> None:
         """The server ends: ask doors to go, which nobody else tells, and kill what is not up.
 

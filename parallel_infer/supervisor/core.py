@@ -152,14 +152,16 @@ class Core:
             self.state = State.STOPPING  # the gateway hangs: it should have given up by itself
 
     def _beat(self, now: float) -> None:
-        """Ask the dispatcher and the gateway for a sign of life, and end what has given none for too long."""
+        """Ask dispatcher, gateway and doors for a sign of life, and end what has given none for too long."""
         for slot, stuck in self._liveness.beat(now, self._slots.values()):
             if stuck:
                 self._children.kill(slot, "hangs (option silence_limit_ms)")
             elif slot.role == Role.DISPATCHER:
                 self._dispatcher.send(Ping())
-            else:
+            elif slot.role == Role.GATEWAY:
                 self._gateway.send(Ping())
+            else:
+                self._children.ask_for_life(slot)
 
     # --- the dispatcher ----------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Are the dispatcher and the gateway stuck? Nobody else would say so: workers are watched by the dispatcher."""
+"""Are the dispatcher, the gateway and the doors stuck? Nobody else would say so: the dispatcher watches workers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from parallel_infer.supervisor.child_slot import ChildSlot, Role
 
 _BEATS = 4  # unanswered ones after which a process counts as stuck
-_ASKED = (Role.DISPATCHER, Role.GATEWAY)
+_VITAL = (Role.DISPATCHER, Role.GATEWAY)
+_ASKED = (*_VITAL, Role.DOOR)
 
 
 class Liveness:
@@ -38,5 +39,5 @@ class Liveness:
             self._unanswered[incarnation] = 0
 
     def fine(self, slots: Iterable[ChildSlot]) -> bool:
-        """Whether all who are asked are up, and have answered but for the last time they were asked."""
-        return all(slot.up and self._unanswered.get(slot.running, 0) <= 1 for slot in slots if slot.role in _ASKED)
+        """Whether those that nothing works without are up, and have answered but for the last time they were asked."""
+        return all(slot.up and self._unanswered.get(slot.running, 0) <= 1 for slot in slots if slot.role in _VITAL)

@@ -51,6 +51,9 @@ class Processes(Protocol):
     def ask_to_end(self, slot: ChildSlot) -> None:
         """Tell the slot's process that it is time to go."""
 
+    def ask_for_life(self, slot: ChildSlot) -> None:
+        """Have the slot's process, a door's, say that it is alive."""
+
 
 class ChildEvents(Protocol):
     """Whom it is told: the core."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections import deque
@@ -113,6 +114,14 @@ class FakeServer:
             received = self.received.get(timeout=10)
             if isinstance(received.request, kind):
                 return received
+
+    def rest(self, patience: float) -> list[Received]:
+        """What comes until nothing has come for `patience` seconds."""
+        found = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                found.append(self.received.get(timeout=patience) if patience else self.received.get_nowait())
+        return found
 
     def echo(self, received: Received) -> None:
         request = received.request

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -165,6 +166,39 @@ def test_reply_that_does_not_fit_is_an_error(server):
         server.call(lambda: server.reply(received.client, reply, b"short"))
         with pytest.raises(InferError, match="cannot be read"):
             join()
+
+
+@pytest.mark.parametrize(
+    ("manage", "kind"),
+    [
+        (lambda client: client.load("m", "m.onnx"), protocol.Load),
+        (lambda client: client.unload("m"), protocol.Unload),
+        (lambda client: client.stop(), protocol.Stop),
+    ],
+    ids=["load", "unload", "stop"],
+)
+def test_what_was_submitted_before_reaches_the_server_before_a_change(server, manage, kind):
+    busy, go = threading.Event(), threading.Event()
+
+    def occupy(future: object) -> None:
+        busy.set()
+        go.wait(10)
+
+    with Client(server.address) as client:
+        client.submit("echo", b"first", callback=occupy)
+        assert busy.wait(10)
+        server.next()
+        client.submit("echo", b"second")  # the thread that is to send it is busy
+        join = in_thread(lambda: manage(client))
+        try:
+            early = server.rest(0.3)
+        finally:
+            go.set()
+        join()
+        later = server.rest(0.0)
+    assert not [received for received in early if isinstance(received.request, (protocol.Infer, kind))]
+    kinds = [type(received.request) for received in later]
+    assert [found for found in kinds if found in (protocol.Infer, kind)] == [protocol.Infer, kind]
 
 
 def test_unattributed_complaint_is_told(server):

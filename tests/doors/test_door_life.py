@@ -36,7 +36,10 @@ def _leaves_nothing_behind() -> None:
 
 def serving(folder: Path, models: Path) -> Doors:
     one = ("--instances", "1", "--max-batch-size", "1")
-    patience = {"PARALLEL_INFER_STAGE_LIMIT_MS": "600000"}  # a worker may stand still for as long as a test wants it
+    patience = {
+        "PARALLEL_INFER_STAGE_LIMIT_MS": "600000",  # a worker may stand still for as long as a test wants it
+        "PARALLEL_INFER_SILENCE_LIMIT_MS": "5000",
+    }
     return start(folder, "--model", f"work={models}/work.onnx", *one, environment=patience)
 
 
@@ -152,6 +155,21 @@ def test_a_door_that_is_killed_is_replaced_and_its_jobs_leave_nothing(
     assert [found[name]["restarts"] for name in ("http", "grpc", "frigate")] == [1, 1, 0]
     assert found["http"]["addresses"] == [f"http://{doors.http}"]
     assert ask(doors, "/readyz")[1]["doors"]["grpc"] == "ready"
+    check_at_rest(doors)
+
+
+def test_doors_that_hang_are_replaced(doors: Doors) -> None:
+    before = status_of(doors)["doors"]
+    for name in before:
+        doors.server.child(name).suspend()
+
+    def back() -> bool:
+        found = status_of(doors)["doors"]
+        return all(door["state"] == "up" and door["pid"] != before[name]["pid"] for name, door in found.items())
+
+    eventually(back)
+    assert value_of(post(doors, 8)) == 8
+    assert call(doors, 9) == 9
     check_at_rest(doors)
 
 

@@ -92,7 +92,8 @@ class FakeProcesses:
         self.started: list[str] = []
         self.killed: list[str] = []  # their ends are still to be told
         self.stopped: list[str] = []
-        self.asked: list[str] = []
+        self.asked: list[str] = []  # to end
+        self.asked_for_life: list[str] = []
 
     def start(self, slot: ChildSlot) -> None:
         assert all(other.name != slot.name for other in self.running.values()), "two processes in one slot"
@@ -111,6 +112,10 @@ class FakeProcesses:
 
     def ask_to_end(self, slot: ChildSlot) -> None:
         self.asked.append(slot.running)
+
+    def ask_for_life(self, slot: ChildSlot) -> None:
+        assert slot.running in self.running
+        self.asked_for_life.append(slot.running)
 
 
 class FakeResources:
@@ -262,7 +267,7 @@ class Rig:
     def _turn(self, alive: bool) -> None:
         self.core.on_timer(self.now)
         if alive:
-            for role in (Role.DISPATCHER, Role.GATEWAY):
+            for role in (Role.DISPATCHER, Role.GATEWAY, Role.DOOR):
                 for slot in self.of_role(role):
                     self.core.said(slot, Alive())
         self.check()

@@ -191,6 +191,20 @@ def test_one_that_answers_no_ping_is_killed_and_its_successor_is_not_blamed(rig:
     assert rig.processes.killed == []
 
 
+def test_a_door_that_hangs_is_replaced_and_the_others_are_not() -> None:
+    rig = Rig(http=["127.0.0.1:0"], frigate_bind=["tcp://127.0.0.1:0"]).serving()
+    rig.pass_time(3600.0)
+    assert {"http.1", "frigate.1"} <= set(rig.processes.asked_for_life)
+    for _ in range(6):
+        for name in ("dispatcher", "gateway", "frigate"):
+            rig.say(name, Alive())
+        rig.pass_time(2.0, alive=False)
+    assert rig.core.is_fine, "the others serve"
+    assert rig.bury() == ["http.1"]
+    rig.pass_time(0.0)
+    assert {slot.running for slot in rig.of_role(Role.DOOR)} == {"http.2", "frigate.1"}
+
+
 def test_who_hangs_while_it_starts_again_is_killed_once(rig: Rig) -> None:
     rig.die("decode-0")
     rig.pass_time(10.5)
