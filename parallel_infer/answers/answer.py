@@ -223,7 +223,8 @@ class Answer:
 
 def _views(tensors: tuple[Tensor, ...], payload: bytes | memoryview) -> Iterator[tuple[str, Array]]:
     offset = 0
-    for name, dtype_name, shape in ((tensor.name, tensor.dtype, tensor.shape) for tensor in tensors):
+    for tensor in tensors:
+        name, dtype_name, shape = tensor.name, tensor.dtype, tensor.shape
         dtype = np.dtype(dtype_name)
         if dtype.kind not in "biufc":
             raise ValueError(f"array {name!r} has the unknown element type {dtype_name!r}")

@@ -45,6 +45,11 @@ class InFlightQueue(Generic[E]):
         return self.in_flight < self.limit
 
     @property
+    def is_open(self) -> bool:
+        """Whether there is room for one more beside those that wait."""
+        return self.in_flight + len(self._waiting) < self.limit
+
+    @property
     def waiting(self) -> int:
         """How many wait."""
         return len(self._waiting)

@@ -44,6 +44,9 @@ Picture = (
 )
 
 
+_NAMES: dict[np.dtype[Any], str] = {}  # of element types that travel as they are: NumPy makes a name anew each time
+
+
 class Payload(NamedTuple):
     """`data` as it goes over the wire, and what it is. `data` may be a view of the user's own array."""
 
@@ -67,6 +70,8 @@ def payload_of(picture: Picture, color: Color | None = None, most: int = LARGEST
 
 
 def _payload_of(picture: Picture, color: Color | None, most: int) -> Payload:
+    if type(picture) is dict:  # first, because the checks below of what is no class cost as much as sending
+        return _of_tensors(picture, most)
     if isinstance(picture, memoryview) and (picture.ndim != 1 or picture.format not in ("B", "b", "c")):
         picture = np.asarray(picture)
     if isinstance(picture, np.ndarray):
@@ -117,17 +122,25 @@ def _of_frame(array: npt.NDArray[Any], most: int) -> Payload:
 def _of_tensors(arrays: Mapping[str, npt.NDArray[Any]], most: int) -> Payload:
     if not arrays:
         raise BadInput("An empty dict holds no tensors")
+    if len(arrays) == 1:
+        ((name, value),) = arrays.items()
+        array = _numpy(name, value)
+        check_size(array.nbytes, most)
+        array, tensor = _tensor(name, array)
+        return Payload("tensors", (tensor,), _view(array))
     found = {name: _numpy(name, value) for name, value in arrays.items()}
     check_size(sum(array.nbytes for array in found.values()), most)
     ready = [_tensor(name, array) for name, array in found.items()]
     tensors = tuple(tensor for _, tensor in ready)
     views = [_view(array) for array, _ in ready]
-    return Payload("tensors", tensors, views[0] if len(views) == 1 else b"".join(views))
+    return Payload("tensors", tensors, b"".join(views))
 
 
 def _numpy(name: object, value: Any) -> npt.NDArray[Any]:
     if not isinstance(name, str):
         raise BadInput(f"A tensor's name is a text, not a {type(name).__name__}")
+    if type(value) is np.ndarray:
+        return value
     array = None if isinstance(value, np.ndarray) else foreign_array(value, "rgb")  # tensors: no colours are meant
     try:
         return np.asarray(value if array is None else array)
@@ -136,13 +149,18 @@ def _numpy(name: object, value: Any) -> npt.NDArray[Any]:
 
 
 def _tensor(name: str, array: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Tensor]:
-    if array.dtype.hasobject or array.dtype.kind in "SUMm" or array.dtype.fields:
-        raise BadInput(f"Tensor {name!r} has elements of type {array.dtype}; numbers or booleans are needed")
-    if array.dtype.byteorder == ">":
-        array = array.astype(array.dtype.newbyteorder("<"))
+    dtype_name = _NAMES.get(array.dtype)
+    if dtype_name is None:
+        if array.dtype.hasobject or array.dtype.kind in "SUMm" or array.dtype.fields:
+            raise BadInput(f"Tensor {name!r} has elements of type {array.dtype}; numbers or booleans are needed")
+        if array.dtype.byteorder == ">":
+            array = array.astype(array.dtype.newbyteorder("<"))
+        dtype_name = array.dtype.name
+        if array.dtype.isbuiltin == 1:
+            _NAMES[array.dtype] = dtype_name
     if not array.flags.c_contiguous:
         array = np.ascontiguousarray(array)
-    return array, Tensor(name, array.dtype.name, array.shape)
+    return array, Tensor(name, dtype_name, array.shape)
 
 
 def _view(array: npt.NDArray[Any]) -> bytes | memoryview:

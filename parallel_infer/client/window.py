@@ -54,7 +54,7 @@ class Window:
     @property
     def open(self) -> bool:
         """Whether another picture may be sent."""
-        return self._queue.in_flight + self._queue.waiting < self._queue.limit
+        return self._queue.is_open
 
     @property
     def done(self) -> bool:

@@ -98,9 +98,9 @@ class ModelQueue:
         first is a fact, and is gone with the jobs that a stall made old; the second no stall moves.
         """
         best = self.progress.best(now)
-        if not best:
-            return 0.0
         slack = message.deadline - now
+        if not best or self.jobs <= _BACKLOG * slack * best:  # too few, wherever in the queue its place would be
+            return 0.0
         under_way = self.jobs - self.queued
         needs = self.needs(under_way)
         seconds = (under_way + self.queue.before(message.priority, message.deadline, now + needs)) / best
@@ -120,7 +120,9 @@ class ModelQueue:
         """Seconds until a waiting job is inferred that comes behind `before` others, as batches usually go."""
         target = self.policy.target
         whole = self.policy.expected(target)
-        own = whole if target == 1 else self.policy.expected(max(1, min(target, self.jobs - self.inferring)))
+        own = whole
+        if target > 1:  # its own batch may be a smaller one
+            own = min(whole, self.policy.expected(max(1, min(target, self.jobs - self.inferring))))
         return own + whole * before / (max(1, len(self.instances)) * target)
 
     def enqueue(self, job: Job) -> None:
@@ -134,9 +136,16 @@ class ModelQueue:
         Those passed over stay where they are, and have their turn if there is time after all. None: a row is worth
         more to whoever comes next, and the instances have enough to do until then.
         """
-        if self.jobs <= len(self.instances) * self.policy.target:  # nobody is in another's way
-            return self.queue.head
-        job = self.queue.first(now + self.needs(self.jobs - self.queued))
+        target, instances = self.policy.target, max(1, len(self.instances))
+        first = self.queue.head
+        if first is None or self.jobs <= len(self.instances) * target:  # nobody is in another's way
+            return first
+        under_way = self.jobs - self.queued
+        # The usual case without a look at the batches that are under way: `needs` is never more than this.
+        most = self.policy.expected(target) * (1 + under_way / (instances * target))
+        if first.admit.deadline >= now + most:
+            return first
+        job = self.queue.first(now + self.needs(under_way))
         if job is None and len(self.ready) + self.decoding < len(self.instances) * self.policy.target:
             return self.queue.last
         return job

@@ -28,6 +28,7 @@ class Progress:
 
     def __init__(self) -> None:
         self._stretches: deque[_Stretch] = deque()
+        self._best: float | None = 0.0  # of them; None: to be found anew
         self._ran_at = 0.0  # when a batch was last done
         self._backlog = False  # whether jobs waited then
         self._seconds = 0.0  # of the stretch that is under way
@@ -43,6 +44,7 @@ class Progress:
         self._ran_at, self._backlog = now, backlog
         if self._seconds >= _STRETCH and self._runs >= _RUNS:
             self._stretches.append(_Stretch(now, self._seconds, self._jobs / self._seconds))
+            self._best = None
             self.restart()
             self._ran_at, self._backlog = now, backlog
 
@@ -55,7 +57,9 @@ class Progress:
         """Jobs per second in the best stretch of the last `MEMORY` seconds; 0 where too little was seen in them."""
         while self._stretches and self._stretches[0].ended < now - MEMORY:
             self._stretches.popleft()
-        seen = sum(stretch.seconds for stretch in self._stretches)
-        if seen < _ENOUGH or len(self._stretches) < _SOME:
-            return 0.0
-        return max(stretch.rate for stretch in self._stretches)
+            self._best = None
+        if self._best is None:
+            seen = sum(stretch.seconds for stretch in self._stretches)
+            has_enough = seen >= _ENOUGH and len(self._stretches) >= _SOME
+            self._best = max(stretch.rate for stretch in self._stretches) if has_enough else 0.0
+        return self._best
