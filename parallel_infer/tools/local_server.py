@@ -47,9 +47,9 @@ def local_server(*options: str, stderr: IO[str] | None = None) -> Iterator[Local
         bind = () if "--bind" in options else ("--bind", f"ipc://{folder}/server")
         command = [sys.executable, "-m", "parallel_infer", "serve", *bind, "--json", *options]
         started = time.monotonic()
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True
-        )  # in a session of its own: a Ctrl-C reaches us, and we stop it when we have seen its last answers
+        # In a process group of its own: a Ctrl-C reaches us, and we stop it when we have seen its last answers. Not in
+        # a session of its own, to which Linux would give half of the cores, however many processes it has.
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, process_group=0)
         try:
             yield _ready(process, started)
         finally:
