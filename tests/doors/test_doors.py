@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,6 +21,8 @@ import onnxruntime
 import pytest
 import zmq
 
+from tests.doors.door_server import TIMEOUT, free_port
+from tests.doors.door_server import Doors as DoorAddresses
 from tests.engine.serving import Server, eventually
 
 pytest.importorskip("aiohttp", reason="the HTTP door needs the extra http")
@@ -29,21 +31,9 @@ triton_http = pytest.importorskip("tritonclient.http", reason="tritonclient is n
 triton_grpc = pytest.importorskip("tritonclient.grpc", reason="tritonclient is not installed")
 InferenceServerException = pytest.importorskip("tritonclient.utils").InferenceServerException
 
-TIMEOUT = 60.0  # seconds; a file's own graph is loaded at its first use
 
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-class Doors(NamedTuple):
-    server: Server
-    http: str
-    grpc: str
-    frigate: str
-    imagezmq: str
+class Doors(DoorAddresses):
+    """The same, with tritonclient's two clients."""
 
     def triton(self, kind: str) -> Any:
         module, address = (triton_http, self.http) if kind == "http" else (triton_grpc, self.grpc)
