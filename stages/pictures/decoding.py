@@ -68,17 +68,22 @@ def _bmp(payload: memoryview) -> Frame:
 
 
 def _tiff(payload: memoryview) -> Frame:
-    """Of several pages the first. OpenCV turns it by itself."""
+    """Of several pages the first."""
     tags = tiff.Tags(payload)
     try:
         tags.check()
     except tiff.Unsupported as what:
         raise unsupported(str(what)) from None
+    return orientation.turned(_stored_tiff(tags), tags.orientation)
+
+
+def _stored_tiff(tags: tiff.Tags) -> Frame:
+    payload = tags.plain()
     if tags.alpha_multiplied:
         pixels = imdecode(payload, "TIFF", cv2.IMREAD_UNCHANGED)
         if pixels.ndim == 3 and pixels.shape[2] == 4 and pixels.dtype in (np.uint8, np.uint16):
             return tiff.divided(pixels)
-    return imdecode(tags.unmultiplied(), "TIFF")
+    return imdecode(payload, "TIFF")
 
 
 def _gif(payload: memoryview) -> Frame:

@@ -11,10 +11,11 @@ from stages.frame import Frame
 from stages.pictures.containers import Entry, tiff_entries
 
 _SUBFILE, _WIDTH, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _EXTRA, _FORMAT = 254, 256, 258, 259, 262, 277, 338, 339
+_ORIENTATION = 274
 _SUB_DIRECTORIES, _DNG_VERSION, _TILE_WIDTH, _TILE_HEIGHT = 330, 50706, 322, 323
 _TAGS = frozenset(
     {
-        *(_SUBFILE, _WIDTH, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _EXTRA, _FORMAT),
+        *(_SUBFILE, _WIDTH, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _EXTRA, _FORMAT, _ORIENTATION),
         *(_SUB_DIRECTORIES, _DNG_VERSION, _TILE_WIDTH, _TILE_HEIGHT),
     }
 )
@@ -72,13 +73,28 @@ class Tags:
         """Whether colours are stored as multiplied by alpha (ExtraSamples 1)."""
         return self._values(_EXTRA)[:1] == (_ASSOCIATED,) and self._value(_PHOTOMETRIC, 0) == _RGB
 
-    def unmultiplied(self) -> memoryview:
-        """The payload, its alpha called associated, because libtiff would multiply the colours by any other."""
-        extra = self._entries.get(_EXTRA)
-        if extra is None or extra.values[:1] != (_UNASSOCIATED,):
+    @property
+    def orientation(self) -> int:
+        """1 to 8; 1 for a number that means nothing."""
+        said = self._value(_ORIENTATION, 1)
+        return said if 1 <= said <= 8 else 1
+
+    def plain(self) -> memoryview:
+        """The payload for OpenCV, which is to give the colours and the place of each pixel as they are stored.
+
+        Its alpha is called associated, because libtiff would multiply the colours by any other, and it is called
+        upright, because of a picture in tiles libtiff would mirror each tile on its own.
+        """
+        changes: list[tuple[Entry, int]] = []
+        if self._values(_EXTRA)[:1] == (_UNASSOCIATED,):
+            changes.append((self._entries[_EXTRA], _ASSOCIATED))
+        if self.orientation != 1:
+            changes.append((self._entries[_ORIENTATION], 1))
+        if not changes:
             return self._payload
         changed = bytearray(self._payload)
-        struct.pack_into(extra.form, changed, extra.position, _ASSOCIATED)
+        for entry, value in changes:
+            struct.pack_into(entry.form, changed, entry.position, value)
         return memoryview(changed)
 
     def _is_raw(self, photometric: int) -> bool:

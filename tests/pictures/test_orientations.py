@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from base64 import b64decode
 
 import cv2
@@ -132,6 +133,31 @@ def test_tiff_with_alpha_is_turned(decoder, orientation, alpha):
     frame = photo(64, 48)[..., ::-1]
     payload = tiff_of(np.dstack([frame, np.full((48, 64), 255, np.uint8)]), 2, t274=orientation, t338=alpha)
     assert np.array_equal(decoder.decode(payload).frame, decoder.decode(tiff_of(frame, 2, t274=orientation)).frame)
+
+
+def tiled(frame: np.ndarray, side: int, orientation: int) -> bytes:
+    """A TIFF of RGB pixels in square tiles; its sides are multiples of `side`."""
+    height, width = frame.shape[:2]
+    tiles = frame.reshape(height // side, side, width // side, side, 3).swapaxes(1, 2)
+    number, size = height * width // side**2, 3 * side**2
+    tags = {256: [width], 257: [height], 258: [8] * 3, 259: [1], 262: [2], 274: [orientation], 277: [3], 284: [1]}
+    tags |= {322: [side], 323: [side], 324: [0] * number, 325: [size] * number}
+    start = 8 + 2 + 12 * len(tags) + 4
+    tags[324] = [start + 4 * (3 + 2 * number) + size * tile for tile in range(number)]
+    entries = outside = b""
+    for tag, values in tags.items():
+        packed = struct.pack(f"<{len(values)}I", *values)
+        if len(values) > 1:
+            packed, outside = struct.pack("<I", start + len(outside)), outside + packed
+        entries += struct.pack("<HHI", tag, 4, len(values)) + packed
+    return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4) + outside + tiles.tobytes()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_tiff_in_tiles_is_turned_as_one_picture(decoder, orientation):
+    frame = photo(96, 64)[..., ::-1]
+    in_strips = decoder.decode(tiff_of(frame, 2, t274=orientation)).frame
+    assert np.array_equal(decoder.decode(tiled(frame, 32, orientation)).frame, in_strips)
 
 
 @pytest.mark.parametrize("prefix", [b"", b"Exif\0\0"])
