@@ -243,12 +243,13 @@ def _compare(options: BenchOptions, bench: Bench, levels: list[Level]) -> Compar
 def _bench(options: BenchOptions) -> Iterator[tuple[Bench, dict[str, Any]]]:
     """The server, its client and its load, ready."""
     from parallel_infer.cli.server_options import connected
+    from parallel_infer.process.endings import ended_by_signals
     from parallel_infer.tools.bench.generators import Generators, Target
     from parallel_infer.tools.bench.measure import Bench, source_for
     from parallel_infer.tools.bench.payloads import picture_folder, shipped_pictures
     from parallel_infer.tools.local_server import local_server
 
-    with contextlib.ExitStack() as stack:
+    with ended_by_signals(), contextlib.ExitStack() as stack:
         folder = options.pictures or stack.enter_context(shipped_pictures())
         if left_out := picture_folder(folder).left_out:
             click.echo(f"left out of {folder}: {left_out}", err=True)

@@ -76,6 +76,7 @@ def command(
     from parallel_infer.files.outputs import Inputs, check_target
     from parallel_infer.inference.options import SessionConfig
     from parallel_infer.model_files.location import find_model
+    from parallel_infer.process.endings import ended_by_signals
     from parallel_infer.tools.bench.payloads import picture_folder
     from parallel_infer.tools.quantize.quantization import Calibration, quantize
 
@@ -89,7 +90,8 @@ def command(
     if not payloads:
         raise click.UsageError(f"{folder} holds no pictures{found.left_out and f', but {found.left_out}'}")
     try:
-        report = quantize(path, payloads, target, Calibration[calibration.upper()], config)
+        with ended_by_signals():  # its drafts are as large as the model
+            report = quantize(path, payloads, target, Calibration[calibration.upper()], config)
     except ModelRejected as error:
         raise click.ClickException(f"not quantized: {error}") from error
     left_out = [f"left out of {folder}: {found.left_out}"] if found.left_out else []

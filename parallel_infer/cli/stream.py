@@ -13,6 +13,7 @@ import click
 from parallel_infer.cli.answer_options import answer_options
 from parallel_infer.cli.model_argument import model_and_rest, model_option
 from parallel_infer.cli.server_options import connected, server_options
+from parallel_infer.process.endings import heeded
 
 if TYPE_CHECKING:
     from parallel_infer.cli.video_display import Display
@@ -209,8 +210,11 @@ def _said_errors(recorders: dict[str, Recorder]) -> bool:
 
 @contextlib.contextmanager
 def _signals_end(streams: Streams) -> Iterator[None]:
-    """Ctrl-C, SIGTERM and a terminal that goes away end the streams in good order; a second Ctrl-C ends at once."""
-    before = {number: signal.getsignal(number) for number in _ENDINGS}
+    """Ctrl-C, SIGTERM and a terminal that goes away end the streams in good order; a second Ctrl-C ends at once.
+
+    With `nohup` they outlast their terminal.
+    """
+    before = {number: signal.getsignal(number) for number in heeded(_ENDINGS)}
 
     def end(number: int, frame: object) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)

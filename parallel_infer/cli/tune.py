@@ -90,12 +90,13 @@ def command(model: str, output: Path | None, as_json: bool, **options: Any) -> N
 
 @contextlib.contextmanager
 def _subject(path: str, options: dict[str, Any]) -> Iterator[Subject]:
+    from parallel_infer.process.endings import ended_by_signals
     from parallel_infer.tools.bench.measure import Demand
     from parallel_infer.tools.bench.payloads import picture_folder, shipped_pictures
     from parallel_infer.tools.tuning.trials import Subject
 
     demand = Demand(in_flight=options["concurrency"], seconds=options["seconds"])
-    with contextlib.ExitStack() as stack:
+    with ended_by_signals(), contextlib.ExitStack() as stack:
         folder = options["pictures"] or stack.enter_context(shipped_pictures())
         if left_out := picture_folder(folder).left_out:
             click.echo(f"left out of {folder}: {left_out}", err=True)

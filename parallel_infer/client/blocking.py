@@ -159,6 +159,7 @@ class Client:
         job = job_of(model, self._timeout(timeout), 0, options)
         job = job._replace(source=checked_source(source), drop=checked_drop(drop))
         room = checked_in_flight(in_flight, STREAM_IN_FLIGHT[job.drop])
+        self._submit_thread.check_place("follow a stream")
         return Stream(self._submit, job, checked_pictures(frames, "frames"), room).run()
 
     @contextlib.contextmanager
@@ -248,8 +249,8 @@ class Client:
             return result_of(connection.ask(Pending(request, checked_timeout(self._timeout(timeout), LONGEST_WAIT))))
 
     def _ask_in_turn(self, kind: type[protocol.Request], timeout: float | None = None, **fields: Any) -> Any:
-        """The same, over the connection of what was submitted before, which the server thus hears of first."""
-        if not self._submit_thread.is_used:
+        """The same, over the connection of what was submitted before (heard of first); in a callback, over another."""
+        if not self._submit_thread.is_used or self._submit_thread.is_here:
             return self._ask(kind, timeout, **fields)
         seconds = checked_timeout(self._timeout(timeout), LONGEST_WAIT)
         outcome: Future[Outcome] = Future()
@@ -262,7 +263,7 @@ class Client:
         return result_of(outcome.result())
 
     def _submit(self, job: Job, picture: Picture, callback: Callable[[InferFuture], Any] | None) -> InferFuture:
-        future = InferFuture(self._forget)
+        future = InferFuture(self._forget, self._submit_thread)
         if callback is not None:
             future.add_done_callback(callback)  # type: ignore[arg-type]
         try:

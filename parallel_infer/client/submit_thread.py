@@ -12,7 +12,7 @@ import zmq
 
 from parallel_infer.client.connection import SLICE, Connection
 from parallel_infer.client.endpoint import Address
-from parallel_infer.errors import ServerUnavailable
+from parallel_infer.errors import BadInput, ServerUnavailable
 from parallel_infer.limits import LARGEST_PAYLOAD
 
 _BURST = 64  # requests sent before replies are looked at again
@@ -43,6 +43,19 @@ class SubmitThread:
     def is_used(self) -> bool:
         """Whether it was handed anything yet."""
         return self._thread is not None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the caller is this thread, that is a callback."""
+        return threading.current_thread() is self._thread
+
+    def check_place(self, what: str) -> None:
+        """Refuse what waits for answers in the thread that receives them. Raises BadInput."""
+        if self.is_here:
+            raise BadInput(
+                f"a callback cannot {what} of its client: the thread that runs callbacks also receives the answers. "
+                "Call infer, give that job a callback too, or wait in a thread of your own"
+            )
 
     def run(self, task: Callable[[Connection], None]) -> None:
         """Have `task` run on the connection, soon. Raises ServerUnavailable after `stop`."""
@@ -110,7 +123,7 @@ class SubmitThread:
         if not self._tasks and not self._stopping:
             poller.poll(None if connection.idle else round(SLICE * 1000))
         self._asleep = False
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(OSError):  # nothing to read, or closed by a callback
             self._woken.recv(4096)
         connection.upkeep()
 

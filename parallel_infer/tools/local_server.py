@@ -7,7 +7,6 @@ import json
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from parallel_infer.errors import ServerUnavailable
+from parallel_infer.process.endings import ended_by_signals
 from parallel_infer.process.rundir import socket_directory
 
 _STOP_TIMEOUT = 30.0  # seconds
@@ -43,7 +43,7 @@ def local_server(*options: str, stderr: IO[str] | None = None) -> Iterator[Local
 
     Stopped with SIGTERM at the end. Raises ServerUnavailable where it does not start; it says why on stderr.
     """
-    with _ended_by_signals(), socket_directory() as folder:
+    with ended_by_signals(), socket_directory() as folder:
         bind = () if "--bind" in options else ("--bind", f"ipc://{folder}/server")
         command = [sys.executable, "-m", "parallel_infer", "serve", *bind, "--json", *options]
         started = time.monotonic()
@@ -54,24 +54,6 @@ def local_server(*options: str, stderr: IO[str] | None = None) -> Iterator[Local
             yield _ready(process, started)
         finally:
             _stop(process)
-
-
-@contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Have SIGTERM and SIGHUP end this program as Ctrl-C does, with what has to be stopped."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _ready(process: subprocess.Popen[str], started: float) -> LocalServer:

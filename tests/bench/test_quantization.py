@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +72,20 @@ def payloads(pictures: Path) -> list[bytes]:
 
 def invoke(*words: str) -> Result:
     return CliRunner().invoke(main, list(words))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_a_signal_leaves_no_drafts(tmp_path: Path, pictures: Path, number: signal.Signals) -> None:
+    model = saved(classifier(), tmp_path)
+    folder = tmp_path / "copies"
+    folder.mkdir()
+    command = [sys.executable, "-m", "parallel_infer", "quantize", str(model), "--calibrate", str(pictures)]
+    with subprocess.Popen([*command, "--output", str(folder / "copy.onnx")], stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and not list(folder.glob(".quantize-*")):
+            pass
+        process.send_signal(number)
+    assert process.returncode == 128 + number
+    assert not list(folder.iterdir())
 
 
 @pytest.mark.parametrize("pad", [0.0, -np.inf])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from concurrent.futures import Future
 
 import pytest
 
@@ -66,6 +67,56 @@ def test_callback_may_submit(server):
         client.submit("echo", b"0", callback=again)
         assert done.wait(10)
     assert results == numbered(5)
+
+
+def called_back(client, ask):
+    """What `ask` gives in a callback of the client, or raises there."""
+    outcome = Future()
+
+    def answered(future):
+        try:
+            outcome.set_result(ask(future))
+        except Exception as error:
+            outcome.set_exception(error)
+
+    client.submit("echo", b"x", callback=answered)
+    return outcome.result(10)
+
+
+def test_a_callback_may_make_changes_and_ask_on(server):
+    with Client(server.address) as client:
+        assert called_back(client, lambda future: client.unload("detector"))["name"] == "detector"
+        assert payload_of(called_back(client, lambda future: client.infer("echo", b"y"))) == b"y"
+        assert payload_of(called_back(client, lambda future: future.result())) == b"x"
+        assert called_back(client, lambda future: client.submit("silent", b"y").wait(0)) is JobStatus.PENDING
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda client: client.submit("held", b"y").result(),
+        lambda client: client.submit("held", b"y").exception(3600),
+        lambda client: client.submit("held", b"y").wait(),
+        lambda client: list(client.stream("echo", [b"y"])),
+    ],
+    ids=["result", "exception", "wait", "stream"],
+)
+def test_a_callback_that_would_wait_for_ever_is_told(server, wait):
+    with Client(server.address) as client:
+        with pytest.raises(BadInput, match="a callback cannot"):
+            called_back(client, lambda future: wait(client))
+        assert payload_of(client.submit("echo", b"z").result(10)) == b"z"
+
+
+def test_a_callback_may_close_the_client(server, nobody):
+    for address in (server.address, nobody):
+        client, closed = Client(address, timeout=0.2), threading.Event()
+        client.submit(
+            "echo", b"x", callback=lambda future, client=client, closed=closed: (client.close(), closed.set())
+        )
+        assert closed.wait(10)
+        while any(thread.name == "parallel-infer-client" for thread in threading.enumerate()):
+            threading.Event().wait(0.01)
 
 
 def test_cancel_asks_the_server_to_forget(server):

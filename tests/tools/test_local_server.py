@@ -29,3 +29,16 @@ def test_a_command_that_is_ended_stops_its_server(number):
         command.send_signal(number)
         command.wait(60)
     assert not server.is_running()
+
+
+def test_with_nohup_it_outlasts_its_terminal():
+    with subprocess.Popen(
+        ["nohup", sys.executable, "-c", _COMMAND], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as command:
+        assert command.stdout is not None
+        server = psutil.Process(int(command.stdout.readline()))
+        command.send_signal(signal.SIGHUP)
+        assert server.is_running()
+        command.communicate()
+    assert command.returncode == 0
+    assert not server.is_running()

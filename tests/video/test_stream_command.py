@@ -114,6 +114,30 @@ def test_a_signal_finishes_everything_and_no_password_is_seen(server, play_camer
     assert length(target) > 0
 
 
+def test_with_nohup_a_stream_outlasts_its_terminal(server, play_camera):
+    def play(viewer):
+        viewer.begin()
+        while True:
+            viewer.send(jpeg(240, 320, 3))
+
+    command = ["nohup", sys.executable, "-m", "parallel_infer", "stream", "detector", play_camera(play).url, "--json"]
+    with subprocess.Popen(
+        [*command, "--server", server.address], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            for number in range(100):
+                row = json.loads(process.stdout.readline())
+                if number == 5:
+                    process.send_signal(signal.SIGHUP)
+            assert "frame" in row
+            process.terminate()
+            rest, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert json.loads(rest.splitlines()[-1])["message"] == "stopped"
+
+
 _IN_A_TERMINAL = """
 import fcntl, os, sys, termios
 os.setsid()
