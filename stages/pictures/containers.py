@@ -1,4 +1,4 @@
-"""The formats that are boxes in boxes: TIFF directories, and JPEG 2000 and AVIF's boxes. All walks are bounded."""
+"""The formats that are boxes in boxes: TIFF directories, and the boxes of JPEG 2000 and AVIF. All walks are bounded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ _MOST_BOXES = 1024  # side by side
 _TIFF_VALUES = {1: "B", 3: "H", 4: "I", 16: "Q"}  # BYTE, SHORT, LONG and BigTIFF's LONG8
 
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-JP2 = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")  # in boxes, bare
 
 
 class Entry(NamedTuple):
@@ -73,25 +72,6 @@ def _unpacked(form: str, payload: memoryview, position: int) -> tuple[int, ...]:
     if position > len(payload):
         raise ValueError("values lie outside")
     return struct.unpack_from(form, payload, position)
-
-
-def jp2_size(payload: memoryview) -> tuple[int, int]:
-    """Extent of the reference grid in the SIZ segment (ITU-T T.800, A.5.1): what the decoder allocates from."""
-    right, bottom, left, top = struct.unpack_from(">IIII", _jp2_stream(payload), 8)
-    return right - left, bottom - top
-
-
-def jp2_components(payload: memoryview) -> int:
-    """Csiz of the same segment."""
-    return int(struct.unpack_from(">H", _jp2_stream(payload), 40)[0])
-
-
-def _jp2_stream(payload: memoryview) -> memoryview:
-    boxed, bare = JP2
-    stream = inside(payload, b"jp2c") if bytes(payload[:12]) == boxed else payload
-    if bytes(stream[:4]) != bare:
-        raise ValueError("no code stream")
-    return stream
 
 
 def inside(payload: memoryview, *path: bytes) -> memoryview:

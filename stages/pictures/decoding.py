@@ -10,11 +10,10 @@ import numpy as np
 from parallel_infer.errors import BadInput
 from stages.frame import Frame
 from stages.opencv import cv2
-from stages.pictures import avif, bmp, containers, exif, gif, headers, orientation, tiff
+from stages.pictures import avif, bmp, exif, gif, headers, jp2, orientation, tiff
 from stages.pictures.headers import KINDS, Format
 
 _IEND = b"\0\0\0\0IEND\xae\x42\x60\x82"
-_MOST_COMPONENTS = 4  # three colours and alpha
 _CONVERT = "convert it to JPEG or PNG"
 
 
@@ -95,10 +94,16 @@ def _avif(payload: memoryview) -> Frame:
 
 
 def _jp2(payload: memoryview) -> Frame:
-    components = containers.jp2_components(payload)
-    if components > _MOST_COMPONENTS:
-        raise unsupported(f"JPEG 2000 with {components} components")
-    return imdecode(payload, "JPEG 2000")
+    if what := jp2.unsupported(payload):
+        raise unsupported(what)
+    renamed = jp2.as_rgb(payload)
+    try:
+        frame = imdecode(payload if renamed is None else renamed, "JPEG 2000")
+    except BadInput:
+        if what := jp2.why_refused(payload):
+            raise unsupported(what) from None
+        raise
+    return frame if renamed is None else jp2.converted(frame)
 
 
 _READERS: dict[Format, Callable[[memoryview], Frame]] = {

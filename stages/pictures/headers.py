@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 from parallel_infer.errors import BadInput
-from stages.pictures import avif, containers, foreign, gif, jpeg
+from stages.pictures import avif, containers, foreign, gif, jp2, jpeg
 
 _MOST_CHUNKS = 100_000
 _START = 512  # bytes that tell a format
@@ -124,5 +124,5 @@ KINDS: dict[Format, Kind] = {
     "tiff": Kind("TIFF", lambda start: start.startswith(containers.TIFF), containers.tiff_size),
     "gif": Kind("GIF", lambda start: start.startswith((b"GIF87a", b"GIF89a")), gif.size),
     "avif": Kind("AVIF", avif.is_avif, avif.size),
-    "jp2": Kind("JPEG 2000", lambda start: start.startswith(containers.JP2), containers.jp2_size),
+    "jp2": Kind("JPEG 2000", lambda start: start.startswith((jp2.BOXED, jp2.BARE)), jp2.size),
 }

@@ -178,6 +178,41 @@ def test_jpeg_2000_of_many_components_is_named(decoder):
         decoder.decode(bytes(payload))
 
 
+def jpeg_2000(mode: str, **parameters: object) -> bytes:
+    target = io.BytesIO()
+    Image.fromarray(RGB).convert(mode).save(target, "jpeg2000", **parameters)
+    return target.getvalue()
+
+
+def test_luma_and_chroma_of_jpeg_2000_are_those_of_jpeg(decoder):
+    frame = decoder.decode(jpeg_2000("YCbCr")).frame
+    assert np.abs(frame[..., ::-1].astype(int) - RGB).max() <= 4  # the rounding of 8-bit chroma
+
+
+def subsampled() -> bytes:
+    """One that says of its second component that it has every other column only."""
+    payload = bytearray(jpeg_2000("RGB"))
+    payload[payload.index(b"\xff\x4f\xff\x51") + 46] = 2
+    return bytes(payload)
+
+
+@pytest.mark.parametrize(
+    ("payload", "what"),
+    [
+        (jpeg_2000("CMYK"), "JPEG 2000 with CMYK colours"),
+        (
+            jpeg_2000("RGB").replace(b"colr\1\0\0\0\0\0\x10", b"colr\1\0\0\0\0\0\x0e"),
+            "JPEG 2000 with CIE L.a.b. colours",
+        ),
+        (jpeg_2000("RGB", offset=(3, 5), tile_size=(64, 64)), "JPEG 2000 that does not begin at the origin"),
+        (subsampled(), "JPEG 2000 with subsampled components"),
+    ],
+)
+def test_kinds_of_jpeg_2000_that_are_not_read_are_named(decoder, payload, what):
+    with pytest.raises(BadInput, match=rf"^not supported: {what}.*; convert it to JPEG or PNG$"):
+        decoder.decode(payload)
+
+
 def test_a_preview_of_a_raw_file_is_not_taken_for_the_picture(decoder):
     """NEF, ARW and their like are TIFF files that begin with a small preview."""
     with pytest.raises(BadInput, match="^not supported: a raw file of a camera"):
