@@ -79,12 +79,24 @@ def test_forms_in_a_file(tmp_path: Path, key: str, text: str, value: Any) -> Non
 WRITTEN: list[Any] = [
     *("cat, dog", "cat\ndog", '["cat", "dog"]', "('cat', 'dog')", '{"0": "cat", "1": "dog"}', "{0: 'cat', 1: 'dog'}"),
     *(["cat", "dog"], {0: "cat", 1: "dog"}, {"0": "cat", "1": "dog"}, {"cat": 0, "dog": 1}),
+    *([{"id": 2, "name": "dog"}, {"id": 1, "name": "cat", "supercategory": "animal"}], {0: {"name": "cat"}, 1: "dog"}),
+    *([{"name": "cat"}, {"name": "dog"}], "[b'cat', b'dog']"),
 ]
 
 
 @pytest.mark.parametrize("value", WRITTEN, ids=str)
 def test_names_by_number(tmp_path: Path, value: Any) -> None:
     assert describe("m", saved(tiny(SIX), tmp_path), {"names": value, "task": "detect"}).names == ("cat", "dog")
+
+
+@pytest.mark.parametrize("value", [[{"id": 1, "name": "cat"}, {"id": 3, "name": "dog"}], [["cat"], ["dog"]]], ids=str)
+def test_names_that_may_be_of_any_class_are_refused(tmp_path: Path, value: list[Any]) -> None:
+    with pytest.raises(ConfigError, match="model option names must be a list of names"):
+        describe("m", saved(tiny(SIX), tmp_path), {"names": value, "task": "detect"})
+    metadata = {"task": "detect", "names": str(value)}
+    assert "the metadata's 'names' could not be read" in str(
+        describe("m", saved(tiny(SIX, metadata=metadata), tmp_path)).warnings
+    )
 
 
 METADATA: list[dict[str, str]] = [
