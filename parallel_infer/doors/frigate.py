@@ -27,6 +27,7 @@ ROWS = 20  # objects of an answer
 CONFIDENCE = 0.4
 _TIMEOUT = 0.5  # seconds; the plugin waits 0.2, and what comes later still tells that the model works
 _MOST_CONNECTIONS = 4096  # whose last model request is remembered
+_MOST_HEADER = 65536  # bytes
 _encode = msgspec.json.Encoder().encode
 
 Array = npt.NDArray[Any]
@@ -111,8 +112,10 @@ class Frigate:
 
 
 def _header(data: bytes) -> dict[str, Any]:
+    if len(data) > _MOST_HEADER:
+        raise BadInput(f"the first frame has {len(data)} bytes; a header of up to {_MOST_HEADER} is read")
     try:
-        found = msgspec.json.decode(data[:65536])
+        found = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise BadInput("the first frame is no JSON") from None
     if not isinstance(found, dict):

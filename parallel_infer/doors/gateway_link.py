@@ -220,7 +220,7 @@ def option_of(name: str, value: Any) -> Any:
     """An option's value where it may have come as text: a number, true or false, "a,b" for class_filter, else text."""
     if name == "class_filter":
         listed = value if isinstance(value, list) else [part.strip() for part in str(value).split(",")]
-        return [int(part) if str(part).isdigit() else part for part in listed if part != ""]
+        return [_class_of(part) for part in listed if part != ""]
     if not isinstance(value, str):
         return value
     lowered = value.strip().lower()
@@ -230,3 +230,8 @@ def option_of(name: str, value: Any) -> Any:
         return int(lowered) if lowered.lstrip("-").isdigit() else float(lowered)
     except ValueError:
         return value
+
+
+def _class_of(part: Any) -> Any:
+    text = str(part)
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else part

@@ -18,6 +18,7 @@ from parallel_infer.protocol import Tensor
 
 _encode = msgspec.json.Encoder().encode
 _MOST_SIDE = 32768
+_MOST_HEADER = 65536  # bytes
 
 
 class ImageZmq:
@@ -60,8 +61,10 @@ class ImageZmq:
 
 
 def _header(data: bytes) -> dict[str, Any]:
+    if len(data) > _MOST_HEADER:
+        raise BadInput(f"the first frame has {len(data)} bytes; a header of up to {_MOST_HEADER} is read")
     try:
-        found = msgspec.json.decode(data[:65536])
+        found = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise BadInput("the first frame is no JSON") from None
     if not isinstance(found, dict) or "msg" not in found:

@@ -110,10 +110,11 @@ class InferenceService:
             raise BadInput(f"input 'image' holds {len(pictures.data)} pictures; at most {_MOST_ROWS} go in a request")
         work = _work(view.name, request, options_of(_options(request.parameters)))
         several = len(pictures.data) > 1
-        jobs = [self._picture(work, index if several else None, data) for index, data in enumerate(pictures.data)]
+        jobs = [self.picture(work, index if several else None, data) for index, data in enumerate(pictures.data)]
         return picture_outputs(ports, await self._link.together(jobs))
 
-    async def _picture(self, work: Work, index: int | None, data: Any) -> Answer:
+    async def picture(self, work: Work, index: int | None, data: Any) -> Answer:
+        """The answer about one picture; where it is one of several, an error names it by `index`."""
         try:
             return await self._link.picture(work, data)
         except InferError as error:
@@ -140,7 +141,7 @@ class InferenceService:
         if not 1 <= rows <= _MOST_ROWS:
             raise BadInput(f"the batch has {rows} rows; 1 to {_MOST_ROWS} go in a request")
         answers = await self._link.together([self._row(work, view, tensors, row) for row in range(rows)])
-        return {name: np.stack([answer.tensors[name] for answer in answers]) for name in answers[0].tensors}
+        return {name: _stacked(name, [answer.tensors[name] for answer in answers]) for name in answers[0].tensors}
 
     async def _row(self, work: Work, view: ModelView, tensors: Mapping[str, NamedTensor], row: int | None) -> Answer:
         """The answer to one row, or (None) to a request that is one job as a whole."""
@@ -153,6 +154,17 @@ class InferenceService:
             described.append(Tensor(port.name, one.dtype.name, one.shape))
             parts.append(np.ascontiguousarray(one).reshape(-1).view(np.uint8).data if one.size else b"")
         return await self._link.job(work, "tensors", tuple(described), parts)
+
+
+def _stacked(name: str, rows: Sequence[Array]) -> Array:
+    """The rows of an output. Raises BadInput where their shapes depend on what was asked, and differ."""
+    shapes = sorted({row.shape for row in rows})
+    if len(shapes) > 1:
+        raise BadInput(
+            f"the rows of output {name!r} differ in their shapes, {list(shapes[0])} and {list(shapes[-1])} among them, "
+            "so they make no tensor together; send each row in a request of its own"
+        )
+    return np.stack(rows)
 
 
 def _without_batch(array: Array, port: Port) -> Array:
@@ -267,11 +279,12 @@ def _classified(port: Port, found: Mapping[str, Output], count: int, view: Model
         raise BadInput(f"output {port.name!r} holds no scores, so it has no classification")
     rows = data.reshape(data.shape[0], -1) if data.ndim else data.reshape(1, 1)
     count = min(count, rows.shape[1])
-    best = np.argsort(-rows, axis=1, kind="stable")[:, :count]
+    # Of whole numbers and truth values the complement turns the order round; the negative wraps around.
+    best = np.argsort(-rows if rows.dtype.kind == "f" else ~rows, axis=1, kind="stable")[:, :count]
     named = view.classes if isinstance(classes, np.ndarray) or rows.shape[1] == len(view.classes) else ()
     numbers = np.take_along_axis(classes, best, 1) if isinstance(classes, np.ndarray) else best
     texts = [
-        f"{score:f}:{number}:{named[number]}" if 0 <= number < len(named) else f"{score:f}:{number}"
+        f"{float(score):f}:{number}" + (f":{named[number]}" if 0 <= number < len(named) else "")
         for scores, row in zip(np.take_along_axis(rows, best, 1), numbers.tolist(), strict=True)
         for score, number in zip(scores, row, strict=True)
     ]

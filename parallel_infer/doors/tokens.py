@@ -31,4 +31,5 @@ class Tokens:
         """The client whose token this is; None for a stranger's or none."""
         if not token or len(token) > 256:
             return None
-        return self._book.by_token(hashlib.sha256(token.encode()).hexdigest())
+        sent = token.encode(errors="surrogatepass")  # it may have been no UTF-8
+        return self._book.by_token(hashlib.sha256(sent).hexdigest())

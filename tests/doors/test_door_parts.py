@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from typing import Any
 
 import numpy as np
 import pytest
+import zmq
 
 from parallel_infer.answers.answer import Answer
 from parallel_infer.config.addresses import check_addresses
 from parallel_infer.config.schema import ServerConfig
 from parallel_infer.doors.access import WebPages, is_of_this_machine
 from parallel_infer.doors.answers import picture_outputs
-from parallel_infer.doors.frigate import frame_of, rows_of
+from parallel_infer.doors.frigate import Frigate, frame_of, rows_of
 from parallel_infer.doors.gateway_link import option_of
 from parallel_infer.doors.grpc.servicer import Call
 from parallel_infer.doors.http.pictures import form_parts
 from parallel_infer.doors.http.roboflow import Aliases
+from parallel_infer.doors.imagezmq import ImageZmq
 from parallel_infer.doors.model_view import ModelView, Port, configuration, metadata
+from parallel_infer.doors.tokens import Tokens
 from parallel_infer.errors import BadInput, ConfigError, Unauthorized
 
 DETECTOR = ModelView(
@@ -85,7 +90,8 @@ def test_a_door_at_every_address_takes_names_that_no_stranger_owns(bound: str, h
 
 def test_aliases_and_versions_lead_to_models() -> None:
     aliases = Aliases({"coco/3": "d", "gone/1": "nothing"})
-    assert [aliases.model_of(name) for name in ("coco/3", "d/1", "d", "other/2")] == ["d", "d", "d", "other"]
+    assert [aliases.model_of(name) for name in ("coco/3", "d/1", "d")] == ["d", "d", "d"]
+    assert [aliases.model_of(name) for name in ("d/2", "d/01")] == ["d/2", "d/01"]  # no model: there is no such version
     assert aliases.identifiers(["d"]) == {"d/1": "d", "d": "d", "coco/3": "d"}
 
 
@@ -178,6 +184,34 @@ def test_forms_are_read_by_their_parts() -> None:
             form_parts("multipart/form-data; boundary=b", memoryview(broken))
     with pytest.raises(BadInput, match="boundary"):
         form_parts("multipart/form-data", memoryview(body))
+    with pytest.raises(BadInput, match="boundary"):
+        form_parts(
+            "multipart/form-data; boundary=\udcff\udcfe", memoryview(body)
+        )  # bytes of a header that are no UTF-8
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Content-Disposition: form-data; name=file; filename=a.jpg",  # as .NET's HttpClient writes it
+        b'content-disposition:form-data;name="file"',
+        b'Content-Type: image/png; name="photo.png"\r\nContent-Disposition: form-data; name="file"',
+        b'Content-Disposition: form-data; filename="a; name=\\"b\\".png"; name="file"',
+        b'Content-Disposition: form-data; filename="; name="; name="file"',
+        'Content-Disposition: form-data; name="file"; filename="stra\u00dfe.jpg"'.encode(),
+    ],
+)
+def test_the_name_of_a_part_is_that_of_its_disposition(head: bytes) -> None:
+    body = b"--b\r\n" + head + b"\r\n\r\nabc\r\n--b--\r\n"
+    assert form_parts("multipart/form-data; boundary=b", memoryview(body)) == {"file": b"abc"}
+
+
+def test_a_token_that_is_no_text_is_a_strangers() -> None:
+    class Book:
+        def by_token(self, digest: str) -> None:
+            return None
+
+    assert Tokens(Book()).holder("\udcff\udcfe") is None  # as headers that are no UTF-8 come
 
 
 @pytest.mark.parametrize(
@@ -187,6 +221,8 @@ def test_forms_are_read_by_their_parts() -> None:
         ("max_detections", "7", 7),
         ("class_agnostic", "true", True),
         ("class_filter", "cat, 3", ["cat", 3]),
+        ("class_filter", "\u00b2,7", ["\u00b2", 7]),
+        ("class_filter", ["9" * 5000], ["9" * 5000]),
         ("mask_decode_mode", "fast", "fast"),
         ("confidence", 0.25, 0.25),
     ],
@@ -227,3 +263,11 @@ def test_doors_whose_clients_show_no_key_are_refused_beside_keys(door: str) -> N
     check_addresses(ServerConfig(**{door: ["tcp://127.0.0.1:5558"]}))
     with pytest.raises(ConfigError, match=r"can be reached from other machines"):
         check_addresses(ServerConfig(**{door: ["tcp://0.0.0.0:5558"]}))
+
+
+@pytest.mark.parametrize("door", [lambda: ImageZmq(None), lambda: Frigate(None, None)], ids=["imagezmq", "frigate"])  # type: ignore[arg-type]
+def test_a_header_that_is_too_long_is_called_so(door: Any) -> None:
+    header = zmq.Frame(json.dumps({"msg": "x" * 70_000}).encode())
+    reply = asyncio.run(door().respond(b"camera", [header, zmq.Frame(b"")]))
+    assert "up to 65536" in str(reply.error)
+    assert b"up to 65536" in reply.frames[0]

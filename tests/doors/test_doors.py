@@ -173,6 +173,25 @@ def test_many_at_a_time_get_each_their_own(doors: Doors, pictures: Path, kind: s
     assert found == [alone[name] for name in order]
 
 
+def test_a_long_error_fits_a_calls_headers(doors: Doors) -> None:
+    _, client = doors.triton("grpc")
+    for letter in ("n", "\u00fc"):
+        with pytest.raises(InferenceServerException, match=f"no model '{letter}+ ...$") as refused:
+            client.get_model_metadata(letter * 20_000)
+        assert refused.value.status() == "StatusCode.NOT_FOUND"
+
+
+def test_health_of_a_service_that_is_not_there(doors: Doors) -> None:
+    import grpc
+
+    with grpc.insecure_channel(doors.grpc) as channel:
+        check = channel.unary_unary("/grpc.health.v1.Health/Check")
+        assert check(b"\n\x1e" + b"inference.GRPCInferenceService", timeout=TIMEOUT) == b"\x08\x01"
+        with pytest.raises(grpc.RpcError) as refused:
+            check(b"\n\x05other", timeout=TIMEOUT)
+        assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+
+
 def test_a_stream_goes_on_after_a_bad_request(doors: Doors, pictures: Path) -> None:
     module, client = doors.triton("grpc")
     replies: list[tuple[Any, Any]] = []
@@ -203,6 +222,31 @@ def test_a_picture_may_be_the_body_a_form_or_base64(doors: Doors, pictures: Path
     assert cv2.imdecode(np.frombuffer(drawn, np.uint8), cv2.IMREAD_COLOR).shape[:2] == (400, 600)
 
 
+def form_of(*parts: tuple[str, bytes]) -> bytes:
+    return b"".join(b"--b\r\n%s\r\n\r\n%s\r\n" % (head.encode(), data) for head, data in parts) + b"--b--\r\n"
+
+
+def test_a_forms_fields_are_options_and_it_has_one_picture(doors: Doors, pictures: Path) -> None:
+    picture = ('Content-Disposition: form-data; name="file"; filename="a.png"', picture_of(pictures))
+
+    def field(name: str, value: bytes) -> tuple[str, bytes]:
+        return f'Content-Disposition: form-data; name="{name}"', value
+
+    def send(*parts: tuple[str, bytes], path: str = "/infer/detector") -> tuple[int, Any]:
+        return ask(doors, path, form_of(*parts), Content_Type="multipart/form-data; boundary=b")
+
+    for path in ("/infer/detector?api_key=k", "/coco/3?api_key=k"):
+        status, answer = send(field("confidence", b"0.99"), picture, field("api_key", b"k"), path=path)
+        assert (status, answer["predictions"]) == (200, [])
+        for other in (picture, field("image", picture[1])):
+            status, error = send(picture, other, path=path)
+            assert (status, "one" in error["error"]) == (400, True)
+    status, drawn = send(picture, field("format", b"image"), field("note", b"mine"))
+    assert (status, drawn[:2]) == (200, b"\xff\xd8")
+    status, error = send(picture, field("confidance", b"0.99"))
+    assert (status, "unknown option 'confidance'" in error["error"]) == (400, True)
+
+
 def test_roboflows_requests_get_roboflows_answers(doors: Doors, pictures: Path) -> None:
     status, registry = ask(doors, "/model/registry?api_key=k")
     known = {entry["model_id"]: entry["task_type"] for entry in registry["models"]}
@@ -215,6 +259,9 @@ def test_roboflows_requests_get_roboflows_answers(doors: Doors, pictures: Path) 
     status, error = ask(doors, "/infer/classification", json.dumps(asked).encode())
     assert (status, error["error"]) == (400, error["message"])
     assert "object_detection" in error["error"]
+    bad = asked | {"image": [image, {"type": "base64", "value": "AAAA"}]}
+    status, error = ask(doors, "/infer/object_detection", json.dumps(bad).encode())
+    assert (status, error["error"].partition(":")[0]) == (400, "picture 1")
     for kind, text in (("url", "fetches nothing"), ("numpy", "pickled")):
         status, error = ask(
             doors, "/infer/object_detection", json.dumps(asked | {"image": {"type": kind, "value": "x"}}).encode()
@@ -237,6 +284,8 @@ def test_roboflows_requests_get_roboflows_answers(doors: Doors, pictures: Path) 
         ("/infer/detector", b"hello", {}, 400, "not a picture"),
         ("/infer/detector?confidence=2", b"hello", {}, 400, "confidence"),
         ("/infer/detector?timeout=no", b"hello", {}, 400, "timeout is 'no'"),
+        ("/detector/99", b"aGVsbG8=", {}, 404, "no model 'detector/99'"),
+        ("/infer/detector", b"--x", {"Content_Type": "multipart/form-data; boundary=\xff"}, 400, "another one"),
         ("/infer/detector?priority=1000", b"hello", {}, 400, "priority"),
         ("/infer/detector", b"hello", {"Content_Encoding": "br"}, 415, "Content-Encoding 'br'"),
         ("/infer/detector", b"hello", {"Content_Encoding": "gzip"}, 400, "cannot be read"),

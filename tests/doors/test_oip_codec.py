@@ -145,3 +145,14 @@ def test_answers_are_json_or_blobs_as_asked() -> None:
     head = json.loads(body[:length])
     assert head["outputs"][0]["parameters"] == {"binary_data_size": 24}
     np.testing.assert_array_equal(np.frombuffer(body[length:], np.float32), VALUES.reshape(-1))
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+def test_infinity_goes_as_a_blob_only(value: float) -> None:
+    """JSON has no number for it; null would be read as NaN."""
+    found = np.array([[1, value]], np.float32)
+    response = InferResponse(model="m", version="1", identity="", outputs=(NamedTensor("y", "FP32", (1, 2), found),))
+    with pytest.raises(BadInput, match="output 'y' holds infinity.* binary"):
+        write_response(response, Binary())
+    parts, length = write_response(response, Binary(default=True))
+    assert b"".join(map(bytes, parts))[length:] == found.tobytes()

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import grpc
 import msgspec
@@ -25,10 +25,11 @@ from parallel_infer.doors.service import InferenceService
 from parallel_infer.doors.statistics import model_statistics
 from parallel_infer.doors.statuses import INTERNAL, STATUSES
 from parallel_infer.doors.tokens import Holder, Tokens
-from parallel_infer.errors import BadInput, InferError, ServerStopping, Unauthorized
+from parallel_infer.errors import BadInput, InferError, ServerStopping, Unauthorized, UnknownModel
 
 log = logging.getLogger(__name__)
 SERVICE, HEALTH = "inference.GRPCInferenceService", "grpc.health.v1.Health"
+_MOST_TEXT = 4096  # bytes of an error's text, escaped; grpc's clients take 8 KB of headers
 _FAILED = "the server failed at this call; its log has more"
 
 Method = Callable[[Any, "Call"], Awaitable[Any]]
@@ -68,12 +69,20 @@ class _NoKey(Unauthorized):
     """Nobody knows who calls."""
 
 
+def _short(text: str) -> str:
+    """A text that fits among a call's last headers: clients end a call with a status of their own where it does not."""
+    kept = text
+    while len(quote(kept, errors="replace")) > _MOST_TEXT:
+        kept = kept[: len(kept) * 3 // 4]
+    return kept if kept is text else f"{kept} ..."
+
+
 def _told(error: Exception) -> tuple[str, str]:
     """The name of the status that a call ends with, and its text."""
     if isinstance(error, _NoKey):
         return grpc.StatusCode.UNAUTHENTICATED.name, str(error)
     if isinstance(error, InferError):
-        return STATUSES.get(error.code, INTERNAL).grpc, f"{error.code}: {error}"
+        return STATUSES.get(error.code, INTERNAL).grpc, _short(f"{error.code}: {error}")
     log.error("a call failed", exc_info=error)
     return grpc.StatusCode.INTERNAL.name, _FAILED
 
@@ -197,8 +206,9 @@ class Servicer:
         return message("inference.ModelReadyResponse")(ready=ready)
 
     async def _check(self, request: Any, call: Call) -> Any:
-        serving = (await self._health())["ready"] if request.service in ("", SERVICE) else None
-        status = 3 if serving is None else 1 if serving else 2  # SERVICE_UNKNOWN, SERVING, NOT_SERVING
+        if request.service not in ("", SERVICE):  # NOT_FOUND, says the health checking protocol
+            raise UnknownModel(f"no service {request.service!r} is here; {SERVICE} is")
+        status = 1 if (await self._health())["ready"] else 2  # SERVING, NOT_SERVING
         return message("grpc.health.v1.HealthCheckResponse")(status=status)
 
     async def _health(self) -> Mapping[str, Any]:

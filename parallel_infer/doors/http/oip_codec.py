@@ -278,5 +278,7 @@ def _blob(output: NamedTensor) -> bytes | memoryview:
 def _plain(output: NamedTensor) -> list[Any]:
     if isinstance(output.data, list):
         return [bytes(element).decode("utf-8", "replace") for element in output.data]
+    if output.data.dtype.kind == "f" and bool(np.isinf(output.data).any()):
+        raise BadInput(f"output {output.name!r} holds infinity, which JSON has no number for; ask for binary data")
     plain: list[Any] = output.data.reshape(-1).tolist()
     return plain

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from email.parser import BytesHeaderParser
 from typing import Any
 
 import cv2
@@ -13,19 +14,30 @@ from parallel_infer.answers.drawing import draw
 from parallel_infer.errors import BadInput
 
 _BOUNDARY = re.compile(r'boundary="?([^";,]{1,70})"?', re.IGNORECASE)
-_NAME = re.compile(rb'[; ]name="([^"]{0,128})"', re.IGNORECASE)
+_HOLDS_PICTURE = ("file", "image", "picture")
+_headers = BytesHeaderParser().parsebytes
 _MOST_PARTS = 64
 
 
-def picture_of_form(kind: str, header: str, body: memoryview) -> bytes | None:
-    """The part `file` (or `image`) of a multipart form; None where the body is no form. Raises BadInput without one."""
+def picture_of_form(kind: str, header: str, body: memoryview) -> tuple[bytes, dict[str, str]] | None:
+    """The picture in a multipart form, its part `file` (or `image`), and the form's other fields; None for no form.
+
+    Raises BadInput where there is no picture or more than one.
+    """
     if kind != "multipart/form-data":
         return None
     parts = form_parts(header, body)
-    for name in ("file", "image", "picture"):
-        if parts.get(name):
-            return parts[name]
-    raise BadInput(f"the form has no part 'file' with a picture; its parts are {', '.join(map(repr, parts)) or 'none'}")
+    found = [name for name in _HOLDS_PICTURE if parts.get(name)]
+    if not found:
+        names = ", ".join(map(repr, parts)) or "none"
+        raise BadInput(f"the form has no part 'file' with a picture; its parts are {names}")
+    if len(found) > 1:
+        raise BadInput(f"the form has pictures in its parts {' and '.join(map(repr, found))}; send one in a request")
+    try:
+        fields = {name: part.decode() for name, part in parts.items() if name not in _HOLDS_PICTURE}
+    except UnicodeDecodeError:
+        raise BadInput("a part of the form beside the picture is no text; send one picture in a request") from None
+    return parts[found[0]], fields
 
 
 def form_parts(header: str, body: memoryview) -> dict[str, bytes]:
@@ -33,7 +45,7 @@ def form_parts(header: str, body: memoryview) -> dict[str, bytes]:
     found = _BOUNDARY.search(header)
     if found is None:
         raise BadInput("the form's Content-Type names no boundary")
-    mark = b"--" + found[1].encode()
+    mark = b"--" + found[1].encode(errors="surrogateescape")
     pieces = bytes(body).split(mark)
     if len(pieces) < 3 or not pieces[-1].startswith(b"--"):
         raise BadInput("the form is cut off, or its boundary is another one")
@@ -42,10 +54,12 @@ def form_parts(header: str, body: memoryview) -> dict[str, bytes]:
     parts: dict[str, bytes] = {}
     for piece in pieces[1:-1]:
         head, separator, content = piece.partition(b"\r\n\r\n")
-        name = _NAME.search(head)
-        if not separator or name is None or not content.endswith(b"\r\n"):
+        name = _headers(head.lstrip(b"\r\n")).get_param("name", header="content-disposition")
+        if not separator or not isinstance(name, str) or not content.endswith(b"\r\n"):
             raise BadInput("a part of the form has no name, or is cut off")
-        parts[name[1].decode("utf-8", "replace")] = content[:-2]
+        if parts.get(name):
+            raise BadInput(f"the form has more than one part {name[:40]!r}; send one picture in a request")
+        parts[name] = content[:-2]
     return parts
 
 

@@ -17,8 +17,14 @@ from parallel_infer.doors.http.pictures import drawn, picture_of_form
 from parallel_infer.doors.model_view import ModelView
 from parallel_infer.errors import BadInput, InferError
 from parallel_infer.protocol import MAX_TIMEOUT
+from parallel_infer.wrong_fields import nearest
 
 _NOT_OPTIONS = ("timeout", "format", "api_key", "priority")
+_OF_FORMS = (  # fields of a form that mean something; forms have others too, which are none of ours
+    *("decode", "confidence", "iou", "class_filter", "max_detections", "max_candidates", "class_agnostic"),
+    *("mask_decode_mode", "tradeoff_factor", "mask_format", "map_format", "map_size", "top"),
+    *_NOT_OPTIONS,
+)
 
 
 def routes() -> list[web.RouteDef]:
@@ -37,18 +43,19 @@ async def infer(request: web.Request) -> web.Response:
     name = request.match_info["model"]
     async with context.bodies.read(request) as body:
         with context.bodies.parsing(body if _is_json(request, body) else body[:0]):
-            picture, options, key = _picture(request, body)
-        check_key(request, key)
+            picture, asked, options = _picture(request, body)
+        key = options.pop("api_key", None)
+        check_key(request, key if isinstance(key, str) else None)
         view, _ = await context.service.view(name)
-        options = {**{k: v for k, v in request.query.items() if k not in _NOT_OPTIONS}, **options}
+        options = {**{k: v for k, v in asked.items() if k not in _NOT_OPTIONS}, **options}
         work = Work(
             model=view.name,
             options=options_of({k: option_of(k, v) for k, v in options.items()}),
-            timeout=_timeout(request.query.get("timeout")),
-            priority=_priority(request.query.get("priority")),
+            timeout=_timeout(asked.get("timeout")),
+            priority=_priority(asked.get("priority")),
             client=client_of(request),
         )
-        form = request.query.get("format", "json")
+        form = asked.get("format", "json")
         if form not in ("json", "image"):
             raise BadInput(f"format is {form[:40]!r}; json and image are")
         if form == "image":
@@ -65,23 +72,32 @@ def _check_drawable(view: ModelView) -> None:
         raise BadInput(f"model {view.name!r} takes no pictures, so nothing can be drawn")
 
 
-def _picture(request: web.Request, body: memoryview) -> tuple[bytes | memoryview, dict[str, Any], str | None]:
+def _picture(request: web.Request, body: memoryview) -> tuple[bytes | memoryview, Mapping[str, str], dict[str, Any]]:
+    """The picture, what the query and a form's fields say, and the fields beside it in JSON."""
     if not len(body):
         raise BadInput("the body is empty; send a picture, for example with curl --data-binary @street.jpg")
     form = picture_of_form(request.content_type, request.headers.get("Content-Type", ""), body)
     if form is not None:
-        return form, {}, None
+        fields = _fields(form[1])
+        key = {"api_key": fields.pop("api_key")} if "api_key" in fields else {}
+        return form[0], {**fields, **request.query}, key
     if not _is_json(request, body):
-        return body, {}, None
+        return body, request.query, {}
     try:
-        fields = msgspec.json.decode(body, type=dict[str, Any])
+        given = msgspec.json.decode(body, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(f"the request's JSON cannot be read: {readable(error)}") from None
-    if "image" not in fields:
+    if "image" not in given:
         raise BadInput('the JSON has no image; send {"image": "BASE64"} with options beside it, or the picture itself')
-    picture = base64_bytes(fields.pop("image"), "image")
-    key = fields.pop("api_key", None)
-    return picture, fields, key if isinstance(key, str) else None
+    return base64_bytes(given.pop("image"), "image"), request.query, given
+
+
+def _fields(given: Mapping[str, str]) -> dict[str, str]:
+    """Those of a form's fields that mean something here. Raises BadInput for one that nearly does."""
+    for name in given:
+        if name not in _OF_FORMS and (meant := nearest(name, _OF_FORMS)):
+            raise BadInput(f"unknown option {name[:64]!r}{meant}")
+    return {name: value for name, value in given.items() if name in _OF_FORMS}
 
 
 def _is_json(request: web.Request, body: memoryview) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -40,7 +41,7 @@ class Aliases:
         if identifier in self._given:
             return self._given[identifier]
         stem, _, version = identifier.rpartition("/")
-        return stem if stem and version.isdigit() else identifier
+        return stem if stem and version == "1" else identifier
 
     def identifiers(self, names: Iterable[str]) -> dict[str, str]:
         """Every identifier that works, with the model behind it."""
@@ -184,13 +185,15 @@ async def _inferred(request: web.Request, asked: _Infer) -> web.Response:
     images = asked.image if isinstance(asked.image, list) else [asked.image]
     if not 1 <= len(images) <= _MOST_PICTURES:
         raise BadInput(f"{len(images)} pictures came; 1 to {_MOST_PICTURES} go in a request")
-    pictures = [_picture(image) for image in images]
+    several = len(images) > 1
+    pictures = [_picture(image, f"image[{index}]" if several else "image") for index, image in enumerate(images)]
     work = Work(model=view.name, options=options_of(_options(view, asked)), client=client_of(request))
-    answers = await context.link.together([context.link.picture(work, picture) for picture in pictures])
-    results = [
-        _result(answer, asked, picture if asked.visualize_predictions else None)
-        for answer, picture in zip(answers, pictures, strict=True)
-    ]
+    jobs = [context.service.picture(work, i if several else None, picture) for i, picture in enumerate(pictures)]
+    answers = await context.link.together(jobs)
+    results = [_result(answer, asked) for answer in answers]
+    if asked.visualize_predictions:
+        for result, picture, answer in zip(results, pictures, answers, strict=True):
+            result["visualization"] = await _visualized(picture, answer)
     return json_response(results if isinstance(asked.image, list) else results[0])
 
 
@@ -201,14 +204,14 @@ def _decoded(body: memoryview, kind: type[Any]) -> Any:
         raise BadInput(f"the request's JSON cannot be read: {readable(error)}") from None
 
 
-def _picture(image: _Image) -> bytes:
+def _picture(image: _Image, what: str) -> bytes:
     if image.type == "url":
-        raise BadInput("image.type is url: this server fetches nothing; send the picture as base64")
+        raise BadInput(f"{what}.type is url: this server fetches nothing; send the picture as base64")
     if image.type == "numpy":
-        raise BadInput("image.type is numpy, a pickled array, which is never unpacked here; send base64")
+        raise BadInput(f"{what}.type is numpy, a pickled array, which is never unpacked here; send base64")
     if image.type != "base64":
-        raise BadInput(f"image.type is {image.type[:40]!r}; base64 is taken")
-    return base64_bytes(image.value, "image.value")
+        raise BadInput(f"{what}.type is {image.type[:40]!r}; base64 is taken")
+    return base64_bytes(image.value, f"{what}.value")
 
 
 def _options(view: ModelView, asked: _Infer) -> dict[str, Any]:
@@ -238,7 +241,7 @@ def _options(view: ModelView, asked: _Infer) -> dict[str, Any]:
     return options | {name: value for name, value in named.items() if value is not None}
 
 
-def _result(answer: Answer, asked: _Infer, picture: bytes | None) -> dict[str, Any]:
+def _result(answer: Answer, asked: _Infer) -> dict[str, Any]:
     result = answer.to_dict()
     if asked.keypoint_confidence is not None:
         for prediction in result["predictions"]:
@@ -246,24 +249,30 @@ def _result(answer: Answer, asked: _Infer, picture: bytes | None) -> dict[str, A
                 prediction["keypoints"] = [
                     point for point in prediction["keypoints"] if point["confidence"] >= asked.keypoint_confidence
                 ]
-    if picture is not None:
-        result["visualization"] = base64.b64encode(drawn(picture, answer)).decode()
     return result
+
+
+async def _visualized(picture: bytes, answer: Answer) -> str:
+    """The picture with its answer drawn on it, a JPEG in base64; drawn beside the event loop, which others wait for."""
+    return base64.b64encode(await asyncio.to_thread(drawn, picture, answer)).decode()
 
 
 async def infer_zero(request: web.Request) -> web.Response:
     """Version 0: base64 as the body whatever its type says, or a form's part `file`; options in the query."""
     context = request.app[CONTEXT]
     check_key(request, None)
-    query = request.query
+    query: Mapping[str, str] = request.query
     if "image" in query:
         raise BadInput("image= names something to fetch, and this server fetches nothing; send the picture's bytes")
     view, _ = await context.service.view(
         request.app[ALIASES].model_of(f"{request.match_info['project']}/{request.match_info['number']}")
     )
     async with context.bodies.read(request) as body:
-        picture = picture_of_form(request.content_type, request.headers.get("Content-Type", ""), body)
-        if picture is None:
+        form = picture_of_form(request.content_type, request.headers.get("Content-Type", ""), body)
+        if form is not None:
+            picture, fields = form
+            query = {**fields, **query}
+        else:
             picture = base64_bytes(bytes(body).decode("ascii", "replace"), "the body")
     options: dict[str, Any] = {"confidence": _fraction(query, "confidence", CONFIDENCE)}
     if view.task != "classify":
@@ -272,15 +281,14 @@ async def infer_zero(request: web.Request) -> web.Response:
         options["class_filter"] = [part.strip() for part in query["classes"].split(",")]
     work = Work(model=view.name, options=options_of(options), client=client_of(request))
     answer = await context.link.picture(work, picture)
-    form = query.get("format", "json")
-    if form == "json":
+    kind = query.get("format", "json")
+    if kind == "json":
         return json_response(answer.to_dict())
-    if form == "image":
-        return web.Response(body=drawn(picture, answer), content_type="image/jpeg")
-    if form == "image_and_json":
-        image = base64.b64encode(drawn(picture, answer)).decode()
-        return json_response(answer.to_dict() | {"visualization": image})
-    raise BadInput(f"format is {form[:40]!r}; json, image and image_and_json are")
+    if kind == "image":
+        return web.Response(body=await asyncio.to_thread(drawn, picture, answer), content_type="image/jpeg")
+    if kind == "image_and_json":
+        return json_response(answer.to_dict() | {"visualization": await _visualized(picture, answer)})
+    raise BadInput(f"format is {kind[:40]!r}; json, image and image_and_json are")
 
 
 def _fraction(query: Mapping[str, str], name: str, default: float) -> float:
