@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
+from parallel_infer.cli.numbers_given import FiniteRange
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -36,6 +38,6 @@ def answer_options(command: Command) -> Command:
         help="Any other option of the model's task, for example max_detections=10 or class_filter='[\"person\"]'.",
     )(command)
     command = click.option(
-        "--iou", type=click.FloatRange(0, 1), help="Overlap above which the weaker of two boxes is dropped."
+        "--iou", type=FiniteRange(0, 1), help="Overlap above which the weaker of two boxes is dropped."
     )(command)
-    return click.option("--conf", type=click.FloatRange(0, 1), help="Least confidence of what is reported.")(command)
+    return click.option("--conf", type=FiniteRange(0, 1), help="Least confidence of what is reported.")(command)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from parallel_infer.cli.config_options import configuration
+from parallel_infer.cli.numbers_given import FiniteRange
 from parallel_infer.cli.serve import command as serve
 from parallel_infer.errors import ConfigError
 from parallel_infer.files.outputs import Inputs, check_target, write_whole
@@ -121,16 +122,16 @@ class BenchOptions:
     help="Open loops: jobs per second at random moments; latency counts from when a job fell due.",
 )
 @click.option(
-    "--seconds", type=click.FloatRange(0.1, 3600), default=5.0, show_default=True, help="Length of each measurement."
+    "--seconds", type=FiniteRange(0.1, 3600), default=5.0, show_default=True, help="Length of each measurement."
 )
 @click.option(
     "--within-ms",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     default=1000.0,
     show_default=True,
     help="Open loops: an answer within this time of falling due counts as goodput.",
 )
-@click.option("--timeout", type=click.FloatRange(0.01, 600), default=10.0, show_default=True, help="Per request, in s.")
+@click.option("--timeout", type=FiniteRange(0.01, 600), default=10.0, show_default=True, help="Per request, in s.")
 @click.option(
     "--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes that make the load."
 )

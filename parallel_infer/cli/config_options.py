@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 from msgspec import NODEFAULT, inspect
 
+from parallel_infer.cli.numbers_given import FiniteRange
 from parallel_infer.config.fields import PREFIX, SERVER_FIELDS, Field
 from parallel_infer.config.sources import Configuration, read_config
 
@@ -84,9 +85,9 @@ def _type(kind: inspect.Type) -> click.ParamType[Any]:
         case inspect.IntType():
             return click.IntRange(kind.ge, kind.le)
         case inspect.FloatType(gt=None):
-            return click.FloatRange(kind.ge, kind.le)
+            return FiniteRange(kind.ge, kind.le)
         case inspect.FloatType():
-            return click.FloatRange(kind.gt, kind.le, min_open=True)
+            return FiniteRange(kind.gt, kind.le, min_open=True)
     return click.STRING
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from parallel_infer.cli.numbers_given import FiniteRange
 from parallel_infer.cli.tables import console
 from parallel_infer.errors import InferError
 
@@ -29,7 +30,7 @@ _SHOWN = 4  # objects per picture in the table
     show_default=True,
     help="Folder for the annotated pictures.",
 )
-@click.option("--seconds", type=click.FloatRange(0, 60), default=LOAD_SECONDS, help="Length of each throughput run.")
+@click.option("--seconds", type=FiniteRange(0, 60), default=LOAD_SECONDS, help="Length of each throughput run.")
 def command(output: Path, seconds: float) -> None:
     """Serve the shipped models, ask about the shipped pictures as a client, and show the answers.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from parallel_infer.cli.numbers_given import FiniteRange
 from parallel_infer.cli.server_options import connected, server_options
 from parallel_infer.cli.tables import print_table
 from parallel_infer.errors import InferError
@@ -22,7 +23,7 @@ _READY = "ready"
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, 3600, min_open=True),
+    type=FiniteRange(0, 3600, min_open=True),
     default=5.0,
     show_default=True,
     help="Seconds until a server that says nothing counts as dead.",

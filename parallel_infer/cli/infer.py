@@ -13,6 +13,7 @@ import click
 from parallel_infer.cli.answer_formats import FORMATS, Format
 from parallel_infer.cli.answer_options import answer_options
 from parallel_infer.cli.model_argument import model_and_rest, model_option
+from parallel_infer.cli.numbers_given import FiniteRange
 from parallel_infer.cli.saved_pictures import SavedPictures
 from parallel_infer.cli.server_options import connected, server_options
 from parallel_infer.errors import InferError, ServerUnavailable, Unanswered, Unauthorized, UnknownModel
@@ -33,7 +34,7 @@ SAME_FOR_ALL = (ServerUnavailable, Unanswered, Unauthorized, UnknownModel)  # er
 @answer_options
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, 3600, min_open=True),
+    type=FiniteRange(0, 3600, min_open=True),
     default=30.0,
     show_default=True,
     help="Seconds that one picture may take.",

@@ -10,7 +10,9 @@ from typing import Any
 import click
 import msgspec
 
+from parallel_infer.cli.numbers_given import FiniteRange
 from parallel_infer.errors import ConfigError, ModelRejected
+from parallel_infer.model_files.location import ZOO_PREFIX, find_model
 from parallel_infer.model_spec import ModelSpec, TensorSpec
 from parallel_infer.pipeline import load_pipeline
 
@@ -60,9 +62,9 @@ _SIZE, _COLOUR, _POINTS = "SIDE or HEIGHT,WIDTH", "NUMBER or R,G,B", "POINTS,VAL
     callback=_numbers(int, _SIZE),
     help="Size of a row, where the graph takes any.",
 )
-@click.option("--crop-fraction", type=float, help="Part of the centre that crop keeps.")
-@click.option("--conf", type=float, help="Lowest confidence of an answer.")
-@click.option("--iou", type=float, help="Overlap at which two boxes are one object.")
+@click.option("--crop-fraction", type=FiniteRange(), help="Part of the centre that crop keeps.")
+@click.option("--conf", type=FiniteRange(), help="Lowest confidence of an answer.")
+@click.option("--iou", type=FiniteRange(), help="Overlap at which two boxes are one object.")
 @click.option("--mean", metavar="NUMBER|R,G,B", callback=_numbers(float, _COLOUR), help="Of pixels 0..255.")
 @click.option("--std", metavar="NUMBER|R,G,B", callback=_numbers(float, _COLOUR), help="Of pixels 0..255.")
 @click.option("--color", help="rgb or bgr.")
@@ -77,14 +79,15 @@ _SIZE, _COLOUR, _POINTS = "SIDE or HEIGHT,WIDTH", "NUMBER or R,G,B", "POINTS,VAL
 )
 @click.option("--shape", "shapes", multiple=True, metavar="INPUT=SHAPE", callback=_shapes, help="Without the batch.")
 def command(model: Path, as_json: bool, shapes: dict[str, list[int]], **overrides: Any) -> None:
-    """Tell what MODEL is and how it would be served, and try it out on one CPU thread.
+    """Tell what MODEL, an ONNX file or zoo:NAME, is and how it would be served, and try it out on one CPU thread.
 
     The options say what the file does not; they have the names of the configuration file. Exit codes: 0 the model can
     be served, 1 it is rejected, 2 an option is wrong.
     """
     given = {key: value for key, value in overrides.items() if value is not None}
     try:
-        spec = load_pipeline().describe(model.stem, model, {**given, "shapes": shapes})
+        path = Path(find_model(str(model), Path())) if str(model).startswith(ZOO_PREFIX) else model
+        spec = load_pipeline().describe(path.stem, path, {**given, "shapes": shapes})
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
     except ModelRejected as error:

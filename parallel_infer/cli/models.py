@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from parallel_infer.cli.numbers_given import FiniteRange
 from parallel_infer.cli.plain_maps import cell
 from parallel_infer.cli.server_options import connected, server_options
 from parallel_infer.cli.tables import print_table
@@ -76,7 +77,7 @@ def list_models(server: str, key: str | None, as_json: bool) -> None:
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, 3600, min_open=True),
+    type=FiniteRange(0, 3600, min_open=True),
     default=300.0,
     show_default=True,
     help="Seconds that checking, loading and warming up may take.",

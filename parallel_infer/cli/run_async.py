@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from parallel_infer.cli.numbers_given import FiniteRange
 from parallel_infer.errors import ConfigError, InferError
 from parallel_infer.execution_providers import PROVIDERS
 
@@ -57,7 +58,7 @@ def _shapes(_context: click.Context, _option: click.Parameter, values: tuple[str
     "--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", help="What it computes in."
 )
 @click.option("--threads", type=click.IntRange(1, 256), help="Of one run; all cores if not given.")
-@click.option("--timeout", type=click.FloatRange(0, min_open=True), default=60.0, help="Seconds for one batch.")
+@click.option("--timeout", type=FiniteRange(0, min_open=True), default=60.0, help="Seconds for one batch.")
 @click.option("--dry-run", is_flag=True, help="Random input; write nothing.")
 @click.option("--benchmark", is_flag=True, help="Run one batch at a time as well, and compare.")
 @click.option(

@@ -12,6 +12,7 @@ import click
 
 from parallel_infer.cli.answer_options import answer_options
 from parallel_infer.cli.model_argument import model_and_rest, model_option
+from parallel_infer.cli.numbers_given import FiniteRange
 from parallel_infer.cli.server_options import connected, server_options
 from parallel_infer.process.endings import heeded
 
@@ -38,22 +39,20 @@ _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 )
 @click.option(
     "--max-age-ms",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     help="Frames older than this are not inferred any more; they are counted as expired.",
 )
-@click.option(
-    "--fps", type=click.FloatRange(0, min_open=True), help="Look at no more frames per second of each source."
-)
+@click.option("--fps", type=FiniteRange(0, min_open=True), help="Look at no more frames per second of each source.")
 @click.option(
     "--skip-still",
-    type=click.FloatRange(0, 255, min_open=True),
+    type=FiniteRange(0, 255, min_open=True),
     metavar="THRESHOLD",
     help="Give frames that show nothing new the answer of the last inferred one: those in which no block of 8 x 8 "
     "pixels changed its mean colour by THRESHOLD levels of 255; 10 is a start. They are marked as still.",
 )
 @click.option(
     "--still-for",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     default=10.0,
     show_default=True,
     help="With --skip-still, seconds after which a frame is inferred even so.",
@@ -68,14 +67,14 @@ _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 @answer_options
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, 3600, min_open=True),
+    type=FiniteRange(0, 3600, min_open=True),
     default=30.0,
     show_default=True,
     help="Seconds that one frame may take.",
 )
 @click.option(
     "--silence",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     default=10.0,
     show_default=True,
     help="Seconds without a frame after which a source is taken for lost and its capture is started again.",

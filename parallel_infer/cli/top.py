@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from parallel_infer.cli.numbers_given import FiniteRange
 from parallel_infer.cli.server_options import connected, server_options
 from parallel_infer.cli.tables import console as console_of_width
 from parallel_infer.errors import InferError
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.command("top")
 @server_options
-@click.option("--interval", type=click.FloatRange(0.1, 60), default=1.0, show_default=True, help="Seconds per look.")
+@click.option("--interval", type=FiniteRange(0.1, 60), default=1.0, show_default=True, help="Seconds per look.")
 @click.option("--once", is_flag=True, help="Look for one interval, print it, and end.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per look.")
 def command(server: str, key: str | None, interval: float, once: bool, as_json: bool) -> None:

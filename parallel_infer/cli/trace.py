@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from parallel_infer.cli.numbers_given import FiniteRange
 from parallel_infer.cli.server_options import connected, server_options
 from parallel_infer.cli.tables import print_table
 
@@ -16,7 +17,7 @@ from parallel_infer.cli.tables import print_table
 @click.command("trace")
 @server_options
 @click.option(
-    "--seconds", type=click.FloatRange(0, 60, min_open=True), default=5.0, show_default=True, help="How long to record."
+    "--seconds", type=FiniteRange(0, 60, min_open=True), default=5.0, show_default=True, help="How long to record."
 )
 @click.option(
     "-o",

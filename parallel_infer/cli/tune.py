@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from parallel_infer.cli.numbers_given import FiniteRange
 from parallel_infer.cli.tables import print_table
 from parallel_infer.execution_providers import PROVIDERS
 
@@ -31,13 +32,13 @@ Advance = Callable[[str], None]
 )
 @click.option(
     "--p99-ms",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     help="Most pictures/s of which 99 in 100 take at most this long.",
 )
 @click.option(
     "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the settings, for serve --config."
 )
-@click.option("--seconds", type=click.FloatRange(0.1, 600), default=3.0, show_default=True, help="Of each measurement.")
+@click.option("--seconds", type=FiniteRange(0.1, 600), default=3.0, show_default=True, help="Of each measurement.")
 @click.option("--concurrency", type=click.IntRange(1, 4096), default=32, show_default=True, help="Jobs in flight.")
 @click.option("--rounds", type=click.IntRange(2, 50), default=3, show_default=True, help="Of the finals.")
 @click.option(

@@ -25,7 +25,16 @@ from parallel_infer.model_files.location import ZOO_PREFIX, absolute_path, defau
 from parallel_infer.model_files.repository import read_repository
 from parallel_infer.wrong_fields import nearest
 
-__all__ = ["Configuration", "check_addresses", "load_config", "model_config", "provenance", "read_config", "zoo_models"]
+__all__ = [
+    "Configuration",
+    "check_addresses",
+    "check_model_name",
+    "load_config",
+    "model_config",
+    "provenance",
+    "read_config",
+    "zoo_models",
+]
 
 COMMAND_LINE = "command line"
 DEFAULT = "default"
@@ -115,6 +124,12 @@ class _Draft:
         _check(config, f"bind ({self.origins.get('bind', DEFAULT)})")
         origins = {name: self.origins.get(name, DEFAULT) for name in SERVER_FIELDS if name != "models"}
         return Configuration(config, self.origins | origins, tuple(self.warnings))
+
+
+def check_model_name(name: str) -> None:
+    """Raises ConfigError for what no model can be called: it stands in logs, tables and addresses."""
+    if not 0 < len(name) <= LONGEST_MODEL_NAME or not name.isprintable() or name != name.strip():
+        raise ConfigError(f"the model name {name!r} is not 1 to {LONGEST_MODEL_NAME} printable characters")
 
 
 def model_config(path: str, options: Mapping[str, Any]) -> ModelConfig:
@@ -249,8 +264,7 @@ def _absolute(name: str, value: Any, folder: Path) -> Any:
 
 def _check_models(models: Mapping[str, Mapping[str, Any]], repository: str | None) -> None:
     for name, values in models.items():
-        if not 0 < len(name) <= LONGEST_MODEL_NAME or not name.isprintable() or name != name.strip():
-            raise ConfigError(f"the model name {name!r} is not 1 to {LONGEST_MODEL_NAME} printable characters")
+        check_model_name(name)
         if "path" not in values and repository is not None:
             raise ConfigError(f"[models.{name}] has no path, and the model repository {repository} has no such model")
         if "path" not in values:

@@ -10,7 +10,7 @@ from typing import assert_never
 import msgspec
 
 from parallel_infer.config.schema import ModelConfig, ServerConfig
-from parallel_infer.config.sources import model_config, zoo_models
+from parallel_infer.config.sources import check_model_name, model_config, zoo_models
 from parallel_infer.errors import BadInput, ConfigError, InferError, ModelRejected, UnknownModel
 from parallel_infer.ipc.messages import (
     CloseModel,
@@ -155,6 +155,7 @@ class ModelRegistry:
         try:
             match message:
                 case LoadModel():
+                    check_model_name(message.name)
                     options = msgspec.msgpack.decode(message.options)
                     self._load(message.name, model_config(message.path, options), message.query)
                 case ReloadModel():

@@ -69,6 +69,8 @@ def read_graph(path: Path) -> Graph:
 def read_model(path: Path) -> bytes:
     """The file, whole. Raises ModelRejected, also where somebody writes to it meanwhile."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe may never be written to, a device never end
+            raise ModelRejected(f"{path.name} is {'a folder' if path.is_dir() else 'no file'}; expected an ONNX file")
         with path.open("rb") as file:
             before = written_at(file)
             content = file.read()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -12,8 +14,15 @@ from click.testing import CliRunner
 from parallel_infer import cli
 from parallel_infer.cli import COMMANDS, main
 from parallel_infer.errors import ConfigError, UnknownModel
+from parallel_infer.model_files.location import shipped_models
 
 HEAVY = {"numpy", "cv2", "onnxruntime", "onnx", "zmq", "rich", "msgspec", "multiprocessing", "asyncio"}
+_WITH_LITTLE_MEMORY = """
+import resource
+resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
+from parallel_infer.cli import main
+main()
+"""
 EXISTING = main.list_commands(click.Context(main))
 
 
@@ -87,6 +96,44 @@ def test_named_errors_are_one_line(error: Exception, code: int, text: str, monke
     monkeypatch.setattr(main, "get_command", lambda ctx, name: failing)
     result = CliRunner().invoke(main, ["status"])
     assert (result.exit_code, result.stderr.strip()) == (code, text)
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("bench --seconds", "demo --seconds", "health --timeout", "infer d x --conf", "inspect x --iou"),
+        *("models load d x --timeout", "run-async --dry-run --model-path x --timeout"),
+        *("stream d x --fps", "stream d x --silence", "stream d x --max-age-ms", "top --interval", "trace --seconds"),
+        *("tune x --p99-ms",),
+    ],
+)
+def test_what_is_no_number_is_refused_by_every_option(command: str, number: str) -> None:
+    result = CliRunner().invoke(main, [*command.split(), number])
+    option = command.rpartition(" ")[2]
+    assert (result.exit_code, f"'{option}'" in result.stderr, number in result.stderr) == (2, True, True), result.output
+
+
+@pytest.mark.parametrize("command", ["inspect", "run-async --dry-run --model-path"])
+def test_a_model_that_is_no_file_is_refused_and_not_waited_for(command: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.onnx")
+    for path in (tmp_path / "pipe.onnx", Path("/dev/zero")):
+        ran = subprocess.run(
+            [sys.executable, "-c", _WITH_LITTLE_MEMORY, *command.split(), path],
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        assert ran.returncode in (1, 2), ran.stderr
+        assert "no file" in ran.stderr or "no model file" in ran.stderr
+        assert len(ran.stderr.splitlines()) == 1
+
+
+def test_a_shipped_model_is_inspected_by_its_name() -> None:
+    named, given = (
+        CliRunner().invoke(main, ["inspect", path]) for path in ("zoo:detector", shipped_models()["detector"])
+    )
+    assert named.exit_code == 0
+    assert named.output == given.output
+    assert "did you mean 'detector'?" in CliRunner().invoke(main, ["inspect", "zoo:detecter"]).stderr
 
 
 def test_it_runs_as_a_module() -> None:

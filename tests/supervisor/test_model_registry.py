@@ -150,6 +150,8 @@ def test_a_load_that_comes_to_nothing_leaves_nothing_and_says_why(rig: Rig, how:
         (UnloadModel(7, "none"), "UNKNOWN_MODEL"),
         (ReloadModel(7, "none"), "UNKNOWN_MODEL"),
         (LoadModel(7, "n", __file__, msgspec.Raw(msgspec.msgpack.encode({"no": "option"}))), "BAD_INPUT"),
+        (LoadModel(7, "n\n12:00:00 ERROR forged", __file__, msgspec.Raw(b"\x80")), "BAD_INPUT"),
+        (LoadModel(7, " n", __file__, msgspec.Raw(b"\x80")), "BAD_INPUT"),
     ],
 )
 def test_what_cannot_be_done_is_refused_by_name(rig: Rig, message: Any, code: str) -> None:
