@@ -35,6 +35,9 @@ FILES = {
     "f.yaml": "path: data\nnc: 2\nnames:\n  0: cat\n  1: dog  # good\ndownload: no\n",
     "g.yml": "names: ['cat', \"dog\"]\nnc: 2\n",
     "h.yaml": "names:\n- cat\n- dog\n",
+    "i.yaml": "class_names: x\nnames: [ 'cat',  # good\n         'dog' ]\nnc: 2\n",
+    "j.yaml": "names: {0: cat, 1: 'dog'}\nnc: 2\n",
+    "k.yaml": "names:\n  1: dog\n  0: cat\n",
 }
 SAME = (["cat", "dog"], {"0": "cat", "1": "dog"})
 
@@ -45,6 +48,16 @@ def test_names_in_a_file(tmp_path: Path, name: str, text: str) -> None:
     assert read_names(name, tmp_path) in SAME
     (tmp_path / "server.toml").write_text(f'[models.pose]\npath = "zoo:pose"\nnames = "{name}"\n')
     assert load_config({}, tmp_path / "server.toml", {}).models["pose"].names in SAME
+
+
+def test_names_in_a_file_keep_their_numbers_and_commas(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("names: ['cat, small', it''s, \"dog\"]\n")
+    assert read_names("a.yaml", tmp_path) == ["cat, small", "it''s", "dog"]
+    (tmp_path / "b.yaml").write_text("names:\n  1: cat\n  3: 'it''s'\n")
+    assert read_names("b.yaml", tmp_path) == {"1": "cat", "3": "it's"}
+    (tmp_path / "c.json").write_text('{"images": [], "categories": [{"id": 0, "name": "cat"}]}')
+    (tmp_path / "server.toml").write_text('[models.pose]\npath = "zoo:pose"\nnames = "c.json"\n')
+    assert load_config({}, tmp_path / "server.toml", {}).models["pose"].names == [{"id": 0, "name": "cat"}]
 
 
 def test_files_of_names_that_cannot_be_read(tmp_path: Path) -> None:
