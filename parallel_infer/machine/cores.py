@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import NamedTuple
 from parallel_infer.machine.cgroups import limits
 
 _MOST_ALONE = 8  # threads beyond which one picture gains little
-_NVIDIA = Path("/proc/driver/nvidia/version")
+NVIDIA = Path("/proc/driver/nvidia/version")
+_CUDA = "capi/libonnxruntime_providers_cuda.so"  # in ONNX Runtime's package, where it was built for CUDA
 
 
 def usable_cores() -> int:
@@ -54,6 +56,8 @@ def default_decode_workers(cores: int, on_gpu: bool) -> int:
     return max(1, cores * 7 // 8 if on_gpu else cores // 2)
 
 
-def has_gpu() -> bool:
-    """Whether a driver for NVIDIA GPUs is loaded."""
-    return _NVIDIA.exists()
+def has_gpu(driver: Path = NVIDIA) -> bool:
+    """Whether a driver for NVIDIA GPUs is loaded and the ONNX Runtime here can use one, without loading it."""
+    package = importlib.util.find_spec("onnxruntime")
+    folders = (package.submodule_search_locations or ()) if package is not None else ()
+    return driver.exists() and any(Path(folder, _CUDA).is_file() for folder in folders)

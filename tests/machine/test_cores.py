@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
-from parallel_infer.machine.cores import Split, default_decode_workers, split_cores
+from parallel_infer.machine.cores import Split, default_decode_workers, has_gpu, split_cores
 
 
 @pytest.mark.parametrize(
@@ -22,6 +24,21 @@ from parallel_infer.machine.cores import Split, default_decode_workers, split_co
 )
 def test_cores_are_split_by_models(cores, models, expected):
     assert split_cores(cores, models, on_gpu=False) == expected
+
+
+@pytest.mark.parametrize("driver", [False, True])
+@pytest.mark.parametrize("build", [False, True])
+def test_a_gpu_counts_where_onnx_runtime_was_built_for_it(driver, build, tmp_path, monkeypatch):
+    package = tmp_path / "onnxruntime"
+    (package / "capi").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    if build:
+        (package / "capi" / "libonnxruntime_providers_cuda.so").touch()
+    if driver:
+        (tmp_path / "version").touch()
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert has_gpu(tmp_path / "version") == (driver and build)
 
 
 def test_a_gpu_gets_one_instance():
