@@ -56,10 +56,17 @@ def table(facts: Facts, task: str) -> Table | Misfit:
     extra = extra_columns(facts, task)
     if not tables or len({shape for _, shape in tables}) > 1:
         return Misfit(f"found outputs {facts.shown}; expected exactly one with two dimensions after the batch")
-    if extra is None:
+    if extra is None or (task == "segment" and _channels_last(facts)):
         return Misfit(f"found outputs {facts.shown}; expected mask prototypes [coefficients, height, width] too")
     name, (rows, columns) = tables[-1]
     return Table(name, rows, columns, extra)
+
+
+def _channels_last(facts: Facts) -> bool:
+    """Whether the prototypes are [height, width, coefficients]: the first two span the row, and the last two do not."""
+    _, (first, second, third) = facts.only_of_rank(3) or ("", (0, 0, 0))
+    tall, wide = facts.size
+    return first * wide == second * tall and second * wide != third * tall
 
 
 def unused(facts: Facts, found: Table, task: str) -> tuple[str, ...]:

@@ -39,6 +39,7 @@ from stages.recognise.shapes import (
 from stages.recognise.trial import Port, Trial
 
 _WITHOUT_CLASSES = ("tensor", "map", "embedding")
+_COLORS = 3  # channels
 _TENSOR = Verdict("tensor", "tensor", Fit(0, ""), (), ())
 
 
@@ -153,7 +154,7 @@ def _names(verdict: Verdict, metadata: Metadata, options: Overrides) -> tuple[st
 
 def _picture(jobs: tuple[Port, ...], options: Overrides) -> tuple[Picture | None, tuple[str, ...]]:
     """The picture input, or None and the reason why this is a model of plain tensors."""
-    picture = find_picture(jobs)
+    picture = _found_picture(jobs, options)
     asked = "tensor" in (options.family, options.task)
     if asked and (picture is None or not _takes_pictures(picture, options)):
         return None, ()
@@ -170,6 +171,18 @@ def _picture(jobs: tuple[Port, ...], options: Overrides) -> tuple[Picture | None
     if options.family is not None or options.task is not None:
         raise ModelRejected(f"cannot do {options.family or options.task}: {reason}")
     return None, (f"{reason}: it is served as raw tensors",)
+
+
+def _found_picture(jobs: tuple[Port, ...], options: Overrides) -> Picture | None:
+    """The picture input by what the file declares, else by the shapes that the user gives for what it leaves open."""
+    picture = find_picture(jobs)
+    if picture is not None or not options.shapes:
+        return picture
+    given = tuple(port._replace(dims=options.shapes.get(port.name, port.dims)) for port in jobs)
+    picture = find_picture(given)
+    if picture is None or picture.channels != _COLORS:
+        return None
+    return picture._replace(port=next(port for port in jobs if port.name == picture.port.name))
 
 
 def _takes_pictures(picture: Picture, options: Overrides) -> bool:

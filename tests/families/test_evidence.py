@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from parallel_infer.errors import InferError
+from parallel_infer.errors import InferError, ModelRejected
 from parallel_infer.model_spec import ModelSpec
 from stages.geometry import Geometry
 from stages.pipeline import task_for
@@ -107,6 +107,15 @@ def test_of_two_heads_the_last_is_read(tmp_path: Path) -> None:
     assert (spec.family, spec.parameters["output"]) == ("yolov8", "output1")
     assert said(spec, "nothing is read of the outputs output0")
     assert answered(spec, outputs)["classes"].tolist() == [1]
+
+
+def test_prototypes_with_channels_last_are_not_read_as_others(tmp_path: Path) -> None:
+    """As TensorFlow's exports have them: their height would be taken for the number of coefficients."""
+    outputs = {"output0": zeros(4 + 2 + 32, CELLS), "output1": zeros(16, 16, 32)}
+    path = saved(tiny(outputs, metadata={"task": "segment", "names": "['a', 'b']"}), tmp_path)
+    assert describe("m", path).task == "tensor"
+    with pytest.raises(ModelRejected, match=r"expected mask prototypes \[coefficients, height, width\]"):
+        describe("m", path, {"task": "segment"})
 
 
 def test_outputs_that_are_not_read_are_named(tmp_path: Path) -> None:

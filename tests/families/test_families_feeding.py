@@ -353,6 +353,15 @@ def test_a_picture_has_three_channels(tmp_path: Path) -> None:
     assert tensor.inputs[0].shape == (4, 32, 32)
 
 
+@pytest.mark.parametrize(("shape", "layout"), [((3, 48, 32), "nchw"), ((48, 32, 3), "nhwc")])
+def test_the_shape_that_the_user_gives_tells_a_picture(tmp_path: Path, shape: tuple[int, ...], layout: str) -> None:
+    path = saved(tiny({"o": zeros(10)}, {"input.1": ("float32", ("N", "A", "B", "C"))}), tmp_path)
+    spec = describe("m", path, {"shapes": {"input.1": shape}, "names": [str(number) for number in range(10)]})
+    assert (spec.task, spec.preprocess["layout"]) == ("classify", layout)
+    assert (spec.preprocess["height"], spec.preprocess["width"]) == (48, 32)
+    assert describe("m", path, {"shapes": {"input.1": [4, 48, 32]}}).preprocess == {}
+
+
 def test_a_dimension_with_a_name_is_given_once(tmp_path: Path) -> None:
     inputs: dict[str, tuple[str, Dims]] = {"ids": ("int64", ("n", "length")), "mask": ("int64", ("n", "length"))}
     spec = describe("m", saved(tiny({"y": zeros(3)}, inputs), tmp_path), {"shapes": {"mask": [7]}})
