@@ -2,7 +2,7 @@
 
     python benchmarks/chaos.py [--jobs 100000] [--kill worker] [--signal kill|stop|gil|restart] [--every 0.2-2.0]
                                [--in-flight 64] [--faults 0] [--client library|wire] [--bytes 4096] [--timeout 30]
-                               [--fence on|off]
+                               [--fence on|off] [--provider cpu]
 
 Each payload carries its own checksum through a model that returns it; each answer is compared byte for byte. `--client
 wire` is a DEALER socket that counts every reply. `--signal restart` stops the whole server with SIGTERM and starts a
@@ -113,6 +113,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--stage-limit", type=float, default=1.0, help="seconds, with --signal stop or gil")
     parser.add_argument("--fence", choices=("on", "off"), default="on", help="off: must be caught")
     parser.add_argument("--max-batch-size", type=int, default=8, help="of the server; 1: few rows, soon used again")
+    parser.add_argument("--provider", default="cpu", help="of the server")
     parser.add_argument("--log-level", default="error", help="of the server")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
@@ -129,10 +130,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="pi-chaos-") as folder:
         model = Path(folder) / "identity.onnx"
         write_identity_model(model, arguments.bytes)
-        options = ("--model", f"{MODEL}={model}", "--provider", "cpu", "--decode-workers", "2", "--threads", "1")
+        options = ("--model", f"{MODEL}={model}", "--provider", arguments.provider, "--threads", "1")
         batch = ("--max-batch-size", str(arguments.max_batch_size))
+        workers = ("--decode-workers", "2", "--postprocess-workers", "2", "--instances", "2")
         started = successive_servers if arguments.signal == "restart" else local_server
-        with started(*options, *batch, "--postprocess-workers", "2", "--instances", "2") as server:
+        with started(*options, *batch, *workers) as server:
             tally, saboteur, seconds = run(arguments, server)
             print("\n".join(tally.lines()))
             print(f"\n{len(saboteur.incidents)} faults in {seconds:.0f} s; "
