@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from parallel_infer.cli.numbers_given import FiniteRange
+from parallel_infer.cli.parameter_types import FiniteRange
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from parallel_infer.cli.config_options import configuration
-from parallel_infer.cli.numbers_given import FiniteRange
+from parallel_infer.cli.parameter_types import FiniteRange, GivenPath
 from parallel_infer.cli.serve import command as serve
 from parallel_infer.errors import ConfigError
 from parallel_infer.files.outputs import Inputs, check_target, write_whole
@@ -99,14 +99,14 @@ class BenchOptions:
 
 @click.command("bench", context_settings={"ignore_unknown_options": False})
 @click.option("--server", metavar="ADDRESS", help="A server that runs; without it one is started, and stopped again.")
-@click.option("--key", type=click.Path(dir_okay=False), help="Key file, where that server asks for one.")
+@click.option("--key", type=GivenPath(dir_okay=False), help="Key file, where that server asks for one.")
 @click.option(
     "--model", "models", multiple=True, metavar="NAME=PATH", help="A model that the server of its own serves."
 )
 @click.option("--model-name", metavar="NAME", help="Which model to ask, where there are several; else the first.")
 @click.option(
     "--pictures",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=GivenPath(exists=True, file_okay=False, path_type=Path),
     help="Folder of pictures to send; else the shipped ones as JPEG of 1280x720.",
 )
 @click.option(
@@ -142,15 +142,15 @@ class BenchOptions:
     help="Run the same model in a plain synchronous loop as well, in turns, and tell the ratio.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Save the run as JSON.")
+@click.option("--save", type=GivenPath(dir_okay=False, path_type=Path), help="Save the run as JSON.")
 @click.option(
     "--baseline",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=GivenPath(exists=True, dir_okay=False, path_type=Path),
     help="A saved run: print this one's ratios to it.",
 )
 @click.option(
     "--plot",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=GivenPath(dir_okay=False, path_type=Path),
     help="Draw throughput and latency as PNG; needs matplotlib.",
 )
 @click.argument("serve_options", nargs=-1, type=click.UNPROCESSED)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 from msgspec import NODEFAULT, inspect
 
-from parallel_infer.cli.numbers_given import FiniteRange
+from parallel_infer.cli.parameter_types import FiniteRange, GivenPath
 from parallel_infer.config.fields import PREFIX, SERVER_FIELDS, Field
 from parallel_infer.config.sources import Configuration, read_config
 
@@ -28,7 +28,7 @@ def model_options(command: Command) -> Command:
     """--model and --config."""
     command = click.option(
         "--config",
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=GivenPath(dir_okay=False, path_type=Path),
         envvar=PREFIX + "CONFIG",
         show_envvar=True,
         help="TOML file with any of the settings.",

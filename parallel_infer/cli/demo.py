@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from parallel_infer.cli.numbers_given import FiniteRange
+from parallel_infer.cli.parameter_types import FiniteRange, GivenPath
 from parallel_infer.cli.tables import console
 from parallel_infer.errors import InferError
 
@@ -25,7 +25,7 @@ _SHOWN = 4  # objects per picture in the table
 @click.command("demo")
 @click.option(
     "--output",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=GivenPath(file_okay=False, path_type=Path),
     default=Path("demo-output"),
     show_default=True,
     help="Folder for the annotated pictures.",

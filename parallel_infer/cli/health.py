@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from parallel_infer.cli.numbers_given import FiniteRange
+from parallel_infer.cli.parameter_types import FiniteRange
 from parallel_infer.cli.server_options import connected, server_options
 from parallel_infer.cli.tables import print_table
 from parallel_infer.errors import InferError

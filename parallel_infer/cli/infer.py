@@ -13,7 +13,7 @@ import click
 from parallel_infer.cli.answer_formats import FORMATS, Format
 from parallel_infer.cli.answer_options import answer_options
 from parallel_infer.cli.model_argument import model_and_rest, model_option
-from parallel_infer.cli.numbers_given import FiniteRange
+from parallel_infer.cli.parameter_types import FiniteRange, GivenPath
 from parallel_infer.cli.saved_pictures import SavedPictures
 from parallel_infer.cli.server_options import connected, server_options
 from parallel_infer.errors import InferError, ServerUnavailable, Unanswered, Unauthorized, UnknownModel
@@ -41,7 +41,7 @@ SAME_FOR_ALL = (ServerUnavailable, Unanswered, Unauthorized, UnknownModel)  # er
 )
 @click.option(
     "--save",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=GivenPath(file_okay=False, path_type=Path),
     metavar="DIR",
     help="Write each picture, with its answer drawn on it, to this folder.",
 )

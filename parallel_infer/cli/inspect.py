@@ -10,7 +10,7 @@ from typing import Any
 import click
 import msgspec
 
-from parallel_infer.cli.numbers_given import FiniteRange
+from parallel_infer.cli.parameter_types import FiniteRange, GivenPath
 from parallel_infer.errors import ConfigError, ModelRejected
 from parallel_infer.model_files.location import ZOO_PREFIX, find_model
 from parallel_infer.model_spec import ModelSpec, TensorSpec
@@ -50,7 +50,7 @@ _SIZE, _COLOUR, _POINTS = "SIDE or HEIGHT,WIDTH", "NUMBER or R,G,B", "POINTS,VAL
 
 
 @click.command("inspect")
-@click.argument("model", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("model", type=GivenPath(dir_okay=False, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--family", help="Layout of the outputs; see docs/models.md.")
 @click.option("--task", help="classify, detect, segment, keypoints, obb, semantic, map, embedding, text or tensor.")

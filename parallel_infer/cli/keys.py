@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from parallel_infer.cli.parameter_types import GivenPath
 from parallel_infer.cli.tables import print_table
 from parallel_infer.errors import ConfigError
 
@@ -21,7 +22,7 @@ def _folder(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--dir",
         "folder",
-        type=click.Path(file_okay=False, path_type=Path),
+        type=GivenPath(file_okay=False, path_type=Path),
         default=DEFAULT,
         show_default=True,
         help="The server's folder of keys, as given to `serve --keys`.",
@@ -45,7 +46,7 @@ def command() -> None:
 @click.option("--manage", is_flag=True, help="The client may also load and unload models and stop the server.")
 @click.option(
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=GivenPath(dir_okay=False, path_type=Path),
     help="Where to write the client's own key file.  [default: NAME.key]",
 )
 @_folder

@@ -19,6 +19,8 @@ def model_and_rest(
     With --model every word is one of `rest`. Without, the first word is the model, also where a file has its name;
     a file that no model has the name of means that the model was forgotten. Raises UsageError.
     """
+    if not all((*words, option is None or option)):
+        raise click.UsageError("one of the arguments is empty; is a variable of the shell not set?")
     if option is not None:
         return option, tuple(words)
     first, others = words[0], tuple(words[1:])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from parallel_infer.cli.parameter_types import GivenPath
 from parallel_infer.errors import ModelRejected
 from parallel_infer.execution_providers import PROVIDERS
 
@@ -27,11 +28,11 @@ _FAR_OBJECTS = 0.9
     "--calibrate",
     "folder",
     required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=GivenPath(exists=True, file_okay=False, path_type=Path),
     help="Folder of pictures like those the model will see; a hundred or more.",
 )
 @click.option(
-    "--output", type=click.Path(dir_okay=False, path_type=Path), help="Else MODEL with .int8 in its name, here."
+    "--output", type=GivenPath(dir_okay=False, path_type=Path), help="Else MODEL with .int8 in its name, here."
 )
 @click.option(
     "--calibration",

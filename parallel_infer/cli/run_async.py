@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from parallel_infer.cli.numbers_given import FiniteRange
+from parallel_infer.cli.parameter_types import FiniteRange, GivenPath
 from parallel_infer.errors import ConfigError, InferError
 from parallel_infer.execution_providers import PROVIDERS
 
@@ -35,7 +35,7 @@ def _shapes(_context: click.Context, _option: click.Parameter, values: tuple[str
 
 
 @click.command("run-async")
-@click.option("--model-path", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The ONNX file.")
+@click.option("--model-path", required=True, type=GivenPath(dir_okay=False, path_type=Path), help="The ONNX file.")
 @click.option(
     "--input-binary",
     "files",
@@ -63,7 +63,7 @@ def _shapes(_context: click.Context, _option: click.Parameter, values: tuple[str
 @click.option("--benchmark", is_flag=True, help="Run one batch at a time as well, and compare.")
 @click.option(
     "--output-dir",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=GivenPath(file_okay=False, path_type=Path),
     default=Path(),
     help="Where the outputs of the last job are written; here if not given.",
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from parallel_infer.cli.parameter_types import GivenPath
 from parallel_infer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def server_options(command: Command) -> Command:
     """--server and --key, as the parameters `server` and `key`."""
     command = click.option(
         "--key",
-        type=click.Path(dir_okay=False),
+        type=GivenPath(dir_okay=False),
         envvar="PARALLEL_INFER_KEY",
         show_envvar=True,
         help="Key file of this client, where the server asks for one.",

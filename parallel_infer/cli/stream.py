@@ -12,7 +12,7 @@ import click
 
 from parallel_infer.cli.answer_options import answer_options
 from parallel_infer.cli.model_argument import model_and_rest, model_option
-from parallel_infer.cli.numbers_given import FiniteRange
+from parallel_infer.cli.parameter_types import FiniteRange, GivenPath
 from parallel_infer.cli.server_options import connected, server_options
 from parallel_infer.process.endings import heeded
 
@@ -60,7 +60,7 @@ _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 @click.option("--realtime", "pace", flag_value="realtime", help="Play recordings as a camera would: realtime:FILE.")
 @click.option(
     "--save",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=GivenPath(dir_okay=False, path_type=Path),
     metavar="FILE",
     help="Write the annotated video; of several sources, one file each with the source's name behind FILE's.",
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from parallel_infer.cli.numbers_given import FiniteRange
+from parallel_infer.cli.parameter_types import FiniteRange, GivenPath
 from parallel_infer.cli.server_options import connected, server_options
 from parallel_infer.cli.tables import print_table
 
@@ -22,7 +22,7 @@ from parallel_infer.cli.tables import print_table
 @click.option(
     "-o",
     "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=GivenPath(dir_okay=False, path_type=Path),
     default=Path("trace.json"),
     show_default=True,
     help="The file to write.",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from parallel_infer.cli.numbers_given import FiniteRange
+from parallel_infer.cli.parameter_types import FiniteRange, GivenPath
 from parallel_infer.cli.tables import print_table
 from parallel_infer.execution_providers import PROVIDERS
 
@@ -36,14 +36,14 @@ Advance = Callable[[str], None]
     help="Most pictures/s of which 99 in 100 take at most this long.",
 )
 @click.option(
-    "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the settings, for serve --config."
+    "--output", type=GivenPath(dir_okay=False, path_type=Path), help="Write the settings, for serve --config."
 )
 @click.option("--seconds", type=FiniteRange(0.1, 600), default=3.0, show_default=True, help="Of each measurement.")
 @click.option("--concurrency", type=click.IntRange(1, 4096), default=32, show_default=True, help="Jobs in flight.")
 @click.option("--rounds", type=click.IntRange(2, 50), default=3, show_default=True, help="Of the finals.")
 @click.option(
     "--pictures",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=GivenPath(exists=True, file_okay=False, path_type=Path),
     help="Folder of pictures to send; else the shipped ones as JPEG of 1280x720.",
 )
 @click.option(

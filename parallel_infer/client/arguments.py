@@ -95,6 +95,13 @@ def checked_pictures(pictures: Any, name: str = "pictures") -> Any:
     return pictures
 
 
+def checked_plain(pictures: Any, name: str = "pictures") -> Any:
+    """The same for a client whose calls block. Raises BadInput for what only an event loop can iterate over."""
+    if isinstance(pictures, AsyncIterable) and not isinstance(pictures, Iterable):
+        raise BadInput(f"{name} is a {type(pictures).__name__}, which only AsyncClient takes; give a plain iterable")
+    return checked_pictures(pictures, name)
+
+
 def _is_one(shape: tuple[int, ...]) -> bool:
     """Whether an array of bytes is encoded bytes [n], gray [h, w] or [h, w, channels]."""
     return len(shape) < 3 or (len(shape) == 3 and shape[2] <= 4)

@@ -28,7 +28,7 @@ from parallel_infer.client.arguments import (
     checked_in_flight,
     checked_name,
     checked_path,
-    checked_pictures,
+    checked_plain,
     checked_source,
 )
 from parallel_infer.client.connection import Connection
@@ -130,7 +130,7 @@ class Client:
         """
         job = job_of(model, self._timeout(timeout), 0, options)
         room, errors = checked_in_flight(in_flight, IN_FLIGHT), checked_errors(errors)
-        pictures = checked_pictures(pictures)
+        pictures = checked_plain(pictures)
         with self._connection() as connection:
             window = Window(connection, job, room)
             try:
@@ -160,7 +160,7 @@ class Client:
         job = job._replace(source=checked_source(source), drop=checked_drop(drop))
         room = checked_in_flight(in_flight, STREAM_IN_FLIGHT[job.drop])
         self._submit_thread.check_place("follow a stream")
-        return Stream(self._submit, job, checked_pictures(frames, "frames"), room).run()
+        return Stream(self._submit, job, checked_plain(frames, "frames"), room).run()
 
     @contextlib.contextmanager
     def frame(self, height: int, width: int) -> Iterator[npt.NDArray[np.uint8]]:

@@ -40,6 +40,8 @@ def read_path(path: str | os.PathLike[str], most: int) -> bytes:
             f"{name[:100]!r} is an address, and the client fetches nothing: send the bytes that it leads to, for "
             "example urllib.request.urlopen(address).read()"
         )
+    if not name:
+        raise BadInput("the path is empty: it leads to no picture")
     try:
         with Path(path).open("rb") as file:
             status = os.fstat(file.fileno())

@@ -114,6 +114,25 @@ def test_what_is_no_number_is_refused_by_every_option(command: str, number: str)
     assert (result.exit_code, f"'{option}'" in result.stderr, number in result.stderr) == (2, True, True), result.output
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["infer", "d", ""], ["infer", "--model", "d", ""], ["infer", "", "a.jpg"], ["infer", "--model", "", "a.jpg"]),
+        *(["stream", "d", ""], ["infer", "d", "a.jpg", "--save", ""], ["demo", "--output", ""], ["trace", "-o", ""]),
+        *(["keys", "new", "a", "--dir", ""], ["keys", "new", "a", "--out", ""], ["inspect", ""]),
+    ],
+    ids=" ".join,
+)
+def test_an_empty_path_is_not_taken_for_the_folder_one_is_in(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, words)
+    assert not list(tmp_path.iterdir())
+    assert result.exit_code == 2
+    assert "empty; is a variable of the shell not set?" in result.stderr
+
+
 @pytest.mark.parametrize("command", ["inspect", "run-async --dry-run --model-path"])
 def test_a_model_that_is_no_file_is_refused_and_not_waited_for(command: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.onnx")

@@ -179,3 +179,13 @@ def tiny_model() -> bytes:
     graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "twice", value[:1], value[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     return model.SerializeToString()
+
+
+def test_a_blocking_client_takes_no_asynchronous_source(nobody):
+    async def pictures():
+        yield b"x"
+
+    with Client(nobody) as client:
+        for call in (client.infer_many, client.stream):
+            with pytest.raises(BadInput, match="a async_generator, which only AsyncClient takes"):
+                call("echo", pictures())

@@ -241,6 +241,7 @@ def test_a_narrow_gray_picture_is_no_encoded_one():
         ("no such file.jpg", "'no such file.jpg' cannot be read: No such file"),
         ("a\0b", "cannot be read"),
         ("x" * 5000, "cannot be read: File name too long"),
+        ("", "the path is empty: it leads to no picture"),
         ("/tmp", "'/tmp' is a folder; send its pictures one by one, or with infer_many"),
         (io.StringIO("text"), "gives str, not bytes; open it in binary mode, 'rb'"),
         ([BGR, BGR], "A list is no picture.*infer_many takes several pictures"),
