@@ -20,6 +20,8 @@ _BRANDS = frozenset({b"avif", b"avis"})
 _ENTRY = 78  # bytes of a VisualSampleEntry before its boxes
 _MOST_ASSOCIATIONS = 4096
 _TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
+_MONOCHROME, _FULL_RANGE = 0x10, 0x80
+_EXPANDED = np.clip(np.rint((np.arange(256) - 16) * 255 / 219), 0, 255).astype(np.uint8)  # of luma in limited range
 _FLIPS = {0: 0, 1: 1}  # axis of `imir`: 0 exchanges top and bottom, 1 left and right; as cv2.flip counts
 
 
@@ -42,7 +44,10 @@ def size(payload: memoryview) -> tuple[int, int]:
 
 def transformed(payload: memoryview, frame: Frame) -> Frame:
     """`frame`, uint8 [h, w, 3], as its file wants it cropped, turned and mirrored. Raises ValueError, struct.error."""
-    for kind, contents in _properties(payload):
+    properties = list(_properties(payload))
+    if _is_limited_gray(properties):
+        frame = cv2.LUT(frame, _EXPANDED)  # type: ignore[assignment]
+    for kind, contents in properties:
         if kind == b"clap":
             frame = _cropped(frame, contents)
         elif kind == b"irot" and contents[0] & 3:
@@ -50,6 +55,15 @@ def transformed(payload: memoryview, frame: Frame) -> Frame:
         elif kind == b"imir":
             frame = cv2.flip(frame, _FLIPS[contents[0] & 1])  # type: ignore[assignment]
     return frame
+
+
+def _is_limited_gray(properties: list[tuple[bytes, memoryview]]) -> bool:
+    """Whether it has luma alone (av1C), of 16 to 235 (colr): OpenCV takes that as it is."""
+    gray = any(kind == b"av1C" and contents[2] & _MONOCHROME for kind, contents in properties)
+    return gray and any(
+        kind == b"colr" and bytes(contents[:4]) == b"nclx" and not contents[10] & _FULL_RANGE
+        for kind, contents in properties
+    )
 
 
 def _cropped(frame: Frame, contents: memoryview) -> Frame:

@@ -178,6 +178,15 @@ def test_jpeg_2000_of_many_components_is_named(decoder):
         decoder.decode(bytes(payload))
 
 
+@pytest.mark.parametrize("span", ["full", "limited"])
+def test_gray_avif_of_either_range_has_its_whole_contrast(decoder, span):
+    target = io.BytesIO()
+    gray = Image.fromarray(RGB).convert("L")
+    gray.convert("RGB").save(target, "avif", quality=100, subsampling="4:0:0", range=span)
+    frame = decoder.decode(target.getvalue()).frame
+    assert np.abs(frame.astype(int) - np.asarray(gray)[..., None]).mean() < 1.5
+
+
 def jpeg_2000(mode: str, **parameters: object) -> bytes:
     target = io.BytesIO()
     Image.fromarray(RGB).convert(mode).save(target, "jpeg2000", **parameters)
