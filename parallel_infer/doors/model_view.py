@@ -17,6 +17,7 @@ from parallel_infer.model_spec import FILE
 
 PICTURE = ".picture"
 PLATFORM = "onnxruntime_onnx"
+_STATES = {"ready": "READY", "degraded": "READY", "loading": "LOADING"}
 _YOLO_TASKS = {"keypoints": "pose"}  # Ultralytics' names where they differ from ours
 
 
@@ -93,6 +94,21 @@ class ModelView(msgspec.Struct, frozen=True, kw_only=True):
             extra = (Port("angles", "float32", (-1, -1)),)
         boxes = Port("boxes", "float32", (-1, -1, 4))
         return Port("num_detections", "int32", (-1, 1)), boxes, scores, classes, *extra, answer
+
+
+def repository_index(
+    models: Mapping[str, ModelView], states: Mapping[str, str], only_ready: bool
+) -> list[dict[str, str]]:
+    """Every name there is, with its version and Triton's word for the state that it has in `states`."""
+    rows = []
+    for name in sorted({*models, *states}):
+        state = _STATES.get(states.get(name, "ready"), "UNAVAILABLE")
+        if only_ready and state != "READY":
+            continue
+        version = str(models[name].version) if name in models else ""
+        both = (name, name + PICTURE) if name in models and models[name].takes_pictures else (name,)
+        rows += [{"name": each, "version": version, "state": state, "reason": ""} for each in both]
+    return rows
 
 
 def metadata(view: ModelView, picture: bool) -> dict[str, Any]:

@@ -5,7 +5,6 @@ Times and counts are those of the gateway and the dispatcher, so every door and 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,7 +22,8 @@ _PARTS = {
 def model_statistics(view: ModelView, picture: bool, status: Mapping[str, Any]) -> dict[str, Any]:
     """The counters of one model under one of its two names."""
     served = view.name if picture else view.file_model
-    ends = status.get("gateway", {}).get("models", {}).get(served, {}).get("ends", {})
+    counted = status.get("gateway", {}).get("models", {}).get(served, {})
+    ends = counted.get("ends", {})
     times = status.get("times", {}).get("models", {}).get(served, {})
     answered = int(ends.get("answered", 0))
     failed = sum(int(count) for end, count in ends.items() if end != "answered")
@@ -41,7 +41,7 @@ def model_statistics(view: ModelView, picture: bool, status: Mapping[str, Any]) 
     return {
         "name": view.name + PICTURE * picture,
         "version": str(view.version),
-        "last_inference": round(time.time() * 1000) if answered else 0,
+        "last_inference": round(1000 * counted.get("last", 0.0)),
         "inference_count": answered,
         "execution_count": batches,
         "inference_stats": {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections import Counter
 from collections.abc import Callable, Container
 from typing import Any
@@ -21,19 +22,21 @@ _QUIET = 60.0  # seconds after which a source may be counted among the others
 class ModelTally:
     """One model's jobs."""
 
-    __slots__ = ("bytes_in", "bytes_out", "cache_hits", "cache_misses", "ends", "times")
+    __slots__ = ("bytes_in", "bytes_out", "cache_hits", "cache_misses", "ends", "last", "times")
 
     def __init__(self) -> None:
         self.ends: Counter[str] = Counter()  # "answered" or an error's code
         self.times = JobTimes()
+        self.last = 0.0  # when it answered last; 0: never
         self.bytes_in = 0
         self.bytes_out = 0
         self.cache_hits = 0  # answered with an answer given before
         self.cache_misses = 0  # computed, though answers are kept
 
-    def status(self) -> dict[str, Any]:
-        """Counters; the times are told apart from them."""
+    def status(self, epoch: float) -> dict[str, Any]:
+        """Counters; the times are told apart from them. `epoch` is the time of day at 0 of the clock, in seconds."""
         return {
+            "last": round(epoch + self.last, 3) if self.last else 0.0,
             "bytes_in": self.bytes_in,
             "bytes_out": self.bytes_out,
             "cache_hits": self.cache_hits,
@@ -82,6 +85,7 @@ class Tally:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
+        self._epoch = time.time() - clock()
         self._models: dict[str, ModelTally] = {}
         self._sources: dict[str, SourceTally] = {}
         self._others = SourceTally()
@@ -143,7 +147,7 @@ class Tally:
 
     def models(self) -> dict[str, dict[str, Any]]:
         """Counters by model."""
-        return {name: tally.status() for name, tally in self._models.items()}
+        return {name: tally.status(self._epoch) for name, tally in self._models.items()}
 
     def times(self) -> dict[str, dict[str, Any]]:
         """Times by model, as JobTimes.status has them."""

@@ -68,6 +68,7 @@ class Replies:
         if pending.share is not None:
             tally = self.tally.of(pending.admit.model)
             tally.ends["answered"] += 1
+            tally.last = pending.admit.received + total
             tally.times.add((*message.times, total))
             tally.bytes_out += size
             if pending.source:
@@ -89,6 +90,7 @@ class Replies:
         tally.bytes_out += reply_to.answer(found.body, found.payload, timing, 0)
         tally.cache_hits += 1
         tally.ends["answered"] += 1
+        tally.last = received + timing["total"]
         self.counts["answered"] += 1
         if source:
             self.tally.frame_answered(source, received)

@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import zmq
@@ -21,7 +22,7 @@ from parallel_infer.doors.grpc.servicer import Call
 from parallel_infer.doors.http.pictures import form_parts
 from parallel_infer.doors.http.roboflow import Aliases
 from parallel_infer.doors.imagezmq import ImageZmq
-from parallel_infer.doors.model_view import ModelView, Port, configuration, metadata
+from parallel_infer.doors.model_view import ModelView, Port, configuration, metadata, repository_index
 from parallel_infer.doors.tokens import Tokens
 from parallel_infer.errors import BadInput, ConfigError, Unauthorized
 
@@ -113,6 +114,15 @@ def test_a_model_is_described_under_both_names() -> None:
     told = eval(config["parameters"]["metadata"]["string_value"], {})
     assert told["imgsz"] == "[32, 64]"
     assert told["names"] == "{0: 'cat', 1: 'dog'}"
+
+
+def test_the_index_tells_every_models_state() -> None:
+    models, states = {"d": DETECTOR, "n": msgspec.structs.replace(DETECTOR, name="n", row=(0, 0))}, {"n": "dead"}
+    states |= {"later": "loading", "d": "degraded"}
+    found = [(row["name"], row["version"], row["state"]) for row in repository_index(models, states, False)]
+    ready = [("d", "2", "READY"), ("d.picture", "2", "READY")]
+    assert found == [*ready, ("later", "", "LOADING"), ("n", "2", "UNAVAILABLE")]
+    assert [row["name"] for row in repository_index(models, states, True)] == ["d", "d.picture"]
 
 
 def test_a_file_with_a_fixed_batch_shows_it_among_its_dimensions() -> None:

@@ -8,6 +8,7 @@ import json
 import shutil
 import socket
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -288,6 +289,7 @@ def test_roboflows_requests_get_roboflows_answers(doors: Doors, pictures: Path) 
         ("/infer/detector", b"--x", {"Content_Type": "multipart/form-data; boundary=\xff"}, 400, "another one"),
         ("/infer/detector?priority=1000", b"hello", {}, 400, "priority"),
         ("/infer/detector", b"hello", {"Content_Encoding": "br"}, 415, "Content-Encoding 'br'"),
+        ("/infer/detector", b"hello", {"Content_Encoding": "zstd"}, 415, "gzip and deflate"),
         ("/infer/detector", b"hello", {"Content_Encoding": "gzip"}, 400, "cannot be read"),
         ("/infer/detector", b"hello", {"Origin": "http://evil.example"}, 403, "another site"),
         ("/infer/detector", b"hello", {"Host": "evil.example"}, 403, "evil.example"),
@@ -313,6 +315,20 @@ def test_a_body_too_large_is_refused_by_its_length(doors: Doors) -> None:
         answer = connection.recv(65536)
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b"max_payload_mb" in answer
+
+
+def test_the_last_inference_is_when_it_was(doors: Doors, pictures: Path) -> None:
+    def last() -> int:
+        ((statistics,),) = ask(doors, "/v2/models/detector.picture/stats")[1].values()
+        return int(statistics["last_inference"])
+
+    before = round(time.time() * 1000) - 1000
+    ask(doors, "/infer/detector", picture_of(pictures))
+    found = last()
+    assert before < found < time.time() * 1000 + 1000
+    assert last() == found
+    ask(doors, "/infer/detector", picture_of(pictures))
+    assert last() > found
 
 
 def test_health_and_metrics(doors: Doors) -> None:

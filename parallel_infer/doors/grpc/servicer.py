@@ -249,11 +249,8 @@ class Servicer:
     # --- the repository ----------------------------------------------------------------------------------------------
 
     async def _index(self, request: Any, call: Call) -> Any:
-        models = await self._link.models(fresh=True)
-        rows = []
-        for name, view in sorted(models.items()):
-            names = (name, name + PICTURE) if view.takes_pictures else (name,)
-            rows += [{"name": each, "version": str(view.version), "state": "READY"} for each in names]
+        states = (await self._health())["states"]
+        rows = model_view.repository_index(await self._link.models(fresh=True), states, request.ready)
         return message("inference.RepositoryIndexResponse")(models=rows)
 
     async def _load(self, request: Any, call: Call) -> Any:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.http_exceptions import ContentEncodingError, HttpProcessingError, LineTooLong
 
 from parallel_infer.doors.http.errors import HttpError, body_of, headers_of
 from parallel_infer.doors.lifetime import Activity
@@ -86,6 +86,8 @@ class Connection(web.RequestHandler):
             raise ConnectionError("an answer is under way already")
         if status >= 500:
             log.error("a request failed", exc_info=exc)
+        if isinstance(exc, ContentEncodingError):
+            status = 415
         return self._refusal(status, _error_of(status, exc))
 
     async def finish_response(
@@ -141,6 +143,8 @@ def connection_factory(server: web.Server, limits: Limits) -> Callable[[], Conne
 def _error_of(status: int, exc: BaseException | None) -> InferError:
     if isinstance(exc, LineTooLong):
         return HttpError(status, "the request's first line or one of its headers is longer than 8190 bytes")
+    if isinstance(exc, ContentEncodingError):
+        return HttpError(status, "this Content-Encoding is not read here; gzip and deflate are")
     if isinstance(exc, HttpProcessingError):
         reason = " ".join(str(exc.message).split())[:200]
         return HttpError(status, f"this is no HTTP request that can be read: {reason}", BadInput.code)

@@ -161,21 +161,12 @@ def _packed(request: web.Request, parts: Sequence[bytes | memoryview], length: i
 
 
 async def index(request: web.Request) -> web.Response:
-    """What is there, and whether it is served."""
-    link = request.app[CONTEXT].link
+    """What is there, and whether it is served; {"ready": true} leaves out what is not."""
+    context = request.app[CONTEXT]
+    async with context.bodies.read(request) as body:
+        asked = _repository(body)
     states = (await _health(request))["states"]
-    models = await link.models(fresh=True)
-    rows = []
-    for name in sorted({*models, *states}):
-        state = _STATES.get(states.get(name, "ready"), "UNAVAILABLE")
-        version = str(models[name].version) if name in models else ""
-        rows.append({"name": name, "version": version, "state": state, "reason": ""})
-        if name in models and models[name].takes_pictures:
-            rows.append({"name": name + PICTURE, "version": version, "state": state, "reason": ""})
-    return json_response(rows)
-
-
-_STATES = {"ready": "READY", "degraded": "READY", "loading": "LOADING"}
+    return json_response(model_view.repository_index(await context.link.models(fresh=True), states, asked.ready))
 
 
 async def load(request: web.Request) -> web.Response:
@@ -183,7 +174,7 @@ async def load(request: web.Request) -> web.Response:
     check_manages(request)
     context = request.app[CONTEXT]
     async with context.bodies.read(request) as body:
-        parameters = _repository_parameters(body)
+        parameters = _repository(body).parameters
     refused = [name for name in parameters if name == "config" or name.startswith("file:")]
     if refused:
         raise BadInput(f"parameter {refused[0]!r} is not taken: models are files of the server's machine")
@@ -197,19 +188,20 @@ async def unload(request: web.Request) -> web.Response:
     check_manages(request)
     context = request.app[CONTEXT]
     async with context.bodies.read(request) as body:
-        _repository_parameters(body)
+        _repository(body)
     await context.service.unload(request.match_info["model"])
     return json_response({})
 
 
 class _Repository(msgspec.Struct, frozen=True):
     parameters: dict[str, Any] = {}
+    ready: bool = False
 
 
-def _repository_parameters(body: memoryview) -> dict[str, Any]:
+def _repository(body: memoryview) -> _Repository:
     if not len(body):
-        return {}
+        return _Repository()
     try:
-        return msgspec.json.decode(body, type=_Repository).parameters
+        return msgspec.json.decode(body, type=_Repository)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(f"the request's JSON cannot be read: {readable(error)}") from None
