@@ -48,7 +48,8 @@ def prepare(arguments: argparse.Namespace) -> None:
     """What the server's processes find in their environment."""
     os.environ["PARALLEL_INFER_RESTART_BUDGET"] = "1000000"
     os.environ["PARALLEL_INFER_LOG_LEVEL"] = arguments.log_level
-    os.environ["PYTHONPATH"] = f"{INJECTED}{os.pathsep}{INJECTED.parents[2]}"
+    paths = (str(INJECTED), str(INJECTED.parents[2]), os.environ.get("PYTHONPATH", ""))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     os.environ["CHAOS_FENCE"] = arguments.fence
     if arguments.signal in ("stop", "gil"):
         os.environ["PARALLEL_INFER_STAGE_LIMIT_MS"] = str(arguments.stage_limit * 1000)
