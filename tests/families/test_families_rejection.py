@@ -45,9 +45,9 @@ def test_files_that_are_no_models(tmp_path: Path, content: bytes, message: str) 
     assert str(tmp_path) not in str(caught.value)
 
 
-@pytest.mark.parametrize("place", ["missing.onnx", "."])
-def test_files_that_cannot_be_read(tmp_path: Path, place: str) -> None:
-    with pytest.raises(ModelRejected, match="cannot be read"):
+@pytest.mark.parametrize(("place", "text"), [("missing.onnx", "cannot be read"), (".", "is a folder")])
+def test_files_that_cannot_be_read(tmp_path: Path, place: str, text: str) -> None:
+    with pytest.raises(ModelRejected, match=text):
         describe("m", tmp_path / place)
 
 
