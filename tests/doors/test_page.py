@@ -51,7 +51,9 @@ def upload(found: Tab, name: str, picture: Path) -> list[tuple[str, float]]:
     found.page.evaluate("document.querySelector('#picture').removeAttribute('aria-label')")  # set once all is drawn
     found.page.select_option("select[name=model]", name)
     found.page.set_input_files("input[type=file]", str(picture))
-    found.until("name => document.querySelector('#picture').ariaLabel?.startsWith(name)", picture.name)
+    shown = "document.querySelector('#picture').ariaLabel?.startsWith(file)"
+    of_model = "document.querySelector('#result').dataset.of === model"  # one asked before may have been under way
+    found.until(f"([file, model]) => {shown} && {of_model}", [picture.name, name])
     return found.results()
 
 

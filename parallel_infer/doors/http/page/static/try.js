@@ -157,6 +157,7 @@ export class Try {
     one("#timing").hidden = false;
     this.write();
     await show(picture.bitmap, answer);
+    one("#result").dataset.of = model.name; // which may not be the one that is chosen by now
     one("#picture").setAttribute("aria-label", `${picture.file.name}, ${one("#summary").textContent}`);
   }
 
