@@ -88,13 +88,25 @@ class BenchOptions:
         """Refuse to write over anything that is read, or one output over the other. Raises ConfigError."""
         from parallel_infer.tools.bench.payloads import picture_files
 
-        words = [word.rpartition("=")[2] for word in (*self.models, *self.serve_options)]  # most of them are no files
-        inputs = Inputs([baseline, self.key, *words, *(picture_files(self.pictures) if self.pictures else ())])
         given = {place: path for place, path in outputs.items() if path is not None}
-        for place, path in given.items():
-            check_target(path, inputs, place)
+        if not given:
+            return
+        words = [word.rpartition("=")[2] for word in self.serve_options]  # most of them are no files
+        pictures = picture_files(self.pictures) if self.pictures else ()
+        for files in (baseline, self.key, *words, *pictures), self._model_files():
+            inputs = Inputs(files)
+            for place, path in given.items():
+                check_target(path, inputs, place)
         if len({os.path.realpath(path) for path in given.values()}) < len(given):
             raise click.UsageError(f"{' and '.join(given)} name the same file")
+
+    def _model_files(self) -> Iterator[Path]:
+        """Of the server of one's own: every model and the weights beside it."""
+        from parallel_infer.model_files.content import data_files
+
+        if self.server is None:
+            for model in configuration(serve.make_context("serve", self.serving).params).config.models.values():
+                yield from (Path(model.path), *data_files(Path(model.path)))
 
 
 @click.command("bench", context_settings={"ignore_unknown_options": False})
@@ -247,13 +259,16 @@ def _bench(options: BenchOptions) -> Iterator[tuple[Bench, dict[str, Any]]]:
     from parallel_infer.process.endings import ended_by_signals
     from parallel_infer.tools.bench.generators import Generators, Target
     from parallel_infer.tools.bench.measure import Bench, source_for
-    from parallel_infer.tools.bench.payloads import picture_folder, shipped_pictures
+    from parallel_infer.tools.bench.payloads import SUFFIXES, picture_folder, shipped_pictures
     from parallel_infer.tools.local_server import local_server
 
     with ended_by_signals(), contextlib.ExitStack() as stack:
         folder = options.pictures or stack.enter_context(shipped_pictures())
-        if left_out := picture_folder(folder).left_out:
-            click.echo(f"left out of {folder}: {left_out}", err=True)
+        found = picture_folder(folder)
+        if found.left_out:
+            click.echo(f"left out of {folder}: {found.left_out}", err=True)
+        if not found.pictures:  # said before a server is started
+            raise ConfigError(f"--pictures {folder} holds no pictures ({', '.join(sorted(SUFFIXES))})")
         address, processes = options.server, tuple[int, ...]()
         if address is None:
             server = stack.enter_context(local_server(*options.serving))

@@ -91,13 +91,14 @@ def command(
     if dry_run == bool(files):
         raise click.UsageError("give either --input-binary, or --dry-run for random input")
     from parallel_infer.files.outputs import Inputs, make_folder
+    from parallel_infer.model_files.content import data_files
     from parallel_infer.runner.async_pass import (  # not at the top: --help need not wait for ONNX Runtime
         AsyncPass,
         compare,
     )
     from parallel_infer.runner.raw_tensors import input_shapes, write_tensors
 
-    read = Inputs([model_path, *(file.rpartition("=")[2] for file in files), *files])
+    read = Inputs([model_path, *data_files(Path(model_path)), *(file.rpartition("=")[2] for file in files), *files])
     if not dry_run:
         make_folder(output_dir, "--output-dir")
     with _runner(model_path, jobs, options) as runner:

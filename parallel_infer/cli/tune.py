@@ -68,13 +68,14 @@ def command(model: str, output: Path | None, as_json: bool, **options: Any) -> N
     parallel-infer serve --config tuned.toml
     """  # noqa: D301  # click looks for the character itself
     from parallel_infer.files.outputs import Inputs, check_target, write_whole
+    from parallel_infer.model_files.content import data_files
     from parallel_infer.model_files.location import find_model, zoo_name
     from parallel_infer.tools.bench.payloads import picture_files
 
     path = find_model(model, Path())
     if output is not None:
         pictures = picture_files(options["pictures"]) if options["pictures"] else []
-        check_target(output, Inputs([path, *pictures]), "--output")
+        check_target(output, Inputs([path, *data_files(Path(path)), *pictures]), "--output")
     with _subject(path, options) as subject:
         trials, chosen = _tune(subject, options)
     goal = _goal(options["p99_ms"])
@@ -91,16 +92,20 @@ def command(model: str, output: Path | None, as_json: bool, **options: Any) -> N
 
 @contextlib.contextmanager
 def _subject(path: str, options: dict[str, Any]) -> Iterator[Subject]:
+    from parallel_infer.errors import ConfigError
     from parallel_infer.process.endings import ended_by_signals
     from parallel_infer.tools.bench.measure import Demand
-    from parallel_infer.tools.bench.payloads import picture_folder, shipped_pictures
+    from parallel_infer.tools.bench.payloads import SUFFIXES, picture_folder, shipped_pictures
     from parallel_infer.tools.tuning.trials import Subject
 
     demand = Demand(in_flight=options["concurrency"], seconds=options["seconds"])
     with ended_by_signals(), contextlib.ExitStack() as stack:
         folder = options["pictures"] or stack.enter_context(shipped_pictures())
-        if left_out := picture_folder(folder).left_out:
-            click.echo(f"left out of {folder}: {left_out}", err=True)
+        found = picture_folder(folder)
+        if found.left_out:
+            click.echo(f"left out of {folder}: {found.left_out}", err=True)
+        if not found.pictures:
+            raise ConfigError(f"--pictures {folder} holds no pictures ({', '.join(sorted(SUFFIXES))})")
         yield Subject(_name(path), path, str(folder), demand, options["p99_ms"])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,10 @@ def read_names(value: Any, folder: Path) -> Any:
         return value
     path = absolute_path(str(value), folder)
     try:
-        if path.stat().st_size > _LARGEST:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe may never be written to, a device never end
+            raise ConfigError(f"names: {value} is no file of class names")
+        if status.st_size > _LARGEST:
             raise ConfigError(f"names: {value} has more than {_LARGEST} bytes, too many for class names")
         text = path.read_text("utf-8-sig")
     except OSError as error:

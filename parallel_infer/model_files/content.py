@@ -52,6 +52,15 @@ def outside_tensors(model: onnx.ModelProto) -> Iterator[tuple[str, dict[str, str
                 yield keys.get("location", ""), keys
 
 
+def data_files(path: Path) -> list[Path]:
+    """The files beside a model that hold its weights; none where the file is no model, which is said elsewhere."""
+    try:
+        names = {name for name, _ in outside_tensors(onnx.load(path, load_external_data=False))}
+    except (DecodeError, OSError, ValueError):
+        return []
+    return [path.parent / name for name in sorted(names)]
+
+
 def digest_of_model(model: str | Path | bytes) -> str:
     """The digest of a model whose data files are still to be looked up."""
     if isinstance(model, bytes):

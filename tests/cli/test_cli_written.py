@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner, Result
 
@@ -130,6 +131,17 @@ def test_outputs_of_a_run_take_no_name_of_an_input(tmp_path: Path) -> None:
         write_tensors(tensors, Path("/proc/none"))
 
 
+def with_weights_beside(source: Path, target: Path) -> Path:
+    """A copy of a model whose weights lie in a file of their own; that file."""
+    onnx.save(onnx.load(source), target, save_as_external_data=True, location=f"{target.stem}.data", size_threshold=0)
+    return target.with_suffix(".data")
+
+
+def test_an_empty_folder_of_pictures_is_refused_before_a_server_starts(tmp_path: Path) -> None:
+    for command in (("bench",), ("tune", "zoo:classifier")):
+        refused(run(*command, "--pictures", tmp_path), f"--pictures {tmp_path} holds no pictures")
+
+
 def test_what_a_command_reads_is_no_place_to_write_to(photos: Path, zoo: Path, tmp_path: Path) -> None:
     model, run_file, key = tmp_path / "m.onnx", tmp_path / "run.json", tmp_path / "camera.key"
     shutil.copy(zoo / "classifier.onnx", model)
@@ -145,6 +157,14 @@ def test_what_a_command_reads_is_no_place_to_write_to(photos: Path, zoo: Path, t
     refused(run("bench", "--model", f"m={model}", "--plot", model), over)
     refused(run("bench", "--save", run_file, "--", "--config", run_file), over)
     refused(run("trace", "--server", NOBODY, "--key", key, "--output", key), over)
+    weights = with_weights_beside(zoo / "classifier.onnx", tmp_path / "outside.onnx")
+    config = tmp_path / "server.toml"
+    config.write_text('[models.m]\npath = "outside.onnx"\n')
+    size = weights.stat().st_size
+    refused(run("tune", tmp_path / "outside.onnx", "--output", weights), over)
+    refused(run("bench", "--model", f"m={tmp_path / 'outside.onnx'}", "--save", weights), over)
+    refused(run("bench", "--save", tmp_path / "outside.onnx", "--", "--config", config), over)
+    assert weights.stat().st_size == size
     after = digests(tmp_path / "photos") | {file.name: file.read_text("latin-1") for file in (model, run_file, key)}
     assert after == before
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,12 @@ def test_names_in_a_file(tmp_path: Path, name: str, text: str) -> None:
     assert read_names(name, tmp_path) in SAME
     (tmp_path / "server.toml").write_text(f'[models.pose]\npath = "zoo:pose"\nnames = "{name}"\n')
     assert load_config({}, tmp_path / "server.toml", {}).models["pose"].names in SAME
+
+
+def test_names_in_a_pipe_that_nobody_writes_to_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "names.txt")
+    with pytest.raises(ConfigError, match=r"names: names\.txt is no file of class names"):
+        read_names("names.txt", tmp_path)
 
 
 def test_names_in_a_file_keep_their_numbers_and_commas(tmp_path: Path) -> None:

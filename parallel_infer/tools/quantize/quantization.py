@@ -31,6 +31,7 @@ from parallel_infer.files.outputs import Inputs, check_target, draft_beside
 from parallel_infer.inference.options import SessionConfig
 from parallel_infer.inference.session import Session, reason
 from parallel_infer.machine.processor import instruction_sets, processor_fields
+from parallel_infer.model_files.content import data_files
 from parallel_infer.model_spec import ModelSpec
 from parallel_infer.pipeline import Arrays, Geometry, load_pipeline
 from parallel_infer.tools.quantize.agreement import Agreement, agreement
@@ -120,7 +121,7 @@ def quantize(
     `payloads` are encoded pictures; those that cannot be read are skipped. Raises ModelRejected where the model cannot
     be quantized, ConfigError where no picture can be read or `output` cannot be written.
     """
-    check_target(output, Inputs([path, *_weights(path)]), "the output")
+    check_target(output, Inputs([path, *data_files(path)]), "the output")
     place = Path(os.path.realpath(output)).parent
     pipeline = load_pipeline()
     spec = pipeline.describe(path.stem, path, {})
@@ -166,20 +167,10 @@ def _check(spec: ModelSpec) -> None:
 def _size_on_disk(path: Path) -> int:
     """Bytes of the model and of weights beside it. Raises ModelRejected where one ONNX file cannot hold them."""
     check_graph(onnx.load(path, load_external_data=False))
-    size: int = path.stat().st_size + sum(file.stat().st_size for file in _weights(path))
+    size: int = path.stat().st_size + sum(file.stat().st_size for file in data_files(path))
     if size > _LARGEST:
         raise ModelRejected("the model with its weights is larger than 2 GiB, more than can be quantized here")
     return size
-
-
-def _weights(path: Path) -> list[Path]:
-    """The files beside the model that hold weights; none where the file is no model, which is said elsewhere."""
-    try:
-        tensors = onnx.load(path, load_external_data=False).graph.initializer
-    except Exception:  # Protobuf's, which are of many kinds
-        return []
-    names = {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
-    return [path.parent / name for name in sorted(names)]
 
 
 def _prepare(path: Path, prepared: Path) -> None:
