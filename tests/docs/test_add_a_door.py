@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.docs.copied import blocks, copy_packages, run_client
+from tests.docs.copied import blocks, copy_packages, replace, run_client
 from tests.docs.test_add_a_task import write_model
 
 CLIENT = """
@@ -26,23 +26,16 @@ def test_a_door_of_ones_own_is_a_setting_a_file_and_an_entry(tmp_path: Path) -> 
     copy_packages(tmp_path)
     doors, config = tmp_path / "parallel_infer" / "doors", tmp_path / "parallel_infer" / "config"
     (doors / "names.py").write_text(code)
-    steps = {
-        doors / "known.py": [
-            ("DOORS: tuple[Door, ...] = (\n", f"DOORS: tuple[Door, ...] = (\n    {entry.strip()},\n"),
-            (
-                "from parallel_infer.doors.options",
-                "from parallel_infer.doors import names\nfrom parallel_infer.doors.options",
-            ),
-        ],
-        config / "schema.py": [("    metrics_port: Annotated[", f"{field}    metrics_port: Annotated[")],
-        config / "addresses.py": [('"imagezmq_bind")', '"imagezmq_bind", "names_bind")')],
-    }
-    for file, changes in steps.items():
-        text = file.read_text()
-        for before, after in changes:
-            assert text.count(before) == 1
-            text = text.replace(before, after)
-        file.write_text(text)
+    replace(
+        doors / "known.py",
+        ("DOORS: tuple[Door, ...] = (\n", f"DOORS: tuple[Door, ...] = (\n    {entry.strip()},\n"),
+        (
+            "from parallel_infer.doors.options",
+            "from parallel_infer.doors import names\nfrom parallel_infer.doors.options",
+        ),
+    )
+    replace(config / "schema.py", ("    metrics_port: Annotated[", f"{field}    metrics_port: Annotated["))
+    replace(config / "addresses.py", ('"imagezmq_bind")', '"imagezmq_bind", "names_bind")'))
     write_model(tmp_path / "look.onnx")
 
     words = run_client(tmp_path, CLIENT, '[models.look]\npath = "look.onnx"\ntask = "tensor"\n')

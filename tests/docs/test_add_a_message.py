@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.docs.copied import ROOT, blocks, copy_packages
+from tests.docs.copied import blocks, copy_packages, replace, run
 
 PROGRAM = """
 import logging, msgspec
@@ -22,33 +19,14 @@ Rig().serving().say("decode-0", message)
 """
 
 
-def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    paths = os.pathsep.join([str(folder), str(ROOT)])
-    return subprocess.run(
-        [sys.executable, *words],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """A copy of the packages in which the message is declared, and nobody knows it yet."""
     copy_packages(tmp_path)
     declaration, _ = blocks("Add a message", "architecture.md")
-    messages = tmp_path / "parallel_infer" / "ipc" / "messages.py"
-    text = messages.read_text()
-    for before, after in (
-        ("class Started(", f"{declaration}\n\nclass Started("),
-        ("FromChild = ", "FromChild = Busy | "),
-    ):
-        assert text.count(before) == 1
-        text = text.replace(before, after)
-    messages.write_text(text)
+    messages = tmp_path / "parallel_infer" / "ipc" / "messages"
+    replace(messages / "processes.py", ("class Started(", f"{declaration}\n\nclass Started("))
+    replace(messages / "receivers.py", ("FromChild = ", "FromChild = processes.Busy | "))
     return tmp_path
 
 
@@ -56,14 +34,11 @@ def handle(copy: Path) -> Path:
     """Write the case of the page; the file that it is in."""
     _, case = blocks("Add a message", "architecture.md")
     core = copy / "parallel_infer" / "supervisor" / "core.py"
-    text = core.read_text()
-    for before, after in (
+    replace(
+        core,
         ("            case Probed():", f"{case}            case Probed():"),
         ("    Alive,", "    Alive,\n    Busy,"),
-    ):
-        assert text.count(before) == 1
-        text = text.replace(before, after)
-    core.write_text(text)
+    )
     return core
 
 
@@ -81,9 +56,9 @@ def test_a_message_of_ones_own_is_a_struct_and_a_case(copy: Path) -> None:
 def test_mypy_names_the_place_that_does_not_know_it(copy: Path) -> None:
     check = ("-m", "mypy", "--strict", "--cache-dir", str(copy / "cache"), "parallel_infer/supervisor/core.py")
 
-    missing = run(copy, *check)
+    missing = run(copy, *check, timeout=300)
     handle(copy)
-    known = run(copy, *check)
+    known = run(copy, *check, timeout=300)
 
     assert "core.py" in missing.stdout
     assert '"Busy"; expected "Never"' in missing.stdout

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.docs.copied import blocks, copy_packages
+from tests.docs.copied import blocks, copy_packages, replace, run
 
-FILES = {
-    "parallel_infer/execution_providers.py": ('"tensorrt"]', '"tensorrt", "xnnpack"]'),
-    "parallel_infer/inference/providers.py": (
-        '"tensorrt": tensorrt_options}',
-        '"tensorrt": tensorrt_options, "xnnpack": xnnpack_options}',
-    ),
-}
 CHOSEN = """
 from parallel_infer.inference.options import SessionConfig
 from parallel_infer.inference.providers import CPU, Machine, OpenVino, choose, provider_list
@@ -36,32 +26,14 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("provider")
     copy_packages(folder)
     entry, function = blocks("Add a provider", "architecture.md")
-    for name, (before, after) in FILES.items():
-        text = (folder / name).read_text()
-        assert text.count(before) == 1
-        (folder / name).write_text(text.replace(before, after))
-    providers = folder / "parallel_infer/inference/providers.py"
-    text = providers.read_text()
-    for before, after in (
+    replace(folder / "parallel_infer/execution_providers.py", ('"tensorrt"]', '"tensorrt", "xnnpack"]'))
+    replace(
+        folder / "parallel_infer/inference/providers.py",
+        ('"tensorrt": tensorrt_options}', '"tensorrt": tensorrt_options, "xnnpack": xnnpack_options}'),
         ("ORT_NAMES: dict[ProviderName, str] = {", f"ORT_NAMES: dict[ProviderName, str] = {{\n{entry}    "),
         ("OPTIONS: dict", f"{function}\n\nOPTIONS: dict"),
-    ):
-        assert text.count(before) == 1
-        text = text.replace(before, after)
-    providers.write_text(text)
-    return folder
-
-
-def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *words],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder)},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
     )
+    return folder
 
 
 def test_it_is_chosen_with_its_options_where_onnx_runtime_has_it(copy: Path) -> None:

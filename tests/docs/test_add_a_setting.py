@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.docs.copied import ROOT, blocks, copy_packages
+from tests.docs.copied import ROOT, blocks, copy_packages, replace, run
 
 LAST = "    metrics_port: Annotated["
 
@@ -21,23 +18,9 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("setting")
     copy_packages(folder)
     (field,) = blocks("Add a setting in one field", "architecture.md")
-    schema = folder / "parallel_infer" / "config" / "schema.py"
-    assert LAST in schema.read_text()
-    schema.write_text(schema.read_text().replace(LAST, field + LAST))
+    replace(folder / "parallel_infer" / "config" / "schema.py", (LAST, field + LAST))
     (folder / "m.onnx").touch()  # --print-config looks whether models are there, not into them
     return folder
-
-
-def run(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *words],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder), **variables},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
 
 
 def printed(folder: Path, *words: str, **variables: str) -> str:
