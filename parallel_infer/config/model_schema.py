@@ -10,13 +10,17 @@ from parallel_infer.execution_providers import ProviderName
 
 Count = Annotated[int, Meta(ge=1, le=4096)]
 Milliseconds = Annotated[float, Meta(ge=0, le=3_600_000)]
+Megabytes = Annotated[float, Meta(gt=0, le=4096)]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
-def says(meaning: str) -> Meta:
-    """What a field means, beside its type: --help, the manual and tests of both read it."""
-    return Meta(description=meaning)
+def says(meaning: str, *, ge: float | None = None, le: float | None = None) -> Meta:
+    """What a field means, and its bounds, beside its type: --help, the manual and tests of both read them."""
+    return Meta(description=meaning, ge=ge, le=le)
 
+
+OPTION = Meta(extra={"option": True})
+"""Marks a field that is an option of the command line; every other one is set in the file or the environment."""
 
 AS_OF_SERVER = says("As above, for this model.")
 
@@ -53,31 +57,25 @@ class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         ),
     ] = None
     resize: Annotated[
-        str | None,
-        says("How a picture becomes the input: stretch, letterbox, letterbox-corner or crop."),
+        str | None, says("How a picture becomes the input: stretch, letterbox, letterbox-corner or crop.")
     ] = None
     imgsz: Annotated[
         int | list[int] | None,
         says("Input size in pixels where the graph leaves it open: one number, or [height, width]."),
     ] = None
     conf: Annotated[float | None, says("Least confidence of an answer, 0 to 1.")] = None
-    iou: Annotated[
-        float | None,
-        says("Overlap above which the weaker of two boxes is dropped, 0 to 1."),
-    ] = None
+    iou: Annotated[float | None, says("Overlap above which the weaker of two boxes is dropped, 0 to 1.")] = None
     mean: Annotated[
         float | list[float] | None,
         says("Subtracted from every pixel (0 to 255): one number, or one per channel in the order of `color`."),
     ] = None
     std: Annotated[
-        float | list[float] | None,
-        says("Divides every pixel after `mean`: one number, or one per channel."),
+        float | list[float] | None, says("Divides every pixel after `mean`: one number, or one per channel.")
     ] = None
     color: Annotated[str | None, says("Order of the channels: rgb or bgr.")] = None
     pad: Annotated[int | None, says("Grey value (0 to 255) of the border that letterbox adds.")] = None
     crop_fraction: Annotated[
-        float | None,
-        says("How much of the picture's shorter side `resize = crop` keeps, above 0 and at most 1."),
+        float | None, says("How much of the picture's shorter side `resize = crop` keeps, above 0 and at most 1.")
     ] = None
     filter: Annotated[
         str | None,
@@ -87,27 +85,18 @@ class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         ),
     ] = None
     kpt_shape: Annotated[
-        list[int] | None,
-        says("Keypoints per object and numbers per keypoint, for example [17, 3]."),
+        list[int] | None, says("Keypoints per object and numbers per keypoint, for example [17, 3].")
     ] = None
     background: Annotated[
-        int | None,
-        says("Number of the class that means nothing is there, for families that have one."),
+        int | None, says("Number of the class that means nothing is there, for families that have one.")
     ] = None
-    multi_label: Annotated[
-        bool | None,
-        says("A classifier of which several classes may be true at once."),
-    ] = None
+    multi_label: Annotated[bool | None, says("A classifier of which several classes may be true at once.")] = None
     shapes: Annotated[
-        dict[str, list[int]] | None,
-        says("Sizes of inputs that the graph leaves open, without the batch dimension."),
+        dict[str, list[int]] | None, says("Sizes of inputs that the graph leaves open, without the batch dimension.")
     ] = None
     # how it runs
     max_batch_size: Annotated[Count | None, AS_OF_SERVER] = None
-    preferred_batch_size: Annotated[
-        Count | None,
-        says("A batch of this size starts without waiting for more."),
-    ] = None
+    preferred_batch_size: Annotated[Count | None, says("A batch of this size starts without waiting for more.")] = None
     max_queue_delay_ms: Annotated[Milliseconds | None, AS_OF_SERVER] = None
     queue_size: Annotated[Count | None, AS_OF_SERVER] = None
     instances: Annotated[Annotated[int, Meta(ge=1, le=64)] | None, AS_OF_SERVER] = None
@@ -120,7 +109,7 @@ class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         Annotated[float, Meta(gt=0, le=1000)],
         says("Share of the decode and postprocess workers against other models when all are busy."),
     ] = 1.0
-    max_output_mb: Annotated[Annotated[float, Meta(gt=0, le=4096)] | None, AS_OF_SERVER] = None
+    max_output_mb: Annotated[Megabytes | None, AS_OF_SERVER] = None
 
     def overrides(self) -> dict[str, Any]:
         """The part that `stages.recognise.describe` understands, without what is not set."""

@@ -9,7 +9,7 @@ import pytest
 
 from tests.docs.copied import ROOT, blocks, copy_packages, replace, run
 
-LAST = "    metrics_port: Annotated["
+LAST = "    max_clients: Annotated["
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("setting")
     copy_packages(folder)
     (field,) = blocks("Add a setting in one field", "architecture.md")
-    replace(folder / "parallel_infer" / "config" / "schema.py", (LAST, field + LAST))
+    replace(folder / "parallel_infer" / "config" / "engine_schema.py", (LAST, field + LAST))
     (folder / "m.onnx").touch()  # --print-config looks whether models are there, not into them
     return folder
 
