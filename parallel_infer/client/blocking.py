@@ -32,11 +32,12 @@ from parallel_infer.client.arguments import (
     checked_source,
 )
 from parallel_infer.client.connection import Connection
+from parallel_infer.client.connection_pool import ConnectionPool
 from parallel_infer.client.endpoint import Address
 from parallel_infer.client.futures import InferFuture
-from parallel_infer.client.greeting import among_many, before_reading
+from parallel_infer.client.greeting import before_reading
 from parallel_infer.client.held_frame import HeldFrame, hold
-from parallel_infer.client.minder import END, Minder
+from parallel_infer.client.minder import drive
 from parallel_infer.client.model_options import model_options
 from parallel_infer.client.payload import Picture, payload_of
 from parallel_infer.client.pending import Outcome, Pending
@@ -77,7 +78,6 @@ class Client:
         self.timeout = checked_timeout(timeout)  # seconds, for calls that name none
         self._address = Address(checked_address(address), None if key is None else Key.of(key))
         self._held = threading.local()  # the frame this thread is filling
-        self._closed = False
         self._open()
         _clients.add(self)
 
@@ -94,7 +94,7 @@ class Client:
         if held is not None and picture is held[0].array:
             frame, connection = held
             return answer_of(connection.ask(frame.pending(job, connection)))
-        with self._connection() as connection:
+        with self._pool.connection() as connection:
             before_reading(picture, connection, job.timeout)
             payload = payload_of(picture, job.color, connection.terms.most)
             return answer_of(connection.ask(job.pending(connection, payload)))
@@ -131,10 +131,10 @@ class Client:
         job = job_of(model, self._timeout(timeout), 0, options)
         room, errors = checked_in_flight(in_flight, IN_FLIGHT), checked_errors(errors)
         pictures = checked_plain(pictures)
-        with self._connection() as connection:
+        with self._pool.connection() as connection:
             window = Window(connection, job, room)
             try:
-                _drive(window, connection, pictures)
+                drive(window, connection, pictures)
             except BaseException:
                 window.abandon()
                 raise
@@ -169,7 +169,7 @@ class Client:
         It lies in memory that the server lent, where the server is on this machine (ipc://) and has room; else it is
         an ordinary array. It may be filled and sent many times; it is void after the `with`.
         """
-        with self._connection() as connection:
+        with self._pool.connection() as connection:
             frame = hold(connection, height, width, self.timeout)
             outer = getattr(self._held, "frame", None)
             self._held.frame = frame, connection
@@ -219,7 +219,6 @@ class Client:
 
     def close(self) -> None:
         """Close all connections. Jobs still on their way fail with ServerUnavailable."""
-        self._closed = True
         self._finalizer()
 
     def __enter__(self) -> Self:
@@ -231,20 +230,20 @@ class Client:
         self.close()
 
     def _open(self) -> None:
-        self._idle = [Connection(self._address)]  # each is used by one thread at a time
+        self._pool = ConnectionPool(self._address)
         self._submit_thread = SubmitThread(self._address)
-        self._finalizer = weakref.finalize(self, _close, self._idle, self._submit_thread)
+        self._finalizer = weakref.finalize(self, _close, self._pool, self._submit_thread)
 
     def _start_over(self) -> None:
         """In a child after a fork: sockets are the parent's; keep them untouched and open own ones."""
         self._finalizer.detach()
-        self._inherited = self._idle, self._submit_thread
+        self._inherited = self._pool, self._submit_thread
         self._held = threading.local()
-        if not self._closed:
+        if not self._pool.closed:
             self._open()
 
     def _ask(self, kind: type[protocol.Request], timeout: float | None = None, **fields: Any) -> Any:
-        with self._connection() as connection:
+        with self._pool.connection() as connection:
             request = kind(id=connection.number(), **fields)
             return result_of(connection.ask(Pending(request, checked_timeout(self._timeout(timeout), LONGEST_WAIT))))
 
@@ -286,61 +285,9 @@ class Client:
     def _timeout(self, timeout: float | None) -> float:
         return self.timeout if timeout is None else timeout
 
-    @contextlib.contextmanager
-    def _connection(self) -> Iterator[Connection]:
-        connection = self._take()
-        try:
-            yield connection
-        finally:
-            self._put(connection)
 
-    def _take(self) -> Connection:
-        if self._closed:
-            raise ServerUnavailable("The client is closed")
-        try:
-            return self._idle.pop()
-        except IndexError:
-            return Connection(self._address)
-
-    def _put(self, connection: Connection) -> None:
-        self._idle.append(connection)
-        if self._closed:  # closed meanwhile, by another thread
-            _close_all(self._idle)
-
-
-def _drive(window: Window, connection: Connection, pictures: Iterable[Picture]) -> None:
-    """Fill the window, wait for a reply, and again, until every picture is done."""
-    if isinstance(pictures, (list, tuple)):
-        _drive_by(partial(next, iter(pictures), END), window, connection)
-        return
-    with Minder(window, connection, iter(pictures)) as minder:
-        _drive_by(minder.pull, window, connection)
-
-
-def _drive_by(pull: Callable[[], Any], window: Window, connection: Connection) -> None:
-    exhausted = False
-    while not exhausted or not window.done:
-        while not exhausted and window.open:
-            picture = pull()
-            exhausted = picture is END
-            if not exhausted:
-                among_many(picture, connection, window.timeout)
-                window.add(picture)
-        window.retry()
-        if not window.done:
-            connection.receive(window.patience)
-
-
-def _close_all(connections: list[Connection]) -> None:
-    while True:
-        try:
-            connections.pop().close()
-        except IndexError:
-            return
-
-
-def _close(connections: list[Connection], submit_thread: SubmitThread) -> None:
-    _close_all(connections)
+def _close(pool: ConnectionPool, submit_thread: SubmitThread) -> None:
+    pool.close()
     submit_thread.stop()
 
 

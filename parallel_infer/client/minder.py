@@ -1,17 +1,19 @@
-"""Looks after a connection while its owner waits for something else: a source that takes its time."""
+"""Many pictures over one connection, which is looked after while their source takes its time."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from parallel_infer.client.connection import SLICE, Connection
+from parallel_infer.client.greeting import among_many
 from parallel_infer.client.payload import Picture
 from parallel_infer.client.window import Window
 
-END = object()
+_END = object()
 
 
 class Minder:
@@ -41,10 +43,10 @@ class Minder:
         self._thread.join()
 
     def pull(self) -> Picture | object:
-        """The next picture, or END."""
+        """The next picture, or `_END`."""
         self._in_use.release()
         try:
-            return next(self._pictures, END)
+            return next(self._pictures, _END)
         finally:
             self._in_use.acquire()
 
@@ -54,3 +56,26 @@ class Minder:
                 if not self._over.is_set():
                     self._window.retry()
                     self._connection.upkeep()
+
+
+def drive(window: Window, connection: Connection, pictures: Iterable[Picture]) -> None:
+    """Fill the window, wait for a reply, and again, until every picture is done."""
+    if isinstance(pictures, (list, tuple)):
+        _drive(partial(next, iter(pictures), _END), window, connection)
+        return
+    with Minder(window, connection, iter(pictures)) as minder:
+        _drive(minder.pull, window, connection)
+
+
+def _drive(pull: Callable[[], Any], window: Window, connection: Connection) -> None:
+    exhausted = False
+    while not exhausted or not window.done:
+        while not exhausted and window.open:
+            picture = pull()
+            exhausted = picture is _END
+            if not exhausted:
+                among_many(picture, connection, window.timeout)
+                window.add(picture)
+        window.retry()
+        if not window.done:
+            connection.receive(window.patience)
