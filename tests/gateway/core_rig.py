@@ -38,7 +38,7 @@ from parallel_infer.ipc.messages import (
 )
 from parallel_infer.process.options import GatewayOptions
 from parallel_infer.shm.ring import Ring, byte_ring
-from tests.engine.core_rig import plan
+from tests.dispatcher.core_rig import plan
 
 SMALL, LARGE = 4096, 16384  # bytes: the ingress rings' slots
 TIMEOUT = 10.0  # seconds: of jobs that name none

@@ -26,7 +26,7 @@ from parallel_infer.ipc.messages import (
     WorkerReady,
 )
 from stages.pipeline import batching
-from tests.engine.core_rig import plan
+from tests.dispatcher.core_rig import plan
 
 PIECES = 4  # in which a row is written
 STAGES = ("decode", "decode", "infer", "postprocess")

@@ -20,8 +20,8 @@ from parallel_infer.ipc.messages import (
     ToDecodeWorker,
     ToGateway,
 )
-from tests.engine.core_rig import plan
-from tests.engine.test_dispatcher_process import Wires, admit
+from tests.dispatcher.core_rig import plan
+from tests.dispatcher.test_process import Wires, admit
 
 
 @pytest.fixture

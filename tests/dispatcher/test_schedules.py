@@ -12,7 +12,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.engine.core_rig import FakeWorker, Rig, plan
+from tests.dispatcher.core_rig import FakeWorker, Rig, plan
 
 MODELS = ("auto", "fixed", "narrow")
 # Each kind of run: how often what happens.

@@ -27,7 +27,7 @@ from parallel_infer.ipc.messages import (
 )
 from parallel_infer.process.options import DispatcherOptions
 from stages.pipeline import batching
-from tests.engine.core_rig import plan
+from tests.dispatcher.core_rig import plan
 
 
 class Wires:

@@ -8,7 +8,7 @@ import pytest
 
 from parallel_infer.dispatcher.jobs import Job, JobState
 from parallel_infer.ipc.messages import CloseModel, InferLease, SlotFate, WorkerReady
-from tests.engine.core_rig import FakeWorker, Rig, plan
+from tests.dispatcher.core_rig import FakeWorker, Rig, plan
 
 
 def crew(rig: Rig, *models: str) -> tuple[FakeWorker, FakeWorker]:

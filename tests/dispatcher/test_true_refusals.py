@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from tests.engine.core_rig import FakeWorker, Rig, plan
-from tests.engine.simulated_server import EVERYBODY, Outcome, SimulatedServer, Slow, Times
+from tests.dispatcher.core_rig import FakeWorker, Rig, plan
+from tests.dispatcher.simulated_server import EVERYBODY, Outcome, SimulatedServer, Slow, Times
 
 IN_FLIGHT = 32
 TIMEOUTS = (5.0, 6.0, 7.0, 8.0)  # seconds; the work in flight takes one or two

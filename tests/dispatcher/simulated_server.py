@@ -33,8 +33,8 @@ from parallel_infer.ipc.messages import (
     WorkerReady,
 )
 from stages.pipeline import batching
-from tests.engine.core_rig import plan
-from tests.engine.simulated_cores import Cores
+from tests.dispatcher.core_rig import plan
+from tests.dispatcher.simulated_cores import Cores
 
 RETRY = 0.02  # seconds after which a refused job is asked for again
 RESTART = 0.5  # seconds until a killed worker is back

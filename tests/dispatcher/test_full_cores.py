@@ -16,7 +16,7 @@ from parallel_infer.dispatcher.policy import Situation, Start, Wait
 from parallel_infer.ipc.messages import ModelPlan
 from stages.batch import AutoBatch
 from stages.pipeline import batching
-from tests.engine.simulated_server import SimulatedServer, Times
+from tests.dispatcher.simulated_server import SimulatedServer, Times
 
 # Seconds of processor time per picture like those of a small classifier on a 720p JPEG, of a detector, and of a model
 # that takes less time than the messages around it.
