@@ -23,6 +23,7 @@ from parallel_infer.inference.engines.cuda import CudaEngine
 from parallel_infer.inference.engines.onnx_runtime import OrtEngine
 from parallel_infer.inference.options import SessionConfig
 from parallel_infer.inference.providers import ON_CPU, choose, survey
+from parallel_infer.inference.quantized import MOST_DEVIATION, deviation, is_quantized
 from parallel_infer.inference.signature import DeclaredTensor, Signature
 from parallel_infer.model_spec import TensorSpec
 
@@ -125,13 +126,37 @@ class Session:
         if isinstance(source, str) and not Path(source).is_file():
             raise ModelRejected("there is no model file of that name")
         try:
-            return self._loaded(source)
+            engine = self._loaded(source)
         except ModelRejected as error:
             if not (self.choice.direct and self.config.provider == "auto"):
                 raise
             logger.warning("%s; it runs on the CPU provider instead", error)
             self.choice = ON_CPU
             return self._loaded(source)
+        return self._held_against_cpu(source, engine) if self.choice.provider == "openvino" else engine
+
+    def _held_against_cpu(self, source: str | bytes, engine: Engine) -> Engine:
+        """OpenVINO's engine, unless it computes a quantized graph wrongly and another provider may be taken."""
+        if not is_quantized(source):
+            return engine
+        chosen, self.choice = self.choice, ON_CPU
+        reference = self._loaded(source)
+        try:
+            found = deviation(
+                reference.signature, lambda given: engine.run(given, Stop()), lambda given: reference.run(given, Stop())
+            )
+            fault = "" if found <= MOST_DEVIATION else "computes this quantized graph wrongly"
+        except Exception as error:  # of the libraries, which share no base class of their own
+            fault = f"could not be tried with this quantized graph ({reason(error)})"
+        if fault and self.config.provider == "auto":
+            engine.close()
+            logger.warning("%s %s; it runs on the CPU provider instead", chosen.describe(), fault)
+            return reference
+        reference.close()
+        self.choice = chosen
+        if fault:
+            logger.warning("%s %s; provider = cpu computes it as it is written", chosen.describe(), fault)
+        return engine
 
     def _loaded(self, source: str | bytes) -> Engine:
         try:
