@@ -9,8 +9,6 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from parallel_infer.model_spec import ModelSpec
-from stages.candidates import Floats
 from stages.families.facts import Facts
 from stages.families.family import Fit, Misfit
 
@@ -72,8 +70,7 @@ def _channels_last(facts: Facts) -> bool:
 def unused(facts: Facts, found: Table, task: str) -> tuple[str, ...]:
     """Outputs that are neither the table nor the prototypes."""
     prototypes = facts.only_of_rank(3) if task == "segment" else None
-    used = {found.name, prototypes[0] if prototypes is not None else ""}
-    return tuple(name for name in facts.outputs if name not in used)
+    return facts.besides(found.name, prototypes[0] if prototypes is not None else None)
 
 
 def beyond(facts: Facts, name: str, part: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> str | None:
@@ -192,12 +189,10 @@ def fractions_of(facts: Facts, name: str, part: Callable[[npt.NDArray[Any]], npt
     return far if 0.0 < far <= FRACTIONS else None
 
 
-def unit_of_boxes(spec: ModelSpec) -> Floats:
-    """What to multiply the four numbers of boxes with, float32 [4], to have row pixels: the row's sides or ones."""
-    if not spec.parameters.get("fractions", False):
-        return np.ones(4, np.float32)
-    width, height = spec.preprocess["width"], spec.preprocess["height"]
-    return np.array([width, height, width, height], np.float32)
+def are_probabilities(facts: Facts, name: str) -> bool:
+    """Whether each row of all trial pictures has no number below 0 and sums to 1, as after a softmax."""
+    rows = np.concatenate([np.asarray(values, np.float64) for values in facts.trials(name)])
+    return bool(rows.min() >= -TOLERANCE and np.abs(rows.sum(axis=1) - 1.0).max() <= TOLERANCE)
 
 
 def reach(facts: Facts) -> float:

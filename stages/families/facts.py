@@ -69,6 +69,10 @@ class Facts(Struct, frozen=True, kw_only=True):
             name: math.prod(shape) for name, shape in self.outputs.items() if math.prod(shape) == max(shape, default=1)
         }
 
+    def besides(self, *names: str | None) -> tuple[str, ...]:
+        """The other outputs."""
+        return tuple(name for name in self.outputs if name not in names)
+
     def trials(self, name: str) -> list[npt.NDArray[Any]]:
         """What every trial picture gave in this output."""
         return [outputs[name] for outputs in (self.arrays, *self.others)]

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.candidates import Floats
+from stages.candidates import Floats, Ints, require_finite
+from stages.scores import softmax
 
 
 class Grid(NamedTuple):
@@ -18,6 +19,26 @@ class Grid(NamedTuple):
 
     def __len__(self) -> int:
         return len(self.places)
+
+    def boxes(self, index: Ints, sides: Floats, middle: float) -> Floats:
+        """Boxes xyxy in row pixels whose left, top, right and bottom are `sides` [n, 4] strides away from a point.
+
+        The point is that of the cells `index`: their corner where `middle` is 0, their middle where it is 0.5.
+        """
+        strides = self.strides[index]
+        centres, distances = (self.places[index] + np.float32(middle)) * strides, sides * strides
+        return np.concatenate((centres - distances[:, :2], centres + distances[:, 2:]), axis=1)
+
+
+def mean_distances(logits: Floats) -> Floats:
+    """Distances [n, 4] of the sides of boxes in strides, each the mean of its distribution over equal bins.
+
+    `logits` are those of all bins, [n, 4 x bins] (Li et al., "Generalized Focal Loss", arXiv:2006.04388). Raises
+    InferError where they are not finite.
+    """
+    require_finite(logits)
+    bins = logits.shape[1] // 4
+    return np.asarray(softmax(logits.reshape(-1, 4, bins)) @ np.arange(bins, dtype=np.float32), np.float32)
 
 
 def grid(width: int, height: int, strides: Sequence[int], anchors: int = 1) -> Grid:

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from parallel_infer.errors import InferError
 from parallel_infer.model_spec import ModelSpec
-from stages.candidates import Floats, Ints, Outputs, as_float32, require_finite, strongest, wanted
+from stages.candidates import (
+    Candidates,
+    Floats,
+    Ints,
+    Outputs,
+    as_float32,
+    corners,
+    require_finite,
+    strongest,
+    wanted,
+)
 from stages.tasks.options import DetectOptions
 
 
@@ -16,6 +29,12 @@ def row_size(spec: ModelSpec) -> Floats:
     return np.array([width, height, width, height], np.float32)
 
 
+def unit_of_boxes(spec: ModelSpec) -> Floats:
+    """What to multiply the four numbers of boxes with, float32 [4], to have row pixels: the row's sides or ones."""
+    is_fraction = spec.parameters.get("normalised") or spec.parameters.get("fractions")
+    return row_size(spec) if is_fraction else np.ones(4, np.float32)
+
+
 def select(scores: Floats, classes: Ints, options: DetectOptions) -> Ints:
     """Places of the scores above the confidence and of wanted classes, best first."""
     require_finite(scores)
@@ -23,6 +42,43 @@ def select(scores: Floats, classes: Ints, options: DetectOptions) -> Ints:
     if options.class_filter is not None:
         chosen &= wanted(classes, options)
     return strongest(scores, np.flatnonzero(chosen), options.max_candidates)
+
+
+def ready(
+    boxes: Floats, scores: Floats, classes: npt.NDArray[Any], options: DetectOptions, unit: Floats | None = None
+) -> Candidates:
+    """The candidates among objects that came ready: boxes [n, 4] xyxy, to be multiplied with `unit`.
+
+    Raises InferError where a score or a class is no number, or those of a candidate cannot be.
+    """
+    require_finite(classes)
+    numbers = np.rint(classes).astype(np.int64)
+    index = select(scores, numbers, options)
+    require_classes(numbers[index])
+    found = boxes[index] if unit is None else boxes[index] * unit
+    require_finite(found)
+    return Candidates(found, scores[index], numbers[index], boxes[index, :0], index)
+
+
+def best_pairs(boxes: Floats, scores: Floats, options: DetectOptions) -> Candidates:
+    """The best of all pairs of a query and a class: boxes [q, 4] cxcywh in row pixels, scores [q, classes]."""
+    flat = scores.reshape(-1)
+    chosen = flat > np.float32(options.confidence)
+    if options.class_filter is not None:
+        chosen &= np.tile(wanted(np.arange(scores.shape[1]), options), len(scores))
+    pairs = strongest(flat, np.flatnonzero(chosen), options.max_candidates)
+    index, classes = np.divmod(pairs, scores.shape[1])
+    found = corners(boxes[index])
+    require_finite(found)
+    return Candidates(found, flat[pairs], classes, boxes[index, :0], index)
+
+
+def best_classes(boxes: Floats, scores: Floats, options: DetectOptions) -> Candidates:
+    """The best class of each query alone: boxes [q, 4] cxcywh in row pixels, scores [q, classes]."""
+    index, best, classes = best_of_rows(scores, options)
+    found = corners(boxes[index])
+    require_finite(found)
+    return Candidates(found, best, classes, boxes[index, :0], index)
 
 
 def require_classes(classes: Ints) -> None:

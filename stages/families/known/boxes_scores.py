@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 import numpy.typing as npt
 
 from parallel_infer.errors import InferError
@@ -17,7 +16,7 @@ from stages.candidates import Candidates, Floats, Outputs, as_float32, require_f
 from stages.families.evidence import STRIDES, are_fractions, are_scores, not_corners
 from stages.families.facts import Facts
 from stages.families.family import Claim, Family, Fit, Misfit, Strength
-from stages.families.queries import best_of_rows, row_size
+from stages.families.queries import best_of_rows, unit_of_boxes
 from stages.tasks.options import DetectOptions
 
 
@@ -34,13 +33,13 @@ class BoxesAndScores:
     def __init__(self, spec: ModelSpec, extra: int) -> None:
         self._pair = Pair(*spec.parameters["outputs"])
         self._skipped: int = spec.parameters.get("skipped", 0)
-        self._scale = row_size(spec) if spec.parameters.get("normalised") else np.ones(4, np.float32)
+        self._unit = unit_of_boxes(spec)
         self.overlapping = not spec.parameters.get("nms", False)
 
     def candidates(self, outputs: Outputs, options: DetectOptions) -> Candidates:
         boxes, scores = self._tables(outputs)
         index, best, classes = best_of_rows(scores[:, self._skipped :], options)
-        found = boxes[index] * self._scale
+        found = boxes[index] * self._unit
         require_finite(found)
         return Candidates(found, best, classes, boxes[index, :0], index)
 

@@ -76,7 +76,7 @@ def fits(facts: Facts, task: str) -> Fit | Misfit:
         {"output": name, "activation": scores.activation, "softmax": scores.activation == "softmax"},
         recipe=ultralytics if known else _USUAL,
         guessed=not known,
-        unused=tuple(other for other in facts.outputs if other != name),
+        unused=facts.besides(name),
         warnings=(scores.warning,) if scores.warning else (),
     )
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from stages.families.evidence import TOLERANCE
+from stages.families.evidence import are_probabilities
 from stages.families.facts import Facts
 from stages.families.family import Claim, Family, Fit, Misfit, Recipe, Strength
 
@@ -20,27 +20,31 @@ _STRIDES = (1, 2, 3, 4, 8, 16, 32)  # pixels of a step
 _BLANK, _SPACE = "", " "
 
 
+def scores_of_steps(facts: Facts) -> tuple[str, int, int] | None:
+    """Name, steps and classes of the only output of two dimensions, where it has more than one step."""
+    name, shape = facts.only_of_rank(2) or ("", (0, 0))
+    return (name, shape[0], shape[1]) if shape[0] >= 2 else None
+
+
 def fits(facts: Facts, task: str) -> Fit | Misfit:
-    tables = [(name, shape) for name, shape in facts.outputs.items() if len(shape) == 2]
-    if len(tables) != 1 or tables[0][1][0] < 2:
+    table = scores_of_steps(facts)
+    if table is None:
         return Misfit(f"found outputs {facts.shown}; expected one [steps, characters]")
-    name, (steps, classes) = tables[0]
+    name, steps, classes = table
     listed = facts.names or facts.metadata.character
     if not listed:
         return Misfit(f"found {name} [{steps}, {classes}], and no characters: set names to what its classes read")
     blank, warning = _blank(facts, name, classes, listed)
     if blank is None:
         return Misfit(f"found {classes} classes at each step; expected {len(listed)} characters and a blank")
-    rows = [np.asarray(values, np.float64) for values in facts.trials(name)]
-    whole = all(values.min() >= -TOLERANCE and np.abs(values.sum(axis=1) - 1.0).max() <= TOLERANCE for values in rows)
     return Fit(
         classes,
         f"{name} [{steps}, {classes}] has the scores of {len(listed)} characters at each step, the blank is {blank}",
-        {"output": name, "blank": blank, "softmax": not whole, "background": blank},
+        {"output": name, "blank": blank, "softmax": not are_probabilities(facts, name), "background": blank},
         names=_characters(listed, classes, blank),
         recipe=_PADDLE if facts.metadata.character else Recipe("stretch"),
         guessed=True,
-        unused=tuple(other for other in facts.outputs if other != name),
+        unused=facts.besides(name),
         warnings=tuple(filter(None, (warning, _doubt(facts)))),
     )
 

@@ -50,7 +50,7 @@ def fits(facts: Facts, task: str) -> Fit | Misfit:
         f"{name} {list(facts.outputs[name])} is a number for each place{beside}",
         {"output": name} if score is None else {"output": name, "score": score},
         guessed=True,
-        unused=tuple(other for other in facts.outputs if other not in (name, score)),
+        unused=facts.besides(name, score),
     )
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from parallel_infer.model_spec import ModelSpec
-from stages.candidates import Candidates, Outputs, corners, require_finite
+from stages.candidates import Candidates, Outputs, require_finite
 from stages.families.evidence import queries
 from stages.families.facts import Facts
 from stages.families.family import IMAGENET, Claim, Family, Fit, Misfit, Recipe, Strength
-from stages.families.queries import boxes_and_logits, row_size, select
+from stages.families.queries import best_classes, boxes_and_logits, row_size
 from stages.scores import softmax
 from stages.tasks.options import DetectOptions
 
@@ -25,12 +25,7 @@ class Detr:
     def candidates(self, outputs: Outputs, options: DetectOptions) -> Candidates:
         predicted, logits = boxes_and_logits(outputs, ("pred_boxes", "logits"))
         require_finite(logits)
-        scores = softmax(logits)[:, :-1]
-        best, classes = scores.max(axis=1), scores.argmax(axis=1)
-        index = select(best, classes, options)
-        boxes = corners(predicted[index] * self._size)
-        require_finite(boxes)
-        return Candidates(boxes, best[index], classes[index], predicted[index, :0], index)
+        return best_classes(predicted * self._size, softmax(logits)[:, :-1], options)
 
 
 def fits(facts: Facts, task: str) -> Fit | Misfit:

@@ -13,11 +13,11 @@ import numpy.typing as npt
 
 from parallel_infer.errors import InferError
 from parallel_infer.model_spec import ModelSpec
-from stages.candidates import Candidates, Outputs, require_finite
+from stages.candidates import Candidates, Outputs
 from stages.families.evidence import are_fractions
 from stages.families.facts import Facts
 from stages.families.family import Claim, Family, Fit, Misfit, Strength
-from stages.families.queries import named_output, require_classes, row_size, select
+from stages.families.queries import named_output, ready, unit_of_boxes
 from stages.tasks.options import DetectOptions
 
 
@@ -37,22 +37,16 @@ class EfficientNms:
 
     def __init__(self, spec: ModelSpec, extra: int) -> None:
         self._roles = Roles(*spec.parameters["outputs"])
-        self._scale = row_size(spec) if spec.parameters.get("normalised") else np.ones(4, np.float32)
+        self._unit = unit_of_boxes(spec)
 
     def candidates(self, outputs: Outputs, options: DetectOptions) -> Candidates:
         count = self._count(outputs)
         boxes = named_output(outputs, self._roles.boxes, 2)[:count]
         scores = named_output(outputs, self._roles.scores, 1)[:count]
-        given = named_output(outputs, self._roles.classes, 1)[:count]
-        require_finite(given)
-        if boxes.shape != (count, 4) or len(scores) != count or len(given) != count:
+        classes = named_output(outputs, self._roles.classes, 1)[:count]
+        if boxes.shape != (count, 4) or len(scores) != count or len(classes) != count:
             raise InferError(f"expected {count} boxes, scores and classes; the model gave fewer")
-        classes = np.rint(given).astype(np.int64)
-        index = select(scores, classes, options)
-        require_classes(classes[index])
-        found = boxes[index] * self._scale
-        require_finite(found)
-        return Candidates(found, scores[index], classes[index], boxes[index, :0], index)
+        return ready(boxes, scores, classes, options, self._unit)
 
     def _count(self, outputs: Outputs) -> int:
         counts = outputs.get(self._roles.number)

@@ -79,7 +79,7 @@ def fits(facts: Facts, task: str) -> Fit | Misfit:
         return Misfit(f"found {name} {shape}, a vector for each patch and none for the whole picture")
     what = "a vector" if is_row else "vectors of tokens, the first of which is taken"
     doubt = f"the first of the {shape[0]} vectors of {name} is taken for the whole picture: set task = tensor for all"
-    unused = tuple(other for other in facts.outputs if other != name and other not in _NAMES)
+    unused = facts.besides(name, *_NAMES)
     warnings = () if is_row else (doubt,)
     recipe = _ARCFACE if facts.size == (_ARCFACE_SIDE, _ARCFACE_SIDE) else _TRANSFORMER
     return Fit(

@@ -9,10 +9,10 @@ import numpy as np
 
 from parallel_infer.errors import InferError
 from parallel_infer.model_spec import ModelSpec
-from stages.candidates import Candidates, Outputs, require_finite
+from stages.candidates import Candidates, Outputs
 from stages.families.facts import Facts
 from stages.families.family import IMAGENET, Claim, Family, Fit, Misfit, Recipe, Strength
-from stages.families.queries import named_output, require_classes, select
+from stages.families.queries import named_output, ready
 from stages.tasks.options import DetectOptions
 
 
@@ -29,14 +29,8 @@ class MmDeploy:
         labels = named_output(outputs, "labels", 1)
         if rows.shape != (len(labels), 5):
             raise InferError(f"expected dets [{len(labels)}, 5] for as many labels, the model gave {list(rows.shape)}")
-        require_finite(labels)
-        classes = np.rint(labels).astype(np.int64)
-        scores = np.where(classes < 0, np.float32(0), rows[:, 4])
-        index = select(scores, classes, options)
-        require_classes(classes[index])
-        boxes = rows[index, :4]
-        require_finite(boxes)
-        return Candidates(boxes, scores[index], classes[index], rows[index, 5:], index)
+        scores = np.where(np.rint(labels) < 0, np.float32(0), rows[:, 4])
+        return ready(rows[:, :4], scores, labels, options)
 
 
 def fits(facts: Facts, task: str) -> Fit | Misfit:
@@ -55,7 +49,7 @@ def fits(facts: Facts, task: str) -> Fit | Misfit:
         f"outputs {', '.join(used)}, five columns in dets: MMDeploy",
         parameters,
         guessed=True,
-        unused=tuple(name for name in facts.outputs if name not in used),
+        unused=facts.besides(*used),
     )
 
 

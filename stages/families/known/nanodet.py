@@ -10,12 +10,11 @@ import numpy.typing as npt
 
 from parallel_infer.errors import InferError
 from parallel_infer.model_spec import ModelSpec
-from stages.candidates import Candidates, Floats, Outputs, as_float32, only_output, require_finite
+from stages.candidates import Candidates, Outputs, as_float32, only_output
 from stages.families.facts import Facts
 from stages.families.family import Claim, Family, Fit, Misfit, Recipe, Strength
-from stages.families.grids import grid
+from stages.families.grids import grid, mean_distances
 from stages.families.queries import best_of_rows
-from stages.scores import softmax
 from stages.tasks.options import DetectOptions
 
 _BINS = 8  # of a distance: 0 to 7 strides, in all published models
@@ -28,8 +27,8 @@ _STATISTICS = (103.53, 116.28, 123.675), (57.375, 57.12, 58.395)
 class NanoDet:
     """[cells, classes + 32]: scores (sigmoid done), then the logits of the distances to left, top, right, bottom.
 
-    A distance is the mean of its distribution, in strides (Li et al., "Generalized Focal Loss", arXiv:2006.04388). It
-    counts from the middle of the cell in NanoDet, and from its corner in NanoDet-Plus, which has a fourth level.
+    A distance counts from the middle of the cell in NanoDet, and from its corner in NanoDet-Plus, which has a fourth
+    level.
     """
 
     def __init__(self, spec: ModelSpec, extra: int) -> None:
@@ -44,12 +43,7 @@ class NanoDet:
             raise InferError(f"expected [{' or '.join(map(str, self._grids))}, classes + {_SIDES}], got {rows.shape}")
         cells, middle = self._grids[len(rows)]
         index, best, classes = best_of_rows(rows[:, :-_SIDES], options)
-        logits = rows[index, -_SIDES:].reshape(-1, 4, _BINS)
-        require_finite(logits)
-        means = np.asarray(softmax(logits) @ np.arange(_BINS, dtype=np.float32), np.float32)
-        distances: Floats = means * cells.strides[index]
-        centres: Floats = (cells.places[index] + np.float32(middle)) * cells.strides[index]
-        boxes: Floats = np.concatenate((centres - distances[:, :2], centres + distances[:, 2:]), axis=1)
+        boxes = cells.boxes(index, mean_distances(rows[index, -_SIDES:]), middle)
         return Candidates(boxes, best, classes, rows[index, :0], index)
 
 

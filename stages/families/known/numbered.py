@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from parallel_infer.errors import InferError
 from parallel_infer.model_spec import ModelSpec
-from stages.candidates import Candidates, Outputs, as_float32, main_output, require_finite
+from stages.candidates import Candidates, Outputs, as_float32, main_output
 from stages.families.evidence import TOLERANCE
 from stages.families.facts import Facts
 from stages.families.family import Claim, Family, Fit, Misfit, Strength
-from stages.families.queries import require_classes, select
+from stages.families.queries import ready
 from stages.tasks.options import DetectOptions
 
 _V7, _NAS = (5, 6), (6, 5)  # columns of class and score
@@ -35,13 +35,7 @@ class Numbered:
         rows = as_float32(main_output(outputs, self._output, 2))
         if rows.shape[1] != 7:
             raise InferError(f"expected rows of 7 numbers, the model gave {list(rows.shape)}")
-        require_finite(rows[:, self._class])
-        classes = np.rint(rows[:, self._class]).astype(np.int64)
-        index = select(rows[:, self._score], classes, options)
-        require_classes(classes[index])
-        boxes = rows[index, 1:5]
-        require_finite(boxes)
-        return Candidates(boxes, rows[index, self._score], classes[index], rows[index, :0], index)
+        return ready(rows[:, 1:5], rows[:, self._score], rows[:, self._class], options)
 
 
 def fits(facts: Facts, task: str) -> Fit | Misfit:
@@ -63,7 +57,7 @@ def fits(facts: Facts, task: str) -> Fit | Misfit:
         facts.nc or 0,
         f"{name} is the picture's number, box, {order} of each object",
         {"output": name, "columns": list(fitting[0])},
-        unused=tuple(other for other in facts.outputs if other != name),
+        unused=facts.besides(name),
         warnings=(doubt,) if len(fitting) > 1 and any(len(values) for values in trials) else (),
     )
 

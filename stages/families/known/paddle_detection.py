@@ -8,11 +8,11 @@ import numpy as np
 
 from parallel_infer.errors import InferError
 from parallel_infer.model_spec import ModelSpec
-from stages.candidates import Candidates, Outputs, as_float32, main_output, require_finite
+from stages.candidates import Candidates, Outputs, as_float32, main_output
 from stages.families.evidence import TOLERANCE
 from stages.families.facts import Facts
 from stages.families.family import IMAGENET, Claim, Family, Fit, Misfit, Recipe, Strength
-from stages.families.queries import select
+from stages.families.queries import ready
 from stages.tasks.options import DetectOptions
 
 SCALE, SHAPE = "scale_factor", "im_shape"
@@ -30,13 +30,8 @@ class PaddleDetection:
         rows = as_float32(main_output(outputs, self._output, 2))
         if rows.shape[1] != 6:
             raise InferError(f"expected rows of class, score and box, the model gave {list(rows.shape)}")
-        require_finite(rows[:, :1])
-        classes = np.rint(rows[:, 0]).astype(np.int64)
-        scores = np.where(classes < 0, np.float32(0), rows[:, 1])
-        index = select(scores, classes, options)
-        boxes = rows[index, 2:]
-        require_finite(boxes)
-        return Candidates(boxes, scores[index], classes[index], rows[index, :0], index)
+        scores = np.where(np.rint(rows[:, 0]) < 0, np.float32(0), rows[:, 1])
+        return ready(rows[:, 2:], scores, rows[:, 0], options)
 
 
 def fits(facts: Facts, task: str) -> Fit | Misfit:

@@ -10,24 +10,18 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from stages.families.evidence import TOLERANCE
+from stages.families.evidence import are_probabilities
 from stages.families.facts import Facts
 from stages.families.family import Claim, Family, Fit, Misfit, Recipe, Strength
-from stages.families.known.ctc import follow_from_width
+from stages.families.known.ctc import follow_from_width, scores_of_steps
 
 _ENDS = ("[e]", "[eos]", "<eos>", "</s>", "eos", "[s]")
 _SPECIAL = (1, 3)  # classes besides the characters: the end; the end, the beginning and what fills up
 _RECIPE = Recipe("stretch", ((127.5,) * 3, (127.5,) * 3), filter="bicubic")
 
 
-def _table(facts: Facts) -> tuple[str, int, int] | None:
-    """Name, steps and classes of the only output of two dimensions."""
-    found = facts.only_of_rank(2)
-    return None if found is None or found[1][0] < 2 else (found[0], found[1][0], found[1][1])
-
-
 def fits(facts: Facts, task: str) -> Fit | Misfit:
-    table = _table(facts)
+    table = scores_of_steps(facts)
     if table is None:
         return Misfit(f"found outputs {facts.shown}; expected one [places, characters]")
     name, places, classes = table
@@ -37,15 +31,19 @@ def fits(facts: Facts, task: str) -> Fit | Misfit:
     end, warning = _end(facts, name, classes, listed)
     if end is None:
         return Misfit(f"found {classes} classes at each place; expected {len(listed)} characters and an end mark")
-    rows = [np.asarray(values, np.float64) for values in facts.trials(name)]
-    whole = all(values.min() >= -TOLERANCE and np.abs(values.sum(axis=1) - 1.0).max() <= TOLERANCE for values in rows)
     return Fit(
         classes,
         f"{name} [{places}, {classes}] has the scores of {len(listed)} characters at each place, the end is {end}",
-        {"output": name, "blank": end, "background": end, "softmax": not whole, "until_end": True},
+        {
+            "output": name,
+            "blank": end,
+            "background": end,
+            "softmax": not are_probabilities(facts, name),
+            "until_end": True,
+        },
         names=_characters(listed, classes, end),
         guessed=True,
-        unused=tuple(other for other in facts.outputs if other != name),
+        unused=facts.besides(name),
         warnings=(warning,) if warning else (),
     )
 
@@ -77,7 +75,7 @@ def _characters(listed: tuple[str, ...], classes: int, end: int) -> tuple[str, .
 
 def claims(facts: Facts) -> Iterator[Claim]:
     """Only where the steps are no parts of the line, as CTC's are."""
-    table = _table(facts)
+    table = scores_of_steps(facts)
     if table is None or not facts.names or facts.metadata.character or follow_from_width(table[1], facts.size[1]):
         return
     doubt = f"{table[1]} steps are no parts of a line {facts.size[1]} wide: read character by character"

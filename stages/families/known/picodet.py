@@ -13,12 +13,11 @@ import numpy.typing as npt
 
 from parallel_infer.errors import InferError
 from parallel_infer.model_spec import ModelSpec
-from stages.candidates import Candidates, Floats, Outputs, require_finite
+from stages.candidates import Candidates, Floats, Outputs
 from stages.families.facts import Facts
 from stages.families.family import IMAGENET, Claim, Family, Fit, Misfit, Recipe, Strength
-from stages.families.grids import grid
+from stages.families.grids import grid, mean_distances
 from stages.families.queries import best_of_rows, named_output
-from stages.scores import softmax
 from stages.tasks.options import DetectOptions
 
 _LEVELS = ((8, 16, 32, 64), (8, 16, 32))
@@ -33,10 +32,7 @@ class Level(NamedTuple):
 
 
 class PicoDet:
-    """Scores (sigmoid done) and logits of the distances to left, top, right, bottom, from the middle of each cell.
-
-    A distance is the mean of its distribution, in strides (Li et al., "Generalized Focal Loss", arXiv:2006.04388).
-    """
+    """Scores (sigmoid done) and logits of the distances to left, top, right, bottom, from the middle of each cell."""
 
     def __init__(self, spec: ModelSpec, extra: int) -> None:
         self._levels = [Level(*names) for names in spec.parameters["outputs"]]
@@ -48,14 +44,7 @@ class PicoDet:
         scores = self._joined(outputs, [level.scores for level in self._levels])
         sides = self._joined(outputs, [level.sides for level in self._levels])
         index, best, classes = best_of_rows(scores, options)
-        bins = sides.shape[1] // 4
-        logits = sides[index].reshape(-1, 4, bins)
-        require_finite(logits)
-        strides = self._cells.strides[index]
-        means = np.asarray(softmax(logits) @ np.arange(bins, dtype=np.float32), np.float32)
-        distances: Floats = means * strides
-        centres: Floats = (self._cells.places[index] + np.float32(0.5)) * strides
-        boxes: Floats = np.concatenate((centres - distances[:, :2], centres + distances[:, 2:]), axis=1)
+        boxes = self._cells.boxes(index, mean_distances(sides[index]), 0.5)
         return Candidates(boxes, best, classes, scores[index, :0], index)
 
     def _joined(self, outputs: Outputs, names: list[str]) -> Floats:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-import numpy.typing as npt
-
 from parallel_infer.errors import ConfigError
 from parallel_infer.model_spec import ModelSpec
-from stages.candidates import Candidates, Outputs, corners, require_finite, strongest, wanted
+from stages.candidates import Candidates, Outputs, require_finite
 from stages.families.evidence import queries
 from stages.families.facts import Facts
 from stages.families.family import IMAGENET, Claim, Family, Fit, Misfit, Recipe, Strength
-from stages.families.queries import boxes_and_logits, row_size
+from stages.families.queries import best_pairs, boxes_and_logits, row_size
 from stages.scores import sigmoid
 from stages.tasks.options import DetectOptions
 
@@ -35,21 +32,9 @@ class RfDetr:
         dets, logits = boxes_and_logits(outputs, ("dets", "labels"))
         require_finite(logits)
         scores = sigmoid(logits)
-        slots = scores.shape[1]
-        scores[:, self._unwanted(slots, options)] = 0.0  # never above a confidence
-        flat = scores.reshape(-1)
-        pairs = strongest(flat, np.flatnonzero(flat > np.float32(options.confidence)), options.max_candidates)
-        index, classes = np.divmod(pairs, slots)
-        boxes = corners(dets[index] * self._size)
-        require_finite(boxes)
-        return Candidates(boxes, flat[pairs], classes, dets[index, :0], index)
-
-    def _unwanted(self, slots: int, options: DetectOptions) -> npt.NDArray[np.bool_]:
-        classes = np.arange(slots)
-        unwanted: npt.NDArray[np.bool_] = classes == (-1 if self._background is None else self._background % slots)
-        if options.class_filter is not None:
-            unwanted |= ~wanted(classes, options)
-        return unwanted
+        if self._background is not None:
+            scores[:, self._background % scores.shape[1]] = 0.0  # never above a confidence
+        return best_pairs(dets * self._size, scores, options)
 
 
 def fits(facts: Facts, task: str) -> Fit | Misfit:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from parallel_infer.errors import InferError
 from parallel_infer.model_spec import ModelSpec
-from stages.candidates import Candidates, Outputs, as_float32, only_output, require_finite
+from stages.candidates import Candidates, Outputs, as_float32, only_output
 from stages.families.facts import Facts
 from stages.families.family import Claim, Family, Fit, Misfit, Recipe, Strength
-from stages.families.queries import require_classes, select
+from stages.families.queries import ready
 from stages.tasks.options import DetectOptions
 
 
@@ -30,11 +28,7 @@ class RtDetr:
         scores = [array for array in flat if array.dtype.kind == "f"]
         if len(labels) != 1 or len(scores) != 1:
             raise InferError("expected one output of integer labels and one of scores")
-        classes, best = labels[0].astype(np.int64), as_float32(scores[0])
-        index = select(best, classes, options)
-        require_classes(classes[index])
-        require_finite(boxes[index])
-        return Candidates(boxes[index], best[index], classes[index], boxes[index, :0], index)
+        return ready(boxes, as_float32(scores[0]), labels[0], options)
 
 
 def fits(facts: Facts, task: str) -> Fit | Misfit:

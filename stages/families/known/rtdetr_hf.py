@@ -10,11 +10,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from parallel_infer.model_spec import ModelSpec
-from stages.candidates import Candidates, Outputs, corners, require_finite, strongest, wanted
+from stages.candidates import Candidates, Outputs, require_finite
 from stages.families.evidence import queries
 from stages.families.facts import Facts
 from stages.families.family import IMAGENET, Claim, Family, Fit, Misfit, Recipe, Strength
-from stages.families.queries import boxes_and_logits, row_size
+from stages.families.queries import best_pairs, boxes_and_logits, row_size
 from stages.scores import sigmoid
 from stages.tasks.options import DetectOptions
 
@@ -36,16 +36,7 @@ class RtDetrHf:
     def candidates(self, outputs: Outputs, options: DetectOptions) -> Candidates:
         predicted, logits = boxes_and_logits(outputs, ("pred_boxes", "logits"))
         require_finite(logits)
-        scores = sigmoid(logits)
-        flat = scores.reshape(-1)
-        chosen = flat > np.float32(options.confidence)
-        if options.class_filter is not None:
-            chosen &= np.tile(wanted(np.arange(scores.shape[1]), options), len(scores))
-        pairs = strongest(flat, np.flatnonzero(chosen), options.max_candidates)
-        index, classes = np.divmod(pairs, scores.shape[1])
-        boxes = corners(predicted[index] * self._size)
-        require_finite(boxes)
-        return Candidates(boxes, flat[pairs], classes, predicted[index, :0], index)
+        return best_pairs(predicted * self._size, sigmoid(logits), options)
 
 
 def fits(facts: Facts, task: str) -> Fit | Misfit:

@@ -8,7 +8,7 @@ import msgspec
 
 from parallel_infer.errors import InferError
 from parallel_infer.model_spec import ModelSpec
-from stages.candidates import Candidates, Outputs, as_float32, corners, main_output, require_finite
+from stages.candidates import Candidates, Outputs, as_float32, main_output
 from stages.families.evidence import (
     FRACTIONS,
     MOST_ROWS,
@@ -24,7 +24,7 @@ from stages.families.evidence import (
 from stages.families.facts import Facts, Metadata
 from stages.families.family import Claim, Family, Fit, Misfit, Recipe, Strength
 from stages.families.known.yolov8 import ULTRALYTICS
-from stages.families.queries import row_size, select
+from stages.families.queries import best_classes, row_size
 from stages.tasks.options import DetectOptions
 
 
@@ -41,11 +41,7 @@ class RtDetrUltralytics:
         rows = as_float32(main_output(outputs, self._output, 2))
         if rows.shape[1] <= 4:
             raise InferError(f"expected rows of more than 4 numbers, the model gave {rows.shape[1]}")
-        best, numbers = rows[:, 4:].max(axis=1), rows[:, 4:].argmax(axis=1)
-        index = select(best, numbers, options)
-        boxes = corners(rows[index, :4] * self._size)
-        require_finite(boxes)
-        return Candidates(boxes, best[index], numbers[index], rows[index, :0], index)
+        return best_classes(rows[:, :4] * self._size, rows[:, 4:], options)
 
 
 def fits(facts: Facts, task: str) -> Fit | Misfit:

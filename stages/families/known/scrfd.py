@@ -43,14 +43,13 @@ class Scrfd:
     def candidates(self, outputs: Outputs, options: DetectOptions) -> Candidates:
         scores = self._joined(outputs, [level.scores for level in self._levels], 1)
         index, best, classes = best_of_rows(scores, options)
-        centres = self._cells.places[index] * self._cells.strides[index]
-        sides = self._joined(outputs, [level.boxes for level in self._levels], 4)[index] * self._cells.strides[index]
-        boxes = np.concatenate((centres - sides[:, :2], centres + sides[:, 2:]), axis=1)
+        sides = self._joined(outputs, [level.boxes for level in self._levels], 4)[index]
+        boxes = self._cells.boxes(index, sides, 0.0)
         require_finite(boxes)
         points = boxes[:, :0]
         if self._extra:
             steps = self._joined(outputs, [str(level.points) for level in self._levels], self._extra)[index]
-            points = steps * self._cells.strides[index] + np.tile(centres, self._extra // 2)
+            points = (steps + np.tile(self._cells.places[index], self._extra // 2)) * self._cells.strides[index]
         return Candidates(boxes, best, classes, points, index)
 
     def _joined(self, outputs: Outputs, names: list[str], columns: int) -> Floats:

@@ -70,7 +70,7 @@ def fits(facts: Facts, task: str) -> Fit | Misfit:
         parameters,
         recipe=_ULTRALYTICS if ultralytics else _USUAL,
         guessed=not ultralytics,
-        unused=tuple(other for other in facts.outputs if other != name),
+        unused=facts.besides(name),
     )
 
 
@@ -111,8 +111,7 @@ def _is_another(facts: Facts, name: str) -> bool:
 
     Further outputs of a segmentation net are such maps too. Poses are estimated in pictures of people, upright 3:4.
     """
-    others = [other for other in facts.outputs if other != name]
-    strange = any(_classes(facts, other) is None and other not in facts.rows for other in others)
+    strange = any(_classes(facts, other) is None and other not in facts.rows for other in facts.besides(name))
     tall, wide = facts.size
     return strange or bool(_OTHER_MAPS.search(name)) or tall * 3 == wide * 4
 

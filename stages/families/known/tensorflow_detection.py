@@ -8,10 +8,10 @@ import numpy as np
 
 from parallel_infer.errors import InferError
 from parallel_infer.model_spec import ModelSpec
-from stages.candidates import Candidates, Outputs, require_finite
+from stages.candidates import Candidates, Outputs
 from stages.families.facts import Facts
 from stages.families.family import PIXELS, Claim, Family, Fit, Misfit, Recipe, Strength
-from stages.families.queries import named_output, require_classes, row_size, select
+from stages.families.queries import named_output, ready, row_size
 from stages.tasks.options import DetectOptions
 
 _BOXES, _SCORES, _CLASSES, _COUNT = "detection_boxes", "detection_scores", "detection_classes", "num_detections"
@@ -23,7 +23,7 @@ class TensorFlowDetection:
     overlapping = False
 
     def __init__(self, spec: ModelSpec, extra: int) -> None:
-        self._scale = row_size(spec)
+        self._size = row_size(spec)
         self._first: int = spec.parameters.get("first_class", 1)
         names: dict[str, str] = spec.parameters.get("roles", {})
         self._names = [names.get(role, role) for role in (_BOXES, _SCORES, _CLASSES)]
@@ -33,13 +33,8 @@ class TensorFlowDetection:
         scores, given = (named_output(outputs, name, 1) for name in self._names[1:])
         if boxes.shape != (len(scores), 4) or len(given) != len(scores):
             raise InferError(f"expected {len(scores)} boxes and classes for as many scores")
-        require_finite(given)
-        classes = np.rint(given).astype(np.int64) - self._first
-        index = select(scores, classes, options)
-        require_classes(classes[index])
-        found = boxes[index][:, [1, 0, 3, 2]] * self._scale
-        require_finite(found)
-        return Candidates(found, scores[index], classes[index], boxes[index, :0], index)
+        classes = np.rint(given) - self._first
+        return ready(boxes[:, [1, 0, 3, 2]], scores, classes, options, self._size)
 
 
 def _roles(facts: Facts) -> dict[str, str]:

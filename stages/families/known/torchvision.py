@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from parallel_infer.errors import InferError
 from parallel_infer.model_spec import ModelSpec
-from stages.candidates import Candidates, Outputs, require_finite
+from stages.candidates import Candidates, Outputs
 from stages.families.evidence import are_fractions, beyond, not_corners
 from stages.families.facts import Facts
 from stages.families.family import Claim, Family, Fit, Misfit, Recipe, Strength
-from stages.families.queries import named_output, require_classes, row_size, select
+from stages.families.queries import named_output, ready, unit_of_boxes
 from stages.tasks.options import DetectOptions
 
 
@@ -22,18 +20,14 @@ class Torchvision:
     overlapping = False
 
     def __init__(self, spec: ModelSpec, extra: int) -> None:
-        self._scale = row_size(spec) if spec.parameters.get("normalised") else np.ones(4, np.float32)
+        self._unit = unit_of_boxes(spec)
 
     def candidates(self, outputs: Outputs, options: DetectOptions) -> Candidates:
         boxes = named_output(outputs, "boxes", 2)
         scores, labels = (named_output(outputs, name, 1) for name in ("scores", "labels"))
         if boxes.shape != (len(scores), 4) or len(labels) != len(scores):
             raise InferError(f"expected {len(scores)} boxes and labels for as many scores")
-        classes = np.rint(labels).astype(np.int64)
-        index = select(scores, classes, options)
-        require_classes(classes[index])
-        require_finite(boxes[index])
-        return Candidates(boxes[index] * self._scale, scores[index], classes[index], boxes[index, :0], index)
+        return ready(boxes, scores, labels, options, self._unit)
 
 
 def fits(facts: Facts, task: str) -> Fit | Misfit:
@@ -46,7 +40,7 @@ def fits(facts: Facts, task: str) -> Fit | Misfit:
     wrong = wrong or not_corners(facts, "boxes", lambda outputs: outputs["scores"])
     if wrong is not None:
         return Misfit(wrong)
-    unused = tuple(name for name in facts.outputs if name not in ("boxes", "labels", "scores"))
+    unused = facts.besides("boxes", "labels", "scores")
     because = "outputs boxes, labels and scores of the same objects: torchvision"
     if not are_fractions(facts, "boxes"):
         return Fit(facts.nc or 0, because, guessed=True, unused=unused)

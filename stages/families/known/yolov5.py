@@ -29,10 +29,10 @@ from stages.families.evidence import (
     fractions_of,
     objectness_rows,
     rows_of,
-    unit_of_boxes,
 )
 from stages.families.facts import Facts
 from stages.families.family import Claim, Family, Fit, Misfit, Strength
+from stages.families.queries import unit_of_boxes
 from stages.tasks.options import DetectOptions
 
 

@@ -30,11 +30,11 @@ from stages.families.evidence import (
     plus,
     ready_task,
     table,
-    unit_of_boxes,
     unused,
 )
 from stages.families.facts import Facts
 from stages.families.family import Claim, Family, Fit, Misfit, Strength
+from stages.families.queries import unit_of_boxes
 from stages.tasks.options import DetectOptions
 
 ULTRALYTICS = "yolo export model=MODEL.pt format=onnx dynamic=True"
