@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from parallel_infer.errors import Unauthorized
 
@@ -75,6 +76,7 @@ MAY_NOT_MANAGE = (
 )
 
 
+@lru_cache(256)
 def is_of_this_machine(host: str) -> bool:
     """Whether a connection comes from a loopback address ("127.0.0.1", "::1", "[::1]") or a socket file ("")."""
     try:

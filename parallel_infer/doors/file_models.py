@@ -26,17 +26,19 @@ class FileModels:
         self._link = link
         self._loading: dict[str, asyncio.Task[None]] = {}
 
-    async def name_of(self, view: ModelView) -> str:
-        """The name under which the file's own tensors of a model are taken; it is served when this returns."""
+    def served(self, view: ModelView) -> bool:
+        """Whether the file's own tensors of a model are taken already."""
         name = view.file_model
-        if name == view.name or self._link.files.get(name) == view.digest:
-            return name
+        return name == view.name or self._link.files.get(name) == view.digest
+
+    async def load(self, view: ModelView) -> None:
+        """Have the file's own tensors of a model served."""
+        name = view.file_model
         loading = self._loading.get(name)
         if loading is None:
             loading = self._loading[name] = asyncio.ensure_future(self._load(name, view))
             loading.add_done_callback(lambda done: self._loading.pop(name, None))
         await asyncio.shield(loading)
-        return name
 
     async def _load(self, name: str, view: ModelView) -> None:
         await self._forget_orphans()

@@ -98,12 +98,12 @@ class GatewayLink:
 
     # --- jobs --------------------------------------------------------------------------------------------------------
 
-    async def picture(self, work: Work, data: bytes | memoryview) -> Answer:
-        """The answer about one encoded picture. Raises the job's error."""
-        return await self.job(work, "picture", (), (data,))
+    async def picture(self, work: Work, *parts: bytes | bytearray | memoryview) -> Answer:
+        """The answer about one encoded picture, the bytes `parts` one after the other. Raises the job's error."""
+        return await self.job(work, "picture", (), parts)
 
     async def job(
-        self, work: Work, kind: str, tensors: tuple[Tensor, ...], parts: Sequence[bytes | memoryview]
+        self, work: Work, kind: str, tensors: tuple[Tensor, ...], parts: Sequence[bytes | bytearray | memoryview]
     ) -> Answer:
         """The answer of one job whose payload is `parts`, one after the other. Raises the job's error.
 
@@ -128,7 +128,7 @@ class GatewayLink:
         if size >= _LENT_FROM and connection.lent is not None:
             slot = connection.lent.claim(size)
         if slot is None:
-            pending.payload = parts[0] if len(parts) == 1 else b"".join(parts)
+            pending.payload = memoryview(parts[0]) if len(parts) == 1 else b"".join(parts)
         else:
             offset, data = 0, slot.data
             for part in parts:
@@ -182,6 +182,8 @@ class GatewayLink:
 
     async def find(self, name: str) -> tuple[ModelView, bool]:
         """The model called `name` or `name.picture`, and whether its pictures are meant. Raises UnknownModel."""
+        if time.monotonic() < self._known_until and name in self._models:
+            return self._models[name], False
         for fresh in (False, True):
             models = await self.models(fresh=fresh)
             if name in models:

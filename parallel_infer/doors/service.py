@@ -130,7 +130,9 @@ class InferenceService:
         tensors = {tensor.name: tensor for tensor in request.inputs}
         for port in view.inputs:
             _check_tensor(tensors[port.name], port)
-        work = _work(await self._files.name_of(view), request, msgspec.Raw(b"\x80"))
+        if not self._files.served(view):
+            await self._files.load(view)
+        work = _work(view.file_model, request, msgspec.Raw(b"\x80"))
         if not view.splits:
             answer = await self._row(work, view, tensors, None)
             return {port.name: _with_batch(answer.tensors[port.name], port) for port in view.outputs}
@@ -140,6 +142,9 @@ class InferenceService:
             raise BadInput(f"inputs differ in their first dimension, the batch ({found})")
         if not 1 <= rows <= _MOST_ROWS:
             raise BadInput(f"the batch has {rows} rows; 1 to {_MOST_ROWS} go in a request")
+        if rows == 1:
+            answer = await self._row(work, view, tensors, 0)
+            return {name: array[np.newaxis] for name, array in answer.tensors.items()}
         answers = await self._link.together([self._row(work, view, tensors, row) for row in range(rows)])
         return {name: _stacked(name, [answer.tensors[name] for answer in answers]) for name in answers[0].tensors}
 
@@ -151,7 +156,7 @@ class InferenceService:
             if not isinstance(array, np.ndarray):
                 raise BadInput(f"input {port.name!r} takes numbers")
             one = array[row] if row is not None else _without_batch(array, port)
-            described.append(Tensor(port.name, one.dtype.name, one.shape))
+            described.append(Tensor(port.name, port.dtype, one.shape))
             parts.append(np.ascontiguousarray(one).reshape(-1).view(np.uint8).data if one.size else b"")
         return await self._link.job(work, "tensors", tuple(described), parts)
 
@@ -227,6 +232,8 @@ def _options(parameters: Mapping[str, Any]) -> dict[str, Any]:
 def _check_names(given: Sequence[NamedTensor], ports: Sequence[Port]) -> None:
     names = [tensor.name for tensor in given]
     known = [port.name for port in ports]
+    if names == known:
+        return
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise BadInput(f"input {twice[0]!r} is there twice")

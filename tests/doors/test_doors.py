@@ -4,6 +4,7 @@ imagezmq's frames."""
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import shutil
 import socket
@@ -11,6 +12,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -291,6 +293,8 @@ def test_roboflows_requests_get_roboflows_answers(doors: Doors, pictures: Path) 
         ("/infer/detector", b"hello", {"Content_Encoding": "br"}, 415, "Content-Encoding 'br'"),
         ("/infer/detector", b"hello", {"Content_Encoding": "zstd"}, 415, "gzip and deflate"),
         ("/infer/detector", b"hello", {"Content_Encoding": "gzip"}, 400, "cannot be read"),
+        ("/infer/detector", gzip.compress(b"hello")[:-20], {"Content_Encoding": "gzip"}, 400, "its end is missing"),
+        ("/infer/detector", zlib.compress(b"hello")[:-4], {"Content_Encoding": "deflate"}, 400, "its end is missing"),
         ("/infer/detector", b"hello", {"Origin": "http://evil.example"}, 403, "another site"),
         ("/infer/detector", b"hello", {"Host": "evil.example"}, 403, "evil.example"),
         ("/v2/models/detector/infer", b"{", {}, 400, "JSON cannot be read"),

@@ -22,6 +22,7 @@ from parallel_infer.errors import InferError, Unauthorized
 log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _encode = msgspec.json.Encoder().encode
+_JSON = {"Content-Type": "application/json"}  # as a header, which aiohttp does not take apart and put together again
 
 
 class Context(msgspec.Struct, frozen=True):
@@ -38,14 +39,13 @@ class Context(msgspec.Struct, frozen=True):
 CONTEXT: web.AppKey[Context] = web.AppKey("context", Context)
 CLIENT = "client"  # of a request: whom it comes from, for sharing room among clients
 ERROR = "error"  # of a request: the error that it got
-KNOWN = "known"  # of a request: whether its key is known
+HOLDER = "holder"  # of a request: whose key it has shown, where there are keys
 _ASKS = "this server asks for a key: send it as Authorization: Bearer KEY"
-MANAGES = "manages"  # of a request: whether it may load and unload
 
 
 def make_app(context: Context, routes: list[web.RouteDef]) -> web.Application:
     """The application with these routes."""
-    app = web.Application(middlewares=[_counted, _errors, _entrance], client_max_size=0)
+    app = web.Application(middlewares=[_entrance], client_max_size=0)
     app[CONTEXT] = context
     app.add_routes([_expecting(route) for route in routes])
     return app
@@ -53,7 +53,7 @@ def make_app(context: Context, routes: list[web.RouteDef]) -> web.Application:
 
 def json_response(value: Any, status: int = 200) -> web.Response:
     """A value as JSON."""
-    return web.Response(body=_encode(value), status=status, content_type="application/json")
+    return web.Response(body=_encode(value), status=status, headers=_JSON)
 
 
 def _expecting(route: web.RouteDef) -> web.RouteDef:
@@ -78,39 +78,44 @@ async def _expect(request: web.Request) -> web.StreamResponse | None:
 
 
 @web.middleware
-async def _counted(request: web.Request, handler: Handler) -> web.StreamResponse:
-    activity = request.app[CONTEXT].activity
+async def _entrance(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """What holds for every request: who comes in, how errors are told, what is counted.
+
+    One function for all of it, since each middleware costs every request a coroutine.
+    """
+    context = request.app[CONTEXT]
+    activity = context.activity
     status, error, size = "499", None, 0  # what a client that hung up gets in nginx' log
     activity.begin()
     try:
-        response = await handler(request)
+        try:
+            _let_in(request, context)
+            response = await handler(request)
+        except (asyncio.CancelledError, ConnectionError):
+            raise
+        except Exception as failure:
+            response = _refusal_of(request, failure)
         status, error, size = str(response.status), request.get(ERROR), response.content_length or 0
         return response
     finally:
         activity.end(status, error, request.content.total_bytes, size)
 
 
-@web.middleware
-async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except InferError as error:
-        return _refusal(request, error)
-    except web.HTTPNotFound:
+def _refusal_of(request: web.Request, failure: Exception) -> web.Response:
+    if isinstance(failure, InferError):
+        return _refusal(request, failure)
+    if isinstance(failure, web.HTTPNotFound):
         return _refusal(request, HttpError(404, f"there is nothing at {request.path[:200]!r}", "UNKNOWN_ROUTE"))
-    except web.HTTPMethodNotAllowed as error:
-        allowed = ", ".join(sorted(error.allowed_methods))
+    if isinstance(failure, web.HTTPMethodNotAllowed):
+        allowed = ", ".join(sorted(failure.allowed_methods))
         text = f"{request.method} is not possible at {request.path[:200]!r}; {allowed} is"
         response = _refusal(request, HttpError(405, text))
         response.headers["Allow"] = allowed
         return response
-    except web.HTTPException as error:
-        return _refusal(request, HttpError(error.status, error.reason))
-    except (asyncio.CancelledError, ConnectionError):
-        raise
-    except Exception:
-        log.exception("a request failed")
-        return _refusal(request, InferError("the server failed at this request; its log has more"))
+    if isinstance(failure, web.HTTPException):
+        return _refusal(request, HttpError(failure.status, failure.reason))
+    log.error("a request failed", exc_info=failure)
+    return _refusal(request, InferError("the server failed at this request; its log has more"))
 
 
 def _refusal(request: web.Request, error: InferError) -> web.Response:
@@ -124,22 +129,20 @@ def _refusal(request: web.Request, error: InferError) -> web.Response:
     return response
 
 
-@web.middleware
-async def _entrance(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Who comes in: with keys whoever has a token, without them programs of this machine and no foreign pages."""
-    context = request.app[CONTEXT]
-    peer = request.remote or ""
-    manages = context.tokens is None and is_of_this_machine(peer)
-    request[CLIENT], request[MANAGES], request[KNOWN] = peer, manages, False
+def _let_in(request: web.Request, context: Context) -> None:
+    """With keys whoever has a token, without them programs of this machine and no foreign pages.
+
+    Raises HttpError (401), Unauthorized.
+    """
+    request[CLIENT] = request.remote or ""
     if context.tokens is None:
         context.pages.check(request.method, request.headers)
     elif not _is_open(request.path):
         holder = context.tokens.holder(_token_of(request))
         if holder is not None:
-            request[CLIENT], request[MANAGES], request[KNOWN] = holder.name, holder.manages, True
+            request[HOLDER], request[CLIENT] = holder, holder.name
         elif not (_may_carry_its_key_in_the_body(request) or _asks_without_a_key(request)):
             raise HttpError(401, _ASKS, Unauthorized.code)
-    return await handler(request)
 
 
 def _is_open(path: str) -> bool:
@@ -167,26 +170,29 @@ def _asks_without_a_key(request: web.Request) -> bool:
 
 def is_known(request: web.Request) -> bool:
     """Whether a request comes from somebody who has a key, or none is needed."""
-    return request.app[CONTEXT].tokens is None or bool(request[KNOWN])
+    return request.app[CONTEXT].tokens is None or HOLDER in request
 
 
 def client_of(request: web.Request) -> str:
     """Whom a request comes from."""
-    return str(request[CLIENT])
+    client: str = request[CLIENT]
+    return client
 
 
 def check_key(request: web.Request, key: str | None) -> None:
     """Let a request in by the key in its body, where its headers and query had none. Raises HttpError (401)."""
     tokens = request.app[CONTEXT].tokens
-    if tokens is None or request[KNOWN]:
+    if tokens is None or HOLDER in request:
         return
     holder = tokens.holder(key or "")
     if holder is None:
         raise HttpError(401, _ASKS, Unauthorized.code)
-    request[CLIENT], request[MANAGES], request[KNOWN] = holder.name, holder.manages, True
+    request[HOLDER], request[CLIENT] = holder, holder.name
 
 
 def check_manages(request: web.Request) -> None:
     """Raises Unauthorized unless the request may load and unload models."""
-    if not request[MANAGES]:
+    holder = request.get(HOLDER)
+    unasked = request.app[CONTEXT].tokens is None and is_of_this_machine(request.remote or "")
+    if not (holder.manages if holder is not None else unasked):
         raise Unauthorized(MAY_NOT_MANAGE)

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from aiohttp import web
@@ -44,6 +44,7 @@ class Connection(web.RequestHandler):
             keepalive_timeout=limits.idle,
             lingering_time=limits.silence,  # for clients that read nothing before they have sent all
             access_log=None,  # type: ignore[arg-type]
+            auto_decompress=False,  # bodies.py unpacks, and notices where an end is missing
         )
         self._server = server
         self._limits = limits
@@ -90,15 +91,15 @@ class Connection(web.RequestHandler):
             status = 415
         return self._refusal(status, _error_of(status, exc))
 
-    async def finish_response(
+    def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
-    ) -> tuple[web.StreamResponse, bool]:
+    ) -> Coroutine[Any, Any, tuple[web.StreamResponse, bool]]:
         """Send an answer; an error of aiohttp's own, from before all middlewares, in our form."""
         if isinstance(resp, web.HTTPException):
             asked = request.headers.get("Expect", "")[:40]
             why = f"Expect is {asked!r}; 100-continue is known" if resp.status == 417 else resp.reason
             resp = self._refusal(resp.status, HttpError(resp.status, why))
-        return await super().finish_response(request, resp, start_time)
+        return super().finish_response(request, resp, start_time)
 
     def _refusal(self, status: int, error: InferError) -> web.Response:
         self._limits.activity.turn_away(str(status), error)

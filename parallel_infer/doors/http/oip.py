@@ -6,7 +6,6 @@ import asyncio
 import gzip
 import zlib
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -54,11 +53,11 @@ def routes(version: str) -> list[web.RouteDef]:
     ]
     for path in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
         found += [
+            web.post(f"{path}/infer", infer),  # first, because routes are tried in their order
             web.get(path, metadata),
             web.get(f"{path}/ready", model_ready),
             web.get(f"{path}/config", configuration),
             web.get(f"{path}/stats", statistics),
-            web.post(f"{path}/infer", infer),
         ]
     return found
 
@@ -139,25 +138,30 @@ async def infer(request: web.Request) -> web.Response:
         else:
             json = body[: json_length(header, len(body))]
             with context.bodies.parsing(json):
-                reading = partial(read_request, name, version, client_of(request), body, json)
-                parsed, binary = await asyncio.to_thread(reading) if len(json) > _LONG_JSON else reading()
+                known = name, version, client_of(request), body, json
+                if len(json) > _LONG_JSON:
+                    parsed, binary = await asyncio.to_thread(read_request, *known)
+                else:
+                    parsed, binary = read_request(*known)
         response = await context.service.infer(parsed)
     return _packed(request, *write_response(response, binary))
 
 
 def _packed(request: web.Request, parts: Sequence[bytes | memoryview], length: int | None) -> web.Response:
     """The answer, compressed where the client would have it so; the header counts the uncompressed JSON."""
-    headers = {} if length is None else {LENGTH_HEADER: str(length)}
-    kind = "application/json" if length is None else "application/octet-stream"
+    if length is None:
+        headers = {"Content-Type": "application/json"}
+    else:
+        headers = {"Content-Type": "application/octet-stream", LENGTH_HEADER: str(length)}
     body: bytes | memoryview = parts[0] if len(parts) == 1 else b"".join(parts)
-    accepted = request.headers.get("Accept-Encoding", "")
     # Only where nothing else is offered: most clients offer gzip always, and compressing tensors costs more than
     # sending them on one machine.
-    if accepted.strip().lower() == "gzip" and len(body) >= _COMPRESS_FROM:
+    accepted = request.headers.get("Accept-Encoding", "").strip().lower()
+    if accepted == "gzip" and len(body) >= _COMPRESS_FROM:
         body, headers["Content-Encoding"] = gzip.compress(body, 1), "gzip"
-    elif accepted.strip().lower() == "deflate" and len(body) >= _COMPRESS_FROM:
+    elif accepted == "deflate" and len(body) >= _COMPRESS_FROM:
         body, headers["Content-Encoding"] = zlib.compress(body, 1), "deflate"
-    return web.Response(body=body, content_type=kind, headers=headers)
+    return web.Response(body=body, headers=headers)
 
 
 async def index(request: web.Request) -> web.Response:

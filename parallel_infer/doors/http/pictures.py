@@ -19,13 +19,11 @@ _headers = BytesHeaderParser().parsebytes
 _MOST_PARTS = 64
 
 
-def picture_of_form(kind: str, header: str, body: memoryview) -> tuple[bytes, dict[str, str]] | None:
-    """The picture in a multipart form, its part `file` (or `image`), and the form's other fields; None for no form.
+def picture_of_form(header: str, body: memoryview) -> tuple[bytes, dict[str, str]]:
+    """The picture in a multipart form, its part `file` (or `image`), and the form's other fields.
 
     Raises BadInput where there is no picture or more than one.
     """
-    if kind != "multipart/form-data":
-        return None
     parts = form_parts(header, body)
     found = [name for name in _HOLDS_PICTURE if parts.get(name)]
     if not found:

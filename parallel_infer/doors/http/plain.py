@@ -12,6 +12,7 @@ from aiohttp import web
 from parallel_infer import protocol
 from parallel_infer.doors.gateway_link import Work, option_of, options_of
 from parallel_infer.doors.http.app import CONTEXT, check_key, client_of, json_response
+from parallel_infer.doors.http.bodies import Body, Pieces
 from parallel_infer.doors.http.oip_codec import base64_bytes, readable
 from parallel_infer.doors.http.pictures import drawn, picture_of_form
 from parallel_infer.doors.model_view import ModelView
@@ -41,8 +42,8 @@ async def infer(request: web.Request) -> web.Response:
     """A picture in, its answer out: as the body, as a form's part, or in JSON as base64."""
     context = request.app[CONTEXT]
     name = request.match_info["model"]
-    async with context.bodies.read(request) as body:
-        with context.bodies.parsing(body if _is_json(request, body) else body[:0]):
+    async with context.bodies.pieces(request) as body:
+        with context.bodies.parsing(body.whole() if _is_json(request, body) else memoryview(b"")):
             picture, asked, options = _picture(request, body)
         key = options.pop("api_key", None)
         check_key(request, key if isinstance(key, str) else None)
@@ -58,13 +59,12 @@ async def infer(request: web.Request) -> web.Response:
         form = asked.get("format", "json")
         if form not in ("json", "image"):
             raise BadInput(f"format is {form[:40]!r}; json and image are")
-        if form == "image":
-            picture = bytes(picture)
-        answer = await context.link.picture(work, picture)
-    if form == "image":
+        answer = await context.link.picture(work, *picture)
+        if form == "json":
+            return json_response(answer.to_dict())
         _check_drawable(view)
-        return web.Response(body=await asyncio.to_thread(drawn, bytes(picture), answer), content_type="image/jpeg")
-    return json_response(answer.to_dict())
+        jpeg = await asyncio.to_thread(drawn, b"".join(picture), answer)
+    return web.Response(body=jpeg, content_type="image/jpeg")
 
 
 def _check_drawable(view: ModelView) -> None:
@@ -72,24 +72,24 @@ def _check_drawable(view: ModelView) -> None:
         raise BadInput(f"model {view.name!r} takes no pictures, so nothing can be drawn")
 
 
-def _picture(request: web.Request, body: memoryview) -> tuple[bytes | memoryview, Mapping[str, str], dict[str, Any]]:
+def _picture(request: web.Request, body: Body) -> tuple[Pieces, Mapping[str, str], dict[str, Any]]:
     """The picture, what the query and a form's fields say, and the fields beside it in JSON."""
-    if not len(body):
+    if not body.pieces:
         raise BadInput("the body is empty; send a picture, for example with curl --data-binary @street.jpg")
-    form = picture_of_form(request.content_type, request.headers.get("Content-Type", ""), body)
-    if form is not None:
-        fields = _fields(form[1])
+    if request.content_type == "multipart/form-data":
+        picture, given_fields = picture_of_form(request.headers.get("Content-Type", ""), body.whole())
+        fields = _fields(given_fields)
         key = {"api_key": fields.pop("api_key")} if "api_key" in fields else {}
-        return form[0], {**fields, **request.query}, key
+        return [picture], {**fields, **request.query}, key
     if not _is_json(request, body):
-        return body, request.query, {}
+        return body.pieces, request.query, {}
     try:
-        given = msgspec.json.decode(body, type=dict[str, Any])
+        given = msgspec.json.decode(body.whole(), type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(f"the request's JSON cannot be read: {readable(error)}") from None
     if "image" not in given:
         raise BadInput('the JSON has no image; send {"image": "BASE64"} with options beside it, or the picture itself')
-    return base64_bytes(given.pop("image"), "image"), request.query, given
+    return [base64_bytes(given.pop("image"), "image")], request.query, given
 
 
 def _fields(given: Mapping[str, str]) -> dict[str, str]:
@@ -100,8 +100,8 @@ def _fields(given: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in given.items() if name in _OF_FORMS}
 
 
-def _is_json(request: web.Request, body: memoryview) -> bool:
-    return request.content_type == "application/json" or bytes(body[:1]) == b"{"
+def _is_json(request: web.Request, body: Body) -> bool:
+    return request.content_type == "application/json" or body.starts_with(b"{")
 
 
 def _timeout(text: str | None) -> float | None:

@@ -268,9 +268,8 @@ async def infer_zero(request: web.Request) -> web.Response:
         request.app[ALIASES].model_of(f"{request.match_info['project']}/{request.match_info['number']}")
     )
     async with context.bodies.read(request) as body:
-        form = picture_of_form(request.content_type, request.headers.get("Content-Type", ""), body)
-        if form is not None:
-            picture, fields = form
+        if request.content_type == "multipart/form-data":
+            picture, fields = picture_of_form(request.headers.get("Content-Type", ""), body)
             query = {**fields, **query}
         else:
             picture = base64_bytes(bytes(body).decode("ascii", "replace"), "the body")
