@@ -24,6 +24,7 @@ EXTRAS = "cpu,http,grpc"  # what scripts/build.sh installs where there is no GPU
 SHORT = {
     "benchmarks/overhead.py": ["--seconds", "0.3", "--rounds", "1"],
     "benchmarks/waits.py": ["--count", "5"],
+    "benchmarks/hops.py": ["--jobs", "100", "--in-flight", "4"],
     "benchmarks/footprint.py": ["--idle", "1"],
 }
 
