@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-SWITCHES = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+SWITCHES = ("--no-sandbox",)
 PATIENCE = 60_000.0  # ms; the machine may be busy
 
 
@@ -49,23 +50,38 @@ class Tab(NamedTuple):
 
 
 @contextlib.contextmanager
-def browser() -> Iterator[Any]:
-    """A browser; its tabs are its contexts'."""
+def browser(*further: str) -> Iterator[Any]:
+    """A browser, with further switches; its tabs are its contexts'."""
     path = executable()
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=path, args=SWITCHES)
+        started = driver.chromium.launch(executable_path=path, args=[*SWITCHES, *further])
         try:
             yield started
         finally:
             started.close()
 
 
+def camera(video: Path) -> tuple[str, str]:
+    """The switches for a camera that shows `video` (.y4m or .mjpeg), over and over."""
+    return "--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={video}"
+
+
 @contextlib.contextmanager
-def tab(started: Any, address: str, **options: Any) -> Iterator[Tab]:
-    """The page at `address` in a context of its own: nothing is remembered from others."""
-    context = started.new_context(permissions=["camera"], **options)
+def without_camera(started: Any) -> Iterator[Any]:
+    """A second browser beside this one, on a device without a camera."""
+    other = started.browser_type.launch(executable_path=executable(), args=list(SWITCHES))
+    try:
+        yield other
+    finally:
+        other.close()
+
+
+@contextlib.contextmanager
+def tab(started: Any, address: str, ready: str = "", **options: Any) -> Iterator[Tab]:
+    """The page at `address` in a context of its own: nothing is remembered from others. It waits for `ready`."""
+    context = started.new_context(**{"permissions": ["camera"], **options})
     page = context.new_page()
     page.set_default_timeout(PATIENCE)
     found = Tab(page, [], [])
@@ -74,6 +90,8 @@ def tab(started: Any, address: str, **options: Any) -> Iterator[Tab]:
     page.on("pageerror", lambda error: found.complaints.append(str(error)))
     try:
         page.goto(address)
+        if ready:
+            found.wait_for(ready)
         yield found
     finally:
         context.close()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 
-from tests.doors.browser import browser
+from tests.doors.browser import browser, camera
 from tests.doors.page_server import Served, serving_every_task
 
 
@@ -20,7 +22,13 @@ def page_server(_adopt_orphans: None, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="module")
-def chromium(_adopt_orphans: None) -> Iterator[Any]:
-    """A browser without a screen; skips where there is none. While it is there no other event loop runs here."""
-    with browser() as started:
+def chromium(_adopt_orphans: None, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A browser without a screen; skips where there is none. While it is there no other event loop runs here.
+
+    Its camera shows coffee.png.
+    """
+    video = tmp_path_factory.mktemp("camera") / "coffee.mjpeg"
+    cv2.imwrite(str(video.with_suffix(".jpg")), cv2.imread(str(pictures / "coffee.png")))
+    video.with_suffix(".jpg").rename(video)  # a stream of JPEGs: this one, again and again
+    with browser(*camera(video)) as started:
         yield started

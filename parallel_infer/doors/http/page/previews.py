@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import bisect
 import logging
 import math
 from collections.abc import Mapping
@@ -23,10 +24,14 @@ from parallel_infer.protocol import Tensor
 SIDE = 384  # pixels: of the longer side of a preview, at most; the letters of labels do not shrink with it
 _QUALITY = 80  # of its JPEG
 _PAUSE = 2.0  # seconds between two pictures of one source
+_EACH = 0.5  # seconds between two pictures of any sources, where there are many; about 4 ms of processor time each
 _BYTES_PER_SECOND = 16 << 20  # that the gateway copies for all previews together, about
 _KEPT = 6.0  # seconds after the last page asked
 _MOST = 64  # sources that are followed; the gateway tells no more apart
 _LOOK = 20.0  # seconds that one request waits for a frame
+# How a picture is read whose longer side is below each of these, and from the last on: no smaller than it is shown.
+_REDUCED_FROM = (2 * SIDE, 4 * SIDE, 8 * SIDE)
+_REDUCED = (cv2.IMREAD_COLOR, cv2.IMREAD_REDUCED_COLOR_2, cv2.IMREAD_REDUCED_COLOR_4, cv2.IMREAD_REDUCED_COLOR_8)
 log = logging.getLogger(__name__)
 
 Frame = npt.NDArray[np.uint8]
@@ -93,7 +98,7 @@ class Previews:
                             await self._show(source, seen)
                 except InferError as error:  # the gateway is being restarted, or the frame cannot be drawn
                     log.debug("no preview of a source: %s", error)
-                await asyncio.sleep(max(_PAUSE, len(self._tasks) * size / _BYTES_PER_SECOND))
+                await asyncio.sleep(max(_PAUSE, len(self._tasks) * max(_EACH, size / _BYTES_PER_SECOND)))
         finally:
             del self._tasks[source], self._asked[source]
             self._latest.pop(source, None)
@@ -109,22 +114,26 @@ class Previews:
 
 def preview(seen: Seen) -> bytes:
     """A small JPEG of a frame with its answer. Raises ValueError for a frame that is no picture here."""
-    frame = frame_of(seen)
+    answer = answer_of(seen)
+    frame = frame_of(seen, _REDUCED[bisect.bisect(_REDUCED_FROM, max(answer.width, answer.height))])
     scale = min(1.0, SIDE / max(frame.shape[:2]))
     if scale < 1:
         size = [max(1, round(side * scale)) for side in frame.shape[1::-1]]
         frame = np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8)
-    done, encoded = cv2.imencode(".jpg", draw(frame, answer_of(seen)), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    done, encoded = cv2.imencode(".jpg", draw(frame, answer), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     if not done:
         raise ValueError("it cannot be written as a JPEG")
     return encoded.tobytes()
 
 
-def frame_of(seen: Seen) -> Frame:
-    """The frame's pixels, uint8 [h, w, 3] BGR or [h, w]. Raises ValueError where it is no picture."""
+def frame_of(seen: Seen, reading: int = cv2.IMREAD_COLOR) -> Frame:
+    """The frame's pixels, uint8 [h, w, 3] BGR or [h, w]; `reading` is how OpenCV reads an encoded one.
+
+    Raises ValueError where it is no picture.
+    """
     encoded = np.frombuffer(seen.payload, np.uint8)
     if seen.kind == "picture":
-        found = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+        found = cv2.imdecode(encoded, reading)
         if found is None:
             raise ValueError("its format is not decoded here")
         return np.asarray(found, np.uint8)

@@ -9,10 +9,15 @@ export class History {
     this.values = {};
   }
 
-  add(name, value) {
-    const list = (this.values[name] ??= []);
-    list.push(Number.isFinite(value) ? value : null);
-    if (list.length > SAMPLES) list.shift();
+  // The values of one second, `now` in ms; seconds that were missed since the last are left open.
+  add(values, now) {
+    const seconds = this.at === undefined ? 1 : Math.min(SAMPLES, Math.max(1, Math.round((now - this.at) / 1000)));
+    this.at = now;
+    for (const [name, value] of Object.entries(values)) {
+      const list = (this.values[name] ??= []);
+      list.push(...Array(seconds - 1).fill(null), Number.isFinite(value) ? value : null);
+      list.splice(0, list.length - SAMPLES);
+    }
   }
 
   of(name) {

@@ -1,38 +1,43 @@
 // How the server is doing: key figures, pipeline, charts, models, processes, memory.
 
 import { Chart, History, Spark } from "./charts.js";
-import { h, keyed, one, say } from "./dom.js";
+import { h, keyed, one, say, whileSeen } from "./dom.js";
 import { bytes, fixed, milliseconds, percent, plural, shown } from "./format.js";
 import { Pipeline } from "./pipeline.js";
 
 const FIGURES = [
   ["answered", "Answered", "", "answered jobs since the server counts"],
   ["fps", "Pictures per second", "/s", "answers in the last second"],
-  ["p50", "Half within", "ms", "half of the answers of the last seconds took this long at most (p50)"],
-  ["queue", "Waiting", "", "jobs that wait for decoding or inference"],
+  ["p50", "Median latency", "ms", "p50 of the answers of the last seconds, from admission to answer"],
+  ["queue", "Queued", "", "jobs that wait for decoding or inference"],
   ["dropped", "Dropped", "", "frames that a newer one replaced, and cancelled jobs"],
   ["workers", "Workers up", "", "worker processes that are up"],
 ];
 const SPARKS = ["fps", "p50", "queue"];
-const COLUMNS = ["Model", "State", "Pictures/s", "p50 ms", "p99 ms", "Batch", "Waiting", "Answered", "Errors", "Limit"];
+const COLUMNS = ["Model", "State", "Pictures/s", "p50 ms", "p99 ms", "Mean batch", "Queued", "Answered", "Errors", "Bottleneck"];
 
 export class Doing {
   constructor() {
     this.history = new History();
-    this.pipeline = new Pipeline(one("#pipeline"));
+    const pipeline = new Pipeline(one("#pipeline"));
     this.values = {};
     this.sparks = {};
     one("#strip").replaceChildren(...FIGURES.map((figure) => this.figure(...figure)));
     this.charts = {
       fps: new Chart("Pictures per second", (value) => fixed(value), 1),
       latency: new Chart("Latency, p50 and p99", (value) => `${milliseconds(value)} ms`, 1),
-      queue: new Chart("Jobs that wait", (value) => String(value ?? 0), 4),
+      queue: new Chart("Queued jobs", (value) => String(value ?? 0), 4),
       busy: new Chart("Busiest stage", (value) => percent(value ?? 0), 1),
     };
     one("#charts").replaceChildren(...Object.values(this.charts).map((chart) => chart.element));
     const head = h("tr", {}, COLUMNS.map((name) => h("th", { scope: "col" }, name)));
     this.body = h("tbody");
     one("#by-model").replaceChildren(h("thead", {}, head), this.body);
+    this.drawings = [
+      whileSeen(one("#strip"), () => this.drawSparks()),
+      whileSeen(one("#pipeline"), (state) => pipeline.draw(state)),
+      whileSeen(one("#charts"), (state) => this.drawCharts(state)),
+    ];
   }
 
   figure(name, title, unit, meaning) {
@@ -52,24 +57,24 @@ export class Doing {
     say(this.values.dropped, totals.dropped);
     say(this.values.workers, totals.workers);
     say(this.all, `of ${totals.all_workers}`);
-    this.remember(state);
-    this.pipeline.draw(state);
     say(one("#limit"), limitText(state));
+    const [p50, p99] = totals.fps ? [totals.p50, totals.p99] : [null, null];
+    const busy = busiestOf(state.stages)?.utilisation ?? 0;
+    this.history.add({ fps: totals.fps, p50, p99, queue: totals.queue, busy }, performance.now());
+    for (const draw of this.drawings) draw(state);
     this.models(state.models);
     this.processes(state.processes);
     this.doors(state.doors);
     this.memory(state);
   }
 
-  remember({ totals, stages }) {
-    const { history, charts, sparks } = this;
-    const busiest = stages.reduce((best, stage) => (stage.utilisation > (best?.utilisation ?? -1) ? stage : best), null);
-    history.add("fps", totals.fps);
-    history.add("p50", totals.fps ? totals.p50 : null);
-    history.add("p99", totals.fps ? totals.p99 : null);
-    history.add("queue", totals.queue);
-    history.add("busy", busiest?.utilisation ?? 0);
-    for (const name of SPARKS) sparks[name].draw(history.of(name));
+  drawSparks() {
+    for (const name of SPARKS) this.sparks[name].draw(this.history.of(name));
+  }
+
+  drawCharts({ totals, stages }) {
+    const { history, charts } = this;
+    const busiest = busiestOf(stages);
     charts.fps.draw(history.of("fps"));
     charts.latency.draw(history.of("p99"), history.of("p50"), totals.p50 === null ? "–" : `${milliseconds(totals.p50)} / ${milliseconds(totals.p99)} ms`);
     charts.queue.draw(history.of("queue"));
@@ -134,11 +139,11 @@ export class Doing {
 
   memory({ ingress, models, lent, clients, unread, cut }) {
     const rings = [
-      ...ingress.map((ring) => [`Payloads to ${bytes(ring.slot_size)}`, ring.slots - ring.free, ring.slots]),
+      ...ingress.map((ring) => [`Payload slots, ${bytes(ring.slot_size)}`, ring.slots - ring.free, ring.slots]),
       ...models.map((model) => [`Rows of ${shown(model.name)}`, model.rows[1] - model.rows[0], model.rows[1], model.key]),
       ...models.map((model) => [`Outputs of ${shown(model.name)}`, model.outputs[1] - model.outputs[0], model.outputs[1], model.key]),
     ];
-    const counts = { "Lent to clients": bytes(lent), "Clients in the last second": clients, "Replies nobody took": unread, "Connections cut": cut };
+    const counts = { "Lent to clients": bytes(lent), "Clients in the last second": clients, "Replies not read": unread, "Closed: frame too large": cut };
     keyed(one("#counts"), Object.entries(counts), ([name]) => name, ([name]) => h("div", {}, h("dt", {}, name), h("dd")), (row, [, value]) => say(row.lastChild, value));
     const make = () => h("li", {}, h("i"), h("b"), h("div", { class: "meter" }, h("i")), h("span"));
     keyed(one("#memory"), rings, ([name, , , key]) => `${name} ${key ?? ""}`, make, (row, [name, used, slots]) => {
@@ -151,8 +156,10 @@ export class Doing {
   }
 }
 
+const busiestOf = (stages) => stages.reduce((best, stage) => (stage.utilisation > (best?.utilisation ?? -1) ? stage : best), null);
+
 function limitText({ limit, draining, totals }) {
   if (draining) return "The server is stopping: it answers what it has and takes nothing new.";
-  if (limit) return `${limit} is what limits it: more workers of it, or a faster model, would help.`;
-  return totals.fps ? "No stage is at its limit." : "Nothing to do at the moment.";
+  if (limit) return `Bottleneck: ${limit}. More workers of this stage, or a faster model, would help.`;
+  return totals.fps ? "No bottleneck." : "Idle.";
 }

@@ -68,6 +68,10 @@ follow({
     models.serve(served);
     trying.serve(served);
   },
+  paused() {
+    root.dataset.state = "paused";
+    say(connection, "Paused");
+  },
   lost({ error, status }) {
     root.dataset.state = "lost";
     say(connection, status === 401 ? "Key needed" : "Connection lost");

@@ -4,7 +4,7 @@ import { alert, ask } from "./api.js";
 import { h, keyed, one, say } from "./dom.js";
 import { bytes } from "./format.js";
 
-const FACTS = ["Family", "Provider", "Input", "Classes", "Batch", "Instances", "Version", "Rings", "SHA-256"];
+const FACTS = ["Family", "Provider", "Input", "Classes", "Batch", "Instances", "Version", "Shared memory", "SHA-256"];
 
 export class Models {
   constructor() {
@@ -53,7 +53,7 @@ export class Models {
       h("div", { class: "title" }, h("b"), h("span", { class: "badge" }), h("span", { class: "badge state" })),
       h("dl", { class: "facts" }, FACTS.map((name) => h("div", {}, h("dt", {}, name), h("dd")))),
       h("div", { class: "warnings" }),
-      h("details", {}, h("summary", {}, "Why it is read this way"), h("ul")),
+      h("details", {}, h("summary", {}, "How it was recognised"), h("ul")),
       h("div", { class: "actions" }, act("Reload", "reload"), act("Unload", "unload", "danger"), h("span", { class: "progress", role: "status" })),
     );
   }

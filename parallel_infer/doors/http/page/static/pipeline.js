@@ -22,7 +22,7 @@ class Node {
     this.figure = text("figure-text", 47);
     this.sub = text("sub", 66);
     this.fill = s("rect", { class: "fill", ...bar, width: 0 });
-    this.tag = s("text", { class: "tag", x: x + width - 12, y: y + 22, "text-anchor": "end" });
+    this.tag = s("text", { class: "tag", x: x + width - 12, y: y + 46, "text-anchor": "end" });
     const parts = [s("rect", { class: "box", x, y, width, height, rx: 10 }), text("title", 23, title)];
     const busy = end ? [] : [s("rect", { class: "track", ...bar, width: width - 26 }), this.fill];
     this.element = s("g", { class: end ? "node end" : "node" }, parts, this.figure, this.sub, busy, this.tag);
@@ -33,7 +33,7 @@ class Node {
     say(this.sub, sub);
     this.fill.setAttribute("width", ((this.width - 26) * Math.min(1, busy || 0)).toFixed(1));
     this.element.classList.toggle("limit", isLimit);
-    say(this.tag, isLimit ? "LIMIT" : "");
+    say(this.tag, isLimit ? "BOTTLENECK" : "");
   }
 }
 
@@ -54,13 +54,12 @@ class Pipe {
     const d = ROUTES[route](from, to);
     this.flow = s("path", { class: "flow", d });
     this.element = s("g", {}, s("path", { class: "pipe", d }), this.flow);
-    this.speed = "";
   }
 
+  // The more pass, the thicker; nothing moves, since that would have the browser draw all the time.
   show(rate) {
-    this.flow.classList.toggle("on", rate > 0);
-    const speed = `${(1.6 / (1 + Math.log10(1 + rate))).toFixed(1)}s`; // steps, so that the dashes do not jump
-    if (speed !== this.speed) this.flow.style.animationDuration = this.speed = speed;
+    const width = rate > 0 ? (2 + 1.5 * Math.log10(1 + rate)).toFixed(1) : "0";
+    if (width !== this.width) this.flow.setAttribute("stroke-width", (this.width = width));
   }
 }
 
@@ -113,7 +112,7 @@ export class Pipeline {
     const limit = (name, model = "") => state.limit === (model ? `${name} ${model}` : name);
     const workers = (name) => plural(busy(name)?.workers ?? 0, "worker");
     const { totals } = state;
-    this.clients.show(`${fixed(totals.fps)}/s`, `${plural(state.clients, "client")} · ${totals.pending} open`);
+    this.clients.show(`${fixed(totals.fps)}/s`, `${plural(state.clients, "client")} · ${totals.pending} in flight`);
     this.gateway.show(percent(busy("gateway")?.utilisation ?? 0), "of one core", busy("gateway")?.utilisation, limit("gateway"));
     const wait = mean(state.models, "queue");
     this.decode.show(ms(mean(state.models, "decode")), `${workers("decode")} · waits ${ms(wait)}`, busy("decode")?.utilisation, limit("decode"));
@@ -122,11 +121,11 @@ export class Pipeline {
     models.forEach((model, index) => {
       const lane = this.lanes[index];
       const infer = busy("infer", model.key);
-      lane.batch.show(`${fixed(model.batch)} a run`, `waits ${ms(model.times.batch_wait)} · ${model.queued + model.ready} queued`, model.rows[1] ? 1 - model.rows[0] / model.rows[1] : 0);
+      lane.batch.show(`${fixed(model.batch)} per batch`, `waits ${ms(model.times.batch_wait)} · ${model.queued + model.ready} queued`, model.rows[1] ? 1 - model.rows[0] / model.rows[1] : 0);
       lane.infer.show(ms(model.times.infer), `${plural(model.instances, "instance")} · ${fixed(model.fps)}/s`, infer?.utilisation, limit("infer", model.key));
       lane.pipes.forEach((pipe) => pipe.show(model.fps));
     });
-    const tight = state.limit ? `; ${state.limit} limits it` : "";
+    const tight = state.limit ? `; bottleneck: ${state.limit}` : "";
     this.svg.setAttribute("aria-label", `Pipeline: ${fixed(totals.fps)} pictures per second through gateway, decode, batching and inference of ${plural(models.length, "model")}, and postprocess${tight}`);
   }
 }

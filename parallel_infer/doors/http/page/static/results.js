@@ -14,7 +14,7 @@ export function list(answer, model) {
 }
 
 function rowsOf(answer, model) {
-  if ("text" in answer) return [text(answer), `${fixed(answer.confidence, 2)} sure`];
+  if ("text" in answer) return [text(answer), `confidence ${fixed(answer.confidence, 2)}`];
   if (answer.map) return [[scale(answer)], answer.confidence === undefined ? "a number for each pixel" : `score ${fixed(answer.confidence, 3)}`];
   if (answer.embedding) return [[vector(answer.embedding)], `${answer.embedding.length} numbers`];
   if (answer.outputs) return [tensors(answer.outputs), plural(Object.keys(answer.outputs).length, "output")];

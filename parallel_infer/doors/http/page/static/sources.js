@@ -11,19 +11,21 @@ const LOOK = 2000; // ms between pictures of one source
 export class Sources {
   constructor() {
     this.pictures = new Map(); // name -> {url, note, asked}
-    this.visible = false;
-    new IntersectionObserver(([entry]) => (this.visible = entry.isIntersecting)).observe(one("#sources"));
+    this.seen = new Set(); // names of those whose card is on the screen
+    this.observer = new IntersectionObserver((entries) => {
+      for (const { target, isIntersecting } of entries) this.seen[isIntersecting ? "add" : "delete"](target.dataset.key);
+    });
   }
 
   show({ sources }) {
     const cards = one("#source-cards");
+    for (const name of this.pictures.keys()) if (!sources.some((source) => source.name === name)) this.forget(name);
     if (!sources.length) {
       if (!one(".blank", cards)) cards.replaceChildren(blank());
       return;
     }
     one(".blank", cards)?.remove();
-    keyed(cards, sources, (source) => source.name, card, (element, source) => this.update(element, source));
-    for (const name of this.pictures.keys()) if (!sources.some((source) => source.name === name)) this.forget(name);
+    keyed(cards, sources, (source) => source.name, () => this.card(), (element, source) => this.update(element, source));
   }
 
   update(element, source) {
@@ -45,7 +47,7 @@ export class Sources {
     const note = one(".shot span", element);
     note.hidden = Boolean(known.url);
     say(note, known.note);
-    if (this.visible && !document.hidden) this.look(source.name, known);
+    if (this.seen.has(source.name)) this.look(source.name, known);
   }
 
   async look(name, known) {
@@ -70,10 +72,21 @@ export class Sources {
     }
   }
 
+  card() {
+    const fact = (name) => h("div", {}, h("dt", {}, name), h("dd"));
+    const title = h("div", { class: "title" }, h("i", { class: "dot" }), h("b"), h("span"));
+    const shot = h("div", { class: "shot" }, h("img", { hidden: true }), h("span"));
+    const facts = h("dl", { class: "facts" }, ["Pictures/s", "Age", "Dropped", "Answered"].map(fact));
+    const element = h("article", { class: "card source" }, shot, h("div", { class: "body" }, title, h("p", { class: "message" }), facts));
+    this.observer.observe(element);
+    return element;
+  }
+
   forget(name) {
     const { url } = this.pictures.get(name);
     if (url) URL.revokeObjectURL(url);
     this.pictures.delete(name);
+    this.seen.delete(name);
   }
 }
 
@@ -82,14 +95,6 @@ function stateOf({ age, client }) {
   if (client && (client.age < FRESH || client.state === "ended" || client.state === "failed")) return client.state;
   if (age === null) return "waiting";
   return age > SILENT ? "silent" : "live";
-}
-
-function card() {
-  const fact = (name) => h("div", {}, h("dt", {}, name), h("dd"));
-  const title = h("div", { class: "title" }, h("i", { class: "dot" }), h("b"), h("span"));
-  const shot = h("div", { class: "shot" }, h("img", { hidden: true }), h("span"));
-  const facts = h("dl", { class: "facts" }, ["Pictures/s", "Age", "Dropped", "Answered"].map(fact));
-  return h("article", { class: "card source" }, shot, h("div", { class: "body" }, title, h("p", { class: "message" }), facts));
 }
 
 function blank() {

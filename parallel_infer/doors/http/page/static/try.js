@@ -13,7 +13,7 @@ const TABS = ["JSON", "curl", "Python", "tritonclient"];
 const OBJECTS = ["detect", "segment", "keypoints", "obb"];
 const FORMS = { segment: { mask_format: "rle" }, semantic: { map_format: "png" }, map: { map_format: "png", map_size: "model" } };
 const DEFAULTS = { classify: { confidence: 0 }, text: { confidence: 0 } };
-const THRESHOLDS = { confidence: "Confidence", iou: "Overlap" };
+const THRESHOLDS = { confidence: "Confidence", iou: "Overlap (IoU)" };
 const LONGEST = 60000; // characters of JSON that are shown
 
 export class Try {
@@ -22,10 +22,11 @@ export class Try {
     this.select = one("select[name=model]");
     this.chosen = {}; // thresholds the user moved, by model
     this.tab = "JSON";
-    this.camera = new Camera((picture, file) => this.take(picture, file), (running) => this.cameraIs(running));
+    const isRunning = (running) => one("#camera").setAttribute("aria-pressed", running);
+    this.camera = new Camera((picture, file) => this.take(picture, file), isRunning, alert);
     this.select.addEventListener("change", () => this.modelChanged());
-    one("#file").addEventListener("change", (event) => this.file(event.target.files[0]));
-    one("#camera").addEventListener("click", () => this.camera.toggle().catch((error) => alert(error.message)));
+    one("#file").addEventListener("change", (event) => this.files(event.target.files));
+    one("#camera").addEventListener("click", () => this.camera.toggle());
     one("#samples").replaceChildren(...SAMPLES.map((name) => this.sample(name)));
     this.listenForPictures();
     this.makeTabs();
@@ -68,9 +69,12 @@ export class Try {
     document.addEventListener("dragleave", (event) => event.relatedTarget === null && over(false)(event));
     document.addEventListener("drop", (event) => {
       over(false)(event);
-      this.file(event.dataTransfer.files[0]);
+      this.files(event.dataTransfer.files, "What was dropped is no file. Save the picture and drop the file, or copy the picture and paste it.");
     });
-    document.addEventListener("paste", (event) => this.file([...event.clipboardData.files][0]));
+    document.addEventListener("paste", (event) => {
+      const isText = event.target.matches?.("input, textarea") && !event.clipboardData.files.length;
+      if (!isText) this.files(event.clipboardData.files, "There is no picture on the clipboard.");
+    });
   }
 
   sample(name) {
@@ -78,7 +82,7 @@ export class Try {
     button.addEventListener("click", async () => {
       try {
         const response = await ask(`/page/files/${name}`);
-        this.file(new File([await response.blob()], name));
+        await this.file(new File([await response.blob()], name));
       } catch (error) {
         alert(error.message);
       }
@@ -86,8 +90,13 @@ export class Try {
     return button;
   }
 
+  // The first of what was chosen, dropped or pasted; `none` says that there was nothing.
+  async files([first, ...more], none = "") {
+    if (first) await this.file(first);
+    if (first ? more.length : none) alert(first ? `One picture at a time: this is the first of ${more.length + 1}.` : none);
+  }
+
   async file(file) {
-    if (!file) return;
     this.camera.stop();
     one("#file").value = "";
     let bitmap = null;
@@ -104,10 +113,6 @@ export class Try {
     if (this.picture !== this.asked) this.picture?.bitmap?.close();
     this.picture = { bitmap, file };
     return this.run();
-  }
-
-  cameraIs(running) {
-    one("#camera").setAttribute("aria-pressed", running);
   }
 
   // --- asking --------------------------------------------------------------------------------------------------------
