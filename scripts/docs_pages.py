@@ -18,7 +18,7 @@ import msgspec
 
 from parallel_infer.cli import main
 from parallel_infer.cli.config_options import ON_COMMAND_LINE
-from parallel_infer.config.fields import MODEL_FIELDS, SERVER_FIELDS, Field, toml_value
+from parallel_infer.config.fields import FLEET_FIELDS, MODEL_FIELDS, SERVER_FIELDS, Field, toml_value
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -45,9 +45,14 @@ def model_table() -> str:
     return _table(("Name", "Default", "Accepts", "Meaning"), _rows(MODEL_FIELDS, None))
 
 
+def fleet_table() -> str:
+    """Every field of a fleet, as a Markdown table."""
+    return _table(("Name", "Default", "Accepts", "Meaning"), _rows(FLEET_FIELDS, None))
+
+
 def with_tables(manual: str) -> str:
-    """The text of docs/configuration.md with its two tables as the program has them."""
-    for name, table in (("server", server_table()), ("model", model_table())):
+    """The text of docs/configuration.md with its three tables as the program has them."""
+    for name, table in (("server", server_table()), ("model", model_table()), ("fleet", fleet_table())):
         start, rest = manual.split(f"<!-- fields of a {name} -->\n")
         manual = f"{start}<!-- fields of a {name} -->\n{table}\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
     return manual

@@ -21,6 +21,7 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
     "serve": "Start a server.",
+    "deploy": "Run servers on many machines with Ray.",
     "infer": "Ask a server about pictures.",
     "stream": "Ask a server about a live source, frame by frame.",
     "bench": "Measure a server or a model under load.",
@@ -37,6 +38,7 @@ COMMANDS = {
     "keys": "Make the keys that let clients in over the network.",
     "health": "Tell by the exit code whether a server can answer.",
     "trace": "Follow jobs through the stages.",
+    "deploy": "Run servers on many machines, with Ray.",
 }
 
 

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from parallel_infer.config.addresses import absolute_address, is_local, is_local_name, tcp_address
-from parallel_infer.config.fields import PREFIX, SERVER_FIELDS, Field, show
+from parallel_infer.config.fields import FLEET_FIELDS, FLEET_PREFIX, PREFIX, SERVER_FIELDS, Field, show
 from parallel_infer.errors import ConfigError
 
 # variables of ours that are not fields: the configuration file, what client commands need, what the build needs
 OTHER_VARIABLES = {PREFIX + name for name in ("CONFIG", "SERVER", "KEY", "PYTHON")}
+OTHER_VARIABLES |= {FLEET_PREFIX + name.upper() for name in FLEET_FIELDS}
 VARIABLES: dict[str, Field] = {field.variable: field for field in SERVER_FIELDS.values()}
 FAMILIAR = ("MAX_BATCH_SIZE", "HOST", "PORT")
 """Names without our prefix, as users of other servers know them."""

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
+from parallel_infer.config.fleet_schema import FleetConfig
 from parallel_infer.config.schema import OPTION, ModelConfig, ServerConfig
 from parallel_infer.errors import ConfigError
 from parallel_infer.wrong_fields import in_words
@@ -191,3 +192,5 @@ def _all_finite(values: Iterable[Any]) -> bool:
 
 SERVER_FIELDS = fields_of(ServerConfig)
 MODEL_FIELDS = fields_of(ModelConfig)
+FLEET_FIELDS = fields_of(FleetConfig)
+FLEET_PREFIX = PREFIX + "FLEET_"

@@ -8,20 +8,19 @@ reads the latter. Nothing in here opens a socket, a segment or a model.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from parallel_infer.config.addresses import absolute_address, check_addresses, check_forms
+from parallel_infer.config.addresses import check_addresses, check_forms
 from parallel_infer.config.environment import VARIABLES, familiar, our_variables
-from parallel_infer.config.fields import MODEL_FIELDS, SERVER_FIELDS, Field, show
+from parallel_infer.config.fields import MODEL_FIELDS, SERVER_FIELDS, Field
 from parallel_infer.config.schema import ModelConfig, ServerConfig
+from parallel_infer.config.tables import absolute, check_key, fleet_table, model_tables, parse_file
 from parallel_infer.errors import ConfigError
-from parallel_infer.files.text import read_text
 from parallel_infer.model_files.class_names import read_names
-from parallel_infer.model_files.location import ZOO_PREFIX, absolute_path, default_models, find_model, split_model
+from parallel_infer.model_files.location import ZOO_PREFIX, default_models, find_model, split_model
 from parallel_infer.model_files.repository import read_repository
 from parallel_infer.wrong_fields import nearest
 
@@ -121,7 +120,7 @@ class _Draft:
         _check_models(self.models, self.values.get("model_repository"))
         models = {name: ModelConfig(**values) for name, values in self.models.items()}
         config = ServerConfig(models=models, **self.values)
-        _check(config, f"bind ({self.origins.get('bind', DEFAULT)})")
+        check(config, f"bind ({self.origins.get('bind', DEFAULT)})")
         origins = {name: self.origins.get(name, DEFAULT) for name in SERVER_FIELDS if name != "models"}
         return Configuration(config, self.origins | origins, tuple(self.warnings))
 
@@ -143,61 +142,35 @@ def model_config(path: str, options: Mapping[str, Any]) -> ModelConfig:
     for key, value in options.items():
         if key == "path":
             raise ConfigError("path is given already; it is no option of a model")
-        _check_key(key, MODEL_FIELDS, SERVER_FIELDS, "options of the model", "the server's configuration")
+        check_key(key, MODEL_FIELDS, SERVER_FIELDS, "options of the model", "the server's configuration")
         values[key] = MODEL_FIELDS[key].convert(value, f"option {key} of the model")
     return ModelConfig(**values)
 
 
 def _read_file(file: Path, draft: _Draft) -> None:
-    table = _parse_file(file)
     folder = file.absolute().parent
-    for key, value in table.items():
+    for key, value in parse_file(file).items():
         if key == "models":
-            _read_model_tables(value, file, draft)
+            for model, table in model_tables(value, file):
+                _read_model_table(model, table, file, draft)
+        elif key == "fleet":
+            fleet_table(value, file)  # is nothing to one server, and must be right all the same
         else:
-            _check_key(key, SERVER_FIELDS, MODEL_FIELDS, str(file), "a [models.NAME] table")
+            check_key(key, SERVER_FIELDS, MODEL_FIELDS, str(file), "a [models.NAME] table")
             converted = SERVER_FIELDS[key].convert(value, f"{file}: {key}")
-            draft.set(key, _absolute(key, converted, folder), str(file))
-
-
-def _parse_file(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(read_text(file))
-    except OSError as error:
-        raise ConfigError(f"cannot read the configuration file {file}: {error.strerror}") from error
-    except ValueError as error:  # not TOML, or no text
-        raise ConfigError(f"{file} is not a TOML file: {error}") from error
-
-
-def _read_model_tables(tables: Any, file: Path, draft: _Draft) -> None:
-    if not isinstance(tables, dict):
-        raise ConfigError(f"{file}: models is {show(tables)}; expected tables [models.NAME]")
-    for model, table in tables.items():
-        if not isinstance(table, dict):
-            raise ConfigError(f"{file}: models.{model} is {show(table)}; expected a table [models.{model}]")
-        _read_model_table(model, table, file, draft)
+            draft.set(key, absolute(key, converted, folder), str(file))
 
 
 def _read_model_table(model: str, table: Mapping[str, Any], file: Path, draft: _Draft) -> None:
     place = f"{file}: [models.{model}]"
     for key, value in table.items():
-        _check_key(key, MODEL_FIELDS, SERVER_FIELDS, place, "the top of the file, before the first table")
+        check_key(key, MODEL_FIELDS, SERVER_FIELDS, place, "the top of the file, before the first table")
         converted = MODEL_FIELDS[key].convert(value, f"{place} {key}")
         if key == "path":
             converted = _find(converted, file.absolute().parent, place)
         elif key == "names":
             converted = read_names(converted, file.absolute().parent)
         draft.set_model(model, key, converted, str(file))
-
-
-def _check_key(
-    key: str, known: Mapping[str, Field], elsewhere: Mapping[str, Field], place: str, other_place: str
-) -> None:
-    if key in known:
-        return
-    if key in elsewhere:
-        raise ConfigError(f"{place}: the key {key!r} does not belong here; it goes to {other_place}")
-    raise ConfigError(f"{place}: unknown key {key!r}{nearest(key, known)}")
 
 
 def _read_environment(environment: Mapping[str, str], draft: _Draft) -> None:
@@ -220,7 +193,7 @@ def _read_variable(variable: Field, text: str, draft: _Draft) -> None:
     if variable.name == "models":
         _read_models([part.strip() for part in text.split(",") if part.strip()], place, origin, draft)
     else:
-        draft.set(variable.name, _absolute(variable.name, variable.parse(text, place), Path()), origin)
+        draft.set(variable.name, absolute(variable.name, variable.parse(text, place), Path()), origin)
 
 
 def _read_arguments(arguments: Mapping[str, Any], draft: _Draft) -> None:
@@ -233,7 +206,7 @@ def _read_arguments(arguments: Mapping[str, Any], draft: _Draft) -> None:
         if name == "models":
             _read_models(value, "--model", COMMAND_LINE, draft)
             continue
-        draft.set(name, _absolute(name, SERVER_FIELDS[name].convert(value, option), Path()), COMMAND_LINE)
+        draft.set(name, absolute(name, SERVER_FIELDS[name].convert(value, option), Path()), COMMAND_LINE)
 
 
 def _read_models(texts: Iterable[str], place: str, origin: str, draft: _Draft) -> None:
@@ -253,15 +226,6 @@ def _find(path: str, folder: Path, place: str) -> str:
         raise ConfigError(f"{place}: {error}") from None
 
 
-def _absolute(name: str, value: Any, folder: Path) -> Any:
-    """A value with its relative paths resolved; only folders and ipc addresses hold any."""
-    if name in ("keys", "cache", "profile", "model_copies", "model_repository"):
-        return str(absolute_path(value, folder))
-    if name == "bind":
-        return [absolute_address(address, folder) for address in value]
-    return value
-
-
 def _check_models(models: Mapping[str, Mapping[str, Any]], repository: str | None) -> None:
     for name, values in models.items():
         check_model_name(name)
@@ -271,7 +235,7 @@ def _check_models(models: Mapping[str, Mapping[str, Any]], repository: str | Non
             raise ConfigError(f"[models.{name}] has no path: which ONNX file is it? For example path = {name}.onnx")
 
 
-def _check(config: ServerConfig, bind: str) -> None:
+def check(config: ServerConfig, bind: str) -> None:
     """What no field can tell alone. `bind` is the name of that field and its source."""
     if not config.formats:
         raise ConfigError("formats is empty: no picture could be accepted; expected at least one, for example jpeg")

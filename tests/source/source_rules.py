@@ -26,7 +26,11 @@ FORBIDDEN_METHODS = {"recv_pyobj", "send_pyobj"}
 # All else of multiprocessing starts processes in ways of its own, or pickles.
 ALLOWED_MULTIPROCESSING = ("connection", "shared_memory", "resource_tracker")
 # Our own children, and a whole server as users start it.
-STARTS = ("parallel_infer/process/interpreter.py", "parallel_infer/tools/local_server.py")
+STARTS = (
+    "parallel_infer/process/interpreter.py",
+    "parallel_infer/tools/local_server.py",
+    "parallel_infer/fleet/child.py",  # the same below Ray, which must not share its signals with it
+)
 FORKS = {"os.fork", "os.forkpty", "pty.fork", "os.posix_spawn", "concurrent.futures.ProcessPoolExecutor"}
 
 ZMQ_FILES = (
@@ -42,6 +46,7 @@ CHECKS = {"raises", "fail", "assert_array_equal", "assert_allclose", "assert_out
 HOMES = {
     "aiohttp": ("parallel_infer/doors/http/*",),
     "grpc": ("parallel_infer/doors/grpc/*",),
+    "ray": ("parallel_infer/fleet/applications.py", "parallel_infer/cli/deploy.py"),
     "zmq": ZMQ_FILES,
     "multiprocessing.shared_memory": ("parallel_infer/shm/ring.py", "parallel_infer/shm/segment.py"),
     "onnxruntime": (
