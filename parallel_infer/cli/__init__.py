@@ -21,7 +21,6 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
     "serve": "Start a server.",
-    "deploy": "Run servers on many machines with Ray.",
     "infer": "Ask a server about pictures.",
     "stream": "Ask a server about a live source, frame by frame.",
     "bench": "Measure a server or a model under load.",
