@@ -16,10 +16,10 @@ from parallel_infer.execution_providers import PROVIDERS
 if TYPE_CHECKING:
     from parallel_infer.tools.quantize.agreement import Agreement
     from parallel_infer.tools.quantize.quantization import Report
+    from parallel_infer.tools.quantize.recipes import Speed
 
 _FEW_PICTURES = 20  # fewer say little about the ranges of activations
-_FAR = {"classify": 0.95}  # agreement below which answers have moved far
-_FAR_OBJECTS = 0.9
+_RECIPES = ("layers", "sums", "operators")
 
 
 @click.command("quantize")
@@ -56,6 +56,15 @@ _FAR_OBJECTS = 0.9
     help="What both models are run and timed with.",
 )
 @click.option("--threads", type=click.IntRange(1, 256), help="Of both; all cores if not given.")
+@click.option(
+    "--recipe",
+    "recipes",
+    multiple=True,
+    type=click.Choice(_RECIPES),
+    help="What is put into 8 bits: what layers read, also what sums read, or every operator. May be given several "
+    "times; all are tried if not given, and the fastest is kept.",
+)
+@click.option("--anyway", is_flag=True, help="Write the best copy even if it is slower or its answers moved far.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
     model: str,
@@ -65,12 +74,15 @@ def command(
     most: int,
     provider: str,
     threads: int | None,
+    recipes: tuple[str, ...],
+    anyway: bool,
     as_json: bool,
 ) -> None:
     """Make a quantized copy of MODEL, an ONNX file or zoo:NAME: 8-bit weights and activations.
 
     Tells how size, speed and the answers about the calibration pictures changed. Nothing is written where the model
-    cannot be quantized. Exit codes: 0 written, 1 the model cannot be quantized, 2 bad usage.
+    cannot be quantized, or no copy is faster and answers the same. Exit codes: 0 written, 1 nothing written, 2 bad
+    usage.
     """
     import msgspec
 
@@ -80,6 +92,7 @@ def command(
     from parallel_infer.process.endings import ended_by_signals
     from parallel_infer.tools.bench.payloads import picture_folder
     from parallel_infer.tools.quantize.quantization import Calibration, quantize
+    from parallel_infer.tools.quantize.recipes import Recipe
 
     path = Path(find_model(model, Path()))
     target = output or Path(f"{path.stem}.int8.onnx")
@@ -92,7 +105,8 @@ def command(
         raise click.UsageError(f"{folder} holds no pictures{found.left_out and f', but {found.left_out}'}")
     try:
         with ended_by_signals():  # its drafts are as large as the model
-            report = quantize(path, payloads, target, Calibration[calibration.upper()], config)
+            tried = [Recipe(name) for name in recipes or _RECIPES]
+            report = quantize(path, payloads, target, Calibration[calibration.upper()], config, tried, anyway=anyway)
     except ModelRejected as error:
         raise click.ClickException(f"not quantized: {error}") from error
     left_out = [f"left out of {folder}: {found.left_out}"] if found.left_out else []
@@ -119,12 +133,20 @@ def _lines(report: Report) -> Iterator[str]:
     yield f"calibrated with {report.pictures} pictures; {report.kept_in_float} operators at the end stay in float32"
     before, after = report.size_before / 2**20, report.size_after / 2**20
     yield f"size: {before:.1f} MB before, {after:.1f} MB after ({after / before:.2f} times)"
+    for trial in report.trials:
+        yield (
+            f"recipe {trial.recipe}: {trial.speed.gain:.2f} times as fast, agreement {trial.agreement.share:.1%}"
+            f"{_served_otherwise(trial.speed)}{', taken' if trial.recipe == report.recipe else ''}"
+        )
     yield (
-        f"speed: {speed.before_ms:.1f} ms before, {speed.after_ms:.1f} ms after, "
-        f"{speed.before_ms / speed.after_ms:.2f} times as fast ({speed.provider}, {speed.threads} threads, "
-        f"batch {speed.batch}, in turns)"
+        f"speed: {speed.before_ms:.1f} ms before, {speed.after_ms:.1f} ms after, {speed.gain:.2f} times as fast "
+        f"({speed.provider}, {speed.threads} threads, batch {speed.batch}, in turns)"
     )
     yield f"answers about the {report.agreement.pictures} pictures: {_agreement(report.agreement)}"
+
+
+def _served_otherwise(speed: Speed) -> str:
+    return "" if speed.provider == speed.provider_after else f" on {speed.provider_after}"
 
 
 def _agreement(found: Agreement) -> str:
@@ -138,11 +160,13 @@ def _agreement(found: Agreement) -> str:
 
 
 def _warnings(report: Report) -> Iterator[str]:
+    from parallel_infer.tools.quantize.recipes import least_agreement
+
     if report.skipped:
         yield f"{report.skipped} files are no pictures that can be read, and were left out"
     if report.pictures < _FEW_PICTURES:
         yield f"{report.pictures} pictures are few to calibrate with; take a hundred like those the model will see"
-    if report.agreement.share < _FAR.get(report.agreement.task, _FAR_OBJECTS):
+    if report.agreement.share < least_agreement(report.agreement.task):
         yield "the answers moved far; try --calibration entropy or percentile, or more pictures, or keep the model"
-    if report.speed.after_ms > report.speed.before_ms:
+    if report.speed.gain <= 1:
         yield "the copy is slower here; it saves memory only"

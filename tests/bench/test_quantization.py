@@ -20,9 +20,10 @@ from onnx import TensorProto, helper, numpy_helper
 from parallel_infer.cli import main
 from parallel_infer.cli.quantize import spread
 from parallel_infer.errors import ConfigError, ModelRejected
-from parallel_infer.tools.quantize.agreement import agreement, box_iou, matches
+from parallel_infer.tools.quantize.agreement import Agreement, agreement, box_iou, matches
 from parallel_infer.tools.quantize.quantizable import check_scales, kept_in_float
 from parallel_infer.tools.quantize.quantization import quantize
+from parallel_infer.tools.quantize.recipes import Recipe, Speed, Trial, best, check_worth
 
 METADATA = {"task": "classify", "names": str({number: f"thing {number}" for number in range(10)}), "author": "somebody"}
 
@@ -92,7 +93,7 @@ def test_a_signal_leaves_no_drafts(tmp_path: Path, pictures: Path, number: signa
 def test_a_copy_keeps_metadata_and_answers(tmp_path: Path, payloads: list[bytes], pad: float) -> None:
     output = tmp_path / "copy.onnx"
 
-    report = quantize(saved(classifier(pad=pad), tmp_path), [*payloads, b"no picture"], output)
+    report = quantize(saved(classifier(pad=pad), tmp_path), [*payloads, b"no picture"], output, anyway=True)
 
     copy = onnx.load(output)
     assert {entry.key: entry.value for entry in copy.metadata_props} == METADATA
@@ -156,7 +157,7 @@ def test_what_cannot_be_quantized_is_told(
 
 
 def test_a_copy_is_not_quantized_again(tmp_path: Path, payloads: list[bytes]) -> None:
-    quantize(saved(classifier(), tmp_path), payloads, tmp_path / "copy.onnx")
+    quantize(saved(classifier(), tmp_path), payloads, tmp_path / "copy.onnx", anyway=True)
 
     with pytest.raises(ModelRejected, match="quantized already"):
         quantize(tmp_path / "copy.onnx", payloads, tmp_path / "again.onnx")
@@ -187,16 +188,18 @@ def test_command_reports_and_warns(tmp_path: Path, pictures: Path) -> None:
     path, output = saved(classifier(), tmp_path), tmp_path / "copy.onnx"
     folder = Path(shutil.copytree(pictures, tmp_path / "pictures"))
     (folder / "b.heic").write_bytes(b"of a phone")
-    words = ["quantize", str(path), "--calibrate", str(folder), "--output", str(output), "--provider", "cpu"]
+    words = ["quantize", str(path), "--calibrate", str(folder), "--output", str(output), "--anyway"]
 
-    result = invoke(*words, "--threads", "1", "--json")
+    result = invoke(*words, "--provider", "cpu", "--threads", "1", "--json")
 
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     assert report["pictures"] == 3
     assert any("few" in warning for warning in report["warnings"])
     assert any(f"left out of {folder}" in warning and ".heic" in warning for warning in report["warnings"])
-    assert invoke(*words).stdout.count("before") >= 2
+    assert [trial["recipe"] for trial in report["trials"]] == ["layers", "sums", "operators"]
+    once = invoke(*words, "--provider", "cpu", "--recipe", "sums").stdout
+    assert (once.count("before") >= 2, once.count("recipe "), "recipe sums: " in once) == (True, 1, True)
 
 
 def test_command_refuses(tmp_path: Path, pictures: Path) -> None:
@@ -212,6 +215,37 @@ def test_command_refuses(tmp_path: Path, pictures: Path) -> None:
     ):
         result = invoke("quantize", *words)
         assert (result.exit_code, said in result.stderr) == (code, True), result.output
+
+
+def trial(recipe: Recipe, after_ms: float, share: float, task: str = "detect") -> Trial:
+    speed = Speed(provider="p", provider_after="p", threads=1, batch=1, before_ms=10, after_ms=after_ms)
+    return Trial(recipe=recipe.value, size=1, speed=speed, agreement=Agreement(task=task, pictures=3, share=share))
+
+
+def test_the_fastest_copy_whose_answers_hold_is_taken() -> None:
+    quick_and_wrong = trial(Recipe.OPERATORS, 2, 0.5)
+    right, slower = trial(Recipe.LAYERS, 7, 0.95), trial(Recipe.SUMS, 8, 1.0)
+    assert best([quick_and_wrong, right, slower]) is right
+    check_worth(right)
+    assert best([quick_and_wrong, trial(Recipe.LAYERS, 3, 0.8)]).recipe == "layers"
+
+
+def test_a_copy_that_is_slower_or_answers_otherwise_is_refused_by_name() -> None:
+    with pytest.raises(ModelRejected, match=r"recipe layers\) takes 12.0 ms where the model takes 10.0 ms .*--anyway"):
+        check_worth(trial(Recipe.LAYERS, 12, 1.0))
+    with pytest.raises(ModelRejected, match=r"agreement 94.0% at best \(recipe sums\), at least 95% .*--anyway"):
+        check_worth(trial(Recipe.SUMS, 5, 0.94, "classify"))
+
+
+def test_recipes_round_what_they_say(tmp_path: Path, payloads: list[bytes]) -> None:
+    """A convolution before SiLU: its output stays as it is, so that both are computed together."""
+    path, counts = saved(classifier(), tmp_path), {}
+    for recipe in Recipe:
+        output = tmp_path / f"{recipe.value}.onnx"
+        quantize(path, payloads, output, recipes=[recipe], anyway=True)
+        counts[recipe] = sum(node.op_type == "QuantizeLinear" for node in onnx.load(output).graph.node)
+    assert counts[Recipe.LAYERS] == 2  # what the convolution and the product read
+    assert counts[Recipe.LAYERS] <= counts[Recipe.SUMS] < counts[Recipe.OPERATORS]
 
 
 def test_pictures_are_spread_over_the_folder() -> None:

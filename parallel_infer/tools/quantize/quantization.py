@@ -2,6 +2,7 @@
 
 Static quantization as ONNX Runtime does it, in QDQ format: weights become int8 per channel, activations uint8 with the
 ranges that the calibration pictures gave. What no 8 bits can hold stays in float32; `quantizable` says what that is.
+Which operators are rounded decides whether a copy is faster: every recipe is tried, with the provider that will serve.
 """
 
 from __future__ import annotations
@@ -36,11 +37,13 @@ from parallel_infer.model_spec import ModelSpec
 from parallel_infer.pipeline import Arrays, Geometry, load_pipeline
 from parallel_infer.tools.quantize.agreement import Agreement, agreement
 from parallel_infer.tools.quantize.quantizable import check_graph, check_scales, kept_in_float, opset_of
+from parallel_infer.tools.quantize.recipes import Recipe, Speed, Trial, best, check_worth
 
 _PER_CHANNEL_OPSET = 13
 _LARGEST = (2 << 30) - (16 << 20)  # bytes; Protobuf ends at 2 GiB
 _DOT_PRODUCTS = frozenset({"avx512_vnni", "avx_vnni"})  # without them, sums of products of 8 bits may overflow 16
-_ROUNDS = 5  # in which both models are timed in turns
+_ROUNDS = 7  # in which both models are timed in turns
+_TIMED_BATCH = 4  # rows of a timed run, where the graph leaves it open
 
 
 class Calibration(Enum):
@@ -51,16 +54,6 @@ class Calibration(Enum):
     PERCENTILE = "Percentile"
 
 
-class Speed(Struct, frozen=True, kw_only=True):
-    """Milliseconds per run of the graph, medians over rounds in turns, same provider and threads."""
-
-    provider: str
-    threads: int
-    batch: int
-    before_ms: float
-    after_ms: float
-
-
 class Report(Struct, frozen=True, kw_only=True):
     """What became of a model."""
 
@@ -69,8 +62,10 @@ class Report(Struct, frozen=True, kw_only=True):
     kept_in_float: int  # operators behind the last weights
     size_before: int  # bytes, weights beside the file included
     size_after: int
-    speed: Speed
-    agreement: Agreement
+    recipe: str  # that made the copy
+    speed: Speed  # of the copy
+    agreement: Agreement  # of the copy
+    trials: tuple[Trial, ...]  # of every recipe that was tried
 
 
 class Feed:
@@ -115,11 +110,16 @@ def quantize(
     output: Path,
     calibration: Calibration = Calibration.MINMAX,
     config: SessionConfig | None = None,
+    recipes: Sequence[Recipe] = tuple(Recipe),
+    *,
+    anyway: bool = False,
 ) -> Report:
     """Write a quantized copy of the model at `path` to `output`, whole or not at all, and tell how it compares.
 
-    `payloads` are encoded pictures; those that cannot be read are skipped. Raises ModelRejected where the model cannot
-    be quantized, ConfigError where no picture can be read or `output` cannot be written.
+    Every recipe is tried with the provider of `config`; the fastest copy is kept whose answers hold. `payloads` are
+    encoded pictures; those that cannot be read are skipped. Raises ModelRejected where the model cannot be quantized,
+    or (unless `anyway`) where no copy both is faster and answers the same; ConfigError where no picture can be read or
+    `output` cannot be written.
     """
     check_target(output, Inputs([path, *data_files(path)]), "the output")
     place = Path(os.path.realpath(output)).parent
@@ -128,21 +128,29 @@ def quantize(
     feed = Feed(spec, payloads)
     size = _size_on_disk(path)
     with tempfile.TemporaryDirectory(prefix=".quantize-", dir=place) as folder:
-        prepared, draft = Path(folder) / "prepared.onnx", Path(folder) / "draft.onnx"
+        prepared = Path(folder) / "prepared.onnx"
         _prepare(path, prepared)
         kept = kept_in_float(onnx.load(prepared).graph)
-        count = _quantize(prepared, draft, feed, calibration, kept)
-        _keep_metadata(path, draft)
-        _check_same(spec, pipeline.describe(path.stem, draft, {}))
-        sessions = Session(path, config), Session(draft, config)
+        subject = _Subject(path, spec, feed, Session(path, config))
+        trials: dict[Path, Trial] = {}
+        for recipe in recipes:
+            draft = Path(folder) / f"{recipe.value}.onnx"
+            count = _quantize(prepared, draft, feed, calibration, kept, recipe)
+            trials[draft] = subject.tried(recipe, draft)
+        chosen = best(list(trials.values()))
+        if not anyway:
+            check_worth(chosen)
+        draft = next(draft for draft, trial in trials.items() if trial is chosen)
         report = Report(
             pictures=count,
             skipped=feed.skipped,
             kept_in_float=len(kept),
             size_before=size,
-            size_after=draft.stat().st_size,
-            speed=_speed(sessions, feed),
-            agreement=_agreement(spec, sessions, feed),
+            size_after=chosen.size,
+            recipe=chosen.recipe,
+            speed=chosen.speed,
+            agreement=chosen.agreement,
+            trials=tuple(trials.values()),
         )
         try:
             with draft_beside(output) as finished:
@@ -186,7 +194,9 @@ def _prepare(path: Path, prepared: Path) -> None:
     onnx.save(model, prepared)
 
 
-def _quantize(prepared: Path, draft: Path, feed: Feed, calibration: Calibration, kept: list[str]) -> int:
+def _quantize(
+    prepared: Path, draft: Path, feed: Feed, calibration: Calibration, kept: list[str], recipe: Recipe
+) -> int:
     """Write the draft; how many pictures calibrated it."""
     reader = _Reader(feed)
     arguments: dict[str, Any] = {
@@ -197,6 +207,7 @@ def _quantize(prepared: Path, draft: Path, feed: Feed, calibration: Calibration,
         "reduce_range": not _has_dot_products(),
         "nodes_to_exclude": kept,
         "calibrate_method": CalibrationMethod[calibration.value],
+        **recipe.arguments(),
     }
     try:
         with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
@@ -238,34 +249,57 @@ def _check_same(before: ModelSpec, after: ModelSpec) -> None:
             )
 
 
-def _speed(sessions: tuple[Session, Session], feed: Feed) -> Speed:
-    inputs = next(iter(feed))[0]
-    batch = len(next(iter(inputs.values())))
-    figures: tuple[list[float], list[float]] = ([], [])
-    for session in sessions:
-        session.run(inputs)
-    for number in range(_ROUNDS):
-        for index in (0, 1) if number % 2 == 0 else (1, 0):
-            started = time.perf_counter()
-            sessions[index].run(inputs)
-            sessions[index].run(inputs)
-            figures[index].append((time.perf_counter() - started) / 2 * 1000)
-    return Speed(
-        provider=sessions[0].describe(),
-        threads=sessions[0].config.thread_count,
-        batch=batch,
-        before_ms=statistics.median(figures[0]),
-        after_ms=statistics.median(figures[1]),
-    )
+class _Subject:
+    """The model that copies are held against."""
 
+    def __init__(self, path: Path, spec: ModelSpec, feed: Feed, session: Session) -> None:
+        self._path = path
+        self._spec = spec
+        self._feed = feed
+        self._session = session
+        self._answer = load_pipeline().answers(spec)
 
-def _agreement(spec: ModelSpec, sessions: tuple[Session, Session], feed: Feed) -> Agreement:
-    answer = load_pipeline().answers(spec)
-    pairs = []
-    for inputs, geometry in feed:
-        answers = []
+    def tried(self, recipe: Recipe, draft: Path) -> Trial:
+        """How a copy compares. Raises ModelRejected where it would not be served like the model."""
+        _keep_metadata(self._path, draft)
+        _check_same(self._spec, load_pipeline().describe(self._path.stem, draft, {}))
+        session = Session(draft, self._session.config)
+        return Trial(
+            recipe=recipe.value,
+            size=draft.stat().st_size,
+            speed=self._speed(session),
+            agreement=self._agreement(session),
+        )
+
+    def _speed(self, copy: Session) -> Speed:
+        """Both in turns, with rows of the first picture: as many as the graph demands, else some of a usual batch."""
+        repeats = 1 if self._spec.batch else _TIMED_BATCH
+        inputs = {name: np.repeat(rows, repeats, axis=0) for name, rows in next(iter(self._feed))[0].items()}
+        sessions = self._session, copy
+        figures: tuple[list[float], list[float]] = ([], [])
         for session in sessions:
-            outputs = {name: array[0] for name, array in session.run(inputs).items()}
-            answers.append(answer(outputs, geometry))
-        pairs.append((answers[0], answers[1]))
-    return agreement(spec.task, pairs)
+            session.run(inputs)
+        for number in range(_ROUNDS):
+            for index in (0, 1) if number % 2 == 0 else (1, 0):
+                started = time.perf_counter()
+                sessions[index].run(inputs)
+                sessions[index].run(inputs)
+                figures[index].append((time.perf_counter() - started) / 2 * 1000)
+        return Speed(
+            provider=self._session.describe(),
+            provider_after=copy.describe(),
+            threads=self._session.config.thread_count,
+            batch=len(next(iter(inputs.values()))),
+            before_ms=statistics.median(figures[0]),
+            after_ms=statistics.median(figures[1]),
+        )
+
+    def _agreement(self, copy: Session) -> Agreement:
+        pairs = [
+            (self._answered(self._session, inputs, geometry), self._answered(copy, inputs, geometry))
+            for inputs, geometry in self._feed
+        ]
+        return agreement(self._spec.task, pairs)
+
+    def _answered(self, session: Session, inputs: Arrays, geometry: Geometry) -> Any:
+        return self._answer({name: array[0] for name, array in session.run(inputs).items()}, geometry)
