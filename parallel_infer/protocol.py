@@ -93,10 +93,11 @@ class Hello(_Request, frozen=True, kw_only=True, tag="hello"):
 
 
 class Greeting(Struct, frozen=True):
-    """The result of Hello: limits of this server, in bytes."""
+    """The result of Hello: limits of this server, in bytes, and who it is."""
 
     max_payload: int
     max_message: int  # of one frame
+    instances: tuple[str, ...] = ()  # a name drawn at its start; a router's also has those of all behind it
 
 
 class Models(_Request, frozen=True, kw_only=True, tag="models"):

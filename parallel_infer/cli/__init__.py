@@ -21,6 +21,7 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
     "serve": "Start a server.",
+    "route": "Spread jobs over several servers.",
     "infer": "Ask a server about pictures.",
     "stream": "Ask a server about a live source, frame by frame.",
     "bench": "Measure a server or a model under load.",

@@ -47,7 +47,7 @@ def model_options(command: Command) -> Command:
 def config_options(command: Command) -> Command:
     """--model, --config and an option for every field of `ON_COMMAND_LINE`."""
     for name in reversed(ON_COMMAND_LINE):
-        command = _option(SERVER_FIELDS[name])(command)
+        command = option_of(SERVER_FIELDS[name])(command)
     return model_options(command)
 
 
@@ -57,7 +57,8 @@ def configuration(options: dict[str, Any]) -> Configuration:
     return read_config(arguments, options["config"], os.environ)
 
 
-def _option(field: Field) -> Callable[[Command], Command]:
+def option_of(field: Field) -> Callable[[Command], Command]:
+    """The option of the command line for a field."""
     kind = field.type
     if isinstance(kind, inspect.BoolType):
         return click.option(field.option, is_flag=True, default=None, help=field.meaning)

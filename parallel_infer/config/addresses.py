@@ -6,7 +6,7 @@ import ipaddress
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from parallel_infer.config.fields import show
@@ -33,12 +33,17 @@ def check_addresses(config: ServerConfig) -> None:
     if config.keys is not None and any(getattr(config, setting) for setting in ZMQ_DOORS):
         names = " and ".join(ZMQ_DOORS)
         raise ConfigError(f"{names} cannot be used with keys: those clients have no way to show one")
-    if config.keys is not None or config.insecure:
-        return
-    for place in (*config.http, *config.grpc):
+    if config.keys is None and not config.insecure:
+        zmq_doors = (address for setting in ("bind", *ZMQ_DOORS) for address in getattr(config, setting))
+        check_unreachable((*config.http, *config.grpc), zmq_doors)
+
+
+def check_unreachable(places: Iterable[str], addresses: Iterable[str]) -> None:
+    """Raises ConfigError where other machines reach a HOST:PORT of `places`, or one of the `addresses`."""
+    for place in places:
         if not _is_loopback(place.rpartition(":")[0].strip("[]")):
             raise ConfigError(_reachable(place))
-    for address in (address for setting in ("bind", *ZMQ_DOORS) for address in getattr(config, setting)):
+    for address in addresses:
         if address.startswith("tcp://") and not _is_loopback(_split_tcp(address)[0]):
             raise ConfigError(_reachable(address))
 

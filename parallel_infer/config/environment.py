@@ -25,6 +25,8 @@ OTHER_VARIABLES |= {FLEET_PREFIX + name.upper() for name in FLEET_FIELDS}
 VARIABLES: dict[str, Field] = {field.variable: field for field in SERVER_FIELDS.values()}
 FAMILIAR = ("MAX_BATCH_SIZE", "HOST", "PORT")
 """Names without our prefix, as users of other servers know them."""
+ROUTE_PREFIX = PREFIX + "ROUTE_"
+"""Of the settings of a router (`route_sources`)."""
 
 _SURE, _LIKELY = 0.75, 0.6  # how alike names are that stand for one another: surely a slip of the pen, or perhaps
 # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables and Docker's legacy links
@@ -59,6 +61,8 @@ def our_variables(environment: Mapping[str, str]) -> tuple[dict[str, str], list[
     ours: dict[str, str] = {}
     warnings: list[str] = []
     for name in sorted(name for name in environment if name.startswith(PREFIX)):
+        if name.startswith(ROUTE_PREFIX):
+            continue  # a router's
         text = environment[name]
         if not text.strip() or name in OTHER_VARIABLES or is_of_orchestrator(name, text):
             continue

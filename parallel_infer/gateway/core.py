@@ -6,6 +6,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
+from secrets import token_hex
 from typing import Any, Protocol, assert_never
 
 from parallel_infer.errors import DeadlineExceeded, Dropped, InferError, ServerStopping, ServerUnavailable, Unauthorized
@@ -48,6 +49,7 @@ from parallel_infer.process.options import GatewayOptions
 from parallel_infer.protocol import (
     Cancel,
     GiveBack,
+    Greeting,
     Hello,
     Infer,
     Lend,
@@ -122,7 +124,7 @@ class Core:
         )
         self.queries = Queries(
             *(outbox, self.replies, self.admission, lending, self.own_status, number, clock),
-            limits={"max_payload": options.max_payload, "max_message": options.max_message},
+            greeting=Greeting(options.max_payload, options.max_message, (token_hex(8),)),
         )
         self.leaving: Leaving | None = None  # a stop under way
         self._announced = False

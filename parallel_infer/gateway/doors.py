@@ -3,25 +3,48 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from parallel_infer.errors import ConfigError, InferError
 from parallel_infer.gateway.access import AccessControl
-from parallel_infer.gateway.core import Core
 from parallel_infer.gateway.handover import Handover
 from parallel_infer.gateway.requests import read_request
 from parallel_infer.ipc.channel import Context, Watch
 from parallel_infer.ipc.client_socket import ClientSocket, ReplyAddress, ZapAuthenticator
-from parallel_infer.process.options import GatewayOptions
-from parallel_infer.protocol import Hello, Load, Reload, Stop, Unload
+from parallel_infer.protocol import Hello, Load, Reload, Request, Stop, Unload
 
 _MANAGING = frozenset({Load, Reload, Unload, Stop})
+
+
+class DoorTerms(Protocol):
+    """Where clients come in, and who."""
+
+    @property
+    def bind(self) -> tuple[str, ...]: ...
+    @property
+    def inside(self) -> str: ...
+    @property
+    def keys(self) -> str | None: ...
+    @property
+    def max_clients(self) -> int: ...
+    @property
+    def max_message(self) -> int: ...
+
+
+class Asked(Protocol):
+    """What takes the requests: a gateway's core, or a router's."""
+
+    def request(self, request: Request, requester: ReplyAddress, payload: Any = None) -> None:
+        """Do what a client asks for; `payload` is a memoryview of a frame."""
+
+    def refuse(self, requester: ReplyAddress, error: InferError) -> None:
+        """Reply to what is no request, or to one that its sender may not make."""
 
 
 class PublicDoors:
     """One ClientSocket for each address. Nobody is let in before `open`."""
 
-    def __init__(self, context: Context, options: GatewayOptions, watch: Watch) -> None:
+    def __init__(self, context: Context, options: DoorTerms, watch: Watch) -> None:
         self._context = context
         self._options = options
         self._watch = watch
@@ -54,7 +77,7 @@ class PublicDoors:
             raise ConfigError(f"cannot listen at {address}: {reason}") from None
         return tuple(door.address for door in self._sockets.values() if door.address != inside)
 
-    def take_in(self, there: set[Any], core: Core) -> None:
+    def take_in(self, there: set[Any], core: Asked) -> None:
         """Give the core what clients have sent, as far as `there` says that there is something."""
         for socket, door in self._sockets.items():
             if socket in there:
@@ -66,7 +89,7 @@ class PublicDoors:
         for socket in there & self._monitors.keys():
             self._monitors[socket].connections()
 
-    def take_rest(self, core: Core) -> None:
+    def take_rest(self, core: Asked) -> None:
         """Give the core what clients have sent, whatever there is."""
         for door in self._sockets.values():
             self._take_requests(door, core)
@@ -75,7 +98,7 @@ class PublicDoors:
         """Take no more connections in; who waits for a key to be looked up is told."""
         self._access.settle()
 
-    def _take_requests(self, door: ClientSocket, core: Core) -> None:
+    def _take_requests(self, door: ClientSocket, core: Asked) -> None:
         for frames in door.drain():
             enveloped = 1 if len(frames) > 2 and not len(frames[1]) else 0
             requester = ReplyAddress(door, frames[0].bytes, enveloped)

@@ -5,7 +5,7 @@ A request that the dispatcher or the supervisor has to answer first waits here, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -51,7 +51,7 @@ class Queries:
         own_status: Callable[[], dict[str, Any]],
         number: Callable[[], int],
         clock: Callable[[], float],
-        limits: Mapping[str, int],
+        greeting: protocol.Greeting,
     ) -> None:
         self._outbox = outbox
         self._replies = replies
@@ -60,15 +60,15 @@ class Queries:
         self._number = number
         self._clock = clock
         self._lending = lending
-        self._limits = limits
+        self._greeting = greeting
         self._waiting: dict[int, Requester] = {}
         self.checks: dict[int, ReadinessCheck] = {}  # that wait for what the dispatcher says
 
     # --- from clients ------------------------------------------------------------------------------------------------
 
     def hello(self, requester: Requester) -> None:
-        """What this server takes."""
-        requester.result(self._limits)
+        """What this server takes, and who it is."""
+        requester.result(self._greeting)
 
     def lend(self, request: protocol.Lend, requester: Requester) -> None:
         """Memory for a client of this machine.

@@ -1,6 +1,6 @@
 """Channels: ZeroMQ sockets that carry lists of typed messages.
 
-Of the server's files only this one and `client_socket` import zmq.
+Of the server's files only this one, `client_socket` and `member_socket` import zmq.
 
 `send` only queues; `flush` sends everything that waits for one peer as one frame, so that answers which are ready
 together travel together. `receive` drains a socket before anybody sleeps on it again.

@@ -277,4 +277,4 @@ def _send_frames(socket: zmq.Socket[bytes], frames: Sequence[Any]) -> None:
     """All frames or none, without waiting. Raises ZMQError where the first cannot be sent."""
     last = len(frames) - 1
     for number, frame in enumerate(frames):
-        socket.send(frame, _NOW_MORE if number < last else _NOW)
+        socket.send(frame, _NOW_MORE if number < last else _NOW, copy=not isinstance(frame, zmq.Frame))

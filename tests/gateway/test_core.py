@@ -336,7 +336,9 @@ def test_a_readiness_check_has_an_end(rig: Rig, silent: str) -> None:
 
 
 def test_what_the_gateway_knows_itself_is_told_at_once(rig: Rig) -> None:
-    assert rig.ask(protocol.Hello).results == [{"max_payload": LARGE, "max_message": 2 * LARGE}]
+    (greeting,) = rig.ask(protocol.Hello).results
+    assert (greeting["max_payload"], greeting["max_message"]) == (LARGE, 2 * LARGE)
+    assert len(greeting["instances"]) == 1
     assert [model["name"] for model in rig.ask(protocol.Models).results[0]] == ["m"]
 
 

@@ -36,6 +36,7 @@ FORKS = {"os.fork", "os.forkpty", "pty.fork", "os.posix_spawn", "concurrent.futu
 ZMQ_FILES = (
     "parallel_infer/ipc/channel.py",
     "parallel_infer/ipc/client_socket.py",
+    "parallel_infer/ipc/member_socket.py",
     "parallel_infer/client*.py",
     "parallel_infer/client/*",
     "parallel_infer/doors/zmq_door.py",

@@ -1,0 +1,294 @@
+"""The router's process: doors towards clients, one socket towards all members, and a loop around the core."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from secrets import token_hex
+from typing import Any, NamedTuple
+
+import msgspec
+
+from parallel_infer.client.endpoint import Address
+from parallel_infer.client.reachability import reason_for
+from parallel_infer.config.route_schema import RouteConfig
+from parallel_infer.errors import ConfigError
+from parallel_infer.gateway.doors import PublicDoors
+from parallel_infer.gateway.handover import HAS_STOPPED, NOTICE, Leaving
+from parallel_infer.ipc.aside import Aside
+from parallel_infer.ipc.channel import Watch, new_context
+from parallel_infer.ipc.member_socket import CurveKeys, MemberSocket
+from parallel_infer.keys.client import Key
+from parallel_infer.limits import largest_frame
+from parallel_infer.machine.descriptors import raise_limit
+from parallel_infer.protocol import Reply, Request
+from parallel_infer.router.core import Core, Limits
+from parallel_infer.router.membership import Patience
+from parallel_infer.router.sources import Found, Sources, endpoint_of
+
+log = logging.getLogger(__name__)
+_LOOKS = 16  # at most so many times everything is taken in before the clock is looked at
+_PIXELS = 50_000_000  # of a picture that is read, if only to be refused: the default of a server
+_ASIDE = 1.0  # seconds for name servers at the end
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Reply).decode
+
+
+class Doors(NamedTuple):
+    """What `PublicDoors` is told."""
+
+    bind: tuple[str, ...]
+    inside: str
+    keys: str | None
+    max_clients: int
+    max_message: int
+
+
+class Outcome(NamedTuple):
+    """How a stop went: jobs that were under way and then answered, jobs that came since, jobs that were given up."""
+
+    answered: int
+    refused: int
+    abandoned: int
+    unread: int  # clients that had not taken their replies
+
+
+class MemberLinks:
+    """The core's connections to members. Names are looked up beside the loop, which goes on meanwhile."""
+
+    def __init__(self, socket: MemberSocket, key: Key | None) -> None:
+        self._socket = socket
+        self._key = key
+        self.names: Aside[str | OSError] = Aside()
+        self.reasons: Aside[str] = Aside()
+        self._endpoints: dict[str, bytes] = {}  # to the route that leads there
+        self._routes: dict[bytes, str] = {}
+        self._wanted: dict[bytes, list[tuple[Request, Any]]] = {}  # sent before the name was found
+        self._addresses: dict[bytes, str] = {}
+        self.ended: Callable[[bytes, str], None] = lambda route, why: None
+
+    def open(self, address: str, route: bytes) -> None:
+        """Begin to connect; what is sent meanwhile waits."""
+        self._wanted[route] = []
+        self._addresses[route] = address
+
+        def resolve() -> str | OSError:
+            try:
+                return endpoint_of(address)
+            except OSError as error:
+                return error
+
+        self.names.ask(resolve, lambda found: self._connect(route, found))
+
+    def _connect(self, route: bytes, endpoint: str | OSError) -> None:
+        waiting = self._wanted.pop(route, None)
+        if waiting is None:
+            return  # closed meanwhile
+        if isinstance(endpoint, OSError):
+            self.ended(route, f"its name does not resolve ({endpoint.strerror or endpoint})")
+            return
+        if endpoint in self._endpoints:
+            self.ended(route, f"another member is connected at {endpoint} already")
+            return
+        try:
+            self._socket.connect(endpoint, route)
+        except OSError as error:
+            self.ended(route, f"its address cannot be used ({error.strerror})")
+            return
+        self._endpoints[endpoint], self._routes[route] = route, endpoint
+        for request, payload in waiting:
+            self.send(route, request, payload)
+
+    def close(self, route: bytes) -> None:
+        """End a connection at once."""
+        self._wanted.pop(route, None)
+        self._addresses.pop(route, None)
+        endpoint = self._routes.pop(route, None)
+        if endpoint is not None:
+            del self._endpoints[endpoint]
+            self._socket.disconnect(endpoint)
+
+    def send(self, route: bytes, request: Request, payload: Any = None) -> None:
+        """Send a request."""
+        if route in self._wanted:
+            self._wanted[route].append((request, payload))
+        else:
+            self._socket.send(route, _encode(request), payload)
+
+    def take_ends(self) -> None:
+        """Tell of connections that have ended; of one that never came about, why, once that is found out."""
+        for endpoint, why in self._socket.ends():
+            route = self._endpoints.get(endpoint)
+            if route is None:
+                continue
+            if why:
+                self.ended(route, why)
+                continue
+            address = Address(self._addresses[route], self._key)
+            self.close(route)
+            self.reasons.ask(partial(reason_for, address), partial(self.ended, route))
+
+    def end(self) -> None:
+        """Close everything."""
+        self.names.close(_ASIDE)
+        self.reasons.close(_ASIDE)
+        self._socket.close()
+
+
+class RouterProcess:
+    """Carries messages between clients, members and the core."""
+
+    def __init__(self, config: RouteConfig, inside: str = "") -> None:
+        """Raises ConfigError for members and keys that cannot be used."""
+        self._config = config
+        self._sources = Sources((*config.member, *config.members))
+        first = self._sources.look()
+        key = _key(config.key)
+        raise_limit()  # every client and every member takes a descriptor
+        self._context = new_context()
+        keys = None if key is None else CurveKeys(key.public, key.secret, key.server)
+        self._socket = MemberSocket(self._context, keys)
+        self._links = MemberLinks(self._socket, key)
+        max_payload = int(config.max_payload_mb * 2**20)
+        self.core = Core(
+            self._links,
+            Limits(max_payload, config.kept_jobs, config.kept_mb << 20, config.timeout_ms / 1000, config.most_lost),
+            Patience(config.silence_ms / 1000, config.stuck_ms / 1000),
+            token_hex(8),
+        )
+        self._links.ended = self.core.membership.ended
+        self._watch = Watch()
+        max_message = largest_frame(max_payload, _PIXELS)
+        terms = Doors(tuple(config.bind), inside, config.keys, config.max_clients, max_message)
+        self._doors = PublicDoors(self._context, terms, self._watch)
+        self.core.queries.own_status = self._status
+        self._lists: Aside[Found] = Aside()
+        self._problems: list[str] = []
+        self._next_look = 0.0
+        self._looking = False
+        self._leaving: Leaving | None = None
+        for source in (self._socket.socket, self._socket.monitor, *self._descriptors()):
+            self._watch.add(source)
+        self._listed(first)
+
+    def _descriptors(self) -> tuple[int, ...]:
+        return self._links.names.descriptor, self._links.reasons.descriptor, self._lists.descriptor
+
+    def open(self) -> tuple[str, ...]:
+        """Let clients in; the addresses. Raises ConfigError where one cannot be had."""
+        before = os.umask(0o077)  # a socket's file is there from the moment it is bound
+        try:
+            return self._doors.open()
+        finally:
+            os.umask(before)
+
+    def run(self, signals: int, ending: Callable[[], bool]) -> None:
+        """Route until `ending` says so, which is asked when the descriptor `signals` is readable, or a client does."""
+        self._watch.add(signals)
+        while not self._has_left():
+            timer = self._next_timer()
+            self._take_in(self._watch.wait(timer - time.monotonic()))
+            now = time.monotonic()
+            if timer <= now:  # what has come by now counts before what is late by now
+                for _ in range(_LOOKS):
+                    if not (there := self._watch.wait(0)):
+                        break
+                    self._take_in(there)
+                    if ending():
+                        break
+            self.core.on_timer(now)
+            self._look_at_sources(now)
+            if self.core.queries.stop_asked or ending():
+                self._leave(now)
+        self._watch.remove(signals)
+
+    def _take_in(self, there: set[Any]) -> None:
+        core, links = self.core, self._links
+        if self._socket.socket in there:
+            for route, header, payload in self._socket.drain():
+                try:
+                    reply = _decode(header)
+                except msgspec.MsgspecError as error:
+                    core.membership.ended(route, f"its replies cannot be read: {error}")
+                else:
+                    core.reply(route, reply, payload)
+        if self._socket.monitor in there:
+            links.take_ends()
+        for aside in (links.names, links.reasons, self._lists):
+            if aside.descriptor in there:
+                aside.take()
+        self._doors.take_in(there, core)
+
+    # --- members -----------------------------------------------------------------------------------------------------
+
+    def _look_at_sources(self, now: float) -> None:
+        if not self._sources.change or self._looking or now < self._next_look:
+            return
+        self._looking = True
+        self._lists.ask(self._sources.look, self._listed)
+
+    def _listed(self, found: Found) -> None:
+        self._looking = False
+        self._next_look = time.monotonic() + self._config.look_ms / 1000
+        for problem in found.problems:
+            if problem not in self._problems:
+                log.warning("%s", problem)
+        self._problems = found.problems
+        self.core.membership.list(found.members)
+
+    def _status(self) -> dict[str, Any]:
+        problems = {"problems": self._problems} if self._problems else {}
+        return {**self._doors.status(), "cpu_seconds": round(time.process_time(), 3), **problems}
+
+    # --- time and the end --------------------------------------------------------------------------------------------
+
+    def _next_timer(self) -> float:
+        timer = self.core.next_timer()
+        if self._sources.change and not self._looking:
+            timer = min(timer, self._next_look)
+        return timer if self._leaving is None else min(timer, self._leaving.ends)
+
+    def _leave(self, now: float) -> None:
+        """Take nothing new; answer what there is."""
+        if self._leaving is None:
+            self._leaving = Leaving(now + self._config.drain_timeout_ms / 1000, len(self.core.jobs))
+            self.core.closed = True
+            self._doors.tell(NOTICE)
+
+    def hasten(self) -> None:
+        """Give up what has no reply yet."""
+        if self._leaving is not None:
+            self._leaving.hasten(time.monotonic())
+
+    def _has_left(self) -> bool:
+        leaving = self._leaving
+        if leaving is None:
+            return False
+        pending = len(self.core.jobs)
+        return not leaving.continues(time.monotonic(), pending, self._doors.has_strangers, self._doors.is_read)
+
+    def close(self) -> Outcome:
+        """Give up what has no reply yet, close the doors, and wait until each client has taken its replies."""
+        leaving = self._leaving or Leaving(time.monotonic(), 0)
+        for _ in range(_LOOKS):
+            self._doors.take_rest(self.core)
+        self._doors.settle()
+        abandoned = self.core.give_up()
+        self._doors.tell(HAS_STOPPED)
+        handover = self._doors.close(leaving.until)
+        self._links.end()
+        self._lists.close(_ASIDE)
+        handover.outlast(self._context.term, leaving.until)
+        unread = handover.wait(leaving.until)
+        self._doors.release()
+        return Outcome(max(0, leaving.pending - abandoned), self.core.refused, abandoned, unread)
+
+
+def _key(path: str | None) -> Key | None:
+    try:
+        return None if path is None else Key.of(path)
+    except ValueError as error:
+        raise ConfigError(f"key: {error}") from None
