@@ -140,6 +140,11 @@ class Answer:
         return self.arrays.get("angles")
 
     @property
+    def track_ids(self) -> npt.NDArray[np.int64] | None:
+        """int64 [n], what an object is called in every frame of its source; -1: seen once so far. None: not tracked."""
+        return self.arrays.get("track_ids")
+
+    @property
     def corners(self) -> Floats | None:
         """float32 [n, 4, 2], the corners of rotated boxes in order; or None."""
         return None if self.angles is None else rotated_corners(self.boxes, self.angles)

@@ -25,7 +25,8 @@ COCO_SKELETON = (
 )
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_EDGE: Color = (24, 24, 24)
+EDGE: Color = (24, 24, 24)
+_PLAIN: Color = (176, 176, 176)  # of what is not followed, among what is
 _COCO_JOINTS = 17
 _MASK_OPACITY = 0.45
 _VISIBLE = 0.5  # joints of lower confidence are guesses, and are left out
@@ -134,7 +135,7 @@ def draw(frame: Frame, answer: Answer) -> Frame:
         scale = np.array([canvas.shape[1] / (answer.width or 1), canvas.shape[0] / (answer.height or 1)], np.float32)
         _draw_objects(canvas, answer, pen, scale if answer.width and answer.height else np.ones(2, np.float32))
     if answer.still:
-        label = Label.of("still", _EDGE, pen, canvas)
+        label = Label.of("still", EDGE, pen, canvas)
         label._moved(canvas.shape[1], canvas.shape[0], canvas).draw(canvas, pen)  # at the bottom right
     return canvas
 
@@ -150,7 +151,8 @@ def color_of(number: int) -> Color:
 
 def _draw_objects(canvas: Frame, answer: Answer, pen: Pen, scale: npt.NDArray[np.float32]) -> None:
     """First all masks, then outlines, then labels last, because later ones would cover them."""
-    colors = [color_of(number) for number in answer.classes.tolist()]
+    numbers = answer.classes if answer.track_ids is None else answer.track_ids  # what is followed keeps its colour
+    colors = [color_of(number) if number >= 0 else _PLAIN for number in numbers.tolist()]
     turned = answer.corners
     outlines = [box * scale for box in (_corners(answer.boxes) if turned is None else turned)]
     for rings, color in zip(answer.masks or (), colors, strict=False):
@@ -159,7 +161,7 @@ def _draw_objects(canvas: Frame, answer: Answer, pen: Pen, scale: npt.NDArray[np
         _draw_outline(canvas, outline, color, pen)
     for joints in answer.keypoints if answer.keypoints is not None else ():
         _draw_skeleton(canvas, joints[:, :2] * scale, joints[:, 2], pen)
-    texts = [f"{name} {score:.2f}" for name, score in zip(answer.names, answer.scores.tolist(), strict=True)]
+    texts = _object_texts(answer)
     placed: list[Label] = []
     for index in np.argsort(-answer.scores, kind="stable").tolist():  # the surest choose their places first
         placed.append(Label.beside(outlines[index], texts[index], colors[index], pen, placed, canvas))
@@ -186,7 +188,7 @@ def _draw_mask(canvas: Frame, rings: list[npt.NDArray[np.float32]], color: Color
 
 def _draw_outline(canvas: Frame, corners: npt.NDArray[np.float32], color: Color, pen: Pen) -> None:
     polygon = [_fixed(corners)]
-    cv2.polylines(canvas, polygon, True, _EDGE, pen.line + 2 * max(1, pen.line // 2), cv2.LINE_AA, _SUBPIXEL)
+    cv2.polylines(canvas, polygon, True, EDGE, pen.line + 2 * max(1, pen.line // 2), cv2.LINE_AA, _SUBPIXEL)
     cv2.polylines(canvas, polygon, True, color, pen.line, cv2.LINE_AA, _SUBPIXEL)
 
 
@@ -199,14 +201,21 @@ def _draw_skeleton(
     bones = [(first, second) for first, second in skeleton if seen[first] and seen[second]]
     edge = max(1, pen.line // 2)
     for first, second in bones:
-        cv2.line(canvas, points[first], points[second], _EDGE, pen.line + 2 * edge, cv2.LINE_AA, _SUBPIXEL)
+        cv2.line(canvas, points[first], points[second], EDGE, pen.line + 2 * edge, cv2.LINE_AA, _SUBPIXEL)
     for number, (first, second) in enumerate(bones):
         cv2.line(canvas, points[first], points[second], color_of(number), pen.line, cv2.LINE_AA, _SUBPIXEL)
     for number, point in enumerate(points):
         if seen[number]:
             radius = (pen.line + edge) << _SUBPIXEL
-            cv2.circle(canvas, point, radius + (edge << _SUBPIXEL), _EDGE, cv2.FILLED, cv2.LINE_AA, _SUBPIXEL)
+            cv2.circle(canvas, point, radius + (edge << _SUBPIXEL), EDGE, cv2.FILLED, cv2.LINE_AA, _SUBPIXEL)
             cv2.circle(canvas, point, radius, color_of(number), cv2.FILLED, cv2.LINE_AA, _SUBPIXEL)
+
+
+def _object_texts(answer: Answer) -> list[str]:
+    numbers = [-1] * len(answer.scores) if answer.track_ids is None else answer.track_ids.tolist()
+    shown = [f" #{number}" if number >= 0 else "" for number in numbers]
+    found = zip(answer.names, shown, answer.scores.tolist(), strict=True)
+    return [f"{name}{number} {score:.2f}" for name, number, score in found]
 
 
 def _class_texts(answer: Answer) -> list[str]:

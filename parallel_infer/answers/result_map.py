@@ -154,6 +154,9 @@ def _objects(
     if "keypoints" in arrays:
         for prediction, points in zip(objects, arrays["keypoints"].tolist(), strict=True):
             prediction["keypoints"] = _keypoints(points)
+    if "track_ids" in arrays:
+        for prediction, number in zip(objects, arrays["track_ids"].tolist(), strict=True):
+            prediction["tracker_id"] = number
     if "angles" in arrays:
         corners = rotated_corners(arrays["boxes"], arrays["angles"])
         for prediction, angle, points in zip(objects, arrays["angles"].tolist(), corners.tolist(), strict=True):

@@ -14,10 +14,12 @@ from parallel_infer.cli.answer_options import answer_options
 from parallel_infer.cli.model_argument import model_and_rest, model_option
 from parallel_infer.cli.parameter_types import FiniteRange, GivenPath
 from parallel_infer.cli.server_options import connected, server_options
+from parallel_infer.cli.track_options import track_options, tracking
 from parallel_infer.process.endings import heeded
 
 if TYPE_CHECKING:
     from parallel_infer.cli.video_display import Display
+    from parallel_infer.tracking.settings import Tracking
     from parallel_infer.video import Result, Source, Streams, StreamSettings
     from parallel_infer.video.recorder import Names, Recorder
 
@@ -65,6 +67,7 @@ _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
     help="Write the annotated video; of several sources, one file each with the source's name behind FILE's.",
 )
 @answer_options
+@track_options
 @click.option(
     "--timeout",
     type=FiniteRange(0, 3600, min_open=True),
@@ -107,8 +110,8 @@ def command(
     read = _sources(sources, given)
     targets = _targets(read, given["save"], key)
     with connected(server, key) as client:
-        client.models()  # a server that is away, or does not let us in, is told of once and at once
-    with Streams(read, model, server, key, _settings(given)) as streams:
+        served = client.models()  # a server that is away, or does not let us in, is told of once and at once
+    with Streams(read, model, server, key, _settings(given, tracking(given, model, served))) as streams:
         shown = display_for(streams, form)
         with (
             _signals_end(streams),  # outermost: a second signal must not cut off a file that is being finished
@@ -128,7 +131,7 @@ def _sources(texts: tuple[str, ...], given: dict[str, Any]) -> list[Source]:
     return [source.in_real_time() for source in sources] if given["pace"] else sources
 
 
-def _settings(given: dict[str, Any]) -> StreamSettings:
+def _settings(given: dict[str, Any], track: Tracking | None) -> StreamSettings:
     from parallel_infer.video import Drop, StreamSettings
 
     options = {"confidence": given["conf"], "iou": given["iou"]}
@@ -141,6 +144,7 @@ def _settings(given: dict[str, Any]) -> StreamSettings:
         timeout=given["timeout"],
         silence=given["silence"],
         attempts=given["attempts"],
+        track=track,
         options={name: value for name, value in options.items() if value is not None} | given["options"],
     )
 

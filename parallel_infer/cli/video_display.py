@@ -19,8 +19,9 @@ from parallel_infer.answers.answer import Answer
 from parallel_infer.cli.tables import print_table
 from parallel_infer.errors import InferError
 from parallel_infer.redaction import redacted
+from parallel_infer.tracking.counting import texts_of
 from parallel_infer.video.counts import Tally
-from parallel_infer.video.feed import Change, Result
+from parallel_infer.video.events import Change, Result
 from parallel_infer.video.sources import SourceState
 from parallel_infer.video.streams import Streams
 
@@ -52,31 +53,14 @@ class _Lines:
 
 
 class JsonLines(_Lines):
-    """One object per frame: source, frame, position, captured, age_ms, the counts so far, and the result or "error".
-
-    A change of state is an object with "state" and "message" instead. "position" is in seconds from the start of a
-    recording, "captured" in seconds since 1970; "time" is part of the result map: the seconds the server took.
-    """
+    """One object per frame, or per change of state: then with "state" and "message" instead of a result."""
 
     def result(self, result: Result) -> None:
-        row = {
-            "source": result.source,
-            "frame": result.frame,
-            **({} if result.position is None else {"position": round(result.position, 3)}),
-            "captured": round(result.captured, 6),
-            "age_ms": round(result.age * 1000, 2),
-            "dropped": result.tally.dropped,
-            "expired": result.tally.expired,
-        }
-        if isinstance(result.answer, InferError):
-            error = {"code": result.answer.code, "message": redacted(str(result.answer))}
-            click.echo(json.dumps({**row, "error": error}))
-        else:
-            click.echo(json.dumps({**row, **result.answer.to_dict()}))
+        click.echo(json.dumps(result.to_dict()))
 
     def change(self, change: Change) -> None:
         row = {"source": change.source, "state": change.state.value, "message": change.message}
-        click.echo(json.dumps({**row, **change.tally.counts()}))
+        click.echo(json.dumps({**row, **change.tally.counts(), **_counted(change)}))
 
 
 class TextLines(_Lines):
@@ -218,12 +202,18 @@ def _dense_summary(answer: Answer) -> str:
 
 
 def described(change: Change) -> str:
-    """A change of state in one line; a final one with the counts."""
+    """A change of state in one line; a final one with the counts, and a line for each that was counted at."""
     line = f"{change.source}: {change.state.value}" + (f": {change.message}" if change.message else "")
     if not change.state.final:
         return line
     tally = change.tally
-    return f"{line}; {tally.frames} frames, {tally.answered} answered, {lost(tally)}, {tally.failed} failed"
+    counts = [f"\n{change.source}: {text}" for text in texts_of(change.counts)] if change.counts else []
+    line = f"{line}; {tally.frames} frames, {tally.answered} answered, {lost(tally)}, {tally.failed} failed"
+    return line + "".join(counts)
+
+
+def _counted(event: Change) -> dict[str, Any]:
+    return {} if event.counts is None else {"counts": event.counts.to_dict()}
 
 
 def lost(tally: Tally) -> str:

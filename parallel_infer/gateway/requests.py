@@ -12,6 +12,7 @@ from parallel_infer.errors import BadInput
 from parallel_infer.gateway.pending import Requester
 from parallel_infer.ipc.messages import ModelOpened, PayloadKind
 from parallel_infer.limits import MAX_HEADER, MAX_OPTIONS, header_too_large, options_too_large
+from parallel_infer.model_spec import ModelSpec
 from parallel_infer.wrong_fields import explained
 
 _LONGEST_READ = 16 << 20  # bytes of a header whose id is looked for
@@ -84,6 +85,7 @@ def model_facts(opened: ModelOpened) -> dict[str, Any]:
         "provider": opened.provider,
         "queue_size": plan.queue_size,
         "rows": plan.rows.slots,
+        "thresholds": thresholds(spec),
         "evidence": list(spec.evidence),
         "warnings": list(spec.warnings),
     }
@@ -106,7 +108,12 @@ def model_detail(opened: ModelOpened) -> dict[str, Any]:
         "properties": spec.file.properties,
         "max_batch_size": plan.max_batch,
         "instances": plan.instances,
-        "thresholds": {name: spec.parameters[name] for name in ("confidence", "iou") if name in spec.parameters},
+        "thresholds": thresholds(spec),
         "path": spec.path,
         "digest": spec.digest,
     }
+
+
+def thresholds(spec: ModelSpec) -> dict[str, float]:
+    """What the model reports from, and which boxes it takes for one, where a request says nothing else."""
+    return {name: spec.parameters[name] for name in ("confidence", "iou") if name in spec.parameters}

@@ -12,7 +12,7 @@ from parallel_infer.pictures.opencv_limit import set_pixel_limit
 
 if TYPE_CHECKING:
     from parallel_infer.video.counts import Tally
-    from parallel_infer.video.feed import Change, Result
+    from parallel_infer.video.events import Change, Result
     from parallel_infer.video.settings import Drop, StreamSettings
     from parallel_infer.video.sources import Source, SourceKind, SourceState, sources_of
     from parallel_infer.video.streams import Streams
@@ -33,9 +33,9 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Change": "feed",
+    "Change": "events",
     "Drop": "settings",
-    "Result": "feed",
+    "Result": "events",
     "Source": "sources",
     "SourceKind": "sources",
     "SourceState": "sources",

@@ -7,17 +7,15 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
-from parallel_infer.answers.answer import Answer
 from parallel_infer.client.lent import Slot
-from parallel_infer.errors import BadInput, InferError, ServerUnavailable, Unanswered, Unauthorized, UnknownModel
+from parallel_infer.errors import BadInput, ServerUnavailable, Unanswered, Unauthorized, UnknownModel
 from parallel_infer.redaction import without_secrets
+from parallel_infer.tracking.counting import Counts
+from parallel_infer.tracking.settings import CannotFollow
 from parallel_infer.video.capture_process import CaptureProcess
 from parallel_infer.video.counts import Tally
+from parallel_infer.video.events import Change, Result
 from parallel_infer.video.in_flight import FramesInFlight, InFlightFrame
 from parallel_infer.video.memory import Memory, Region
 from parallel_infer.video.pipe import Captured, DecodeError, Ended, Needs, Opened, Order, Place, Word
@@ -28,32 +26,7 @@ _START = 10.0  # seconds a capture process has to come up, on top of what openin
 _SLOW = 3.0  # intervals of a slow source that are no silence yet
 _DYING = 0.2  # seconds to wait for the end of a capture process before going on without
 _LAST_PATIENCE = 5.0  # the same when everything is closed
-_FATAL = (UnknownModel, Unauthorized)  # every other frame would get the same
-
-
-@dataclass(frozen=True)
-class Result:
-    """What became of one frame. `pixels` is valid until the next event is asked for: copy what you want to keep."""
-
-    source: str
-    frame: int  # number of the frame in its source, from 0; goes on counting after a reconnection
-    turn: int  # the same, without frames that `fps` leaves out
-    captured: float  # seconds since 1970
-    age: float  # seconds since the capture
-    answer: Answer | InferError
-    tally: Tally  # of the source, so far
-    pixels: npt.NDArray[np.uint8] | None  # [h, w, 3] BGR; None with an error
-    position: float | None = None  # seconds from the start of a recording; None for what has none, as cameras
-
-
-@dataclass(frozen=True)
-class Change:
-    """A source came into another state."""
-
-    source: str
-    state: SourceState
-    message: str
-    tally: Tally
+_FATAL = (UnknownModel, Unauthorized, CannotFollow)  # every other frame would get the same
 
 
 class Feed:
@@ -85,6 +58,11 @@ class Feed:
     @property
     def tally(self) -> Tally:
         return self._frames.tally
+
+    @property
+    def counts(self) -> Counts | None:
+        """Of lines and zones so far; None where none are asked for."""
+        return self._frames.counts
 
     @property
     def timer(self) -> float:
@@ -201,7 +179,9 @@ class Feed:
         self._count_missing(word.turn)
         self._turns = word.turn + 1
         self._last_frame = self._base + word.frame
-        return InFlightFrame(self._last_frame, self._turn_base + word.turn, word.time, word.position)
+        return InFlightFrame(
+            self._last_frame, self._turn_base + word.turn, word.time, word.position, self.tally.restarts
+        )
 
     def _count_missing(self, turn: int) -> None:
         """Frames that the capture process had no place for."""
@@ -292,6 +272,7 @@ class Feed:
             tally=self.tally,
             pixels=frame.pixels,
             position=frame.position,
+            counts=frame.counts,
         )
 
     def _judge(self, frame: InFlightFrame) -> None:
@@ -308,4 +289,4 @@ class Feed:
 
     def _change(self, state: SourceState, message: str) -> None:
         self.state, self.message = state, message
-        self._changes.append(Change(self.source.name, state, message, copy.deepcopy(self.tally)))
+        self._changes.append(Change(self.source.name, state, message, copy.deepcopy(self.tally), self.counts))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,22 +18,31 @@ from parallel_infer.client.pending import Outcome, Pending
 from parallel_infer.client.requests import Job, as_answer, encode_options
 from parallel_infer.errors import DeadlineExceeded, Dropped, InferError, ResourceUnavailable
 from parallel_infer.protocol import Infer, Tensor
+from parallel_infer.tracking import following_for
+from parallel_infer.tracking.counting import Counts
+from parallel_infer.tracking.settings import CannotFollow, Moment
 from parallel_infer.video.counts import Tally
 from parallel_infer.video.memory import Memory, Region
+from parallel_infer.video.pacing import USUAL_FPS
 from parallel_infer.video.settings import Drop, StreamSettings
 from parallel_infer.video.sources import Source
 from parallel_infer.video.still import StillFrames, blocks_of
+
+if TYPE_CHECKING:
+    from parallel_infer.tracking.following import Following
 
 
 class InFlightFrame(Entry):
     """One frame, from its capture to its outcome being handed on."""
 
-    def __init__(self, frame: int, turn: int, captured: float, position: float | None) -> None:
+    def __init__(self, frame: int, turn: int, captured: float, position: float | None, capture: int = 0) -> None:
         super().__init__()
         self.frame = frame
         self.turn = turn
         self.captured = captured  # time.monotonic()
         self.position = position  # seconds from the start of a recording
+        self.capture = capture  # number of the capture, which goes up where the source was lost
+        self.counts: Counts | None = None  # of the source, up to this frame
         self.slot: Slot | None = None
         self.region: Region | None = None
         self.pixels: npt.NDArray[np.uint8] | None = None
@@ -66,9 +76,12 @@ class FramesInFlight:
         self._memory = memory
         self._drop = settings.drop_of(source)
         self._still = None if settings.skip_still is None else StillFrames(settings.skip_still, settings.still_for)
+        self._following = _following(settings)
+        least = {} if self._following is None else {"confidence": self._following.confidence}
+        self._live = source.live
         self._job = Job(
             model,
-            encode_options(settings.options),
+            encode_options(settings.options | least),
             settings.timeout,
             source=source.name,
             drop="latest" if self._drop is Drop.LATEST else "none",
@@ -80,6 +93,11 @@ class FramesInFlight:
     @property
     def none_left(self) -> bool:
         return self._queue.empty
+
+    @property
+    def counts(self) -> Counts | None:
+        """Of lines and zones, up to the last frame that was handed on."""
+        return None if self._following is None else self._following.counts
 
     def add(self, frame: InFlightFrame) -> None:
         """A frame was captured. One with an outcome already only keeps its place in the order."""
@@ -99,6 +117,7 @@ class FramesInFlight:
     def done(self) -> Iterator[InFlightFrame]:
         """Frames with an answer or an error, in order; pixels are there until the next one is asked for."""
         while (frame := self._queue.pop_done()) is not None:
+            self._follow(frame)
             if self._count(frame):
                 yield frame
             frame.release()
@@ -185,6 +204,21 @@ class FramesInFlight:
         else:
             self._queue.wait(frame)
 
+    def _follow(self, frame: InFlightFrame) -> None:
+        if self._following is None or not isinstance(frame.outcome, Answer):
+            return
+        try:
+            frame.outcome = self._following.follow(frame.outcome, Moment(self._seconds(frame), frame.capture))
+            frame.counts = self._following.counts
+        except CannotFollow as error:
+            self._end(frame, error)
+
+    def _seconds(self, frame: InFlightFrame) -> float:
+        """The time of a frame on the clock of its source: a recording is read faster or slower than it plays."""
+        if self._live:
+            return frame.captured
+        return frame.frame / USUAL_FPS if frame.position is None else frame.position
+
     def _end(self, frame: InFlightFrame, outcome: Answer | InferError) -> None:
         frame.outcome = outcome
         if not isinstance(outcome, Answer):
@@ -205,3 +239,10 @@ class FramesInFlight:
         else:
             self.tally.failed += 1
         return True
+
+
+def _following(settings: StreamSettings) -> Following | None:
+    if settings.track is None:
+        return None
+    confidence = settings.options.get("confidence")
+    return following_for(settings.track, confidence if isinstance(confidence, int | float) else None)

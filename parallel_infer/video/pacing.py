@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
-_RATE_UNKNOWN = 25.0  # frames per second of a recording that does not say
+USUAL_FPS = 25.0  # frames per second of a recording that does not say
 _EARLY = 0.25  # part of an interval by which a live frame may come too early: cameras are not exact
 
 
@@ -46,7 +46,7 @@ class Clock:
     """When the frames of a recording that plays like a camera are due."""
 
     def __init__(self, fps: float, start: float) -> None:
-        self._fps = fps or _RATE_UNKNOWN
+        self._fps = fps or USUAL_FPS
         self._start = start
 
     def due(self, frame: int) -> float:

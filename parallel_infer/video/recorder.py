@@ -24,11 +24,11 @@ import numpy.typing as npt
 from parallel_infer.answers.answer import Answer
 from parallel_infer.errors import ConfigError
 from parallel_infer.files.outputs import Inputs, check_target, draft_for, put_in_place
-from parallel_infer.video.feed import Result
+from parallel_infer.video.events import Result
+from parallel_infer.video.pacing import USUAL_FPS
 
 CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 _EXTENSION = re.compile(r"\.(?:mp4|m4v|mov|mkv|avi|webm|mjpe?g|ts)\b", re.IGNORECASE)
-USUAL_FPS = 25.0  # of a file whose source does not say
 _WAITING = 4  # pictures between the thread that draws and the one that encodes
 _LONGEST_STEM = 100  # bytes that the name of a source adds to the name of a file
 _FFMPEG_LOG = "OPENCV_FFMPEG_LOGLEVEL"
@@ -138,7 +138,7 @@ class Recorder:
         fps = fps or USUAL_FPS
         count = self._timing.count(result, fps)
         if count:
-            self._queue.put((result.answer.draw(result.pixels), count, fps))
+            self._queue.put((result.draw(), count, fps))
 
     def close(self) -> None:
         """Finish the file."""

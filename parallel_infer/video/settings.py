@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from parallel_infer.tracking.settings import Tracking
 from parallel_infer.video.sources import Source
 
 
@@ -38,6 +39,7 @@ class StreamSettings:
     attempts: int | None = None  # tries without a frame after which a lost source has failed; None: it never fails
     skip_still: float | None = None  # 0 to 255: frames that differ by less get the last answer; None: none does
     still_for: float = 10.0  # seconds that the answer of an inferred frame may be used for others
+    track: Tracking | None = None  # how objects are followed and counted; None: they are not
     options: dict[str, Any] = field(default_factory=dict)  # options of the model's task, such as confidence
 
     def drop_of(self, source: Source) -> Drop:

@@ -14,7 +14,8 @@ from parallel_infer.client.endpoint import Address
 from parallel_infer.keys.client import HasKeys, Key
 from parallel_infer.shm.segment import RunMark, sweep
 from parallel_infer.video.counts import Tally
-from parallel_infer.video.feed import Change, Feed, Result
+from parallel_infer.video.events import Change, Result
+from parallel_infer.video.feed import Feed
 from parallel_infer.video.in_flight import FramesInFlight
 from parallel_infer.video.memory import Memory
 from parallel_infer.video.reports import Reports

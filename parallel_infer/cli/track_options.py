@@ -1,0 +1,105 @@
+"""Options of `stream` that follow objects and count them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from parallel_infer.cli.parameter_types import FiniteRange
+from parallel_infer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from parallel_infer.tracking.settings import Tracking
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def track_options(command: Command) -> Command:
+    """--track and what belongs to it; `tracking` makes them one value."""
+    for option in reversed(
+        (
+            click.option(
+                "--track",
+                is_flag=True,
+                help="Follow objects: each has a number that lasts, in --json, in the drawn picture and in Python. "
+                "Needs pip install 'parallel-infer[track]'.",
+            ),
+            click.option(
+                "--track-keep",
+                type=FiniteRange(0, 3600, min_open=True),
+                metavar="SECONDS",
+                help="Seconds for which an object that is not seen keeps its number.  [default: 1.0]",
+            ),
+            click.option(
+                "--track-low",
+                type=FiniteRange(0, 1),
+                metavar="SCORE",
+                help="Score down to which an object that is followed is still reported; one that is new needs --conf.  "
+                "[default: 0.1]",
+            ),
+            click.option(
+                "--count-line",
+                "lines",
+                multiple=True,
+                metavar="X1,Y1,X2,Y2[:NAME]",
+                help="Count what crosses a line, by class: from the left to the right of the way from its first to its "
+                "second point is in, the other way is out. Pixels, or fractions of the picture where no number is "
+                "above 1. Implies --track.",
+            ),
+            click.option(
+                "--count-zone",
+                "zones",
+                multiple=True,
+                metavar="X,Y,X,Y,X,Y...[:NAME]",
+                help="Count what is in an area, and what ever came into it, by class. Implies --track.",
+            ),
+            click.option(
+                "--count-at",
+                type=click.Choice(["bottom", "centre"]),
+                help="The point of an object that crosses and is inside: the middle of its box's lower edge, or its "
+                "centre.  [default: bottom]",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def tracking(given: dict[str, Any], model: str, served: Sequence[dict[str, Any]]) -> Tracking | None:
+    """How objects are to be followed; None: not at all. `served` are the models of the server.
+
+    Raises ConfigError for lines and zones that are none, a model without boxes, and where a library is missing.
+    """
+    wanted = {name: given[name] for name in ("track", "lines", "zones") if given[name]}
+    others = {"--track-keep": given["track_keep"], "--track-low": given["track_low"], "--count-at": given["count_at"]}
+    if not wanted:
+        for name, value in others.items():
+            if value is not None:
+                raise ConfigError(f"{name} changes how objects are followed: add --track, --count-line or --count-zone")
+        return None
+    from parallel_infer.tracking import following_for
+    from parallel_infer.tracking.settings import TASKS, Anchor, Tracking
+    from parallel_infer.tracking.shapes import Line, Zone
+
+    option = "--track" if given["track"] else "--count-line" if given["lines"] else "--count-zone"
+    facts = next((facts for facts in served if facts["name"] == model), {})
+    if facts and facts["task"] not in TASKS:
+        fitting = sorted(str(facts["name"]) for facts in served if facts["task"] in TASKS)
+        raise ConfigError(
+            f"{option} follows the boxes of objects, and {model!r} answers with none: its task is {facts['task']}"
+            + (f"; of those that are served take {' or '.join(fitting)}" if fitting else "")
+        )
+    defaults = Tracking()
+    usual = given["options"].get("confidence", facts.get("thresholds", {}).get("confidence"))
+    made = Tracking(
+        start=given["conf"] if given["conf"] is not None else usual if isinstance(usual, int | float) else None,
+        low=defaults.low if given["track_low"] is None else given["track_low"],
+        keep=given["track_keep"] or defaults.keep,
+        lines=tuple(Line.parse(text, number) for number, text in enumerate(given["lines"], 1)),
+        zones=tuple(Zone.parse(text, number) for number, text in enumerate(given["zones"], 1)),
+        anchor=Anchor(given["count_at"] or defaults.anchor.value),
+    )
+    following_for(made)
+    return made

@@ -1,0 +1,43 @@
+"""How objects are followed and counted, the same for all sources of one `Streams`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+from parallel_infer.errors import BadInput
+from parallel_infer.tracking.shapes import Line, Zone
+
+TASKS = ("detect", "pose", "segment", "obb")  # those with boxes
+USUAL_START = 0.25  # the confidence from which models report, where neither they nor their user say another
+
+
+class CannotFollow(BadInput):
+    """The objects of a source cannot be followed or counted: its answers have no boxes, or a line is outside."""
+
+
+class Moment(NamedTuple):
+    """When and by what a picture was taken."""
+
+    seconds: float  # of the source's own time
+    capture: int  # another number: the source was lost meanwhile, and its objects are others
+
+
+class Anchor(Enum):
+    """The point of a box that crosses lines and is in zones."""
+
+    BOTTOM = "bottom"  # the middle of its lower edge: where what stands on the ground stands
+    CENTRE = "centre"
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Scores from 0 to 1, times in seconds of the source."""
+
+    start: float | None = None  # score from which an object is a new one; None: `confidence` of the options, or 0.25
+    low: float = 0.1  # score down to which an object that is followed is still reported
+    keep: float = 1.0  # seconds for which an object that is not seen keeps its number
+    lines: tuple[Line, ...] = ()  # crossings of these are counted
+    zones: tuple[Zone, ...] = ()  # what is in these is counted
+    anchor: Anchor = Anchor.BOTTOM
