@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+import threading
+from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 import numpy as np
@@ -221,7 +222,37 @@ def test_a_token_that_is_no_text_is_a_strangers() -> None:
         def by_token(self, digest: str) -> None:
             return None
 
-    assert Tokens(Book()).holder("\udcff\udcfe") is None  # as headers that are no UTF-8 come
+    assert asyncio.run(Tokens(Book()).holder("\udcff\udcfe")) is None  # as headers that are no UTF-8 come
+
+
+def test_a_token_is_looked_up_once_a_second_and_beside_the_event_loop() -> None:
+    class Holder(NamedTuple):
+        name: str
+        manages: bool
+
+    class Book:
+        client: Holder | None = Holder("camera", False)
+        looks: ClassVar[list[threading.Thread]] = []
+
+        def by_token(self, digest: str) -> Holder | None:
+            self.looks.append(threading.current_thread())
+            return self.client
+
+    now = [100.0]
+    book = Book()
+    tokens = Tokens(book, lambda: now[0])
+
+    async def names(count: int) -> list[str | None]:
+        holders = [await tokens.holder("token") for _ in range(count)]
+        return [holder and holder.name for holder in holders]
+
+    assert asyncio.run(names(100)) == ["camera"] * 100
+    assert len(book.looks) == 1
+    assert book.looks[0] is not threading.main_thread()
+    book.client = None
+    now[0] += 1.0
+    assert asyncio.run(names(2)) == [None, None]  # a stranger, who may have a key by now, is always looked up
+    assert len(book.looks) == 3
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from parallel_infer.doors.model_view import PICTURE, ModelView
 from parallel_infer.doors.service import InferenceService
 from parallel_infer.doors.statistics import model_statistics
 from parallel_infer.doors.statuses import INTERNAL, STATUSES
-from parallel_infer.doors.tokens import Holder, Tokens
+from parallel_infer.doors.tokens import Tokens
 from parallel_infer.errors import BadInput, InferError, ServerStopping, Unauthorized, UnknownModel
 
 log = logging.getLogger(__name__)
@@ -42,14 +42,15 @@ class Call:
         self.client = _host(context.peer())
         self.known = tokens is None
         self.manages = self.known and is_of_this_machine(unquote(self.client))
-        if tokens is not None:
-            holder = tokens.holder(_token(context.invocation_metadata()))
-            if holder is not None:
-                self.admit(holder)
 
-    def admit(self, holder: Holder) -> None:
-        """The caller is the holder of this token."""
-        self.client, self.manages, self.known = holder.name, holder.manages, True
+    @classmethod
+    async def of(cls, context: Any, tokens: Tokens | None) -> Call:
+        """The call, and whose token it shows."""
+        call = cls(context, tokens)
+        holder = None if tokens is None else await tokens.holder(_token(context.invocation_metadata()))
+        if holder is not None:
+            call.client, call.manages, call.known = holder.name, holder.manages, True
+        return call
 
 
 def _host(peer: str) -> str:
@@ -128,7 +129,7 @@ class Servicer:
             self._activity.begin()
             status, failed, answer = "CANCELLED", None, None
             try:
-                call = Call(context, self._tokens)
+                call = await Call.of(context, self._tokens)
                 if not (call.known or free):
                     raise _NoKey(_ASKS)
                 answer = await method(_read(read, data), call)
@@ -153,7 +154,7 @@ class Servicer:
 
     async def _stream(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         """Answers as they are ready, in no promised order; a bad request is an error in the stream, which goes on."""
-        call = Call(context, self._tokens)
+        call = await Call.of(context, self._tokens)
         if not call.known:
             self._activity.turn_away("UNAUTHENTICATED", Unauthorized(_ASKS))
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, _ASKS)

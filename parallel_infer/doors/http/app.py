@@ -89,7 +89,11 @@ async def _entrance(request: web.Request, handler: Handler) -> web.StreamRespons
     activity.begin()
     try:
         try:
-            _let_in(request, context)
+            if context.tokens is None:
+                request[CLIENT] = request.remote or ""
+                context.pages.check(request.method, request.headers)
+            else:
+                await _let_in(request, context.tokens)
             response = await handler(request)
         except (asyncio.CancelledError, ConnectionError):
             raise
@@ -129,20 +133,16 @@ def _refusal(request: web.Request, error: InferError) -> web.Response:
     return response
 
 
-def _let_in(request: web.Request, context: Context) -> None:
-    """With keys whoever has a token, without them programs of this machine and no foreign pages.
-
-    Raises HttpError (401), Unauthorized.
-    """
+async def _let_in(request: web.Request, tokens: Tokens) -> None:
+    """Whoever has a token, or may show it later. Raises HttpError (401)."""
     request[CLIENT] = request.remote or ""
-    if context.tokens is None:
-        context.pages.check(request.method, request.headers)
-    elif not _is_open(request.path):
-        holder = context.tokens.holder(_token_of(request))
-        if holder is not None:
-            request[HOLDER], request[CLIENT] = holder, holder.name
-        elif not (_may_carry_its_key_in_the_body(request) or _asks_without_a_key(request)):
-            raise HttpError(401, _ASKS, Unauthorized.code)
+    if _is_open(request.path):
+        return
+    holder = await tokens.holder(_token_of(request))
+    if holder is not None:
+        request[HOLDER], request[CLIENT] = holder, holder.name
+    elif not (_may_carry_its_key_in_the_body(request) or _asks_without_a_key(request)):
+        raise HttpError(401, _ASKS, Unauthorized.code)
 
 
 def _is_open(path: str) -> bool:
@@ -163,9 +163,12 @@ def _may_carry_its_key_in_the_body(request: web.Request) -> bool:
 
 
 def _asks_without_a_key(request: web.Request) -> bool:
-    """Roboflow's clients before 1.0 ask which models there are without the key that they have, and show it later."""
+    """What Roboflow's clients ask without the key that they have, and show later.
+
+    All of them ask so what the server is, those before 1.0 also which models there are.
+    """
     keyless = "Authorization" not in request.headers and "api_key" not in request.query
-    return keyless and request.method in ("GET", "HEAD") and request.path == "/model/registry"
+    return keyless and request.method in ("GET", "HEAD") and request.path in ("/info", "/model/registry")
 
 
 def is_known(request: web.Request) -> bool:
@@ -179,12 +182,12 @@ def client_of(request: web.Request) -> str:
     return client
 
 
-def check_key(request: web.Request, key: str | None) -> None:
+async def check_key(request: web.Request, key: str | None) -> None:
     """Let a request in by the key in its body, where its headers and query had none. Raises HttpError (401)."""
     tokens = request.app[CONTEXT].tokens
     if tokens is None or HOLDER in request:
         return
-    holder = tokens.holder(key or "")
+    holder = await tokens.holder(key or "")
     if holder is None:
         raise HttpError(401, _ASKS, Unauthorized.code)
     request[HOLDER], request[CLIENT] = holder, holder.name

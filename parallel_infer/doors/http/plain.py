@@ -46,7 +46,7 @@ async def infer(request: web.Request) -> web.Response:
         with context.bodies.parsing(body.whole() if _is_json(request, body) else memoryview(b"")):
             picture, asked, options = _picture(request, body)
         key = options.pop("api_key", None)
-        check_key(request, key if isinstance(key, str) else None)
+        await check_key(request, key if isinstance(key, str) else None)
         view, _ = await context.service.view(name)
         options = {**{k: v for k, v in asked.items() if k not in _NOT_OPTIONS}, **options}
         work = Work(

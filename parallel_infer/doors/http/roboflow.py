@@ -72,8 +72,9 @@ def version_zero() -> list[web.RouteDef]:
 
 
 async def about(request: web.Request) -> web.Response:
-    """What the server is."""
-    return json_response({"name": "parallel-infer", "version": request.app[VERSION], "uuid": request.app[IDENTITY]})
+    """What the server is; its version is for those who have a key."""
+    version = request.app[VERSION] if is_known(request) else "not told without a key"
+    return json_response({"name": "parallel-infer", "version": version, "uuid": request.app[IDENTITY]})
 
 
 VERSION: web.AppKey[str] = web.AppKey("version", str)
@@ -109,7 +110,7 @@ async def add(request: web.Request) -> web.Response:
     """A model that is served is there already; others are not fetched."""
     async with request.app[CONTEXT].bodies.read(request) as body:
         asked = _decoded(body, _ModelId)
-    check_key(request, asked.api_key)
+    await check_key(request, asked.api_key)
     entries = await _entries(request)
     if not any(entry["model_id"] == asked.model_id for entry in entries):
         known = ", ".join(entry["model_id"] for entry in entries) or "none"
@@ -121,7 +122,7 @@ async def remove(request: web.Request) -> web.Response:
     """Unload one model."""
     async with request.app[CONTEXT].bodies.read(request) as body:
         asked = _decoded(body, _ModelId)
-    check_key(request, asked.api_key)
+    await check_key(request, asked.api_key)
     check_manages(request)
     await _unload(request, [request.app[ALIASES].model_of(asked.model_id)])
     return json_response({"models": await _entries(request)})
@@ -131,7 +132,7 @@ async def clear(request: web.Request) -> web.Response:
     """Unload every model."""
     async with request.app[CONTEXT].bodies.read(request) as body:
         asked = _decoded(body, _ModelId) if len(body) else _ModelId()
-    check_key(request, asked.api_key)
+    await check_key(request, asked.api_key)
     check_manages(request)
     await _unload(request, list(await request.app[CONTEXT].link.models(fresh=True)))
     return json_response({"models": await _entries(request)})
@@ -176,7 +177,7 @@ async def infer(request: web.Request) -> web.Response:
 
 async def _inferred(request: web.Request, asked: _Infer) -> web.Response:
     context = request.app[CONTEXT]
-    check_key(request, asked.api_key)
+    await check_key(request, asked.api_key)
     view, _ = await context.service.view(request.app[ALIASES].model_of(asked.model_id))
     route = request.path.rpartition("/")[2]
     wanted = _TASKS.get(view.task, ("", ""))[1]
@@ -260,7 +261,7 @@ async def _visualized(picture: bytes, answer: Answer) -> str:
 async def infer_zero(request: web.Request) -> web.Response:
     """Version 0: base64 as the body whatever its type says, or a form's part `file`; options in the query."""
     context = request.app[CONTEXT]
-    check_key(request, None)
+    await check_key(request, None)
     query: Mapping[str, str] = request.query
     if "image" in query:
         raise BadInput("image= names something to fetch, and this server fetches nothing; send the picture's bytes")

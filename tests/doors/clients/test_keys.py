@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,6 +83,7 @@ def test_inference_sdk(guarded: Guarded, pictures: Path, tmp_path: Path, environ
     told = environment().told("roboflow_client.py", tmp_path, guarded.http, str(pictures), guarded.token)
     for version in ("1", "0"):
         assert told[version]["one"] == told[version]["async"] == ["cup"]
+    assert told["1"]["name"] == "parallel-infer"
     listed = told["1"]["models"]  # before 1.0 the client shows no key when it asks for these
     assert listed == {} if environment is environments.roboflow_before_1 else listed["coco/3"] == "object-detection"
 
@@ -116,5 +119,10 @@ def test_who_shows_no_key_hears_of_no_model(guarded: Guarded) -> None:
     assert status("/model/registry?api_key=wrong").endswith(" 401")
     assert status("/model/registry", "-H", "Authorization: Bearer wrong").endswith(" 401")
     assert "detector/1" in status(f"/model/registry?api_key={guarded.token}")
-    for path in ("/v2", "/info", "/openapi.json", "/docs", "/metrics", "/v2/models/detector"):
+    name = json.loads(status("/info").removesuffix(" 200"))  # which inference-sdk asks without its key
+    assert (name["name"], name["version"]) == ("parallel-infer", "not told without a key")
+    with_key = json.loads(status(f"/info?api_key={guarded.token}").removesuffix(" 200"))
+    assert with_key["version"] == metadata.version("parallel-infer")
+    assert status("/info?api_key=wrong").endswith(" 401")
+    for path in ("/v2", "/openapi.json", "/docs", "/metrics", "/v2/models/detector"):
         assert status(path).endswith(" 401")

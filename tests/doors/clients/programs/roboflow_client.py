@@ -53,7 +53,7 @@ def both(found: dict[str, Any]) -> None:
 
 def version_1() -> dict[str, Any]:
     found: dict[str, Any] = {
-        "name": "" if sys.argv[3:] else client.get_server_info().name,  # the client shows no key there
+        "name": client.get_server_info().name,
         "models": {model.model_id: model.task_type for model in client.list_loaded_models().models},
         "description": client.get_model_description("coco/3").input_height,
     }
