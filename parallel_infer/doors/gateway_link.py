@@ -40,6 +40,11 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
     client: str = ""  # whom the door speaks for: the gateway shares room among these
     source: str = ""  # the live stream a frame belongs to
+    part: bool = False  # of a request that another job is counted for
+
+    def of(self, index: int) -> Work:
+        """What job `index` of a request with several is told: the first of them counts as the request."""
+        return msgspec.structs.replace(self, part=True) if index else self
 
 
 class GatewayLink:
@@ -120,6 +125,7 @@ class GatewayLink:
             priority=work.priority,
             options=work.options,
             source=work.source,
+            part=work.part,
             client=f"{self._door}/{work.client}",
         )
         pending = Pending(request, timeout)

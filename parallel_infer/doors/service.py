@@ -116,7 +116,7 @@ class InferenceService:
     async def picture(self, work: Work, index: int | None, data: Any) -> Answer:
         """The answer about one picture; where it is one of several, an error names it by `index`."""
         try:
-            return await self._link.picture(work, data)
+            return await self._link.picture(work.of(index or 0), data)
         except InferError as error:
             if index is None:
                 raise
@@ -158,7 +158,7 @@ class InferenceService:
             one = array[row] if row is not None else _without_batch(array, port)
             described.append(Tensor(port.name, port.dtype, one.shape))
             parts.append(np.ascontiguousarray(one).reshape(-1).view(np.uint8).data if one.size else b"")
-        return await self._link.job(work, "tensors", tuple(described), parts)
+        return await self._link.job(work.of(row or 0), "tensors", tuple(described), parts)
 
 
 def _stacked(name: str, rows: Sequence[Array]) -> Array:

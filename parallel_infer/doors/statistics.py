@@ -1,6 +1,8 @@
 """A model's counters in the form of Triton's statistics extension. Pure.
 
-Times and counts are those of the gateway and the dispatcher, so every door and our own wire are in them.
+Times and counts are those of the gateway and the dispatcher, so every door and our own wire are in them. `count` is of
+requests, `inference_count` of their rows or pictures, `execution_count` of the batches that these went in. What its
+client withdrew is no failure.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from parallel_infer.doors.model_view import PICTURE, ModelView
+from parallel_infer.errors import Dropped
 
 # the parts of a job's time (docs/protocol.md, Timing) that make up each of Triton's
 _PARTS = {
@@ -25,8 +28,9 @@ def model_statistics(view: ModelView, picture: bool, status: Mapping[str, Any]) 
     counted = status.get("gateway", {}).get("models", {}).get(served, {})
     ends = counted.get("ends", {})
     times = status.get("times", {}).get("models", {}).get(served, {})
-    answered = int(ends.get("answered", 0))
-    failed = sum(int(count) for end, count in ends.items() if end != "answered")
+    jobs = int(ends.get("answered", 0))  # rows, or pictures
+    requests = int(counted.get("requests", 0))
+    failed = sum(int(count) for end, count in ends.items() if end not in ("answered", Dropped.code))
     batches = sum(
         int(model.get("batches", 0))
         for key, model in status.get("models", {}).items()
@@ -35,14 +39,15 @@ def model_statistics(view: ModelView, picture: bool, status: Mapping[str, Any]) 
 
     def took(*parts: str) -> dict[str, int]:
         seconds = sum(float(times.get(part, {}).get("seconds", 0.0)) for part in parts)
-        return {"count": answered, "ns": round(1e9 * seconds)}
+        # Jobs of one request run at the same time: it took about as long as one of them.
+        return {"count": requests, "ns": round(1e9 * seconds * requests / jobs) if jobs else 0}
 
     nothing = {"count": 0, "ns": 0}
     return {
         "name": view.name + PICTURE * picture,
         "version": str(view.version),
         "last_inference": round(1000 * counted.get("last", 0.0)),
-        "inference_count": answered,
+        "inference_count": jobs,
         "execution_count": batches,
         "inference_stats": {
             "success": took("total"),

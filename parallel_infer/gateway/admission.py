@@ -64,7 +64,8 @@ class Admission:
         now = self._clock()
         kind = admitted_kind(request)
         question = self._question(request, requester, payload, now) if self._cache.enabled else None
-        if question is not None and self._replies.answer_again(question, requester, source_name(request), now):
+        again = self._replies.answer_again
+        if question is not None and again(question, requester, source_name(request), now, part=request.part):
             return
         share = self.shares.of(_asker(request, requester), request.model, now)
         try:
@@ -89,7 +90,7 @@ class Admission:
             request.priority,
             f"{requester.client.hex()}/{request.source}" if request.drop == "latest" else "",
         )
-        self._replies.admit(PendingJob(requester, admit, key, share, source_name(request), question))
+        self._replies.admit(PendingJob(requester, admit, key, share, source_name(request), question, part=request.part))
 
     def note_refusal(self, refused: Refused) -> None:
         """The dispatcher has refused a job: where its queue is full, more is refused here, before it is copied."""

@@ -22,10 +22,11 @@ _QUIET = 60.0  # seconds after which a source may be counted among the others
 class ModelTally:
     """One model's jobs."""
 
-    __slots__ = ("bytes_in", "bytes_out", "cache_hits", "cache_misses", "ends", "last", "times")
+    __slots__ = ("bytes_in", "bytes_out", "cache_hits", "cache_misses", "ends", "last", "requests", "times")
 
     def __init__(self) -> None:
         self.ends: Counter[str] = Counter()  # "answered" or an error's code
+        self.requests = 0  # answered; a door's request with several pictures or rows is one, and several jobs
         self.times = JobTimes()
         self.last = 0.0  # when it answered last; 0: never
         self.bytes_in = 0
@@ -41,6 +42,7 @@ class ModelTally:
             "bytes_out": self.bytes_out,
             "cache_hits": self.cache_hits,
             "cache_misses": self.cache_misses,
+            "requests": self.requests,
             "ends": dict(self.ends),
         }
 

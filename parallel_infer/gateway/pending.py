@@ -60,7 +60,7 @@ class Requester(ReplyTo, Protocol):
 class PendingJob:
     """One admitted job."""
 
-    __slots__ = ("admit", "again", "key", "question", "reply_to", "share", "source")
+    __slots__ = ("admit", "again", "key", "part", "question", "reply_to", "share", "source")
 
     def __init__(
         self,
@@ -70,6 +70,8 @@ class PendingJob:
         share: Share | None = None,
         source: str = "",
         question: Question | None = None,
+        *,
+        part: bool = False,
     ) -> None:
         self.reply_to = reply_to
         self.admit = admit
@@ -77,6 +79,7 @@ class PendingJob:
         self.share = share  # of the client; None for a job of our own
         self.again = False  # admitted a second time
         self.source = source  # the live source whose frame it is, as the client calls it
+        self.part = part  # of a door's request that another job is counted for
         self.question = question  # under which its answer is kept; None: it is not
 
 

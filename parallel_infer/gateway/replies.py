@@ -68,6 +68,7 @@ class Replies:
         if pending.share is not None:
             tally = self.tally.of(pending.admit.model)
             tally.ends["answered"] += 1
+            tally.requests += not pending.part
             tally.last = pending.admit.received + total
             tally.times.add((*message.times, total))
             tally.bytes_out += size
@@ -76,7 +77,9 @@ class Replies:
         if self.tracing is not None:
             self.tracing.answered(message.job, pending.admit.received + total)
 
-    def answer_again(self, question: Question, reply_to: ReplyTo, source: str, received: float) -> bool:
+    def answer_again(
+        self, question: Question, reply_to: ReplyTo, source: str, received: float, *, part: bool = False
+    ) -> bool:
         """Reply with the answer that this question got before; False where none is kept, or a door waits for the frame.
 
         No stage has worked, so their times are 0, and so is `batch`.
@@ -90,6 +93,7 @@ class Replies:
         tally.bytes_out += reply_to.answer(found.body, found.payload, timing, 0)
         tally.cache_hits += 1
         tally.ends["answered"] += 1
+        tally.requests += not part
         tally.last = received + timing["total"]
         self.counts["answered"] += 1
         if source:

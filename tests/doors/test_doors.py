@@ -335,6 +335,29 @@ def test_the_last_inference_is_when_it_was(doors: Doors, pictures: Path) -> None
     assert last() > found
 
 
+@pytest.mark.parametrize("kind", ["http", "grpc"])
+def test_requests_are_counted_and_their_rows(doors: Doors, pictures: Path, kind: str) -> None:
+    module, client = doors.triton(kind)
+
+    def counts() -> tuple[int, int, int]:
+        options = {"as_json": True} if kind == "grpc" else {}
+        (stats,) = client.get_inference_statistics("classifier.picture", **options)["model_stats"]
+        requests = {int(stats["inference_stats"][name]["count"]) for name in ("success", "queue", "compute_infer")}
+        assert len(requests) == 1
+        return requests.pop(), int(stats["inference_count"]), int(stats["execution_count"])
+
+    ask(doors, "/infer/classifier", picture_of(pictures))  # all counts are above 0, which gRPC leaves out
+    before = counts()
+    for count in (1, 3):
+        image = module.InferInput("image", [count, 1], "BYTES")
+        image.set_data_from_numpy(np.array([[picture_of(pictures)]] * count, object))
+        client.infer("classifier.picture", [image])
+    asked, rows, batches = (after - earlier for after, earlier in zip(counts(), before, strict=True))
+    assert (asked, rows) == (2, 4)
+    assert 2 <= batches <= 4
+    client.close()
+
+
 def test_health_and_metrics(doors: Doors) -> None:
     status, ready = ask(doors, "/readyz")
     assert (status, ready["ready"]) == (200, True)
