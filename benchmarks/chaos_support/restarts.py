@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import IO
 
 from benchmarks.chaos_support.faults import Incident, three
 from parallel_infer.tools.local_server import LocalServer, local_server
@@ -19,11 +18,10 @@ from parallel_infer.tools.local_server import LocalServer, local_server
 class SuccessiveServers:
     """One server after the other, the same options and the same address."""
 
-    def __init__(self, address: str, options: tuple[str, ...], log: IO[str] | None = None) -> None:
+    def __init__(self, address: str, options: tuple[str, ...]) -> None:
         self.address = address
         self.unclean: list[int] = []  # exit codes that were not 0
         self._options = ("--bind", address, *options)
-        self._log = log
         self._stack = contextlib.ExitStack()
         with ThreadPoolExecutor(1) as thread:  # a server of the main thread takes signals over, and only there
             self._now = thread.submit(self._start).result()
@@ -45,7 +43,7 @@ class SuccessiveServers:
             self.unclean.append(code)
 
     def _start(self) -> LocalServer:
-        return self._stack.enter_context(local_server(*self._options, stderr=self._log))
+        return self._stack.enter_context(local_server(*self._options))
 
 
 @contextlib.contextmanager

@@ -10,9 +10,9 @@ from parallel_infer.errors import InferError
 from parallel_infer.tools.local_server import LocalServer
 
 
-def drain(server: LocalServer, patience: float = 15.0) -> dict[str, int]:
+def drain(server: LocalServer) -> dict[str, int]:
     """Slots that are still taken when all jobs have their reply; {} as soon as there are none."""
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + 15.0
     taken = {"no status": 1}
     with Client(server.address, timeout=5.0) as client:
         while taken and time.monotonic() < deadline:

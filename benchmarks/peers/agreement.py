@@ -10,19 +10,18 @@ Answer = dict[str, Any]
 
 _OVERLAP = 0.9  # IoU of two boxes that are the same
 _SCORE = 0.05  # most that two scores of the same thing differ: decoders and bfloat16 are not exact
-_MARGIN = 0.05  # so far above the confidence a detection must be found by both
+_SURE = 0.25 + 0.05  # so far above the confidence a detection must be found by both
 
 
-def differences(expected: Answer, given: Answer, confidence: float = 0.25) -> list[str]:
+def differences(expected: Answer, given: Answer) -> list[str]:
     """What one answer has and the other has not, for people; empty where they agree."""
     if "boxes" not in expected:
         return _of_classes(expected, given)
-    sure = confidence + _MARGIN
     missing = [
-        f"{_words(thing)} is missing" for thing in _things(expected) if thing[1] > sure and not _in(thing, given)
+        f"{_words(thing)} is missing" for thing in _things(expected) if thing[1] > _SURE and not _in(thing, given)
     ]
     return missing + [
-        f"{_words(thing)} is too much" for thing in _things(given) if thing[1] > sure and not _in(thing, expected)
+        f"{_words(thing)} is too much" for thing in _things(given) if thing[1] > _SURE and not _in(thing, expected)
     ]
 
 

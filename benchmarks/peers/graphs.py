@@ -70,8 +70,8 @@ class Graph:
         x = self.conv(x, channels, kernel, stride)
         return self.node("Mul", [x, self.node("Sigmoid", [x])])
 
-    def concat(self, inputs: Sequence[str], axis: int = 1) -> str:
-        return self.node("Concat", inputs, sum(self._channels[name] for name in inputs), axis=axis)
+    def concat(self, inputs: Sequence[str]) -> str:
+        return self.node("Concat", inputs, sum(self._channels[name] for name in inputs), axis=1)
 
     def model(self, output: str, name: str, shape: Sequence[int | str], metadata: dict[str, str]) -> onnx.ModelProto:
         self.node("Identity", [output])

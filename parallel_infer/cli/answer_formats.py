@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
 import click
@@ -29,9 +28,7 @@ class Format(Protocol):
     def answer(self, file: Path, answer: Answer) -> None: ...
     def error(self, file: Path, error: InferError) -> None: ...
     def __enter__(self) -> Self: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *error: object) -> None: ...
 
 
 class _Plain:
@@ -43,9 +40,7 @@ class _Plain:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         sys.stdout.flush()
 
 
@@ -118,12 +113,10 @@ class Csv(_Plain):
         self._writer = csv.writer(sys.stdout, lineterminator="\n")
         self._columns: tuple[str, ...] = ()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None and not self._columns:
+    def __exit__(self, *error: object) -> None:
+        if not any(error) and not self._columns:
             self._writer.writerow(COLUMNS)
-        super().__exit__(kind, error, trace)
+        super().__exit__(*error)
 
     def answer(self, file: Path, answer: Answer) -> None:
         if answer.task == "tensor":

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from parallel_infer.cli.common_options import json_option, pictures_option
 from parallel_infer.cli.config_options import configuration
 from parallel_infer.cli.parameter_types import FiniteRange, GivenPath
 from parallel_infer.cli.serve import command as serve
@@ -116,11 +117,7 @@ class BenchOptions:
     "--model", "models", multiple=True, metavar="NAME=PATH", help="A model that the server of its own serves."
 )
 @click.option("--model-name", metavar="NAME", help="Which model to ask, where there are several; else the first.")
-@click.option(
-    "--pictures",
-    type=GivenPath(exists=True, file_okay=False, path_type=Path),
-    help="Folder of pictures to send; else the shipped ones as JPEG of 1280x720.",
-)
+@pictures_option
 @click.option(
     "--concurrency",
     metavar="N,N,...",
@@ -153,7 +150,7 @@ class BenchOptions:
     type=click.Choice(["sync"]),
     help="Run the same model in a plain synchronous loop as well, in turns, and tell the ratio.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 @click.option("--save", type=GivenPath(dir_okay=False, path_type=Path), help="Save the run as JSON.")
 @click.option(
     "--baseline",

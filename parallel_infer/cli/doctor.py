@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from parallel_infer.cli.common_options import json_option
 from parallel_infer.cli.config_options import config_options, configuration
 from parallel_infer.config.schema import ServerConfig
 from parallel_infer.errors import ConfigError
@@ -20,7 +21,7 @@ COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "red
 
 @click.command("doctor")
 @config_options
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def command(as_json: bool, **options: Any) -> None:
     """Check this machine, and the models and settings of a server that is to run on it.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from parallel_infer.cli.parameter_types import FiniteRange
+from parallel_infer.cli.common_options import json_option, timeout_option
 from parallel_infer.cli.server_options import connected, server_options
 from parallel_infer.cli.tables import print_table
 from parallel_infer.errors import InferError
@@ -21,14 +21,8 @@ _READY = "ready"
 @click.option(
     "--ready", "question", flag_value="ready", default="ready", help="Does every model answer a picture?  [default]"
 )
-@click.option(
-    "--timeout",
-    type=FiniteRange(0, 3600, min_open=True),
-    default=5.0,
-    show_default=True,
-    help="Seconds until a server that says nothing counts as dead.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@timeout_option(5.0, "Seconds until a server that says nothing counts as dead.")
+@json_option
 def command(server: str, key: str | None, question: str, timeout: float, as_json: bool) -> None:
     """Tell by the exit code whether a server is well: 0 it is, 1 it is not.
 

@@ -12,8 +12,9 @@ import click
 
 from parallel_infer.cli.answer_formats import FORMATS, Format
 from parallel_infer.cli.answer_options import answer_options
+from parallel_infer.cli.common_options import timeout_option
 from parallel_infer.cli.model_argument import model_and_rest, model_option
-from parallel_infer.cli.parameter_types import FiniteRange, GivenPath
+from parallel_infer.cli.parameter_types import GivenPath
 from parallel_infer.cli.saved_pictures import SavedPictures
 from parallel_infer.cli.server_options import connected, server_options
 from parallel_infer.errors import InferError, ServerUnavailable, Unanswered, Unauthorized, UnknownModel
@@ -32,13 +33,7 @@ SAME_FOR_ALL = (ServerUnavailable, Unanswered, Unauthorized, UnknownModel)  # er
 @server_options
 @model_option
 @answer_options
-@click.option(
-    "--timeout",
-    type=FiniteRange(0, 3600, min_open=True),
-    default=30.0,
-    show_default=True,
-    help="Seconds that one picture may take.",
-)
+@timeout_option(30.0, "Seconds that one picture may take.")
 @click.option(
     "--save",
     type=GivenPath(file_okay=False, path_type=Path),

@@ -10,6 +10,7 @@ from typing import Any
 import click
 import msgspec
 
+from parallel_infer.cli.common_options import json_option
 from parallel_infer.cli.parameter_types import FiniteRange, GivenPath
 from parallel_infer.errors import ConfigError, ModelRejected
 from parallel_infer.model_files.location import ZOO_PREFIX, find_model
@@ -51,7 +52,7 @@ _SIZE, _COLOUR, _POINTS = "SIDE or HEIGHT,WIDTH", "NUMBER or R,G,B", "POINTS,VAL
 
 @click.command("inspect")
 @click.argument("model", type=GivenPath(dir_okay=False, path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 @click.option("--family", help="Layout of the outputs; see docs/models.md.")
 @click.option("--task", help="classify, detect, segment, keypoints, obb, semantic, map, embedding, text or tensor.")
 @click.option("--names", help="Class names with commas between them.")

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from parallel_infer.cli.common_options import json_option
 from parallel_infer.cli.parameter_types import GivenPath
 from parallel_infer.cli.tables import print_table
 from parallel_infer.errors import ConfigError
@@ -98,7 +99,7 @@ def _new_client(name: str, manage: bool, out: Path, folder: Path) -> None:
 
 
 @command.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 @_folder
 def list_(as_json: bool, folder: Path) -> None:
     """Show the server's public key and who may come in."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from parallel_infer.cli.parameter_types import FiniteRange
+from parallel_infer.cli.common_options import timeout_option
 from parallel_infer.cli.plain_maps import cell
 from parallel_infer.cli.server_options import connected, server_options
 from parallel_infer.cli.tables import print_table
@@ -75,13 +75,7 @@ def list_models(server: str, key: str | None, as_json: bool) -> None:
     callback=_read_options,
     help="A setting of the model, as in a [models.NAME] table, for example conf=0.4 or instances=2.",
 )
-@click.option(
-    "--timeout",
-    type=FiniteRange(0, 3600, min_open=True),
-    default=300.0,
-    show_default=True,
-    help="Seconds that checking, loading and warming up may take.",
-)
+@timeout_option(300.0, "Seconds that checking, loading and warming up may take.")
 @as_json
 def load(
     name: str, path: str, server: str, key: str | None, options: dict[str, Any], timeout: float, as_json: bool

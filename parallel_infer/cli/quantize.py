@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from parallel_infer.cli.common_options import json_option, provider_option
 from parallel_infer.cli.parameter_types import GivenPath
 from parallel_infer.errors import ModelRejected
-from parallel_infer.execution_providers import PROVIDERS
 
 if TYPE_CHECKING:
     from parallel_infer.tools.quantize.agreement import Agreement
@@ -48,13 +48,7 @@ _RECIPES = ("layers", "sums", "operators")
     show_default=True,
     help="Pictures used, spread over the folder.",
 )
-@click.option(
-    "--provider",
-    type=click.Choice(["auto", *PROVIDERS]),
-    default="auto",
-    show_default=True,
-    help="What both models are run and timed with.",
-)
+@provider_option("What both models are run and timed with.")
 @click.option("--threads", type=click.IntRange(1, 256), help="Of both; all cores if not given.")
 @click.option(
     "--recipe",
@@ -65,7 +59,7 @@ _RECIPES = ("layers", "sums", "operators")
     "times; all are tried if not given, and the fastest is kept.",
 )
 @click.option("--anyway", is_flag=True, help="Write the best copy even if it is slower or its answers moved far.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def command(
     model: str,
     folder: Path,

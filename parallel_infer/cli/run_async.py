@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from parallel_infer.cli.common_options import json_option, provider_option
 from parallel_infer.cli.parameter_types import FiniteRange, GivenPath
 from parallel_infer.errors import ConfigError, InferError
-from parallel_infer.execution_providers import PROVIDERS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,13 +47,7 @@ def _shapes(_context: click.Context, _option: click.Parameter, values: tuple[str
 @click.option("--jobs", type=click.IntRange(1, 256), default=2, show_default=True, help="Jobs in flight.")
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Size, where the model takes any.")
 @click.option("--shape", "shapes", multiple=True, metavar="INPUT=SHAPE", callback=_shapes, help="Batch included.")
-@click.option(
-    "--provider",
-    type=click.Choice(["auto", *PROVIDERS]),
-    default="auto",
-    show_default=True,
-    help="What runs the model.",
-)
+@provider_option("What runs the model.")
 @click.option(
     "--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", help="What it computes in."
 )
@@ -67,7 +61,7 @@ def _shapes(_context: click.Context, _option: click.Parameter, values: tuple[str
     default=Path(),
     help="Where the outputs of the last job are written; here if not given.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def command(
     model_path: Path,
     files: tuple[str, ...],

@@ -6,13 +6,14 @@ import json
 
 import click
 
+from parallel_infer.cli.common_options import json_option
 from parallel_infer.cli.plain_maps import print_map
 from parallel_infer.cli.server_options import connected, server_options
 
 
 @click.command("status")
 @server_options
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def command(server: str, key: str | None, as_json: bool) -> None:
     """Show how a server is doing: models, workers, queues, rings and counters."""
     with connected(server, key) as client:

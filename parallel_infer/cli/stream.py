@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from parallel_infer.cli.answer_options import answer_options
+from parallel_infer.cli.common_options import timeout_option
 from parallel_infer.cli.model_argument import model_and_rest, model_option
 from parallel_infer.cli.parameter_types import FiniteRange, GivenPath
 from parallel_infer.cli.server_options import connected, server_options
 from parallel_infer.cli.track_options import track_options, tracking
-from parallel_infer.process.endings import heeded
+from parallel_infer.process.endings import handled
 
 if TYPE_CHECKING:
     from parallel_infer.cli.video_display import Display
@@ -68,13 +69,7 @@ _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 )
 @answer_options
 @track_options
-@click.option(
-    "--timeout",
-    type=FiniteRange(0, 3600, min_open=True),
-    default=30.0,
-    show_default=True,
-    help="Seconds that one frame may take.",
-)
+@timeout_option(30.0, "Seconds that one frame may take.")
 @click.option(
     "--silence",
     type=FiniteRange(0, min_open=True),
@@ -211,22 +206,14 @@ def _said_errors(recorders: dict[str, Recorder]) -> bool:
     return bool(errors)
 
 
-@contextlib.contextmanager
-def _signals_end(streams: Streams) -> Iterator[None]:
+def _signals_end(streams: Streams) -> contextlib.AbstractContextManager[None]:
     """Ctrl-C, SIGTERM and a terminal that goes away end the streams in good order; a second Ctrl-C ends at once.
 
     With `nohup` they outlast their terminal.
     """
-    before = {number: signal.getsignal(number) for number in heeded(_ENDINGS)}
 
     def end(number: int, frame: object) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         streams.end()
 
-    for number in before:
-        signal.signal(number, end)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return handled(_ENDINGS, end)

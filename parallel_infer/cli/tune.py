@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from parallel_infer.cli.common_options import json_option, pictures_option
 from parallel_infer.cli.parameter_types import FiniteRange, GivenPath
 from parallel_infer.cli.tables import print_table
 from parallel_infer.execution_providers import PROVIDERS
@@ -41,11 +42,7 @@ Advance = Callable[[str], None]
 @click.option("--seconds", type=FiniteRange(0.1, 600), default=3.0, show_default=True, help="Of each measurement.")
 @click.option("--concurrency", type=click.IntRange(1, 4096), default=32, show_default=True, help="Jobs in flight.")
 @click.option("--rounds", type=click.IntRange(2, 50), default=3, show_default=True, help="Of the finals.")
-@click.option(
-    "--pictures",
-    type=GivenPath(exists=True, file_okay=False, path_type=Path),
-    help="Folder of pictures to send; else the shipped ones as JPEG of 1280x720.",
-)
+@pictures_option
 @click.option(
     "--provider",
     "providers",
@@ -54,7 +51,7 @@ Advance = Callable[[str], None]
     help="Try only these; else all but tensorrt, whose engines take minutes to build.",
 )
 @click.option("--precision", "precisions", multiple=True, type=click.Choice(["fp32", "bf16", "fp16"]), help="As above.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def command(model: str, output: Path | None, as_json: bool, **options: Any) -> None:
     """Find good settings for MODEL, an ONNX file or zoo:NAME, on this machine.
 

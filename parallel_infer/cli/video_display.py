@@ -6,7 +6,6 @@ import json
 import sys
 import time
 from collections import Counter
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 import click
@@ -37,18 +36,14 @@ class Display(Protocol):
     def result(self, result: Result) -> None: ...
     def change(self, change: Change) -> None: ...
     def __enter__(self) -> Self: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *error: object) -> None: ...
 
 
 class _Lines:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         sys.stdout.flush()
 
 
@@ -101,9 +96,7 @@ class Rows:
         self._progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._progress.stop()
 
     def result(self, result: Result) -> None:
@@ -139,10 +132,8 @@ class Statistics:
         self._inner.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._inner.__exit__(kind, error, trace)
+    def __exit__(self, *error: object) -> None:
+        self._inner.__exit__(*error)
         print_statistics(self._streams)
 
     def result(self, result: Result) -> None:

@@ -8,7 +8,6 @@ import contextlib
 import os
 from collections.abc import AsyncIterator
 from functools import partial
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -208,9 +207,7 @@ class AsyncClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.close()
 
     async def _infer(self, job: Job, picture: Picture) -> Answer:

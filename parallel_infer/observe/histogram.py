@@ -56,7 +56,7 @@ class JobTimes:
         }
 
 
-def percentile(counts: Sequence[int], share: float, bounds: Sequence[float] = BOUNDS) -> float:
+def percentile(counts: Sequence[int], share: float) -> float:
     """Seconds within which `share` (0 to 1) of the jobs in these buckets were done; 0 where there are none.
 
     Inside a bucket jobs are taken to be spread evenly; those beyond the last bound count as that bound.
@@ -64,10 +64,10 @@ def percentile(counts: Sequence[int], share: float, bounds: Sequence[float] = BO
     wanted, passed = share * sum(counts), 0
     for place, count in enumerate(counts):
         if count and passed + count >= wanted:
-            if place >= len(bounds):
-                return bounds[-1]
-            lower = bounds[place - 1] if place else 0.0
-            return lower + (bounds[place] - lower) * (wanted - passed) / count
+            if place >= len(BOUNDS):
+                return BOUNDS[-1]
+            lower = BOUNDS[place - 1] if place else 0.0
+            return lower + (BOUNDS[place] - lower) * (wanted - passed) / count
         passed += count
     return 0.0
 
@@ -79,9 +79,9 @@ def difference(newer: Sequence[int], older: Sequence[int]) -> list[int]:
     return list(newer) if len(older) > len(newer) or any(change < 0 for change in changes) else changes
 
 
-def merged(counts: Sequence[int], width: int = PER_DOUBLING) -> list[tuple[float, int]]:
-    """(bound, jobs up to it) in buckets `width` times as wide, all bounds; the jobs beyond the last are left out."""
-    bounds = list(enumerate(BOUNDS))[::width]
+def merged(counts: Sequence[int]) -> list[tuple[float, int]]:
+    """(bound, jobs up to it) in buckets that double, all bounds; the jobs beyond the last are left out."""
+    bounds = list(enumerate(BOUNDS))[::PER_DOUBLING]
     return [(bound, sum(counts[: place + 1])) for place, bound in bounds]
 
 

@@ -19,12 +19,12 @@ from parallel_infer.inference.session import Session
 Outputs = dict[str, np.ndarray]
 
 
-def check_count(name: str, value: Any, least: int = 1) -> None:
-    """Raises ConfigError for what is no whole number from `least` on."""
+def check_count(name: str, value: Any) -> None:
+    """Raises ConfigError for what is no whole number from 1 on."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise ConfigError(f"{name} = {value!r:.50} is no whole number; it is at least {least}")
-    if value < least:
-        raise ConfigError(f"{name} = {value} is out of range; it is at least {least}")
+        raise ConfigError(f"{name} = {value!r:.50} is no whole number; it is at least 1")
+    if value < 1:
+        raise ConfigError(f"{name} = {value} is out of range; it is at least 1")
 
 
 def split_threads(inputs: int, budget: int, workers: int | None) -> tuple[int, int]:

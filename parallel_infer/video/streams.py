@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import wait
-from types import TracebackType
 from typing import Any, Self
 
 from parallel_infer.client.connection import SLICE, Connection
@@ -106,9 +105,7 @@ class Streams:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _feed(self, source: Source) -> Feed:

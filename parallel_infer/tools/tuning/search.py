@@ -86,11 +86,11 @@ def explore(base: Settings, axes: Sequence[Axis], measure: Callable[[Settings], 
     return list(tried.values())
 
 
-def finalists(trials: Sequence[Trial], goal: Goal, count: int = 2) -> list[Trial]:
-    """The default and the best others, better than it at first sight or not: one look at the default may flatter it."""
+def finalists(trials: Sequence[Trial], goal: Goal) -> list[Trial]:
+    """The default and the two best others, better at first sight or not: one look at the default may flatter it."""
     base, *others = trials
     working = [trial for trial in others if not trial.first.failure]
-    return [base, *sorted(working, key=lambda trial: goal.score(trial.first), reverse=True)[:count]]
+    return [base, *sorted(working, key=lambda trial: goal.score(trial.first), reverse=True)[:2]]
 
 
 def winner(finals: Sequence[Trial], goal: Goal) -> Trial:

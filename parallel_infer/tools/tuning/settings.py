@@ -62,8 +62,8 @@ class Space:
     def instances(self, best: Settings) -> list[Settings]:
         """More instances of fewer threads, and on a processor also one core left to the other processes."""
         if best.provider in ON_GPU:
-            return [replace(best, instances=count) for count in _doubling(1, _MOST_INSTANCES)]
-        splits = {(count, max(1, self.cores // count)) for count in _doubling(1, self.cores)}
+            return [replace(best, instances=count) for count in _doubling(_MOST_INSTANCES)]
+        splits = {(count, max(1, self.cores // count)) for count in _doubling(self.cores)}
         splits |= {(self.cores, 1), (1, max(1, self.cores - 1)), (2, self.cores)}
         return [replace(best, instances=count, threads=threads) for count, threads in sorted(splits)]
 
@@ -87,8 +87,8 @@ def to_toml(name: str, path: str, changes: dict[str, Any], comments: Sequence[st
     return "\n".join(lines) + "\n"
 
 
-def _doubling(first: int, last: int) -> Iterator[int]:
-    number = first
+def _doubling(last: int) -> Iterator[int]:
+    number = 1
     while number <= last:
         yield number
         number *= 2
