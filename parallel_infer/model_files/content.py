@@ -54,6 +54,8 @@ def outside_tensors(model: onnx.ModelProto) -> Iterator[tuple[str, dict[str, str
 
 def data_files(path: Path) -> list[Path]:
     """The files beside a model that hold its weights; none where the file is no model, which is said elsewhere."""
+    if not path.is_file():
+        return []  # reading from a pipe or a device might never end
     try:
         names = {name for name, _ in outside_tensors(onnx.load(path, load_external_data=False))}
     except (DecodeError, OSError, ValueError):
