@@ -41,10 +41,10 @@ class WebPages:
         At a wildcard address these are every IP address, this machine's name, and names that nobody owns in public
         (without a dot, or .lan, .local and such): what is left are names that a stranger may own.
         """
-        hosts = {host.lower() for host in bound}
+        hosts = {_undotted(host.lower()) for host in bound}
         self._wildcard = bool(hosts & _WILDCARDS)
         own = (socket.gethostname().lower(), socket.getfqdn().lower()) if self._wildcard else ()
-        self._hosts = {*hosts - _WILDCARDS, *_LOOPBACK, *own, *(host.lower() for host in further)}
+        self._hosts = {*hosts - _WILDCARDS, *_LOOPBACK, *own, *(_undotted(host.lower()) for host in further)}
 
     def check(self, method: str, headers: Mapping[str, str]) -> None:
         """Raises Unauthorized for a request of a foreign page."""
@@ -66,8 +66,7 @@ class WebPages:
             return True
         if not self._wildcard:
             return False
-        name = host.removesuffix(".")
-        return _is_address(host) or "." not in name or name.endswith(_PRIVATE)
+        return _is_address(host) or "." not in host or host.endswith(_PRIVATE)
 
 
 MAY_NOT_MANAGE = (
@@ -99,4 +98,9 @@ def _without_port(host: str) -> str:
     host = host.strip().lower()
     if host.startswith("["):
         return host.partition("]")[0] + "]"
-    return host.partition(":")[0]
+    return _undotted(host.partition(":")[0])
+
+
+def _undotted(host: str) -> str:
+    """A name without the dot that ends it where it is complete: both are one name."""
+    return host.removesuffix(".")

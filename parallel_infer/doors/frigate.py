@@ -45,12 +45,16 @@ class Frigate:
         """The reply to one request."""
         try:
             header = _header(frames[0].bytes)
+            request, data = _flag(header, "model_request"), _flag(header, "model_data")
+            name = header.get("model_name", "")
+            if (request or data) and not isinstance(name, str):
+                raise BadInput(f"model_name is {str(name)[:40]!r}; a text is needed")
         except InferError as error:
             return _nothing(error)
-        if header.get("model_request"):
-            return Response([_encode(await self._request(client, str(header.get("model_name", ""))))])
-        if header.get("model_data"):
-            return await self._upload(client, str(header.get("model_name", "")), frames)
+        if request:
+            return Response([_encode(await self._request(client, name))])
+        if data:
+            return await self._upload(client, name, frames)
         try:
             return Response(await self._infer(client, header, frames))
         except InferError as error:
@@ -121,6 +125,13 @@ def _header(data: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise BadInput("the first frame is no JSON object")
     return found
+
+
+def _flag(header: dict[str, Any], name: str) -> bool:
+    value = header.get(name) or False
+    if not isinstance(value, bool):
+        raise BadInput(f"{name} is {str(value)[:40]!r}; true or false is needed")
+    return value
 
 
 def frame_of(header: dict[str, Any], data: memoryview) -> Array:

@@ -195,6 +195,8 @@ def _work(model: str, request: InferRequest, options: msgspec.Raw) -> Work:
     priority = _number(parameters, "priority") or 0
     if timeout is not None and not 0 < timeout <= MAX_TIMEOUT * 1e6:
         raise BadInput(f"parameter 'timeout' is {timeout:g} microseconds; above 0 and up to {MAX_TIMEOUT:g} s is taken")
+    if priority != int(priority):
+        raise BadInput(f"parameter 'priority' is {priority:g}; a whole number is taken, 1 the highest, 0 the default")
     # Here 1 is the highest and 0 the default; on our own wire higher goes first and 0 is the default.
     ours = 0 if not priority else max(-_LEAST_PRIORITY, _LEAST_PRIORITY + 1 - int(priority))
     return Work(

@@ -53,6 +53,9 @@ def answer(count: int) -> Answer:
         ("GET", {"Host": "localhost:8000"}, True),
         ("POST", {"Host": "127.0.0.1:8000"}, True),
         ("POST", {"Host": "[::1]:8000", "Origin": "http://[::1]:8000", "Sec-Fetch-Site": "same-origin"}, True),
+        ("GET", {"Host": "localhost.:8000"}, True),
+        ("POST", {"Host": "LOCALHOST.", "Origin": "http://localhost."}, True),
+        ("GET", {"Host": "evil.example."}, False),
         ("GET", {"Host": "evil.example"}, False),
         ("POST", {"Host": "127.0.0.1:8000", "Origin": "http://evil.example"}, False),
         ("POST", {"Host": "127.0.0.1:8000", "Origin": "null"}, False),
@@ -175,6 +178,19 @@ def test_frigates_pixels_become_a_frame(dtype: str) -> None:
 def test_what_frigate_does_not_send_is_refused(header: dict[str, Any], data: bytes) -> None:
     with pytest.raises(BadInput):
         frame_of(header, memoryview(data))
+
+
+@pytest.mark.parametrize(
+    ("header", "told"),
+    [
+        ({"model_request": "false", "model_name": "d.onnx"}, "model_request is 'false'; true or false is needed"),
+        ({"model_data": 1, "model_name": "d.onnx"}, "model_data is '1'"),
+        ({"model_request": True, "model_name": ["d.onnx"]}, "model_name is"),
+    ],
+)
+def test_frigates_questions_are_true_or_false(header: dict[str, Any], told: str) -> None:
+    reply = asyncio.run(Frigate(None, None).respond(b"c", [zmq.Frame(json.dumps(header).encode())]))  # type: ignore[arg-type]
+    assert told in json.loads(reply.frames[0])["error"]
 
 
 def test_frigates_rows_are_twenty_best_first_as_fractions_y_first() -> None:

@@ -40,9 +40,10 @@ class Gateway:
         return [await job for job in jobs]
 
 
-def infer(rows: Sequence[Any], *outputs: Wanted) -> InferResponse:
+def infer(rows: Sequence[Any], *outputs: Wanted, **parameters: Any) -> InferResponse:
     values = np.zeros(len(rows), np.float32)
-    request = InferRequest(model="m", inputs=(NamedTensor("x", "FP32", values.shape, values),), outputs=outputs)
+    inputs = (NamedTensor("x", "FP32", values.shape, values),)
+    request = InferRequest(model="m", inputs=inputs, outputs=outputs, parameters=parameters)
     return asyncio.run(InferenceService(Gateway(rows)).infer(request))  # type: ignore[arg-type]
 
 
@@ -67,3 +68,14 @@ def test_rows_whose_shapes_differ_are_refused_by_name() -> None:
     assert output.shape == (2, 2)
     with pytest.raises(BadInput, match=r"output 'y' differ in their shapes, \[2\] and \[3\]"):
         infer([np.zeros(2, np.float32), np.zeros(3, np.float32)])
+
+
+@pytest.mark.parametrize("priority", [0.5, 1.5, "1.5", True, -1, "first"])
+def test_a_priority_that_is_no_whole_number_is_refused_by_name(priority: Any) -> None:
+    with pytest.raises(BadInput, match=r"parameter 'priority' is .*number"):
+        infer([np.zeros(2, np.float32)], priority=priority)
+
+
+@pytest.mark.parametrize("priority", [0, 1, 2.0, "3", 1000])
+def test_a_priority_is_a_whole_number(priority: Any) -> None:
+    assert infer([np.zeros(2, np.float32)], priority=priority).outputs[0].shape == (1, 2)

@@ -22,6 +22,7 @@ from parallel_infer.doors.http.oip_codec import (
     readable,
     write_response,
 )
+from parallel_infer.doors.http.query import OPTIONS, once_each
 from parallel_infer.doors.model_view import PICTURE, ModelView
 from parallel_infer.doors.statistics import model_statistics
 from parallel_infer.errors import BadInput, InferError
@@ -124,6 +125,8 @@ async def infer(request: web.Request) -> web.Response:
     """Inference; see `oip_codec` for the bodies."""
     context = request.app[CONTEXT]
     name, version = request.match_info["model"], request.match_info.get("version", "")
+    if request.query_string:
+        _check_query(request)
     async with context.bodies.read(request) as body:
         header = request.headers.get(LENGTH_HEADER)
         if header is not None and header.strip() == "0":
@@ -145,6 +148,13 @@ async def infer(request: web.Request) -> web.Response:
                     parsed, binary = read_request(*known)
         response = await context.service.infer(parsed)
     return _packed(request, *write_response(response, binary))
+
+
+def _check_query(request: web.Request) -> None:
+    """Raises BadInput for options that would stand in the query of a plain request: here nobody reads them there."""
+    for name in once_each(request.query):
+        if name != "api_key" and name in OPTIONS:
+            raise BadInput(f"{name!r} is in the query, which is not read here; put it into the JSON's parameters")
 
 
 def _packed(request: web.Request, parts: Sequence[bytes | memoryview], length: int | None) -> web.Response:

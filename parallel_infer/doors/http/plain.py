@@ -15,17 +15,10 @@ from parallel_infer.doors.http.app import CONTEXT, check_key, client_of, json_re
 from parallel_infer.doors.http.bodies import Body, Pieces
 from parallel_infer.doors.http.oip_codec import base64_bytes, readable
 from parallel_infer.doors.http.pictures import drawn, picture_of_form
+from parallel_infer.doors.http.query import NOT_OPTIONS, OPTIONS, check_apart, check_spelling, once_each
 from parallel_infer.doors.model_view import ModelView
 from parallel_infer.errors import BadInput, InferError
 from parallel_infer.protocol import MAX_TIMEOUT
-from parallel_infer.wrong_fields import nearest
-
-_NOT_OPTIONS = ("timeout", "format", "api_key", "priority")
-_OF_FORMS = (  # fields of a form that mean something; forms have others too, which are none of ours
-    *("decode", "confidence", "iou", "class_filter", "max_detections", "max_candidates", "class_agnostic"),
-    *("mask_decode_mode", "tradeoff_factor", "mask_format", "map_format", "map_size", "top"),
-    *_NOT_OPTIONS,
-)
 
 
 def routes() -> list[web.RouteDef]:
@@ -45,10 +38,11 @@ async def infer(request: web.Request) -> web.Response:
     async with context.bodies.pieces(request) as body:
         with context.bodies.parsing(body.whole() if _is_json(request, body) else memoryview(b"")):
             picture, asked, options = _picture(request, body)
+            check_apart(asked, options)
         key = options.pop("api_key", None)
         await check_key(request, key if isinstance(key, str) else None)
         view, _ = await context.service.view(name)
-        options = {**{k: v for k, v in asked.items() if k not in _NOT_OPTIONS}, **options}
+        options = {**{k: v for k, v in asked.items() if k not in NOT_OPTIONS}, **options}
         work = Work(
             model=view.name,
             options=options_of({k: option_of(k, v) for k, v in options.items()}),
@@ -76,28 +70,28 @@ def _picture(request: web.Request, body: Body) -> tuple[Pieces, Mapping[str, str
     """The picture, what the query and a form's fields say, and the fields beside it in JSON."""
     if not body.pieces:
         raise BadInput("the body is empty; send a picture, for example with curl --data-binary @street.jpg")
+    query = once_each(request.query)
     if request.content_type == "multipart/form-data":
         picture, given_fields = picture_of_form(request.headers.get("Content-Type", ""), body.whole())
         fields = _fields(given_fields)
         key = {"api_key": fields.pop("api_key")} if "api_key" in fields else {}
-        return [picture], {**fields, **request.query}, key
+        check_apart(query, fields)
+        return [picture], {**fields, **query}, key
     if not _is_json(request, body):
-        return body.pieces, request.query, {}
+        return body.pieces, query, {}
     try:
         given = msgspec.json.decode(body.whole(), type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(f"the request's JSON cannot be read: {readable(error)}") from None
     if "image" not in given:
         raise BadInput('the JSON has no image; send {"image": "BASE64"} with options beside it, or the picture itself')
-    return [base64_bytes(given.pop("image"), "image")], request.query, given
+    return [base64_bytes(given.pop("image"), "image")], query, given
 
 
 def _fields(given: Mapping[str, str]) -> dict[str, str]:
     """Those of a form's fields that mean something here. Raises BadInput for one that nearly does."""
-    for name in given:
-        if name not in _OF_FORMS and (meant := nearest(name, _OF_FORMS)):
-            raise BadInput(f"unknown option {name[:64]!r}{meant}")
-    return {name: value for name, value in given.items() if name in _OF_FORMS}
+    check_spelling(given, OPTIONS)
+    return {name: value for name, value in given.items() if name in OPTIONS}
 
 
 def _is_json(request: web.Request, body: Body) -> bool:

@@ -15,6 +15,7 @@ from parallel_infer.doors.gateway_link import Work, options_of
 from parallel_infer.doors.http.app import CONTEXT, check_key, check_manages, client_of, is_known, json_response
 from parallel_infer.doors.http.oip_codec import base64_bytes, readable
 from parallel_infer.doors.http.pictures import drawn, picture_of_form
+from parallel_infer.doors.http.query import check_apart, check_spelling, once_each
 from parallel_infer.doors.model_view import ModelView
 from parallel_infer.errors import BadInput, UnknownModel
 
@@ -28,6 +29,8 @@ _TASKS = {  # our task, Roboflow's task type, the last part of its route
 ROUTES = ("object_detection", "instance_segmentation", "classification", "keypoints_detection")
 CONFIDENCE, IOU = 0.4, 0.3  # this door's defaults, as Roboflow's
 _MOST_PICTURES = 1024
+_ZERO = ("confidence", "overlap", "classes", "format", "api_key")  # version 0's options that mean something here
+_IGNORED = ("keypoint_confidence", "countinference")  # sent by its clients, and no misspelling
 
 
 class Aliases:
@@ -262,7 +265,7 @@ async def infer_zero(request: web.Request) -> web.Response:
     """Version 0: base64 as the body whatever its type says, or a form's part `file`; options in the query."""
     context = request.app[CONTEXT]
     await check_key(request, None)
-    query: Mapping[str, str] = request.query
+    query: Mapping[str, str] = once_each(request.query)
     if "image" in query:
         raise BadInput("image= names something to fetch, and this server fetches nothing; send the picture's bytes")
     view, _ = await context.service.view(
@@ -271,9 +274,11 @@ async def infer_zero(request: web.Request) -> web.Response:
     async with context.bodies.read(request) as body:
         if request.content_type == "multipart/form-data":
             picture, fields = picture_of_form(request.headers.get("Content-Type", ""), body)
+            check_apart(query, fields)
             query = {**fields, **query}
         else:
             picture = base64_bytes(bytes(body).decode("ascii", "replace"), "the body")
+    check_spelling(query, _ZERO, _IGNORED)
     options: dict[str, Any] = {"confidence": _fraction(query, "confidence", CONFIDENCE)}
     if view.task != "classify":
         options["iou"] = _fraction(query, "overlap", IOU)
