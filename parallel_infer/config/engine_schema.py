@@ -7,7 +7,16 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from parallel_infer.config.model_schema import OPTION, Count, Megabytes, Milliseconds, ModelConfig, Precision, says
+from parallel_infer.config.model_schema import (
+    OPTION,
+    Count,
+    Devices,
+    Megabytes,
+    Milliseconds,
+    ModelConfig,
+    Precision,
+    says,
+)
 from parallel_infer.execution_providers import ProviderName
 
 
@@ -122,7 +131,14 @@ class EngineConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     memory_pattern: Annotated[
         bool, says("Let ONNX Runtime plan the memory of a run ahead, for runs of the same shape.")
     ] = True
-    device: Annotated[int, says("Number of the GPU, for cuda and tensorrt.", ge=0, le=255)] = 0
+    device: Annotated[
+        Devices,
+        says(
+            "GPUs that the models run on with cuda and tensorrt: a number, several as 0,1, or auto for all. Instances "
+            "are spread over them, one on each where `instances` is 0."
+        ),
+        OPTION,
+    ] = 0
     gpu_mem_limit_mb: Annotated[
         int, says("Most megabytes of GPU memory per instance, for cuda and tensorrt. 0: no limit.", ge=0, le=1_048_576)
     ] = 0

@@ -69,6 +69,11 @@ class Field:
             raise self.wrong(value, place)
         return converted
 
+    def given(self, value: Any, place: str) -> Any:
+        """A value of the command line, which is text where a field takes values of several types."""
+        several = isinstance(self.type, inspect.UnionType) and isinstance(value, str)
+        return self.parse(value, place) if several else self.convert(value, place)
+
     def parse(self, text: str, place: str) -> Any:
         """The value that `text` stands for: a list has commas between its items, or is JSON."""
         try:

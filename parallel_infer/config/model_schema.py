@@ -12,6 +12,8 @@ Count = Annotated[int, Meta(ge=1, le=4096)]
 Milliseconds = Annotated[float, Meta(ge=0, le=3_600_000)]
 Megabytes = Annotated[float, Meta(gt=0, le=4096)]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Device = Annotated[int, Meta(ge=0, le=255)]
+Devices = Device | Annotated[list[Device], Meta(min_length=1)] | Literal["auto"]
 
 
 def says(meaning: str, *, ge: float | None = None, le: float | None = None) -> Meta:
@@ -103,6 +105,7 @@ class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     threads: Annotated[Annotated[int, Meta(ge=1, le=256)] | None, AS_OF_SERVER] = None
     provider: Annotated[ProviderName | None, AS_OF_SERVER] = None
     precision: Annotated[Precision | None, AS_OF_SERVER] = None
+    device: Annotated[Devices | None, AS_OF_SERVER] = None
     decode: Annotated[Literal["exact", "fast"] | None, AS_OF_SERVER] = None
     uint8_rows: Annotated[bool | None, AS_OF_SERVER] = None
     weight: Annotated[

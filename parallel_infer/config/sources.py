@@ -206,7 +206,7 @@ def _read_arguments(arguments: Mapping[str, Any], draft: _Draft) -> None:
         if name == "models":
             _read_models(value, "--model", COMMAND_LINE, draft)
             continue
-        draft.set(name, absolute(name, SERVER_FIELDS[name].convert(value, option), Path()), COMMAND_LINE)
+        draft.set(name, absolute(name, SERVER_FIELDS[name].given(value, option), Path()), COMMAND_LINE)
 
 
 def _read_models(texts: Iterable[str], place: str, origin: str, draft: _Draft) -> None:

@@ -92,14 +92,14 @@ class ChildSpecs:
 
     def instances(self, model: ModelPlan) -> Iterator[ChildSlot]:
         """The slots of a model's infer workers."""
-        options = InferOptions(
-            log_format=self._config.log_format,
-            log_level=self._config.log_level,
-            dispatcher=self.dispatcher,
-            stage=self._stages["infer"],
-            plan=model,
-        )
         for number in range(model.instances):
+            options = InferOptions(
+                log_format=self._config.log_format,
+                log_level=self._config.log_level,
+                dispatcher=self.dispatcher,
+                stage=self._stages["infer"],
+                plan=msgspec.structs.replace(model, session=model.session_of(number)),
+            )
             yield ChildSlot(f"infer-{model.key}-{number}", Role.WORKER, f"{_WORKER}infer", options, model.key)
 
     def _decode_workers(self, count: int) -> Iterator[ChildSlot]:

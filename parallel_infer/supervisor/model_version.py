@@ -63,11 +63,8 @@ class ModelVersion:
 
     @property
     def provider(self) -> str:
-        """What runs it, as the first instance that is up says."""
-        for slot in self.slots:
-            if slot.started.provider:
-                return slot.started.provider
-        return ""
+        """What runs it, as the instances that are up say, on each device once."""
+        return "; ".join(dict.fromkeys(slot.started.provider for slot in self.slots if slot.started.provider))
 
     def log_served(self) -> None:
         """Say in the log that it is served, and what may be wrong with it."""

@@ -8,13 +8,14 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from parallel_infer.config.model_schema import Devices
 from parallel_infer.config.schema import ModelConfig, ServerConfig
 from parallel_infer.config.sources import zoo_models
 from parallel_infer.errors import ConfigError
 from parallel_infer.execution_providers import ON_GPU, ProviderName
 from parallel_infer.ipc.messages import ModelPlan, SessionOptions
 from parallel_infer.keys.server import KeyFolder
-from parallel_infer.machine.cores import default_decode_workers, has_gpu, split_cores, usable_cores
+from parallel_infer.machine.cores import default_decode_workers, has_gpu, split_cores, usable_cores, visible_gpus
 from parallel_infer.model_files.store import ModelStore
 from parallel_infer.model_spec import ModelSpec, TensorSpec
 from parallel_infer.shm.ring import RingSpec, byte_ring
@@ -111,14 +112,20 @@ def plan_model(
     max_batch = spec.batch or model.max_batch_size or config.max_batch_size
     max_batch = min(max_batch, spec.largest_batch or max_batch)
     provider = model.provider or config.provider
+    devices = _devices(config.device if model.device is None else model.device)
     instances, threads, alone_threads = split_cores(
         usable_cores(),
         len(config.models or zoo_models()),
-        _on_gpu(provider),
+        len(devices) if _on_gpu(provider) else 0,
         model.instances or config.instances,
         model.threads or config.threads,
         config.alone_threads,
     )
+    if _on_gpu(provider) and instances < len(devices):
+        raise ConfigError(
+            f"the model {spec.name} has {instances} instances (option instances) for the {len(devices)} GPUs {devices} "
+            "(option device); each GPU needs one"
+        )
     rows = max_batch * (2 * instances + 2) + 2 * decode_workers
     rows = max(rows, min(_MOST_ROWS, _SMALL_ROWS // max(1, spec.row_size)))
     outputs = 2 * instances + 2 * postprocess_workers + 1
@@ -154,7 +161,7 @@ def plan_model(
             optimization=config.optimization,
             cpu_arena=config.cpu_arena,
             memory_pattern=config.memory_pattern,
-            device=config.device,
+            device=devices[0],
             gpu_mem_limit_mb=config.gpu_mem_limit_mb,
             arena_strategy=config.arena_strategy,
             page_locked=config.page_locked,
@@ -162,7 +169,18 @@ def plan_model(
             cache=config.cache,
             profile=config.profile,
         ),
+        devices=devices,
     )
+
+
+def _devices(wanted: Devices) -> tuple[int, ...]:
+    """Numbers of GPUs. Raises ConfigError for a list that names one twice."""
+    if wanted == "auto":
+        return tuple(range(visible_gpus())) or (0,)
+    numbers = (wanted,) if isinstance(wanted, int) else tuple(wanted)
+    if len(set(numbers)) < len(numbers):
+        raise ConfigError(f"device is {list(numbers)}; expected numbers of GPUs, each once, or auto")
+    return numbers
 
 
 def _on_gpu(provider: ProviderName) -> bool:

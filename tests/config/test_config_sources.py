@@ -261,6 +261,7 @@ def test_every_model_field_is_read_from_the_file(write: Callable[[str], Path]) -
         "kpt_shape": [17, 3],
         "path": "zoo:pose",
         "provider": "cuda",
+        "device": [0, 1],
         "precision": "bf16",
         "decode": "fast",
     }

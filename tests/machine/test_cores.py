@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from parallel_infer.machine.cores import Split, default_decode_workers, has_gpu, split_cores
+from parallel_infer.machine.cores import Split, default_decode_workers, has_gpu, split_cores, visible_gpus
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from parallel_infer.machine.cores import Split, default_decode_workers, has_gpu,
     ],
 )
 def test_cores_are_split_by_models(cores, models, expected):
-    assert split_cores(cores, models, on_gpu=False) == expected
+    assert split_cores(cores, models, gpus=0) == expected
 
 
 @pytest.mark.parametrize("driver", [False, True])
@@ -41,8 +41,17 @@ def test_a_gpu_counts_where_onnx_runtime_was_built_for_it(driver, build, tmp_pat
     assert has_gpu(tmp_path / "version") == (driver and build)
 
 
-def test_a_gpu_gets_one_instance():
-    assert split_cores(16, 1, on_gpu=True) == Split(1, 16, 16)
+def test_each_gpu_gets_one_instance():
+    assert split_cores(16, 1, gpus=1) == Split(1, 16, 16)
+    assert split_cores(16, 20, gpus=2) == Split(2, 8, 8)
+
+
+def test_gpus_are_counted_by_their_device_files_or_as_cuda_is_told(tmp_path):
+    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm", "sda"):
+        (tmp_path / name).touch()
+    assert visible_gpus(tmp_path, {}) == 2
+    assert visible_gpus(tmp_path, {"CUDA_VISIBLE_DEVICES": "1"}) == 1
+    assert visible_gpus(tmp_path / "none", {}) == 0
 
 
 @pytest.mark.parametrize(
@@ -56,7 +65,7 @@ def test_a_gpu_gets_one_instance():
     ],
 )
 def test_what_was_asked_for_stays(asked, expected):
-    assert split_cores(8, 1, on_gpu=False, **asked) == expected
+    assert split_cores(8, 1, gpus=0, **asked) == expected
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from parallel_infer.execution_providers import ProviderName
 from parallel_infer.model_spec import ModelSpec, PrecisionName
@@ -50,6 +51,11 @@ class ModelPlan(Struct, frozen=True):
     weight: float
     decode: str  # "exact" or "fast"
     session: SessionOptions
+    devices: tuple[int, ...] = (0,)  # GPUs that instances are spread over
+
+    def session_of(self, instance: int) -> SessionOptions:
+        """How an instance is run, counted from 0: on its own device."""
+        return replace(self.session, device=self.devices[instance % len(self.devices)])
 
     @property
     def key(self) -> str:
