@@ -1,13 +1,13 @@
 // How the server is doing: key figures, pipeline, charts, models, processes, memory.
 
 import { Chart, History, Spark } from "./charts.js";
-import { h, keyed, one, say, whileSeen } from "./dom.js";
+import { h, keyed, one, say } from "./dom.js";
 import { bytes, fixed, milliseconds, percent, plural, shown } from "./format.js";
 import { Pipeline } from "./pipeline.js";
 
 const FIGURES = [
   ["answered", "Answered", "", "answered jobs since the server counts"],
-  ["fps", "Pictures per second", "/s", "answers in the last second"],
+  ["fps", "Throughput", "/s", "pictures answered per second, in the last second"],
   ["p50", "Median latency", "ms", "p50 of the answers of the last seconds, from admission to answer"],
   ["queue", "Queued", "", "jobs that wait for decoding or inference"],
   ["dropped", "Dropped", "", "frames that a newer one replaced, and cancelled jobs"],
@@ -19,12 +19,12 @@ const COLUMNS = ["Model", "State", "Pictures/s", "p50 ms", "p99 ms", "Mean batch
 export class Doing {
   constructor() {
     this.history = new History();
-    const pipeline = new Pipeline(one("#pipeline"));
+    this.pipeline = new Pipeline(one("#pipeline"));
     this.values = {};
     this.sparks = {};
     one("#strip").replaceChildren(...FIGURES.map((figure) => this.figure(...figure)));
     this.charts = {
-      fps: new Chart("Pictures per second", (value) => fixed(value), 1),
+      fps: new Chart("Throughput", (value) => `${fixed(value)}/s`, 1),
       latency: new Chart("Latency, p50 and p99", (value) => `${milliseconds(value)} ms`, 1),
       queue: new Chart("Queued jobs", (value) => String(value ?? 0), 4),
       busy: new Chart("Busiest stage", (value) => percent(value ?? 0), 1),
@@ -33,11 +33,6 @@ export class Doing {
     const head = h("tr", {}, COLUMNS.map((name) => h("th", { scope: "col" }, name)));
     this.body = h("tbody");
     one("#by-model").replaceChildren(h("thead", {}, head), this.body);
-    this.drawings = [
-      whileSeen(one("#strip"), () => this.drawSparks()),
-      whileSeen(one("#pipeline"), (state) => pipeline.draw(state)),
-      whileSeen(one("#charts"), (state) => this.drawCharts(state)),
-    ];
   }
 
   figure(name, title, unit, meaning) {
@@ -61,19 +56,17 @@ export class Doing {
     const [p50, p99] = totals.fps ? [totals.p50, totals.p99] : [null, null];
     const busy = busiestOf(state.stages)?.utilisation ?? 0;
     this.history.add({ fps: totals.fps, p50, p99, queue: totals.queue, busy }, performance.now());
-    for (const draw of this.drawings) draw(state);
+    this.drawCharts(state);
+    this.pipeline.draw(state);
     this.models(state.models);
     this.processes(state.processes);
     this.doors(state.doors);
     this.memory(state);
   }
 
-  drawSparks() {
-    for (const name of SPARKS) this.sparks[name].draw(this.history.of(name));
-  }
-
   drawCharts({ totals, stages }) {
-    const { history, charts } = this;
+    const { history, charts, sparks } = this;
+    for (const name of SPARKS) sparks[name].draw(history.of(name));
     const busiest = busiestOf(stages);
     charts.fps.draw(history.of("fps"));
     charts.latency.draw(history.of("p99"), history.of("p50"), totals.p50 === null ? "–" : `${milliseconds(totals.p50)} / ${milliseconds(totals.p99)} ms`);
@@ -139,7 +132,7 @@ export class Doing {
 
   memory({ ingress, models, lent, clients, unread, cut }) {
     const rings = [
-      ...ingress.map((ring) => [`Payload slots, ${bytes(ring.slot_size)}`, ring.slots - ring.free, ring.slots]),
+      ...ingress.map((ring) => [`Payloads of ${bytes(ring.slot_size)}`, ring.slots - ring.free, ring.slots]),
       ...models.map((model) => [`Rows of ${shown(model.name)}`, model.rows[1] - model.rows[0], model.rows[1], model.key]),
       ...models.map((model) => [`Outputs of ${shown(model.name)}`, model.outputs[1] - model.outputs[0], model.outputs[1], model.key]),
     ];

@@ -23,31 +23,6 @@ export function say(element, text) {
   if (element.textContent !== next) element.textContent = next;
 }
 
-// A function that draws a state, later ones only while `element` is on the screen or near it, the newest when it comes
-// there. The first is drawn anyway, so that everything has its size.
-export function whileSeen(element, draw) {
-  let [isSeen, waiting] = [true, null];
-  const show = () => {
-    if (waiting === null) return;
-    draw(waiting);
-    waiting = null;
-  };
-  const observer = new IntersectionObserver(
-    (entries) => {
-      isSeen = entries.at(-1).isIntersecting;
-      if (isSeen) show();
-    },
-    { rootMargin: "100px" },
-  );
-  let isFirst = true;
-  return (state) => {
-    waiting = state;
-    if (isSeen) show();
-    if (isFirst) observer.observe(element);
-    isFirst = false;
-  };
-}
-
 // Keeps one child of `container` per item, by key: `create(item)` makes it, `update(element, item)` shows the item.
 export function keyed(container, items, key, create, update) {
   const known = new Map([...container.children].map((child) => [child.dataset.key, child]));

@@ -42,7 +42,7 @@ const reading = new IntersectionObserver(
   (entries) => {
     for (const { target, isIntersecting } of entries) {
       if (!isIntersecting) continue;
-      for (const [name, link] of links) link.toggleAttribute("aria-current", name === target.id);
+      for (const [name, link] of links) name === target.id ? link.setAttribute("aria-current", "true") : link.removeAttribute("aria-current");
     }
   },
   { rootMargin: "-25% 0px -65% 0px" },

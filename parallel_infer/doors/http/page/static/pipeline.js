@@ -1,6 +1,6 @@
 // The pipeline as a picture: gateway, decode, each model's batching and inference, postprocess.
 
-import { s, say } from "./dom.js";
+import { h, s, say } from "./dom.js";
 import { fixed, milliseconds, percent, plural, shown } from "./format.js";
 
 const WIDE = { node: [170, 90], gap: 34, lane: 102 };
@@ -78,6 +78,8 @@ export class Pipeline {
       this.build(models, narrow);
     }
     this.update(state, models);
+    const more = state.models.length - models.length;
+    say(this.rest, more ? `Not drawn: ${plural(more, "more model")}, listed below.` : "");
   }
 
   build(models, narrow) {
@@ -104,7 +106,8 @@ export class Pipeline {
     const nodes = [this.clients, this.gateway, this.decode, this.post, ...this.lanes.flatMap((lane) => [lane.batch, lane.infer])];
     const elements = [...pipes, ...nodes].map((part) => part.element);
     this.svg = s("svg", { viewBox: `0 0 ${place.size[0]} ${place.size[1]}`, role: "img" }, elements);
-    this.container.replaceChildren(this.svg);
+    this.rest = h("p", { class: "rest" });
+    this.container.replaceChildren(this.svg, this.rest);
   }
 
   update(state, models) {
@@ -121,7 +124,8 @@ export class Pipeline {
     models.forEach((model, index) => {
       const lane = this.lanes[index];
       const infer = busy("infer", model.key);
-      lane.batch.show(`${fixed(model.batch)} per batch`, `waits ${ms(model.times.batch_wait)} · ${model.queued + model.ready} queued`, model.rows[1] ? 1 - model.rows[0] / model.rows[1] : 0);
+      const waits = model.batch ? `waits ${ms(model.times.batch_wait)} · ` : "";
+      lane.batch.show(model.batch ? `size ${fixed(model.batch)}` : "–", `${waits}${model.queued + model.ready} queued`, model.rows[1] ? 1 - model.rows[0] / model.rows[1] : 0);
       lane.infer.show(ms(model.times.infer), `${plural(model.instances, "instance")} · ${fixed(model.fps)}/s`, infer?.utilisation, limit("infer", model.key));
       lane.pipes.forEach((pipe) => pipe.show(model.fps));
     });
