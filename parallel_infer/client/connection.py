@@ -25,7 +25,6 @@ from parallel_infer.client.pending import Outcome, Pending, outcome_of
 from parallel_infer.client.terms import Terms
 from parallel_infer.client.waiting import Waiting
 from parallel_infer.errors import BadInput, InferError, ServerStopping, ServerUnavailable, Unauthorized, UnknownRing
-from parallel_infer.limits import MAX_HEADER
 from parallel_infer.protocol import STOPPED, Cancel, Error, Hello, Reply
 from parallel_infer.wrong_fields import explained
 
@@ -147,8 +146,11 @@ class Connection:
         self._look_at_monitor()
         self.drain()  # what has arrived counts before the clock
         self.flush()
-        if self._outbox and not self._connected:
-            self._is_missed(self._checked)
+        if self._reconnect_at is not None and self._checked >= self._reconnect_at:
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+            self._try_again()
+        if self._outbox and not self._connected:  # requests wait in vain
+            self._outage.goes_on(self._checked, max(pending.deadline for pending in self._waiting.all()))
         self._expire(self._checked)
 
     def _look_at_monitor(self) -> None:
@@ -200,34 +202,24 @@ class Connection:
 
     def _send(self, pending: Pending) -> bool:
         """Send a request, or refuse what the server would not take; False where neither can be done now."""
-        size = pending.size
-        fits = size <= self.terms.free
-        if not self._connected or (not fits and self.terms.open_for(size)):
+        if not self._connected or self.terms.open_for(pending.size):
             return False
         try:
-            header = _ENCODE(pending.request)
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            return self._refuse(pending, f"the request cannot be sent: {error}")
-        if (not fits or len(header) > MAX_HEADER) and (objection := self.terms.objection(size, len(header))):
-            return self._refuse(pending, objection)
-        return self._transmit(pending, header)
-
-    def _refuse(self, pending: Pending, text: str) -> bool:
-        self._fail(pending, BadInput(text))
-        return True
-
-    def _fail(self, pending: Pending, error: InferError) -> None:
-        if self._waiting.pop(pending.request.id) is not None:  # else settled meanwhile, on account of another
-            self._fences.add(pending)
-            pending.settle(error)
-
-    def _transmit(self, pending: Pending, header: bytes) -> bool:
+            header = self.terms.header(pending)
+        except BadInput as error:
+            self._fail(pending, error)
+            return True
         before, pending.sent = pending.sent, True  # first, because an interrupt may come when it has left
         if not self._line.send(header, pending.payload):
             pending.sent = before
             return False
         pending.under_way = True
         return True
+
+    def _fail(self, pending: Pending, error: InferError) -> None:
+        if self._waiting.pop(pending.request.id) is not None:  # else settled meanwhile, on account of another
+            self._fences.add(pending)
+            pending.settle(error)
 
     def _settle(self, header: memoryview, payload: bytes | memoryview) -> None:
         try:
@@ -238,6 +230,11 @@ class Connection:
         pending = self._waiting.pop(reply.id)
         if pending is None:
             self._late(reply)
+            return
+        if isinstance(reply, Error) and reply.reason == ServerStopping.reason and self._line.has_others:
+            self._waiting.add(pending)  # another server takes it
+            if self._connected:
+                self._move_on()
             return
         if pending.suspicion:
             self._outbox.answered(pending)
@@ -258,7 +255,10 @@ class Connection:
         elif reply.id == 0 and isinstance(reply, Error):
             if reply.reason == STOPPED:
                 self._stopped = True
-            elif reply.reason != ServerStopping.reason:
+            elif reply.reason == ServerStopping.reason:
+                if self._connected:
+                    self._move_on()
+            else:
                 self._server_error = f"{reply.code}: {reply.message}"
 
     def _send_plain(self, pending: Pending, slot: Slot) -> None:
@@ -275,24 +275,28 @@ class Connection:
         self._reconnect_at = None
         self._line.connect_again()
 
-    def _is_missed(self, now: float) -> None:
-        """Requests wait, and there is no connection."""
-        self._outage.goes_on(now, max(pending.deadline for pending in self._waiting.all()))
-        if self._reconnect_at is not None and now >= self._reconnect_at:
-            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
-            self._try_again()
+    def _move_on(self) -> bool:
+        """The next address gets what has no reply; False where there is no other."""
+        if self._line.has_others:
+            self._connected, self._was_away = False, True
+            self._reconnect_at = None if self._line.move_on() else time.monotonic() + self._pause
+        return self._line.has_others
 
     def _observe(self, event: int, value: int) -> None:
         if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH and value == _FULL:
             self._outage.full = self._was_away = True
-            self._reconnect_at = time.monotonic() + self._pause
+            if not self._move_on():
+                self._reconnect_at = time.monotonic() + self._pause
             return
         if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            if not self._line.is_last and self._move_on():
+                return
             self._refused = Unauthorized(f"The server at {self.address.endpoint} does not know this key")
             self.fail_all(self._refused)
             return
         if event & IN_VAIN:
             self._was_away = True
+            self._move_on()
             return
         if event == zmq.EVENT_DISCONNECTED:
             self._on_disconnected()
@@ -315,8 +319,8 @@ class Connection:
         """
         self._connected = self._was_away = False
         self.drain()
-        if self._stopped:
-            self._stopped = False
+        stopped, self._stopped = self._stopped, False
+        if not self._move_on() and stopped:
             error = ServerStopping(f"The server at {self.address.endpoint} stopped before it took this request")
             for pending in [pending for pending in self._waiting.all() if pending.under_way]:
                 self._fail(pending, error)
@@ -337,13 +341,8 @@ class Connection:
         for pending in self._waiting.overdue(now):
             if pending.sent and not self.socket.closed:  # a server that stood still would work on it yet
                 self._tell(Cancel(id=self.number(), job=pending.request.id))
-            self._fail(pending, self._unavailable(pending))
-
-    def _unavailable(self, pending: Pending) -> InferError:
-        if self._refused is not None:
-            return self._refused
-        if not self._connected:
-            lost = "The connection was lost before the answer came. " if pending.sent else ""
-            waited = f"(Waited {pending.timeout:g} s; a larger timeout= waits longer.)"
-            return ServerUnavailable(f"{lost}{self._outage.reason()} {waited}")
-        return unanswered(self.address, pending, self._server_error)
+            if self._connected:
+                error = unanswered(self.address, pending, self._server_error)
+            else:
+                error = self._refused or self._outage.unavailable(pending)
+            self._fail(pending, error)

@@ -19,10 +19,12 @@ _READABLE = int(zmq.POLLIN)
 
 
 class Line:
-    """A DEALER socket towards an address, and its monitor."""
+    """A DEALER socket towards an address, or one of several at a time, and its monitor."""
 
     def __init__(self, address: Address) -> None:
-        self._address = address
+        self._endpoints = address.endpoints
+        self._at = 0  # which of them is in use
+        self._in_vain = 0  # how many were tried since the last connection
         self.socket = open_socket(address)
         self.monitor = self.socket.get_monitor_socket(_EVENTS)
         self._patience = -1  # RCVTIMEO as it is set, in ms
@@ -71,16 +73,43 @@ class Line:
 
     def news(self) -> tuple[int, int] | None:
         """The next event of the monitor that was not looked at yet, and its value."""
-        if not int(self.monitor.getsockopt(zmq.EVENTS)) & _READABLE:
-            return None
-        message = recv_monitor_message(self.monitor)
-        return message["event"], message["value"]
+        while int(self.monitor.getsockopt(zmq.EVENTS)) & _READABLE:
+            message = recv_monitor_message(self.monitor)
+            if self.has_others and message["endpoint"].decode() != self._endpoints[self._at]:
+                continue  # of an address that was left
+            if message["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self._in_vain = 0
+            return message["event"], message["value"]
+        return None
 
     def connect_again(self) -> None:
         """After a refusal ZeroMQ does not do so by itself."""
+        self._disconnect()
+        self.socket.connect(self._endpoints[self._at])
+
+    @property
+    def has_others(self) -> bool:
+        """Whether there are other addresses than the one that is in use."""
+        return len(self._endpoints) > 1
+
+    @property
+    def is_last(self) -> bool:
+        """Whether all other addresses were tried since the last connection."""
+        return self._in_vain + 1 >= len(self._endpoints)
+
+    def move_on(self) -> bool:
+        """Connect to the next address; False where all were tried: that is done by `connect_again`, after a pause."""
+        again = self.is_last
+        self._in_vain = 0 if again else self._in_vain + 1
+        self._disconnect()
+        self._at = (self._at + 1) % len(self._endpoints)
+        if not again:
+            self.socket.connect(self._endpoints[self._at])
+        return not again
+
+    def _disconnect(self) -> None:
         with contextlib.suppress(zmq.ZMQError):
-            self.socket.disconnect(self._address.endpoint)
-        self.socket.connect(self._address.endpoint)
+            self.socket.disconnect(self._endpoints[self._at])
 
     def close(self) -> None:
         """Close the socket; what was sent has a moment to leave."""

@@ -67,6 +67,12 @@ class Outage:
                 last_said[self._address.endpoint] = now
                 log.warning("%s Trying again for up to %.0f s", self.reason(), max(1.0, until - now))
 
+    def unavailable(self, pending: Pending) -> ServerUnavailable:
+        """What is said of a request whose time is over while nobody is reached."""
+        lost = "The connection was lost before the answer came. " if pending.sent else ""
+        waited = f"(Waited {pending.timeout:g} s; a larger timeout= waits longer.)"
+        return ServerUnavailable(f"{lost}{self.reason()} {waited}")
+
     def reason(self) -> str:
         """Why, in one sentence or two."""
         if self.full:

@@ -27,6 +27,10 @@ class _Obstacle(Exception):
 
 def reason_for(address: Address, patience: float = PATIENCE) -> str:
     """Why the server at an address is not reached, as far as can be found out within some seconds."""
+    return " ".join(_reason_for(Address(endpoint, address.key), patience) for endpoint in address.endpoints)
+
+
+def _reason_for(address: Address, patience: float) -> str:
     try:
         with _connected(address.endpoint, patience) as found:
             return _of_listener(address, _greeting(found))

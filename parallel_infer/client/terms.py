@@ -6,9 +6,12 @@ import contextlib
 
 import msgspec
 
+from parallel_infer.client.pending import Pending
+from parallel_infer.errors import BadInput
 from parallel_infer.limits import ALWAYS_READ, LARGEST_PAYLOAD, MAX_HEADER, header_too_large, payload_too_large
 from parallel_infer.protocol import Greeting, Hello, Reply, Result
 
+_encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Greeting).decode
 
 
@@ -18,7 +21,6 @@ class Terms:
     def __init__(self) -> None:
         self.hello: Hello | None = None  # while it is not answered
         self._most: int | None = None
-        self.free = ALWAYS_READ  # bytes up to which a payload may be sent whatever the limits are
 
     @property
     def known(self) -> bool:
@@ -33,7 +35,6 @@ class Terms:
     def ask(self, number: int) -> Hello:
         """A new connection: the request to send first."""
         self._most = None
-        self.free = ALWAYS_READ
         self.hello = Hello(id=number)
         return self.hello
 
@@ -46,15 +47,20 @@ class Terms:
         if isinstance(reply, Result):
             with contextlib.suppress(msgspec.MsgspecError):
                 self._most = _decode(reply.result).max_payload
-        self.free = min(ALWAYS_READ, self._most)
         return True
 
     def open_for(self, size: int) -> bool:
         """Whether it is not known yet if the server takes a payload of `size` bytes."""
         return self._most is None and size > ALWAYS_READ
 
-    def objection(self, size: int, header: int) -> str:
-        """Why the server would not take a payload of `size` bytes and a header of so many, or nothing."""
-        if self._most is not None and size > self._most:
-            return payload_too_large(size, self._most)
-        return header_too_large(header) if header > MAX_HEADER else ""
+    def header(self, pending: Pending) -> bytes:
+        """A request as it is sent. Raises BadInput where it cannot be, or the server would not take it."""
+        try:
+            header = _encode(pending.request)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise BadInput(f"the request cannot be sent: {error}") from None
+        if self._most is not None and pending.size > self._most:
+            raise BadInput(payload_too_large(pending.size, self._most))
+        if len(header) > MAX_HEADER:
+            raise BadInput(header_too_large(len(header)))
+        return header
