@@ -14,6 +14,7 @@ from parallel_infer.cli.answer_options import answer_options
 from parallel_infer.cli.common_options import timeout_option
 from parallel_infer.cli.model_argument import model_and_rest, model_option
 from parallel_infer.cli.parameter_types import FiniteRange, GivenPath
+from parallel_infer.cli.publish_options import broker_of, publish, publish_options, publishing
 from parallel_infer.cli.server_options import connected, server_options
 from parallel_infer.cli.track_options import track_options, tracking
 from parallel_infer.process.endings import handled
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from parallel_infer.cli.video_display import Display
     from parallel_infer.tracking.settings import Tracking
     from parallel_infer.video import Result, Source, Streams, StreamSettings
+    from parallel_infer.video.publisher import Publisher
     from parallel_infer.video.recorder import Names, Recorder
 
     Targets = tuple[dict[str, Path], Names]
@@ -69,6 +71,7 @@ _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 )
 @answer_options
 @track_options
+@publish_options
 @timeout_option(30.0, "Seconds that one frame may take.")
 @click.option(
     "--silence",
@@ -103,17 +106,22 @@ def command(
     hide_secrets()
     model, sources = model_and_rest(given["model"], words, server, key, "SOURCE...")
     read = _sources(sources, given)
+    broker = broker_of(given)
     targets = _targets(read, given["save"], key)
     with connected(server, key) as client:
         served = client.models()  # a server that is away, or does not let us in, is told of once and at once
-    with Streams(read, model, server, key, _settings(given, tracking(given, model, served))) as streams:
+    settings = _settings(given, tracking(given, model, served))
+    with (
+        publishing(broker, given["publish_queue"]) as publisher,
+        Streams(read, model, server, key, settings) as streams,
+    ):
         shown = display_for(streams, form)
         with (
             _signals_end(streams),  # outermost: a second signal must not cut off a file that is being finished
             _recorders(streams, targets) as recorders,
             Statistics(shown, streams) if stats else shown as display,
         ):
-            _follow(streams, display, recorders)
+            _follow(streams, display, recorders, publisher)
     failed = any(tally.failed for tally in streams.tallies.values())
     if failed or any(streams.feed(name).state.value == "failed" for name in streams.tallies) or _said_errors(recorders):
         raise click.exceptions.Exit(1)
@@ -144,7 +152,7 @@ def _settings(given: dict[str, Any], track: Tracking | None) -> StreamSettings:
     )
 
 
-def _follow(streams: Streams, display: Display, recorders: dict[str, Recorder]) -> None:
+def _follow(streams: Streams, display: Display, recorders: dict[str, Recorder], publisher: Publisher | None) -> None:
     """Show everything until all sources have ended, or until a signal asks for the end."""
     from parallel_infer.video import Change
 
@@ -153,6 +161,8 @@ def _follow(streams: Streams, display: Display, recorders: dict[str, Recorder]) 
             display.change(event)
         else:
             _record(streams, event, recorders)  # first: what shows it may be gone
+            if publisher is not None:
+                publish(publisher, event)
             display.result(event)
 
 

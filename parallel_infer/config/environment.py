@@ -20,7 +20,7 @@ from parallel_infer.config.fields import FLEET_FIELDS, FLEET_PREFIX, PREFIX, SER
 from parallel_infer.errors import ConfigError
 
 # variables of ours that are not fields: the configuration file, what client commands need, what the build needs
-OTHER_VARIABLES = {PREFIX + name for name in ("CONFIG", "SERVER", "KEY", "PYTHON")}
+OTHER_VARIABLES = {PREFIX + name for name in ("CONFIG", "SERVER", "KEY", "PUBLISH", "PYTHON")}
 OTHER_VARIABLES |= {FLEET_PREFIX + name.upper() for name in FLEET_FIELDS}
 VARIABLES: dict[str, Field] = {field.variable: field for field in SERVER_FIELDS.values()}
 FAMILIAR = ("MAX_BATCH_SIZE", "HOST", "PORT")

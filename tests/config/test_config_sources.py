@@ -161,6 +161,7 @@ def test_variables_of_others_and_empty_ones_are_ignored() -> None:
         "PARALLEL_INFER_PYTHON": "p",
         "PARALLEL_INFER_SERVER": "tcp://a:1",
         "PARALLEL_INFER_KEY": "k",
+        "PARALLEL_INFER_PUBLISH": "mqtt://a/t",
         "PARALLEL_INFER_CONFIG": "c",
     }
     assert load_config({}, None, environment) == load_config({}, None, {})
