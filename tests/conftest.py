@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ from hypothesis import HealthCheck, settings
 
 import parallel_infer
 from tests.engine import graphs
-from tests.engine.serving import Server
+from tests.engine.serving import Server, running, short_folder
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -186,15 +185,18 @@ def _configured(folder: Path, models: Path, more: str) -> list[str]:
 @pytest.fixture(scope="session")
 def server(_adopt_orphans: None, tensor_models: Path) -> Iterator[Server]:
     """A server of the generated models and the shipped detector, shared: tests leave it as they found it."""
-    folder = Path(tempfile.mkdtemp(prefix="pi-", dir="/tmp"))
-    server = Server(folder, *_configured(folder, tensor_models, '[models.detector]\npath = "zoo:detector"\n'))
-    try:
-        server.wait_until_ready()
+    folder = short_folder()
+    more = '[models.detector]\npath = "zoo:detector"\n'
+    with running(Server(folder, *_configured(folder, tensor_models, more))) as server:
         yield server
-        server.check_clean_end()
-    finally:
-        server.close()
-        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(name="short_folder")
+def _short_folder() -> Iterator[Path]:
+    """A folder with a short name, for sockets."""
+    folder = short_folder()
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
@@ -206,7 +208,7 @@ def start_server(tensor_models: Path) -> Iterator[StartServer]:
     servers: list[Server] = []
 
     def start(more: str = "", *arguments: str, toml: str | None = None) -> Server:
-        folder = Path(tempfile.mkdtemp(prefix="pi-", dir="/tmp"))
+        folder = short_folder()
         if toml is None:
             given = _configured(folder, tensor_models, more)
         else:

@@ -36,17 +36,10 @@ from parallel_infer.tools.doctor.machine import (
     runtime_findings,
 )
 from parallel_infer.tools.doctor.server import address_findings, left_over_findings, memory_findings
+from tests.engine.serving import free_port
 
 OK, WARNING, PROBLEM = Verdict.OK, Verdict.WARNING, Verdict.PROBLEM
 MEBI = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def doctor(*arguments: str) -> tuple[int, dict[str, Any]]:
@@ -55,8 +48,8 @@ def doctor(*arguments: str) -> tuple[int, dict[str, Any]]:
     return result.exit_code, told
 
 
-def test_this_machine_can_serve_a_model(free_port: int) -> None:
-    code, told = doctor("--model", "pose=zoo:pose", "--bind", f"tcp://127.0.0.1:{free_port}")
+def test_this_machine_can_serve_a_model() -> None:
+    code, told = doctor("--model", "pose=zoo:pose", "--bind", f"tcp://127.0.0.1:{free_port()}")
     problems = [finding for finding in told["findings"] if finding["verdict"] == "problem"]
     assert (code, told["ok"], problems) == (0, True, [])
     subjects = {finding["subject"] for finding in told["findings"]}

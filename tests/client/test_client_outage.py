@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from pathlib import Path
 
@@ -70,19 +68,15 @@ def test_sockets_that_nobody_listens_at(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX") or Path("/proc/self").stat().st_uid != 0, reason="needs root")
-def test_sockets_of_another_user():
-    folder = Path(tempfile.mkdtemp(prefix="pi-", dir="/tmp"))
-    try:
-        folder.chmod(0o755)
-        closed = folder / "closed"
-        closed.mkdir(0o700)
-        with socket.socket(socket.AF_UNIX) as bound:
-            bound.bind(str(folder / "door"))
-            bound.listen()
-            (folder / "door").chmod(0o600)
-            found = [said_to_nobody(f"ipc://{folder}/door"), said_to_nobody(f"ipc://{closed}/door")]
-    finally:
-        shutil.rmtree(folder)
+def test_sockets_of_another_user(short_folder):
+    short_folder.chmod(0o755)
+    closed = short_folder / "closed"
+    closed.mkdir(0o700)
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(short_folder / "door"))
+        bound.listen()
+        (short_folder / "door").chmod(0o600)
+        found = [said_to_nobody(f"ipc://{short_folder}/door"), said_to_nobody(f"ipc://{closed}/door")]
     assert "may not use the socket" in found[0]
     assert "belongs to root" in found[0]
     assert "may not look into the folder" in found[1]

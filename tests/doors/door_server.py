@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import json
-import socket
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.engine.serving import Server
+from tests.engine.serving import Server, free_port
 
 TIMEOUT = 60.0  # seconds; a file's own graph is loaded at its first use
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 class Doors(NamedTuple):

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
-import socket
-import tempfile
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +13,7 @@ from urllib.parse import quote
 import numpy as np
 import zmq
 
-from tests.engine.serving import Server
+from tests.engine.serving import Server, free_port, running, short_folder
 from tests.families.tiny_graphs import CELLS, tiny, zeros
 
 VIEWERS = 4
@@ -37,12 +34,6 @@ path = "zoo:detector"
 [models.classifier]
 path = "zoo:classifier"
 """
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def model(outputs: dict[str, Any], path: Path, **metadata: str) -> str:
@@ -91,16 +82,10 @@ class Served(NamedTuple):
 
 @contextlib.contextmanager
 def serving(toml: str, port: int, *arguments: str) -> Iterator[Served]:
-    folder = Path(tempfile.mkdtemp(prefix="pi-", dir="/tmp"))
+    folder = short_folder()
     (folder / "server.toml").write_text(toml.format(folder=folder, http=f"127.0.0.1:{port}"))
-    server = Server(folder, "--config", str(folder / "server.toml"), *arguments)
-    try:
-        server.wait_until_ready()
+    with running(Server(folder, "--config", str(folder / "server.toml"), *arguments)) as server:
         yield Served(server, f"http://127.0.0.1:{port}")
-        server.check_clean_end()
-    finally:
-        server.close()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

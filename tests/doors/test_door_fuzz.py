@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -17,6 +15,7 @@ from benchmarks.fuzz_doors import CALLERS
 from benchmarks.fuzz_support.http_requests import HttpRequests
 from benchmarks.fuzz_support.spoil import spoilt_bytes, spoilt_json
 from tests.doors.door_server import Doors, ask, start
+from tests.engine.serving import running, short_folder
 
 pytest.importorskip("aiohttp", reason="the HTTP door needs the extra http")
 pytest.importorskip("grpc", reason="the gRPC door needs the extra grpc")
@@ -32,15 +31,9 @@ def _leaves_nothing_behind() -> None:
 
 @pytest.fixture(scope="module")
 def doors(_adopt_orphans: None) -> Iterator[Doors]:
-    folder = Path(tempfile.mkdtemp(prefix="pi-", dir="/tmp"))
-    found = start(folder)
-    try:
-        found.server.wait_until_ready()
+    found = start(short_folder())
+    with running(found.server):
         yield found
-        found.server.check_clean_end()
-    finally:
-        found.server.close()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.parametrize("door", list(CALLERS))

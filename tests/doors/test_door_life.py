@@ -7,7 +7,6 @@ import json
 import queue
 import shutil
 import signal
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ import numpy as np
 import pytest
 
 from tests.doors.door_server import TIMEOUT, Doors, ask, start, work_request
-from tests.engine.serving import eventually
+from tests.engine.serving import eventually, running, short_folder
 
 pytest.importorskip("aiohttp", reason="the HTTP door needs the extra http")
 grpc = pytest.importorskip("grpc", reason="the gRPC door needs the extra grpc")
@@ -45,15 +44,9 @@ def serving(folder: Path, models: Path) -> Doors:
 
 @pytest.fixture(scope="module")
 def doors(_adopt_orphans: None, tensor_models: Path) -> Iterator[Doors]:
-    folder = Path(tempfile.mkdtemp(prefix="pi-", dir="/tmp"))
-    found = serving(folder, tensor_models)
-    try:
-        found.server.wait_until_ready()
+    found = serving(short_folder(), tensor_models)
+    with running(found.server):
         yield found
-        found.server.check_clean_end()
-    finally:
-        found.server.close()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
@@ -257,7 +250,7 @@ def test_who_has_priority_goes_first(doors: Doors) -> None:
 def test_a_stop_answers_what_is_in_flight_and_tells_everybody_else(
     tensor_models: Path, threads: ThreadPoolExecutor
 ) -> None:
-    folder = Path(tempfile.mkdtemp(prefix="pi-", dir="/tmp"))
+    folder = short_folder()
     doors = serving(folder, tensor_models)
     try:
         doors.server.wait_until_ready()

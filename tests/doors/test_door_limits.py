@@ -7,9 +7,7 @@ import http.client
 import json
 import re
 import select
-import shutil
 import socket
-import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
@@ -20,7 +18,7 @@ import pytest
 
 from tests.doors.door_server import TIMEOUT, Doors, ask, start, work_request
 from tests.engine import graphs
-from tests.engine.serving import eventually
+from tests.engine.serving import eventually, running, short_folder
 
 pytest.importorskip("aiohttp", reason="the HTTP door needs the extra http")
 pytest.importorskip("grpc", reason="the gRPC door needs the extra grpc")
@@ -46,19 +44,14 @@ def _leaves_nothing_behind() -> None:
 
 @pytest.fixture(scope="module")
 def doors(_adopt_orphans: None, tensor_models: Path) -> Iterator[Doors]:
-    folder = Path(tempfile.mkdtemp(prefix="pi-", dir="/tmp"))
+    folder = short_folder()
     found = start(
         folder,
         *("--model", f"work={tensor_models}/work.onnx", "--model", f"large={graphs.large(folder / 'large.onnx')}"),
         environment=LIMITS,
     )
-    try:
-        found.server.wait_until_ready()
+    with running(found.server):
         yield found
-        found.server.check_clean_end()
-    finally:
-        found.server.close()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def connect(doors: Doors, receive_buffer: int = 0) -> socket.socket:

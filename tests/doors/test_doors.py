@@ -6,12 +6,8 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-import shutil
 import socket
-import tempfile
 import time
-import urllib.error
-import urllib.request
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,9 +20,9 @@ import onnxruntime
 import pytest
 import zmq
 
-from tests.doors.door_server import TIMEOUT, free_port
+from tests.doors.door_server import TIMEOUT, ask, start
 from tests.doors.door_server import Doors as DoorAddresses
-from tests.engine.serving import Server, eventually
+from tests.engine.serving import Server, eventually, free_port, running, short_folder
 
 pytest.importorskip("aiohttp", reason="the HTTP door needs the extra http")
 pytest.importorskip("grpc", reason="the gRPC door needs the extra grpc")
@@ -45,14 +41,7 @@ class Doors(DoorAddresses):
 
 
 def serving(folder: Path, *arguments: str) -> Doors:
-    http, grpc, frigate, imagezmq = (f"127.0.0.1:{free_port()}" for _ in range(4))
-    server = Server(
-        folder,
-        *("--bind", f"ipc://{folder}/door", "--http", http, "--grpc", grpc, "--alias", "coco/3=detector"),
-        *("--model", "detector=zoo:detector", "--model", "classifier=zoo:classifier"),
-        *arguments,
-    )
-    return Doors(server, http, grpc, f"tcp://{frigate}", f"tcp://{imagezmq}")
+    return Doors(*start(folder, "--alias", "coco/3=detector", "--model", "classifier=zoo:classifier", *arguments))
 
 
 @pytest.fixture(autouse=True)
@@ -63,29 +52,9 @@ def _leaves_nothing_behind() -> None:
 
 @pytest.fixture(scope="module")
 def doors(_adopt_orphans: None) -> Iterator[Doors]:
-    folder = Path(tempfile.mkdtemp(prefix="pi-", dir="/tmp"))
-    frigate, imagezmq = (f"tcp://127.0.0.1:{free_port()}" for _ in range(2))
-    found = serving(folder, "--frigate-bind", frigate, "--imagezmq-bind", imagezmq)
-    found = found._replace(frigate=frigate, imagezmq=imagezmq)
-    try:
-        found.server.wait_until_ready()
+    found = serving(short_folder())
+    with running(found.server):
         yield found
-        found.server.check_clean_end()
-    finally:
-        found.server.close()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def ask(doors: Doors, path: str, body: bytes | None = None, **headers: str) -> tuple[int, Any]:
-    """Status and answer, JSON where it is some."""
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    request = urllib.request.Request(f"http://{doors.http}{path}", data=body, headers=named)
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
-            status, data, kind = answer.status, answer.read(), answer.headers["Content-Type"]
-    except urllib.error.HTTPError as error:
-        status, data, kind = error.code, error.read(), error.headers["Content-Type"]
-    return status, json.loads(data) if kind.startswith("application/json") else data
 
 
 def picture_of(pictures: Path, name: str = "coffee.png") -> bytes:
@@ -457,7 +426,7 @@ def test_with_keys_a_token_lets_in(tmp_path_factory: pytest.TempPathFactory, pic
 
     from parallel_infer.cli import main
 
-    folder = Path(tempfile.mkdtemp(prefix="pi-", dir="/tmp"))
+    folder = short_folder()
     tokens = {}
     for name, further in (("camera", []), ("boss", ["--manage"])):
         made = CliRunner().invoke(
@@ -466,9 +435,10 @@ def test_with_keys_a_token_lets_in(tmp_path_factory: pytest.TempPathFactory, pic
         assert made.exit_code == 0
         lines = (folder / f"{name}.key").read_text().splitlines()
         tokens[name] = next(line.partition("= ")[2] for line in lines if line.startswith("token"))
-    found = serving(folder, "--keys", str(folder / "keys"))
-    try:
-        found.server.wait_until_ready()
+    http, grpc = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    bind = ("--bind", f"ipc://{folder}/door", "--http", http, "--grpc", grpc, "--keys", str(folder / "keys"))
+    found = Doors(Server(folder, *bind, "--model", "classifier=zoo:classifier"), http, grpc, "", "")
+    with running(found.server):
         data = picture_of(pictures)
         assert ask(found, "/healthz")[0] == 200
         assert ask(found, "/infer/classifier", data, Content_Type="image/png")[0] == 401
@@ -484,7 +454,3 @@ def test_with_keys_a_token_lets_in(tmp_path_factory: pytest.TempPathFactory, pic
             client.is_server_live()
         assert client.is_server_live(headers={"authorization": bearer})
         client.close()
-        found.server.check_clean_end()
-    finally:
-        found.server.close()
-        shutil.rmtree(folder, ignore_errors=True)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +10,9 @@ from click.testing import CliRunner
 
 from parallel_infer.cli import main
 from tests.doors.browser import tab
-from tests.doors.page_server import SERVER, free_port, model, serving
+from tests.doors.page_server import SERVER, model, serving
 from tests.doors.test_page import upload
+from tests.engine.serving import free_port
 from tests.families.tiny_graphs import zeros
 
 pytest.importorskip("aiohttp", reason="the HTTP door needs the extra http")
@@ -25,13 +23,6 @@ def _leaves_nothing_behind() -> None:
     """Instead of that of all tests: a browser's processes take a moment to go."""
 
 
-@pytest.fixture
-def keys() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="pi-", dir="/tmp"))
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
-
-
 def token(folder: Path, name: str, *further: str) -> str:
     told = ["keys", "new", name, *further, "--dir", str(folder / "keys"), "--out", str(folder / f"{name}.key")]
     assert CliRunner().invoke(main, told).exit_code == 0
@@ -39,10 +30,10 @@ def token(folder: Path, name: str, *further: str) -> str:
     return next(line.partition("= ")[2] for line in lines if line.startswith("token"))
 
 
-def test_it_asks_for_a_key_and_outlives_its_server(chromium: Any, keys: Path, pictures: Path) -> None:
-    camera, boss = token(keys, "camera"), token(keys, "boss", "--manage")
-    path = model({"probs": zeros(4) + 0.25}, keys / "tiny.onnx", task="classify", names="['a', 'b', 'c', 'd']")
-    toml = SERVER.partition("[models.detector]")[0] + f'keys = "{keys}/keys"\n[models.tiny]\npath = "{path}"\n'
+def test_it_asks_for_a_key_and_outlives_its_server(chromium: Any, short_folder: Path, pictures: Path) -> None:
+    camera, boss = token(short_folder, "camera"), token(short_folder, "boss", "--manage")
+    path = model({"probs": zeros(4) + 0.25}, short_folder / "tiny.onnx", task="classify", names="['a', 'b', 'c', 'd']")
+    toml = SERVER.partition("[models.detector]")[0] + f'keys = "{short_folder}/keys"\n[models.tiny]\npath = "{path}"\n'
     port = free_port()
     with tab(chromium, "about:blank") as page:
         with serving(toml, port):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +129,30 @@ class Server:
         assert not alive
         assert self.segments() == []
         assert self.run_directories() == []
+
+
+def short_folder() -> Path:
+    """A new folder whose name leaves room for that of a socket; whoever asks for it removes it."""
+    return Path(tempfile.mkdtemp(prefix="pi-", dir="/tmp"))
+
+
+@contextlib.contextmanager
+def running(server: Server) -> Iterator[Server]:
+    """A server that is ready, and at last ends as it has to; its folder is removed."""
+    try:
+        server.wait_until_ready()
+        yield server
+        server.check_clean_end()
+    finally:
+        server.close()
+        shutil.rmtree(server.folder, ignore_errors=True)
+
+
+def free_port() -> int:
+    """A TCP port of this machine that nobody uses."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
 
 
 def eventually(condition: Any, patience: float = 60.0) -> None:

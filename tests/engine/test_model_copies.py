@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -95,12 +94,10 @@ WITH_DATA = {function.__name__: function for function in (data_overwritten, data
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="pi-", dir="/tmp"))
-    (path / "models").mkdir()
-    (path / "copies").mkdir()
-    yield path
-    shutil.rmtree(path)
+def folder(short_folder: Path) -> Path:
+    for name in ("models", "copies"):
+        (short_folder / name).mkdir()
+    return short_folder
 
 
 Start = Callable[..., Server]

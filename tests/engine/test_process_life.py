@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -24,7 +22,7 @@ import zmq
 from parallel_infer.errors import DeadlineExceeded, InferError, ServerUnavailable, UnknownModel
 from parallel_infer.shm.segment import sweep
 from tests.engine.graphs import job
-from tests.engine.serving import Server, StartRefused, eventually
+from tests.engine.serving import Server, StartRefused, eventually, running, short_folder
 
 SOLO = """
 bind = ["{bind}"]
@@ -167,16 +165,11 @@ def test_killing_the_supervisor_ends_everybody_and_the_next_start_sweeps(start_s
     assert not alive
     assert server.segments(), "nothing was left to sweep: the test shows nothing"
     folder = server.folder
-    again = Server(folder, "--config", str(folder / "server.toml"))
-    try:
-        again.wait_until_ready()
+    with running(Server(folder, "--config", str(folder / "server.toml"))) as again:
         assert server.segments() == []
         assert server.run not in [path.name for path in again.run_directories()]
         with again.client() as client:
             assert client.infer("work", job(value=3)).tensors["value"] == [3]
-        again.check_clean_end()
-    finally:
-        again.close()
 
 
 @pytest.mark.parametrize("title", ["decode-0", "postprocess-0", "infer-work-0", "dispatcher", "gateway"])
@@ -195,16 +188,10 @@ def test_whoever_is_killed_while_jobs_flow_every_job_is_answered(shared_solo, ti
 @pytest.fixture(scope="module")
 def shared_solo(tensor_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A server for tests that kill its processes, and see to it that it is well again."""
-    folder = Path(tempfile.mkdtemp(prefix="pi-", dir="/tmp"))
+    folder = short_folder()
     (folder / "server.toml").write_text("restart_budget = 1000\n" + DOOR.format(folder=folder, models=tensor_models))
-    server = Server(folder, "--config", str(folder / "server.toml"))
-    try:
-        server.wait_until_ready()
+    with running(Server(folder, "--config", str(folder / "server.toml"))) as server:
         yield server
-        server.check_clean_end()
-    finally:
-        server.close()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_a_model_is_replaced_and_unloaded_while_its_jobs_are_in_flight(shared_solo, tensor_models):
@@ -309,13 +296,6 @@ def refused(folder: Path, toml: str) -> StartRefused:
     assert server.run_directories() == []
     assert "Traceback" not in str(caught.value)
     return caught.value
-
-
-@pytest.fixture
-def short_folder() -> Any:
-    folder = Path(tempfile.mkdtemp(prefix="pi-", dir="/tmp"))
-    yield folder
-    shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize("content", [b"", b"no model", None], ids=["empty", "text", "truncated"])

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import pytest
 
 from parallel_infer.process.group_signals import GROUP_SIGNALS
 from tests.engine.graphs import job
-from tests.engine.serving import Server, eventually
+from tests.engine.serving import Server, eventually, short_folder
 from tests.engine.test_process_life import DOOR
 
 # What the supervisor may get as well: it acts upon it, or leaves it.
@@ -61,7 +60,7 @@ def test_a_signal_to_the_whole_group_leaves_everybody_alive(start_server, number
 @pytest.fixture
 def starting(tensor_models: Path) -> Iterator[Server]:
     """A server that has just begun to start."""
-    folder = Path(tempfile.mkdtemp(prefix="pi-", dir="/tmp"))
+    folder = short_folder()
     (folder / "server.toml").write_text(DOOR.format(folder=folder, models=tensor_models))
     server = Server(folder, "--config", str(folder / "server.toml"))
     try:

@@ -6,10 +6,8 @@ import contextlib
 import os
 import shutil
 import signal
-import tempfile
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -23,7 +21,7 @@ from parallel_infer.cli import main
 from parallel_infer.errors import InferError, ServerStopping, ServerUnavailable
 from tests.engine import graphs
 from tests.engine.graphs import job
-from tests.engine.serving import Server, eventually
+from tests.engine.serving import Server, eventually, short_folder
 
 TOML = """
 bind = ["{bind}"]
@@ -51,7 +49,7 @@ def serve() -> Iterator[Any]:
     servers: list[Server] = []
 
     def start(transport: str = "ipc", more: str = "") -> Server:
-        folder = Path(tempfile.mkdtemp(prefix="pi-", dir="/tmp"))
+        folder = short_folder()
         graphs.large(folder / "large.onnx")
         graphs.work(folder / "work.onnx")
         bind = "tcp://127.0.0.1:0" if transport == "tcp" else f"ipc://{folder}/door"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import urllib.request
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -49,13 +48,6 @@ class Page:
         """The one sample of this name whose labels include these."""
         (found,) = (value for given, value in self.samples()[name] if all(given.get(k) == v for k, v in labels.items()))
         return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture

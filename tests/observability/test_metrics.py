@@ -16,8 +16,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from parallel_infer.errors import InferError, ServerUnavailable
 from parallel_infer.observe.metrics import ServerMetrics
 from tests.engine import graphs
-from tests.engine.serving import Server, StartRefused, eventually
-from tests.observability.conftest import Page, free_port
+from tests.engine.serving import Server, StartRefused, eventually, free_port
+from tests.observability.conftest import Page
 
 StartOneOfEach = Callable[..., Server]
 PAIR = {"a": np.zeros(graphs.WIDE, np.float32), "b": np.ones(graphs.WIDE, np.float32)}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +9,7 @@ from typing import NamedTuple
 import cv2
 import pytest
 
-from tests.engine.serving import Server
+from tests.engine.serving import Server, running, short_folder
 
 
 class Doors(NamedTuple):
@@ -42,28 +40,28 @@ def _leaves_nothing_behind() -> None:
 
 @pytest.fixture(scope="package")
 def doors(_adopt_orphans: None) -> Iterator[Doors]:
-    folder = Path(tempfile.mkdtemp(prefix="pi-", dir="/tmp"))
+    folder = short_folder()
     models = (f"--model={name}=zoo:{name}" for name in ("detector", "classifier", "segmenter", "pose"))
     frigate = f"ipc://{folder}/frigate"
-    server = Server(
-        folder,
-        *("--bind", f"ipc://{folder}/server", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"),
-        *(
-            "--frigate-bind",
-            frigate,
-            "--frigate-uploads",
-            "1",
-            "--frigate-upload-mb",
-            "8",
-            "--imagezmq-bind",
-            "tcp://127.0.0.1:*",
-            "--alias",
-            "coco/3=detector",
-        ),
-        *models,
-    )
-    try:
-        server.wait_until_ready()
+    with running(
+        Server(
+            folder,
+            *("--bind", f"ipc://{folder}/server", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"),
+            *(
+                "--frigate-bind",
+                frigate,
+                "--frigate-uploads",
+                "1",
+                "--frigate-upload-mb",
+                "8",
+                "--imagezmq-bind",
+                "tcp://127.0.0.1:*",
+                "--alias",
+                "coco/3=detector",
+            ),
+            *models,
+        )
+    ) as server:
         by_kind = {address.partition("://")[0]: address for address in server.addresses}
         yield Doors(
             server,
@@ -72,10 +70,6 @@ def doors(_adopt_orphans: None) -> Iterator[Doors]:
             frigate=frigate,
             imagezmq=by_kind["tcp"],
         )
-        server.check_clean_end()
-    finally:
-        server.close()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

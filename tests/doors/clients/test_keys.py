@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -17,7 +15,7 @@ import pytest
 
 from tests.docs.pages import Page
 from tests.doors.clients import environments
-from tests.engine.serving import Server
+from tests.engine.serving import Server, running, short_folder
 
 pytestmark = [pytest.mark.clients, pytest.mark.slow, pytest.mark.timeout(900)]
 refusal = pytest.importorskip("tritonclient.utils").InferenceServerException
@@ -31,22 +29,17 @@ class Guarded(NamedTuple):
 
 @pytest.fixture(scope="module")
 def guarded(_adopt_orphans: None) -> Iterator[Guarded]:
-    folder = Path(tempfile.mkdtemp(prefix="pi-", dir="/tmp"))
+    folder = short_folder()
     keys = ["keys", "new", "camera", "--dir", str(folder / "keys"), "--out", str(folder / "camera.key")]
     subprocess.run([sys.executable, "-m", "parallel_infer", *keys], check=True, capture_output=True)
     lines = (folder / "camera.key").read_text().splitlines()
     token = next(line.partition("= ")[2] for line in lines if line.startswith("token"))
     models = [f"--model={name}=zoo:{name}" for name in ("detector", "classifier", "segmenter", "pose")]
     doors = ("--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--alias", "coco/3=detector")
-    server = Server(folder, "--bind", f"ipc://{folder}/server", "--keys", str(folder / "keys"), *doors, *models)
-    try:
-        server.wait_until_ready()
+    bind = ("--bind", f"ipc://{folder}/server", "--keys", str(folder / "keys"))
+    with running(Server(folder, *bind, *doors, *models)) as server:
         found = dict(address.split("://") for address in server.addresses)
         yield Guarded(found["http"], found["grpc"], token)
-        server.check_clean_end()
-    finally:
-        server.close()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def picture(module: Any, pictures: Path) -> list[Any]:
