@@ -74,6 +74,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     largest_batch: int | None = None  # the largest batch that gives right answers, where that is known
     preprocess: dict[str, Any] = {}  # stages.preprocess.Preprocess, as a map
     parameters: dict[str, Any] = {}  # of the task: confidence, iou, kpt_shape ...
+    options: tuple[str, ...] | None = None  # that a request may give; None: not known
     file: ModelFile = ModelFile()
 
     @property

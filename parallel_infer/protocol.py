@@ -189,8 +189,30 @@ class RequestIdOnly(Struct, frozen=True):
     id: RequestId
 
 
+class PartError(Struct, frozen=True):
+    """Why one part of an answer is missing, as in Error."""
+
+    code: str
+    message: str
+
+
+class AnswerPart(Struct, frozen=True, kw_only=True):
+    """What one model says, in the answer of several: an answer or an error. `object` is whom it hangs under."""
+
+    model: str
+    answer: AnswerBody | None = None
+    error: PartError | None = None
+    object: int = -1
+    timing: dict[str, float] = {}
+    batch: int = 1
+
+
 class AnswerBody(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An answer of format "arrays". The arrays themselves are the payload, in this order."""
+    """An answer of format "arrays". The arrays themselves are the payload, in this order.
+
+    Behind those of an answer follow the arrays of its `parts` (of a fan, one for each model), or of its `children` (of
+    a chain, by object). `left_out` counts by model the objects that were too many to be asked about.
+    """
 
     task: str
     model: str
@@ -198,6 +220,9 @@ class AnswerBody(Struct, frozen=True, kw_only=True, omit_defaults=True):
     height: int = 0
     arrays: tuple[Tensor, ...] = ()
     names: dict[int, str] = {}  # of the classes in this answer
+    parts: tuple[AnswerPart, ...] = ()
+    children: tuple[AnswerPart, ...] = ()
+    left_out: dict[str, int] = {}
 
 
 class _Reply(Struct, frozen=True, kw_only=True, tag_field="type"):

@@ -10,12 +10,15 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from parallel_infer.crops import PicturePart
 from parallel_infer.errors import BadInput
 from parallel_infer.ipc.messages import ModelPlan, PayloadKind
 from parallel_infer.model_spec import ModelSpec
 from parallel_infer.protocol import Tensor
+from stages import crops
+from stages.frame import Frame
 from stages.geometry import Geometry
-from stages.pictures import Decoder, PictureLimits
+from stages.pictures import Decoder, LeastScale, Picture, PictureLimits
 from stages.pipeline import task_for
 from stages.preprocess import Color, Preprocess, Preprocessor, constants
 from stages.tensors import Declared, Rows, copy_tensors, describe_inputs, encoded
@@ -52,6 +55,7 @@ class Decode:
     def __init__(self, limits: Mapping[str, Any]) -> None:
         self._decoder = Decoder(msgspec.convert(dict(limits), PictureLimits))
         self._models: dict[str, _Model] = {}
+        self._decoded: tuple[int, Picture] | None = None  # the picture of several jobs, until the next one is decoded
 
     def add(self, plan: ModelPlan) -> None:
         """Get ready for a model."""
@@ -69,6 +73,7 @@ class Decode:
         payload: memoryview,
         options: bytes,
         row: Rows,
+        part: PicturePart | None = None,
     ) -> Geometry:
         """Write the row of a job. Raises BadInput for a payload or options the model does not take."""
         model = self._models[name]
@@ -85,10 +90,27 @@ class Decode:
         else:
             fast = (_told(wanted, "decode", ("exact", "fast")) or model.decode) == "fast"
             scale = model.preprocessor.least_scale if fast else None
-            frame, geometry = self._decoder.decode(payload, scale)
+            if part is not None and part.crop is not None:
+                scale = None  # a crop is of the picture's own pixels
+            frame, geometry = self._decode(payload, scale, part)
         for further, values in model.further.items():
             row[further][...] = values
+        if part is not None and part.crop is not None:
+            frame, geometry = crops.cut(frame, part.crop), None
         return model.preprocessor.write(frame, row[model.picture], geometry, color)
+
+    def _decode(
+        self, payload: memoryview, scale: LeastScale | None, part: PicturePart | None
+    ) -> tuple[Frame, Geometry | None]:
+        """A picture that several jobs share is decoded once for those that come one after the other."""
+        shared = part.picture if part is not None and scale is None else 0
+        if not shared or self._decoded is None or self._decoded[0] != shared:
+            self._decoded = None  # the decoder's memory is used again
+            picture = self._decoder.decode(payload, scale)
+            if not shared:
+                return picture
+            self._decoded = shared, picture
+        return self._decoded[1]
 
 
 def _told(options: Any, name: str, known: tuple[Color, ...] | tuple[str, ...]) -> Any:

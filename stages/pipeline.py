@@ -83,7 +83,8 @@ def probe(child: Child, encoded: bytes) -> None:
         preprocess = msgspec.convert(spec.preprocess, Preprocess)
         if isinstance(with_uint8_input(spec.path, preprocess), Rewritten):
             spec = msgspec.structs.replace(spec, inputs=small_rows(spec, preprocess.height, preprocess.width))
-    task_for(spec)  # refuses parameters out of range before anything starts
+    options = task_for(spec).options(b"\x80")  # refuses parameters out of range before anything starts
+    spec = msgspec.structs.replace(spec, options=tuple(getattr(options, "__struct_fields__", ())))
     child.tell(Probed(spec))
 
 

@@ -9,9 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from parallel_infer.answers.answer import result_dict
+from parallel_infer.crops import CutOut
 from parallel_infer.ipc.messages import AnswerFormat, ModelPlan, PostJob
 from parallel_infer.model_spec import ModelSpec
 from parallel_infer.protocol import AnswerBody, Tensor
+from stages import crops
 from stages.geometry import Geometry
 from stages.pipeline import task_for
 
@@ -24,6 +26,8 @@ class Encoded(NamedTuple):
 
     body: bytes
     payload: list[npt.NDArray[Any]]
+    crops: tuple[CutOut, ...] = ()
+    left_out: tuple[int, ...] = ()
 
 
 class Postprocess:
@@ -47,9 +51,16 @@ class Postprocess:
         arrays = task.answer(outputs, geometry, task.options(job.options))
         names = _names(spec, arrays)
         width, height = int(geometry.width), int(geometry.height)
+        found: tuple[tuple[CutOut, ...], tuple[int, ...]] = (), ()
+        if job.part is not None:
+            if job.part.crop is not None and spec.task != "tensor":
+                arrays = crops.in_picture(arrays, job.part.crop)
+                width, height = job.part.crop.of_width, job.part.crop.of_height
+            if job.part.selections:
+                found = crops.select(arrays, (width, height), job.part.selections)
         if job.format == AnswerFormat.OBJECTS:
             result = result_dict(spec.task, arrays, names, width=width, height=height, seconds=sum(job.times))
-            return Encoded(_encode(result), [])
+            return Encoded(_encode(result), [], *found)
         body = AnswerBody(
             task=spec.task,
             model=spec.name,
@@ -58,7 +69,8 @@ class Postprocess:
             arrays=tuple(Tensor(key, array.dtype.name, array.shape) for key, array in arrays.items()),
             names=names,
         )
-        return Encoded(_encode(body), [np.ascontiguousarray(array) for array in arrays.values() if array.size])
+        pieces = [np.ascontiguousarray(array) for array in arrays.values() if array.size]
+        return Encoded(_encode(body), pieces, *found)
 
 
 def _names(spec: ModelSpec, arrays: Arrays) -> dict[int, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -22,9 +22,9 @@ from parallel_infer.answers.result_map import (
     rotated_corners,
     run_lengths,
 )
-from parallel_infer.errors import InferError
+from parallel_infer.errors import InferError, error_for
 from parallel_infer.protocol import Answer as WireAnswer
-from parallel_infer.protocol import AnswerBody, Tensor
+from parallel_infer.protocol import AnswerBody, AnswerPart, Tensor
 from parallel_infer.wrong_fields import explained
 
 __all__ = ["Answer", "result_dict", "rotated_corners"]
@@ -44,9 +44,16 @@ class Answer:
     `arrays` holds everything by the names of the wire; the properties give it its meaning. `timing` is in seconds per
     stage and wait, `batch_size` the size of the batch that the job was part of; 0 where nothing was computed. `still`:
     it is the answer to an earlier frame of a live source, from which this one does not differ.
+
+    Of several models asked at once (`task` is "fan"), `parts` has the answer of each by its name. Of a chain,
+    `children` has for each object what the next models say about it, by their names, and `left_out` counts by name the
+    objects that were too many to be asked about. A part or child that failed is an InferError in its place.
     """
 
-    __slots__ = ("arrays", "batch_size", "class_names", "height", "model", "still", "task", "timing", "width")
+    __slots__ = (
+        *("arrays", "batch_size", "children", "class_names", "height", "left_out", "model", "parts", "still", "task"),
+        *("timing", "width"),
+    )
 
     def __init__(
         self,
@@ -69,6 +76,9 @@ class Answer:
         self.timing = timing or {}
         self.batch_size = batch_size
         self.still = False
+        self.parts: Parts = {}
+        self.children: list[Parts] = []  # by object; empty where no model was asked about any
+        self.left_out: Mapping[str, int] = {}
 
     @classmethod
     def from_wire(cls, header: WireAnswer, payload: bytes | memoryview) -> Answer:
@@ -77,22 +87,37 @@ class Answer:
         Raises InferError where the reply does not fit together.
         """
         try:
-            body = _BODY.decode(header.answer)
-            arrays = dict(_views(body.arrays, payload))
+            found, _ = cls._of_body(_BODY.decode(header.answer), payload, 0)
         except msgspec.MsgspecError as error:
             raise InferError(f"The answer of the server cannot be read: {explained(error)}") from error
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, IndexError) as error:
             raise InferError(f"The answer of the server cannot be read: {error}") from error
-        return cls(
-            body.task,
-            body.model,
-            arrays,
-            body.names,
-            width=body.width,
-            height=body.height,
-            timing=header.timing,
-            batch_size=header.batch,
-        )
+        found.timing, found.batch_size = header.timing, header.batch
+        return found
+
+    @classmethod
+    def _of_body(cls, body: AnswerBody, payload: bytes | memoryview, offset: int) -> tuple[Answer, int]:
+        """The answer whose arrays begin at `offset` of the payload, and where those of the next one begin."""
+        arrays, offset = _views(body.arrays, payload, offset)
+        found = cls(body.task, body.model, arrays, body.names, width=body.width, height=body.height)
+        found.left_out = body.left_out
+        for part in body.parts:
+            found.parts[part.model], offset = cls._of_part(part, payload, offset)
+        if body.children:
+            found.children = [{} for _ in range(len(found))]
+        for part in body.children:
+            found.children[part.object][part.model], offset = cls._of_part(part, payload, offset)
+        return found, offset
+
+    @classmethod
+    def _of_part(cls, part: AnswerPart, payload: bytes | memoryview, offset: int) -> tuple[Answer | InferError, int]:
+        if part.error is not None:
+            return error_for(part.error.code, part.error.message), offset
+        if part.answer is None:
+            raise ValueError(f"the part of {part.model!r} holds neither an answer nor an error")
+        found, offset = cls._of_body(part.answer, payload, offset)
+        found.timing, found.batch_size = part.timing, part.batch
+        return found, offset
 
     @property
     def boxes(self) -> Floats:
@@ -186,9 +211,16 @@ class Answer:
 
     def to_dict(self) -> dict[str, Any]:
         """The documented result map, plain values only; `supervision` reads it with `from_inference`."""
-        found = result_dict(
-            self.task, self.arrays, self.class_names, width=self.width, height=self.height, seconds=self.seconds
-        )
+        if self.task == "fan":
+            found: dict[str, Any] = {"model": self.model, "time": self.seconds, "parts": plain_parts(self.parts)}
+        else:
+            size = {"width": self.width, "height": self.height}
+            found = result_dict(self.task, self.arrays, self.class_names, seconds=self.seconds, **size)
+        for prediction, children in zip(found.get("predictions", ()), self.children, strict=False):
+            if children:
+                prediction["children"] = plain_parts(children)
+        if self.left_out:
+            found["left_out"] = dict(self.left_out)
         return {**found, "still": True} if self.still else found
 
     def for_still(self) -> Answer:
@@ -221,13 +253,30 @@ class Answer:
 
     def __repr__(self) -> str:
         found = f"{len(self)} found"
+        if self.task == "fan":
+            found = f"{len(self.parts)} parts"
         if self.task in ("tensor", "map", "embedding"):
             found = f"{len(self.arrays)} arrays"
         return f"<Answer {self.task} of {self.model!r}: {found}, picture {self.width}x{self.height}>"
 
 
-def _views(tensors: tuple[Tensor, ...], payload: bytes | memoryview) -> Iterator[tuple[str, Array]]:
-    offset = 0
+Parts = dict[str, Answer | InferError]
+"""What several models say, by their names; an error stands for what one of them does not."""
+
+
+def plain_parts(parts: Mapping[str, Answer | InferError]) -> dict[str, Any]:
+    """Parts as the result map has them."""
+    return {
+        name: {"error": {"code": found.code, "message": str(found)}}
+        if isinstance(found, InferError)
+        else found.to_dict()
+        for name, found in parts.items()
+    }
+
+
+def _views(tensors: tuple[Tensor, ...], payload: bytes | memoryview, offset: int) -> tuple[dict[str, Array], int]:
+    """The arrays that begin at `offset`, and where they end."""
+    arrays: dict[str, Array] = {}
     for tensor in tensors:
         name, dtype_name, shape = tensor.name, tensor.dtype, tensor.shape
         dtype = np.dtype(dtype_name)
@@ -236,5 +285,6 @@ def _views(tensors: tuple[Tensor, ...], payload: bytes | memoryview) -> Iterator
         count = math.prod(shape)
         # frombuffer refuses an empty buffer, though an array without elements needs none.
         flat = np.frombuffer(payload, dtype, count, offset) if count else np.empty(0, dtype)
-        yield name, flat.reshape(shape)
+        arrays[name] = flat.reshape(shape)
         offset += count * dtype.itemsize
+    return arrays, offset

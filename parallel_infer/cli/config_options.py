@@ -62,6 +62,8 @@ def option_of(field: Field) -> Callable[[Command], Command]:
     kind = field.type
     if isinstance(kind, inspect.BoolType):
         return click.option(field.option, is_flag=True, default=None, help=field.meaning)
+    if isinstance(kind, inspect.DictType):
+        return _table_option(field)
     several = isinstance(kind, inspect.ListType)
     text = field.meaning + (" May be given several times." if several else "")
     # no default is given to click, because an option that was not given must not hide the environment or the file
@@ -73,6 +75,16 @@ def option_of(field: Field) -> Callable[[Command], Command]:
         callback=_flattened if several else None,
         help=f"{text}{_default_text(field)}",
     )
+
+
+def _table_option(field: Field) -> Callable[[Command], Command]:
+    """NAME=VALUE, several times; what is in VALUE is its own business."""
+
+    def together(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str] | None:
+        return {name: value for text in values for name, value in field.parse(text, field.option).items()} or None
+
+    text = f"{field.meaning} May be given several times."
+    return click.option(field.option, multiple=True, metavar="NAME=STEPS", callback=together, help=text)
 
 
 def _type(kind: inspect.Type) -> click.ParamType[Any]:

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar, cast, get_args
 
 import numpy as np
 
+from parallel_infer.chains.steps import JOIN
 from parallel_infer.errors import BadInput
 from parallel_infer.limits import MAX_NAME
 from parallel_infer.protocol import LEAST_PRIORITY, MAX_SOURCE, MOST_PRIORITY
@@ -31,6 +32,18 @@ def checked_priority(priority: Any) -> int:
 def checked_name(name: Any) -> str:
     """The name of a model. Raises BadInput for what cannot be one."""
     return _checked_text(name, "the model's name", 1, MAX_NAME)
+
+
+def checked_names(model: Any) -> str:
+    """The name of a model, or of several that are asked together: a list of names. Raises BadInput."""
+    if not isinstance(model, (list, tuple)):
+        return checked_name(model)
+    if not model or len(set(map(str, model))) < len(model):
+        raise BadInput(f"model={list(model)!r:.100} names no model, or one twice; give different names")
+    names = [checked_name(name) for name in model]
+    if joined := next((name for name in names if JOIN in name), None) if len(names) > 1 else None:
+        raise BadInput(f"a model whose name has a {JOIN} in it, {joined!r}, cannot be asked together with others")
+    return checked_name(JOIN.join(names))
 
 
 def checked_source(source: Any) -> str:

@@ -41,6 +41,7 @@ from parallel_infer.client.requests import (
     LONGEST_WAIT,
     STREAM_IN_FLIGHT,
     Job,
+    Models,
     answer_of,
     job_of,
     result_of,
@@ -71,20 +72,20 @@ class AsyncClient:
         self._held: dict[int, HeldFrame] = {}  # frames being filled, by the id of their array
 
     async def infer(
-        self, model: str, picture: Picture, *, timeout: float | None = None, priority: int = 0, **options: Any
+        self, model: Models, picture: Picture, *, timeout: float | None = None, priority: int = 0, **options: Any
     ) -> Answer:
         """The answer for one picture; see `Client.infer`."""
         return await self._infer(job_of(model, self._timeout(timeout), priority, options), picture)
 
     def submit(
-        self, model: str, picture: Picture, *, timeout: float | None = None, priority: int = 0, **options: Any
+        self, model: Models, picture: Picture, *, timeout: float | None = None, priority: int = 0, **options: Any
     ) -> asyncio.Task[Answer]:
         """Send a picture and return the task that will have its answer; cancelling the task cancels the job."""
         return asyncio.ensure_future(self.infer(model, picture, timeout=timeout, priority=priority, **options))
 
     async def infer_many(
         self,
-        model: str,
+        model: Models,
         pictures: Source,
         *,
         in_flight: int | None = None,
@@ -123,7 +124,7 @@ class AsyncClient:
 
     def stream(
         self,
-        model: str,
+        model: Models,
         frames: Source,
         *,
         drop: Drop = "none",

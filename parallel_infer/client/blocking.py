@@ -46,6 +46,7 @@ from parallel_infer.client.requests import (
     LONGEST_WAIT,
     STREAM_IN_FLIGHT,
     Job,
+    Models,
     answer_of,
     job_of,
     result_of,
@@ -81,7 +82,7 @@ class Client:
         _clients.add(self)
 
     def infer(
-        self, model: str, picture: Picture, *, timeout: float | None = None, priority: int = 0, **options: Any
+        self, model: Models, picture: Picture, *, timeout: float | None = None, priority: int = 0, **options: Any
     ) -> Answer:
         """The answer for one picture: a path, encoded bytes, a uint8 frame [h, w, 3] BGR, Pillow's picture, or tensors.
 
@@ -100,7 +101,7 @@ class Client:
 
     def submit(
         self,
-        model: str,
+        model: Models,
         picture: Picture,
         *,
         timeout: float | None = None,
@@ -114,7 +115,7 @@ class Client:
 
     def infer_many(
         self,
-        model: str,
+        model: Models,
         pictures: Iterable[Picture],
         *,
         in_flight: int | None = None,
@@ -141,7 +142,7 @@ class Client:
 
     def stream(
         self,
-        model: str,
+        model: Models,
         frames: Iterable[Picture],
         *,
         drop: Drop = "none",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
 from parallel_infer.answers.answer import Answer
-from parallel_infer.client.arguments import Drop, checked_name, checked_priority
+from parallel_infer.client.arguments import Drop, checked_names, checked_priority
 from parallel_infer.client.arrays import Color
 from parallel_infer.client.connection import Connection
 from parallel_infer.client.payload import Payload
@@ -23,6 +23,9 @@ LONGEST_WAIT = 86400.0  # seconds for anything but a job
 LOAD_TIMEOUT = 300.0  # seconds; a large model is probed, loaded and warmed before it is served
 IN_FLIGHT = 64  # pictures at a time, unless the server takes fewer
 STREAM_IN_FLIGHT: dict[Drop, int] = {"none": 16, "latest": 4}  # more would only make frames older
+
+Models = str | Sequence[str]
+"""The name of a model or a chain, or several of them that are asked about one picture together."""
 
 _NO_OPTIONS = msgspec.Raw(b"\x80")
 
@@ -65,9 +68,9 @@ class Job(NamedTuple):
         )
 
 
-def job_of(model: str, timeout: float, priority: int, options: Mapping[str, Any]) -> Job:
+def job_of(model: Models, timeout: float, priority: int, options: Mapping[str, Any]) -> Job:
     """A job description. Raises BadInput for what no server would take."""
-    name = checked_name(model)
+    name = checked_names(model)
     color = options.get("color")
     if color not in (None, "rgb", "bgr"):
         raise BadInput(f"color={color!r} is not known; it is 'rgb' or 'bgr'")

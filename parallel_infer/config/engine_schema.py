@@ -230,6 +230,28 @@ class EngineConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             le=1_048_576,
         ),
     ] = 256
+    chain: Annotated[
+        dict[str, str],
+        says(
+            "Chains, which clients ask for as for models: NAME=STEPS, for example plates=detector(class_filter=car) > "
+            "reader. In the file a table `[chain.NAME]` with the key `steps`."
+        ),
+        OPTION,
+    ] = {}
+    max_objects: Annotated[
+        int,
+        says(
+            "Most objects of a picture that a step of a chain asks about, the best ones; a step may say otherwise.",
+            ge=1,
+            le=100_000,
+        ),
+        OPTION,
+    ] = 64
+    max_crops: Annotated[
+        int,
+        says("Most objects that one request to a chain asks about, all steps together.", ge=1, le=1_000_000),
+        OPTION,
+    ] = 256
     response_cache_mb: Annotated[
         int,
         says(

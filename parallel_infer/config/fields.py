@@ -75,7 +75,7 @@ class Field:
         return self.parse(value, place) if several else self.convert(value, place)
 
     def parse(self, text: str, place: str) -> Any:
-        """The value that `text` stands for: a list has commas between its items, or is JSON."""
+        """The value that `text` stands for: a list has commas, a table NAME=VALUE and semicolons; or JSON."""
         try:
             value = _parse(text.strip(), self.type)
         except ValueError as error:
@@ -160,9 +160,19 @@ def _parse(text: str, kind: inspect.Type) -> Any:
             return float(text)
         case inspect.ListType(item_type=item):
             return [_parse(part.strip(), item) for part in text.split(",") if part.strip()]
+        case inspect.DictType():
+            return dict(_entry(part) for part in text.split(";") if part.strip())
         case inspect.UnionType(types=types):
             return _parse_first(text, types)
     return text
+
+
+def _entry(text: str) -> tuple[str, str]:
+    """NAME=VALUE."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(text)
+    return name.strip(), value.strip()
 
 
 def _parse_first(text: str, kinds: Iterable[inspect.Type]) -> Any:

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from parallel_infer.chains.steps import read_chain
 from parallel_infer.config.addresses import check_addresses, check_forms
 from parallel_infer.config.environment import VARIABLES, familiar, our_variables
 from parallel_infer.config.fields import MODEL_FIELDS, SERVER_FIELDS, Field
 from parallel_infer.config.schema import ModelConfig, ServerConfig
-from parallel_infer.config.tables import absolute, check_key, fleet_table, model_tables, parse_file
+from parallel_infer.config.tables import absolute, chain_tables, check_key, fleet_table, model_tables, parse_file
 from parallel_infer.errors import ConfigError
 from parallel_infer.model_files.class_names import read_names
 from parallel_infer.model_files.location import ZOO_PREFIX, default_models, find_model, split_model
@@ -157,6 +158,7 @@ def _read_file(file: Path, draft: _Draft) -> None:
             fleet_table(value, file)  # is nothing to one server, and must be right all the same
         else:
             check_key(key, SERVER_FIELDS, MODEL_FIELDS, str(file), "a [models.NAME] table")
+            value = chain_tables(value, file) if key == "chain" else value
             converted = SERVER_FIELDS[key].convert(value, f"{file}: {key}")
             draft.set(key, absolute(key, converted, folder), str(file))
 
@@ -240,6 +242,11 @@ def check(config: ServerConfig, bind: str) -> None:
     if not config.formats:
         raise ConfigError("formats is empty: no picture could be accepted; expected at least one, for example jpeg")
     check_forms(config.bind, bind)
+    for name, text in config.chain.items():
+        check_model_name(name)
+        read_chain(name, text)
+        if name in config.models:
+            raise ConfigError(f"chain {name!r} is called like a model; give it another name")
     for name, model in config.models.items():
         limit = model.max_batch_size or config.max_batch_size
         if model.preferred_batch_size is not None and model.preferred_batch_size > limit:

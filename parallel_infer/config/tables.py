@@ -63,3 +63,14 @@ def absolute(name: str, value: Any, folder: Path) -> Any:
     if name == "bind":
         return [absolute_address(address, folder) for address in value]
     return value
+
+
+def chain_tables(value: Any, file: Path) -> Any:
+    """`[chain.NAME]` with its one key, as NAME and the text of its steps. Raises ConfigError for other keys."""
+    if not isinstance(value, dict):
+        return value
+    for name, table in value.items():
+        if isinstance(table, dict) and set(table) != {"steps"}:
+            found = ", ".join(map(repr, table)) or "none"
+            raise ConfigError(f"{file}: [chain.{name}] has the one key steps; found: {found}")
+    return {name: table["steps"] if isinstance(table, dict) else table for name, table in value.items()}

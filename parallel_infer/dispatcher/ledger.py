@@ -29,6 +29,7 @@ class Ledger:
         self.counts: Counter[str] = Counter()
         self.deadlines: Deadlines[Job] = Deadlines()
         self._queued_by_source: dict[str, Job] = {}
+        self._by_picture: dict[int, dict[int, Job]] = {}  # jobs of one picture, by number
 
     def enter(self, job: Job) -> None:
         """A job is in flight from now on."""
@@ -38,6 +39,14 @@ class Ledger:
         job.served.jobs += 1
         if admit.source:
             self._queued_by_source[admit.source] = job
+        if admit.part is not None:
+            self._by_picture.setdefault(admit.part.picture, {})[admit.job] = job
+
+    def queued_with(self, job: Job) -> list[Job]:
+        """The other jobs about the same picture that wait for decoding."""
+        part = job.admit.part
+        kin = {} if part is None else self._by_picture.get(part.picture, {})
+        return [other for other in kin.values() if other.state == JobState.QUEUED]
 
     def forget(self, job: Job) -> None:
         """A job holds nothing any more and has its reply."""
@@ -45,6 +54,12 @@ class Ledger:
         if self.jobs.pop(job.admit.job, None) is not None:
             self.deadlines.discard(job.admit.job, job.admit.deadline)
             job.served.jobs -= 1
+            part = job.admit.part
+            if part is not None:
+                kin = self._by_picture[part.picture]
+                del kin[job.admit.job]
+                if not kin:
+                    del self._by_picture[part.picture]
 
     def turn_away(self, admit: Admit, error: InferError) -> None:
         """Tell the gateway that a job is not taken in."""

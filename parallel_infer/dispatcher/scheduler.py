@@ -87,6 +87,17 @@ class Leasing:
             if worker is None:
                 return
             self._lease_head(served, head, worker, now)
+            if head.admit.part is not None and not head.deaths:
+                self._lease_rest_of_picture(head, worker, now)
+
+    def _lease_rest_of_picture(self, head: Job, worker: Worker, now: float) -> None:
+        """Jobs about the picture that a worker is given are its own too: it decodes once for all of them.
+
+        One that may have killed a worker is worked on alone.
+        """
+        for job in self._ledger.queued_with(head):
+            if not job.deaths and job.served.rows.free:
+                self._lease_head(job.served, job, worker, now)
 
     def _lease_head(self, served: ModelQueue, job: Job, worker: Worker, now: float) -> None:
         served.dequeue(job)
@@ -100,7 +111,7 @@ class Leasing:
         served.decoding += 1
         number = self._lease(worker, served, [job], None, self.decoders.seconds, now).number
         admit = job.admit
-        lease = DecodeLease(number, served.key, admit.ref, admit.kind, admit.tensors, admit.options, row)
+        lease = DecodeLease(number, served.key, admit.ref, admit.kind, admit.tensors, admit.options, row, admit.part)
         self._ledger.send(worker.name, lease)
 
     def _lease_batches(self, served: ModelQueue, now: float) -> None:
@@ -218,7 +229,8 @@ class Leasing:
         for index, job in live:
             job.state = JobState.POSTPROCESSING
             admit = job.admit
-            items.append(PostJob(admit.job, index, job.geometry, admit.options, admit.format, job.times()))
+            times = job.times()
+            items.append(PostJob(admit.job, index, job.geometry, admit.options, admit.format, times, admit.part))
         self._ledger.send(
             worker.name,
             PostLease(lease.number, served.key, batch.slot, batch.size, batch.inferred, batch.shapes, tuple(items)),

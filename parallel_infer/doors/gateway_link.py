@@ -17,7 +17,7 @@ from parallel_infer.client.endpoint import Address
 from parallel_infer.client.holds import Holds
 from parallel_infer.client.pending import Outcome, Pending
 from parallel_infer.client.requests import answer_of, encode_options
-from parallel_infer.doors.model_view import PICTURE, ModelView
+from parallel_infer.doors.model_view import PICTURE, ModelView, fan_view
 from parallel_infer.errors import InferError, ServerStopping, ServerUnavailable, UnknownModel
 from parallel_infer.model_spec import is_hidden
 from parallel_infer.protocol import Tensor
@@ -187,16 +187,21 @@ class GatewayLink:
             self._asking = None
 
     async def find(self, name: str) -> tuple[ModelView, bool]:
-        """The model called `name` or `name.picture`, and whether its pictures are meant. Raises UnknownModel."""
+        """The model called `name` or `name.picture`, and whether its pictures are meant. Raises UnknownModel.
+
+        Chains, and models joined with + that are asked together, take pictures alone.
+        """
         if time.monotonic() < self._known_until and name in self._models:
             return self._models[name], False
         for fresh in (False, True):
             models = await self.models(fresh=fresh)
             if name in models:
-                return models[name], False
+                return models[name], bool(models[name].chain)
             stem = name.removesuffix(PICTURE)
             if name.endswith(PICTURE) and stem in models and models[stem].takes_pictures:
                 return models[stem], True
+            if (fan := fan_view(stem, models)) is not None:
+                return fan, True
         known = ", ".join(sorted(models)) or "none"
         raise UnknownModel(f"no model {name!r} is served; served are: {known}")
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from parallel_infer.chains.steps import JOIN
 from parallel_infer.doors.tensors import BYTES, datatype_of
 from parallel_infer.model_spec import FILE
 
@@ -53,6 +54,7 @@ class ModelView(msgspec.Struct, frozen=True, kw_only=True):
     thresholds: Mapping[str, float] = {}  # the model's own confidence and iou, where it has some
     path: str = ""  # of the run's own copy
     digest: str = ""
+    chain: str = ""  # its steps, or the names of a fan: it has no tensors of its own, and NAME alone means pictures
 
     @property
     def takes_pictures(self) -> bool:
@@ -94,6 +96,19 @@ class ModelView(msgspec.Struct, frozen=True, kw_only=True):
             extra = (Port("angles", "float32", (-1, -1)),)
         boxes = Port("boxes", "float32", (-1, -1, 4))
         return Port("num_detections", "int32", (-1, 1)), boxes, scores, classes, *extra, answer
+
+
+def fan_view(name: str, models: Mapping[str, ModelView]) -> ModelView | None:
+    """Several models asked together, as one; None where `name` does not join names of models that take pictures."""
+    names = name.split(JOIN)
+    taking = [view for part in names if (view := models.get(part)) is not None and view.takes_pictures]
+    if len(names) < 2 or len(taking) < len(names) or len(set(names)) < len(names):
+        return None
+    most = min(view.max_batch_size for view in taking)
+    row = taking[0].row
+    return ModelView(
+        name=name, version=1, task="fan", family="fan", inputs=(), outputs=(), row=row, max_batch_size=most, chain=name
+    )
 
 
 def repository_index(

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from parallel_infer import protocol
+from parallel_infer.chains.plan import Node
 from parallel_infer.errors import BadInput, Poison, QueueFull, ResourceUnavailable, ServerStopping, UnknownModel
+from parallel_infer.gateway.composites import Composites, check_pixels
 from parallel_infer.gateway.counters import UNNAMED
 from parallel_infer.gateway.fairness import RETRY_AFTER, Share, Shares
 from parallel_infer.gateway.handover import STOPPING
@@ -18,7 +20,6 @@ from parallel_infer.gateway.requests import admitted_kind
 from parallel_infer.gateway.response_cache import Question, ResponseCache
 from parallel_infer.ipc.messages import OWN_PRIORITY, Admit, AnswerFormat, ModelOpened, Refused, SlotRef
 from parallel_infer.limits import payload_too_large
-from parallel_infer.model_spec import is_hidden
 
 
 class Admission:
@@ -33,6 +34,7 @@ class Admission:
         models: Mapping[str, ModelOpened],
         number: Callable[[], int],
         clock: Callable[[], float],
+        composites: Composites,
         max_payload: int,
         timeout: float,
     ) -> None:
@@ -43,6 +45,7 @@ class Admission:
         self.models = models
         self._number = number
         self._clock = clock
+        self.composites = composites
         self.max_payload = min(max_payload, ingress.largest)
         self._timeout = timeout
         self.shares = Shares()
@@ -53,9 +56,10 @@ class Admission:
     def infer(self, request: protocol.Infer, requester: Requester, payload: memoryview | None) -> None:
         """Admit a job. Raises InferError where it cannot be."""
         opened = self.models.get(request.model)
+        nodes: tuple[Node, ...] = ()
         if opened is None:
-            known = ", ".join(sorted(name for name in self.models if not is_hidden(name))) or "none"
-            raise UnknownModel(f"no model {request.model!r} is served; served are: {known}")
+            nodes = self.composites.nodes(request.model)
+            opened = self.models[nodes[0].model]
         key = requester.key(request.id)
         if self._replies.pending.of(key) is not None:
             return  # sent again by a client that lost its connection; it will be answered once
@@ -63,6 +67,9 @@ class Admission:
             raise ServerStopping(STOPPING)
         now = self._clock()
         kind = admitted_kind(request)
+        if nodes:
+            check_pixels(request.model, nodes, kind)
+            nodes = self.composites.asked(nodes, bytes(request.options))
         question = self._question(request, requester, payload, now) if self._cache.enabled else None
         again = self._replies.answer_again
         if question is not None and again(question, requester, source_name(request), now, part=request.part):
@@ -70,7 +77,8 @@ class Admission:
         share = self.shares.of(_asker(request, requester), request.model, now)
         try:
             self.shares.check(share, request.model, opened.plan.queue_size)
-            self._check_queue(share, request.model, now)
+            for model in (node.model for node in nodes) if nodes else (request.model,):
+                self._check_queue(share, request.model, model, now)
             ref = self._store(request, requester, payload, now, share)
         except ResourceUnavailable:
             self._replies.counts["rejected"] += 1
@@ -90,7 +98,11 @@ class Admission:
             request.priority,
             f"{requester.client.hex()}/{request.source}" if request.drop == "latest" else "",
         )
-        self._replies.admit(PendingJob(requester, admit, key, share, source_name(request), question, part=request.part))
+        pending = PendingJob(requester, admit, key, share, source_name(request), question, part=request.part)
+        if nodes:
+            self.composites.begin(pending, nodes)
+        else:
+            self._replies.admit(pending)
 
     def note_refusal(self, refused: Refused) -> None:
         """The dispatcher has refused a job: where its queue is full, more is refused here, before it is copied."""
@@ -98,9 +110,9 @@ class Admission:
         if pending is not None and refused.reason == QueueFull.reason:
             self._full[pending.admit.model] = self._clock() + refused.retry_after, refused.text
 
-    def _check_queue(self, share: Share, model: str, now: float) -> None:
-        """Raises QueueFull while a queue is full that this client has jobs in; who has none may try."""
-        if model not in self._full or not share.pending[model]:
+    def _check_queue(self, share: Share, name: str, model: str, now: float) -> None:
+        """Raises QueueFull while a queue is full that this client, asking for `name`, has jobs in; others may try."""
+        if model not in self._full or not share.pending[name]:
             return
         until, text = self._full[model]
         if now < until:

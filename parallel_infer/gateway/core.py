@@ -7,14 +7,16 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from secrets import token_hex
-from typing import Any, Protocol, assert_never
+from typing import Any, assert_never
 
 from parallel_infer.errors import DeadlineExceeded, Dropped, InferError, ServerStopping, ServerUnavailable, Unauthorized
 from parallel_infer.gateway.admission import Admission, source_name
+from parallel_infer.gateway.composites import Composites
 from parallel_infer.gateway.handover import GIVEN_UP, HAS_STOPPED, NOTICE, RETURN, STOPPING, Leaving
 from parallel_infer.gateway.ingress import Ingress
 from parallel_infer.gateway.lending import Lending
 from parallel_infer.gateway.looks import Looks
+from parallel_infer.gateway.outside import Doors, Parent
 from parallel_infer.gateway.pending import Outbox, Requester
 from parallel_infer.gateway.queries import Queries
 from parallel_infer.gateway.replies import Replies
@@ -25,7 +27,6 @@ from parallel_infer.ipc.messages import (
     AnswersInDoubt,
     CancelJob,
     CloseDoor,
-    FromChild,
     GatewayUp,
     JobError,
     Left,
@@ -67,32 +68,6 @@ from parallel_infer.protocol import (
 )
 
 
-class Parent(Protocol):
-    """The supervisor, as its children see it."""
-
-    def tell(self, message: FromChild) -> None:
-        """Tell it how this process goes."""
-
-
-class Doors(Protocol):
-    """The public addresses."""
-
-    def open(self) -> tuple[str, ...]:
-        """Let clients in; the addresses that are told to them, none where they are open already."""
-
-    def tell(self, error: tuple[str, str, str]) -> None:
-        """Send an error (code, text, reason) to each client that wants to know of a stop, and to those that come."""
-
-    def has_strangers(self) -> bool:
-        """Whether there are clients that `tell` does not reach."""
-
-    def is_read(self) -> bool:
-        """Whether every client has taken what was sent to it."""
-
-    def status(self) -> dict[str, Any]:
-        """Counters of connections."""
-
-
 class Core:
     """Admits what clients send and replies to each request exactly once."""
 
@@ -117,8 +92,13 @@ class Core:
         self.looks = Looks(lambda ref: ingress.read(ref) or lending.read(ref))
         self.cache = ResponseCache(options.response_cache)
         self.replies = Replies(outbox, ingress, self.looks, self.cache, clock)
+        self.composites = Composites(
+            *(outbox, self.replies, ingress, self._models, options.chains, number, clock),
+            max_objects=options.max_objects,
+            max_crops=options.max_crops,
+        )
         self.admission = Admission(
-            *(self.replies, ingress, lending, self.cache, self._models, number, clock),
+            *(self.replies, ingress, lending, self.cache, self._models, number, clock, self.composites),
             max_payload=options.max_payload,
             timeout=options.timeout,
         )
@@ -142,7 +122,7 @@ class Core:
             self._request(request, requester, payload)
         except InferError as error:
             if isinstance(request, Infer):
-                known = request.model if request.model in self._models else ""
+                known = request.model if request.model in (*self._models, *self.composites.chains) else ""
                 self.replies.tally.failed(known, source_name(request), error.code)
                 if self.leaving is not None and isinstance(error, ServerStopping):
                     self.leaving.refused += 1
@@ -200,7 +180,9 @@ class Core:
         pending = self.replies.pending.of(requester.key(request.job))
         if pending is None:
             return
-        if self._outbox.withdraw(pending.admit):  # it came together with the job, after a stall
+        if pending.composite is not None:
+            pending.composite.fail(Dropped.code, "cancelled by the client")
+        elif self._outbox.withdraw(pending.admit):  # it came together with the job, after a stall
             refused = Refused(pending.admit.job, Dropped.code, "cancelled by the client", SlotFate.FREE)
             self.replies.refused(refused)
         else:
@@ -230,9 +212,11 @@ class Core:
                 self.queries.on_managed(message)
             case ModelOpened():
                 self._models[message.plan.name] = message
+                self.composites.models_changed()
                 self.cache.opened(message.plan.name)
             case ModelClosed():
                 self._models.pop(message.model, None)
+                self.composites.models_changed()
                 self.cache.closed(message.model)
             case Register():
                 self._register(message)
@@ -262,7 +246,8 @@ class Core:
         self._outbox.send(GatewayUp(message.epoch))
         self.replies.release_held()
         for pending in self.replies.pending.jobs.values():
-            self._outbox.send(pending.admit)
+            if pending.composite is None:
+                self._outbox.send(pending.admit)
         self.queries.refuse(ServerUnavailable("the server was restarting; ask again"))
         if not self._announced:
             self._announced = True
@@ -308,18 +293,30 @@ class Core:
         """When `on_timer` has something to do even if nothing comes in; None: never."""
         waits = self.replies.pending.next_timer(), self._lending.next_timer()
         timers = [timer for timer in waits if timer is not None]
-        timers += [*self.queries.timers(), *self.looks.timers(), *(job.until for job in self.admission.unsent)]
+        timers += [
+            *self.queries.timers(),
+            *self.composites.timers(),
+            *self.looks.timers(),
+            *(job.until for job in self.admission.unsent),
+        ]
         timers += [self.leaving.ends] if self.leaving is not None else []
         return min(timers, default=None)
 
     def on_timer(self, now: float) -> None:
         """Do what is due."""
         for job in self.replies.pending.overdue(now):  # the dispatcher is late, or gone
+            pending = self.replies.pending.jobs.get(job)
+            if pending is None:  # it had its reply with another one just now
+                continue
+            if pending.composite is not None:
+                pending.composite.expire()
+                continue
             text = "the deadline passed before the answer was ready"
             self.replies.refused(Refused(job, DeadlineExceeded.code, text, SlotFate.HELD))
             self._outbox.send(Overdue(job))
         self.queries.expire(now)
         self.looks.expire(now)
+        self.composites.on_timer(now)
         self.send_synthetic()
         self._lending.expire(now)
 

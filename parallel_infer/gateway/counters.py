@@ -112,9 +112,10 @@ class Tally:
         tally.newest = max(tally.newest, received)
         tally.seen = now
 
-    def failed(self, model: str, source: str, code: str) -> None:
-        """A job got an error."""
-        self.of(model).ends[code] += 1
+    def failed(self, model: str | None, source: str, code: str) -> None:
+        """A job got an error; None: the jobs of its request are counted themselves."""
+        if model is not None:
+            self.of(model).ends[code] += 1
         if source:
             now = self._clock()
             tally = self._source(source, now)

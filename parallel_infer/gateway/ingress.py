@@ -44,6 +44,7 @@ class Ingress:
     def __init__(self, specs: Iterable[RingSpec]) -> None:
         self.rings = sorted((IngressRing(spec) for spec in specs), key=lambda ring: ring.slot_size)
         self._by_name = {ring.name: ring for ring in self.rings}
+        self._shared: Counter[tuple[str, int]] = Counter()  # further jobs that need a slot
 
     @property
     def largest(self) -> int:
@@ -69,15 +70,25 @@ class Ingress:
         ring = self._by_name.get(ref.ring)
         return None if ring is None else ring.read(ref)
 
+    def share(self, ref: SlotRef) -> None:
+        """One job more needs a slot that is taken: it is released once more before it is free."""
+        if ref.ring in self._by_name:
+            self._shared[ref.ring, ref.index] += 1
+
     def release(self, ref: SlotRef) -> None:
-        """Free a slot; lent slots belong to their client and are left alone."""
+        """Free a slot that no other job shares; lent slots belong to their client and are left alone."""
         ring = self._by_name.get(ref.ring)
-        if ring is not None:
+        place = ref.ring, ref.index
+        if self._shared[place] > 1:
+            self._shared[place] -= 1
+        elif self._shared.pop(place, 0):
+            pass  # one job is left
+        elif ring is not None:
             ring.slots.release(ref.index, ref.generation)
 
     def status(self, known: Iterable[SlotRef]) -> list[dict[str, int]]:
         """Slots by size class. `leaked` are those that are taken though none of the `known` refs is there: always 0."""
-        taken = Counter(ref.ring for ref in known)
+        taken = Counter(ref.ring for ref in set(known))
         return [
             {
                 "slot_size": ring.slot_size,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, Protocol
 
+from parallel_infer.crops import CutOut
 from parallel_infer.deadlines import Deadlines
 from parallel_infer.gateway.fairness import Share
 from parallel_infer.gateway.response_cache import Question
@@ -31,6 +32,23 @@ class ReplyTo(Protocol):
 
     def error(self, code: str, text: str, reason: str = "", retry_after: float = 0.0) -> None:
         """Take an error, as protocol.Error has it."""
+
+
+class OnePiece(Protocol):
+    """A job of a request of several."""
+
+    def cut(self, crops: Sequence[CutOut], left_out: Sequence[int]) -> None:
+        """Take what the job's selections cut out, and by selection how many objects were too many."""
+
+
+class WholeRequest(Protocol):
+    """A request of several jobs, of which this pending one is never sent in."""
+
+    def expire(self) -> None:
+        """Its deadline has passed: reply with what there is."""
+
+    def fail(self, code: str, text: str) -> None:
+        """Reply with an error, and end its jobs."""
 
 
 class Requester(ReplyTo, Protocol):
@@ -60,7 +78,9 @@ class Requester(ReplyTo, Protocol):
 class PendingJob:
     """One admitted job."""
 
-    __slots__ = ("admit", "again", "key", "part", "question", "reply_to", "share", "source")
+    __slots__ = (
+        *("admit", "again", "composite", "counted", "key", "part", "piece", "question", "reply_to", "share", "source"),
+    )
 
     def __init__(
         self,
@@ -72,6 +92,7 @@ class PendingJob:
         question: Question | None = None,
         *,
         part: bool = False,
+        piece: OnePiece | None = None,
     ) -> None:
         self.reply_to = reply_to
         self.admit = admit
@@ -81,6 +102,9 @@ class PendingJob:
         self.source = source  # the live source whose frame it is, as the client calls it
         self.part = part  # of a door's request that another job is counted for
         self.question = question  # under which its answer is kept; None: it is not
+        self.piece = piece  # of a request of several jobs
+        self.composite: WholeRequest | None = None  # it stands for a request of several jobs
+        self.counted = share is not None or piece is not None  # among its model's; not a job of our own
 
 
 class PendingJobs:

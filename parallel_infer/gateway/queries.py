@@ -18,7 +18,7 @@ from parallel_infer.gateway.lending import Lending, in_pages
 from parallel_infer.gateway.pending import Outbox, Requester
 from parallel_infer.gateway.readiness import PATIENCE, ReadinessCheck
 from parallel_infer.gateway.replies import Replies
-from parallel_infer.gateway.requests import model_detail, model_facts
+from parallel_infer.gateway.requests import chain_detail, chain_facts, model_detail, model_facts
 from parallel_infer.gateway.tracing import Tracing
 from parallel_infer.ipc.messages import (
     LoadModel,
@@ -93,7 +93,9 @@ class Queries:
     def models(self, request: protocol.Models, requester: Requester) -> None:
         """What is served."""
         if request.detail and requester.is_door:
-            requester.result([model_detail(opened) for opened in self._admission.models.values()])
+            chains = self._admission.composites.whole_chains()
+            models = [model_detail(opened) for opened in self._admission.models.values()]
+            requester.result(models + [chain_detail(*chain) for chain in chains])
         else:
             requester.result(self._model_list())
 
@@ -180,7 +182,8 @@ class Queries:
         return number
 
     def _model_list(self) -> list[dict[str, Any]]:
-        return [model_facts(opened) for name, opened in self._admission.models.items() if not is_hidden(name)]
+        models = [model_facts(opened) for name, opened in self._admission.models.items() if not is_hidden(name)]
+        return models + [chain_facts(*chain) for chain in self._admission.composites.whole_chains()]
 
 
 def _to_supervisor(request: Management, number: int) -> Manage:

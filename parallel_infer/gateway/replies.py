@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from parallel_infer.crops import Crop
 from parallel_infer.errors import InferError, Poison, ServerUnavailable
 from parallel_infer.gateway.counters import Tally
 from parallel_infer.gateway.ingress import Ingress
@@ -39,9 +40,11 @@ class Replies:
     def admit(self, job: PendingJob) -> None:
         """Send a job in. From now on its reply is pending."""
         self.pending.add(job)
-        self._outbox.send(job.admit)
-        if job.share is not None:
-            self.tally.of(job.admit.model).bytes_in += job.admit.ref.size
+        if job.composite is None:
+            self._outbox.send(job.admit)
+        if job.counted:
+            if job.piece is None:  # whose bytes are those of its request
+                self.tally.of(job.admit.model).bytes_in += job.admit.ref.size
             if self.tracing is not None:
                 self.tracing.admitted(job.admit.job, job.admit.received)
 
@@ -52,30 +55,42 @@ class Replies:
             self.released(message.job)
             return
         payload = payloads[message.payload - 1] if message.payload else message.small
-        if pending.source:
-            self._looks.answered(pending, message.body, payload)
+        if pending.piece is not None:
+            pending.piece.cut(message.crops, message.left_out)
         if pending.again:  # an answer that was thought dead: a second run is under way, and may read the payload
             self.pending.held[message.job] = pending.admit.ref
             self._outbox.send(CancelJob(message.job, held=True))
         else:
             self._ingress.release(pending.admit.ref)
-        timing = dict(zip(TIMES, message.times, strict=True))
+        self._answer(pending, message.body, payload, message.times, message.batch)
+
+    def composed(self, job: int, body: bytes, payload: Any, times: tuple[float, ...], batch: int) -> None:
+        """A request of several jobs has its answer."""
+        pending = self.pending.pop(job)
+        if pending is not None:
+            self._ingress.release(pending.admit.ref)
+            self._answer(pending, body, payload, times, batch)
+
+    def _answer(self, pending: PendingJob, body: bytes, payload: Any, times: tuple[float, ...], batch: int) -> None:
+        if pending.source:
+            self._looks.answered(pending, body, payload)
+        timing = dict(zip(TIMES, times, strict=True))
         timing["total"] = total = self._clock() - pending.admit.received
         if pending.question is not None:
-            self._cache.put(pending.question, message.body, payload)
-        size = pending.reply_to.answer(message.body, payload, timing, message.batch)
+            self._cache.put(pending.question, body, payload)
+        size = pending.reply_to.answer(body, payload, timing, batch)
         self.counts["answered"] += 1
-        if pending.share is not None:
+        if pending.counted:
             tally = self.tally.of(pending.admit.model)
             tally.ends["answered"] += 1
-            tally.requests += not pending.part
+            tally.requests += not pending.part and pending.piece is None
             tally.last = pending.admit.received + total
-            tally.times.add((*message.times, total))
+            tally.times.add((*times, total))
             tally.bytes_out += size
-            if pending.source:
-                self.tally.frame_answered(pending.source, pending.admit.received)
+        if pending.source:
+            self.tally.frame_answered(pending.source, pending.admit.received)
         if self.tracing is not None:
-            self.tracing.answered(message.job, pending.admit.received + total)
+            self.tracing.answered(pending.admit.job, pending.admit.received + total)
 
     def answer_again(
         self, question: Question, reply_to: ReplyTo, source: str, received: float, *, part: bool = False
@@ -121,12 +136,14 @@ class Replies:
         payload = self._ingress.read(poison.ref)
         if payload is None:
             return
-        self.poison.remember(poison.kind, poison.model, payload)
+        self.poison.remember(poison.kind, poison.model, payload, crop_of(poison))
         for pending in list(self.pending.jobs.values()):
             admit = pending.admit
+            if pending.composite is not None or admit.job not in self.pending.jobs:
+                continue  # its jobs are looked at themselves; or it has ended with another one just now
             if admit.ref.size != poison.ref.size or (other := self._ingress.read(admit.ref)) is None:
                 continue
-            if self.poison.knows(admit.kind, admit.model, other):
+            if self.poison.knows(admit.kind, admit.model, other, crop_of(admit)):
                 self.pending.pop(admit.job)
                 self.pending.held[admit.job] = admit.ref
                 self._fail(pending, Refused(admit.job, Poison.code, KNOWN, SlotFate.HELD))
@@ -134,8 +151,8 @@ class Replies:
 
     def _fail(self, job: PendingJob, message: Refused) -> None:
         """Give an admitted job its error."""
-        if job.share is not None:
-            self.tally.failed(job.admit.model, job.source, message.code)
+        if job.counted or job.source:
+            self.tally.failed(job.admit.model if job.counted else None, job.source, message.code)
         self.counts[message.code] += 1
         job.reply_to.error(message.code, message.text, message.reason, message.retry_after)
 
@@ -148,7 +165,8 @@ class Replies:
         """Reply to every pending job that there will be no answer; how many of the jobs were clients'."""
         clients = self.pending.of_clients
         for pending in list(self.pending.jobs.values()):
-            self.pending.pop(pending.admit.job)
+            if self.pending.pop(pending.admit.job) is None:
+                continue  # it has ended with its request
             self._fail(pending, Refused(pending.admit.job, ServerUnavailable.code, text, SlotFate.FREE))
         return clients
 
@@ -162,3 +180,8 @@ class Replies:
         """Nobody reads the payload of any job any more that has its reply."""
         for job in list(self.pending.held):
             self.released(job)
+
+
+def crop_of(admit: Admit) -> Crop | None:
+    """The part of the picture that a job is about; None: all of it."""
+    return None if admit.part is None else admit.part.crop

@@ -88,7 +88,20 @@ def model_facts(opened: ModelOpened) -> dict[str, Any]:
         "thresholds": thresholds(spec),
         "evidence": list(spec.evidence),
         "warnings": list(spec.warnings),
+        "chain": "",
     }
+
+
+def chain_facts(name: str, opened: ModelOpened, steps: str) -> dict[str, Any]:
+    """What a client may know of a chain: that of its first model, and its steps."""
+    inside = {"family": "chain", "digest": "", "inputs": [], "outputs": [], "evidence": [], "warnings": []}
+    return {**model_facts(opened), **inside, "name": name, "chain": steps}
+
+
+def chain_detail(name: str, opened: ModelOpened, steps: str) -> dict[str, Any]:
+    """The same for a door: it has no tensors of its own."""
+    inside = {"family": "chain", "digest": "", "inputs": [], "outputs": [], "properties": {}, "path": ""}
+    return {**model_detail(opened), **inside, "name": name, "chain": steps}
 
 
 def model_detail(opened: ModelOpened) -> dict[str, Any]:
@@ -111,6 +124,7 @@ def model_detail(opened: ModelOpened) -> dict[str, Any]:
         "thresholds": thresholds(spec),
         "path": spec.path,
         "digest": spec.digest,
+        "chain": "",
     }
 
 

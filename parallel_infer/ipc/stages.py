@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
+from parallel_infer.crops import CutOut, PicturePart
 from parallel_infer.ipc.messages import FailedRow, ModelPlan, PayloadKind, PostJob
 from parallel_infer.protocol import Tensor
 
@@ -46,6 +47,14 @@ class EncodedAnswer(Protocol):
     def payload(self) -> list[npt.NDArray[Any]]:
         """The payload's pieces, in order."""
 
+    @property
+    def crops(self) -> tuple[CutOut, ...]:
+        """What the job's selections cut out."""
+
+    @property
+    def left_out(self) -> tuple[int, ...]:
+        """By selection, the objects that were too many."""
+
 
 class DecodeStage(Protocol):
     """Decodes payloads for every model."""
@@ -61,8 +70,13 @@ class DecodeStage(Protocol):
         payload: memoryview,
         options: bytes,
         row: Arrays,
+        part: PicturePart | None = None,
     ) -> tuple[float, ...]:
-        """Write the row of a job, and tell its geometry. Raises BadInput."""
+        """Write the row of a job, and tell its geometry. Raises BadInput.
+
+        Jobs of one `part.picture` that come one after the other may be decoded once. With a crop, the row is that of
+        the crop, and so is the geometry.
+        """
 
 
 class InferStage(Protocol):

@@ -148,5 +148,8 @@ class ChildSpecs:
                 timeout=config.timeout_ms / 1000,
                 keys=config.keys,
                 max_clients=config.max_clients,
+                chains=config.chain,
+                max_objects=config.max_objects,
+                max_crops=config.max_crops,
             ),
         )

@@ -279,6 +279,8 @@ class ModelRegistry:
         self._load(name, config, query)
 
     def _load(self, name: str, config: ModelConfig, query: int | None) -> None:
+        if name in self._config.chain:
+            raise BadInput(f"{name!r} is the name of a chain; call the model something else")
         if name in self._probing or any(
             version.plan.name == name and not version.serving for version in self._models.values()
         ):
@@ -332,6 +334,8 @@ class ModelRegistry:
                 if query is not None:
                     self._unloading[version.plan.key] = query
                 return
+        if name in self._config.chain:
+            raise BadInput(f"{name!r} is a chain, which is there while its models are")
         known = ", ".join(sorted(self.names)) or "none"
         raise UnknownModel(f"no model {name!r} is served; served are: {known}")
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from parallel_infer.chains.plan import Served, resolve
+from parallel_infer.chains.steps import read_chain
 from parallel_infer.config.model_schema import Devices
 from parallel_infer.config.schema import ModelConfig, ServerConfig
 from parallel_infer.config.sources import zoo_models
-from parallel_infer.errors import ConfigError
+from parallel_infer.errors import ConfigError, InferError
 from parallel_infer.execution_providers import ON_GPU, ProviderName
 from parallel_infer.ipc.messages import ModelPlan, SessionOptions
 from parallel_infer.keys.server import KeyFolder
@@ -76,7 +78,18 @@ def make_plan(
     decode_workers = config.decode_workers or default_decode_workers(usable_cores(), _on_gpu(config.provider))
     postprocess_workers = config.postprocess_workers or max(1, usable_cores() // 4)
     specs = tuple(probe(models, config, store).values())
+    check_chains(config, {spec.name: spec for spec in specs})
     return _plan_all(config, specs, segment_name, decode_workers, postprocess_workers)
+
+
+def check_chains(config: ServerConfig, specs: Mapping[str, ModelSpec]) -> None:
+    """Raises ConfigError for a chain that no picture could go through."""
+    served = Served(specs, {name: read_chain(name, text) for name, text in config.chain.items()}, config.max_objects)
+    for name in config.chain:
+        try:
+            resolve(name, served)
+        except InferError as error:
+            raise ConfigError(str(error)) from None
 
 
 def planned_again(plan: Plan, config: ServerConfig) -> Plan:

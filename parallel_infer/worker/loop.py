@@ -197,7 +197,8 @@ class DecodeWorker(_Worker[ToDecodeWorker]):
         row = {name: array[lease.row, ...] for name, array in rows.items()}
         try:
             payload = self._payloads.read(lease.ref)
-            geometry = self._stage.decode(lease.model, lease.kind, lease.tensors, payload, lease.options, row)
+            told = lease.kind, lease.tensors, payload, lease.options, row, lease.part
+            geometry = self._stage.decode(lease.model, *told)
         except InferError as error:
             self._link.send(DecodeFailed(lease.lease, error.code, str(error), started, time.monotonic() - started))
         except Exception:
@@ -305,7 +306,7 @@ class PostprocessWorker(_Worker[ToPostprocessWorker]):
     def _answer(self, lease: PostLease, job: PostJob, outputs: dict[str, np.ndarray]) -> None:
         started = time.monotonic()
         try:
-            body, pieces = self._stage.answer(lease.model, outputs, job)
+            body, pieces, crops, left_out = self._stage.answer(lease.model, outputs, job)
         except InferError as error:
             self._answers.send(JobError(job.job, error.code, str(error)))
             return
@@ -323,7 +324,7 @@ class PostprocessWorker(_Worker[ToPostprocessWorker]):
             small = b"".join(pieces)
         now = time.monotonic()
         times = (*job.times, started - lease.inferred, now - started)
-        self._answers.send(Answered(job.job, body, small, number, times, lease.batch))
+        self._answers.send(Answered(job.job, body, small, number, times, lease.batch, crops, left_out))
 
 
 def decode(child: Child, encoded: bytes) -> None:

@@ -31,6 +31,12 @@ OTHER_VALUES: dict[str, tuple[Any, str]] = {
     "frigate_uploads": (2, "2"),
     "page_viewers": (4, "4"),
     "response_cache_mb": (32, "32"),
+    "chain": (
+        {"plates": "detector(class_filter=car) > reader", "x": "a > b, c"},
+        "plates=detector(class_filter=car) > reader; x = a > b, c",
+    ),
+    "max_objects": (7, "7"),
+    "max_crops": (9, "9"),
     "frigate_upload_mb": (64, "64"),
     "imagezmq_bind": (["tcp://127.0.0.1:5559"], "tcp://127.0.0.1:5559"),
     "imagezmq_model": ("detector", "detector"),

@@ -172,7 +172,13 @@ class Rig:
     """The core, its surroundings, and a clock that stands still until it is told."""
 
     def __init__(
-        self, small: int = 4, large: int = 2, lent_memory: int = 8 * SMALL, epoch: int = 1, cache: int = 0
+        self,
+        small: int = 4,
+        large: int = 2,
+        lent_memory: int = 8 * SMALL,
+        epoch: int = 1,
+        cache: int = 0,
+        **further: Any,
     ) -> None:
         self.now = 100.0
         prefix = f"pinfer-test-{secrets.token_hex(4)}"
@@ -200,6 +206,7 @@ class Rig:
             max_message=2 * LARGE,
             timeout=TIMEOUT,
             epoch=epoch,
+            **further,
         )
         self.core = Core(
             *(self.outbox, self.supervisor, self.doors, self.ingress, self._lending, options, lambda: self.now)
@@ -219,8 +226,9 @@ class Rig:
 
     # --- what a test does ---------------------------------------------------------------------------------------------
 
-    def open_model(self, name: str, queue_size: int = 1000) -> ModelPlan:
+    def open_model(self, name: str, queue_size: int = 1000, **of_spec: Any) -> ModelPlan:
         opened = plan(name, queue_size=queue_size)
+        opened = msgspec.structs.replace(opened, spec=msgspec.structs.replace(opened.spec, **of_spec))
         self.take(ModelOpened(opened, "CPUExecutionProvider"))
         return opened
 

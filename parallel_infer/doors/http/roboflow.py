@@ -137,7 +137,8 @@ async def clear(request: web.Request) -> web.Response:
         asked = _decoded(body, _ModelId) if len(body) else _ModelId()
     await check_key(request, asked.api_key)
     check_manages(request)
-    await _unload(request, list(await request.app[CONTEXT].link.models(fresh=True)))
+    served = await request.app[CONTEXT].link.models(fresh=True)
+    await _unload(request, [name for name, view in served.items() if not view.chain])
     return json_response({"models": await _entries(request)})
 
 

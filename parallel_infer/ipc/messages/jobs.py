@@ -7,6 +7,7 @@ from typing import final
 
 from msgspec import Struct
 
+from parallel_infer.crops import CutOut, PicturePart
 from parallel_infer.protocol import Tensor
 
 OWN_PRIORITY = 101  # of the gateway's own jobs: above all that clients may ask for, and a full queue takes them
@@ -61,6 +62,7 @@ class Admit(Struct, frozen=True, array_like=True, tag=1):
     deadline: float
     priority: int
     source: str  # not empty: replaces a queued job of the same source
+    part: PicturePart | None = None  # of a request of several jobs; None: it is one of its own
 
 
 class CancelJob(Struct, frozen=True, array_like=True, tag=2):
@@ -100,7 +102,10 @@ class AnswersInDoubt(Struct, frozen=True, array_like=True, tag=33):
 
 
 class Answered(Struct, frozen=True, array_like=True, tag=23):
-    """From a postprocess worker: the answer of a job. `payload` counts the frame that holds it; 0: `small` does."""
+    """From a postprocess worker: the answer of a job. `payload` counts the frame that holds it; 0: `small` does.
+
+    Of a job with selections, `crops` are what they cut out, and `left_out` counts by step what was too much.
+    """
 
     job: int
     body: bytes
@@ -108,6 +113,8 @@ class Answered(Struct, frozen=True, array_like=True, tag=23):
     payload: int
     times: tuple[float, ...]  # as in TIMES
     batch: int
+    crops: tuple[CutOut, ...] = ()
+    left_out: tuple[int, ...] = ()
 
 
 class JobError(Struct, frozen=True, array_like=True, tag=24):

@@ -6,6 +6,7 @@ from typing import final
 
 from msgspec import Struct
 
+from parallel_infer.crops import PicturePart
 from parallel_infer.ipc.messages.jobs import AnswerFormat, Geometry, PayloadKind, SlotRef
 from parallel_infer.protocol import Tensor
 
@@ -34,6 +35,7 @@ class DecodeLease(Struct, frozen=True, array_like=True, tag=40):
     tensors: tuple[Tensor, ...]
     options: bytes
     row: int
+    part: PicturePart | None = None
 
 
 @final
@@ -98,6 +100,7 @@ class PostJob(Struct, frozen=True, array_like=True):
     options: bytes
     format: AnswerFormat
     times: tuple[float, ...]
+    part: PicturePart | None = None
 
 
 class PostLease(Struct, frozen=True, array_like=True, tag=42):

@@ -1,0 +1,175 @@
+"""Fans and chains through a whole server with the shipped models: the same numbers as asked one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from parallel_infer import Answer, Client
+from parallel_infer.errors import BadInput, DeadlineExceeded, InferError, UnknownModel
+from tests.engine.serving import Server, StartRefused
+
+CHAINS = {
+    "kinds": "detector(confidence=0.3) > classifier(top=3)",
+    "persons": "detector(class_filter=person, confidence=0.5) > pose(margin=0.1), shapes, classifier(max_objects=1)",
+    "shapes": "segmenter > classifier(mask=true, top=1)",
+}
+
+
+@pytest.fixture(scope="module")
+def server(_adopt_orphans: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("chains")
+    models = [f"--model={name}=zoo:{name}" for name in ("detector", "classifier", "pose", "segmenter")]
+    chains = [f"--chain={name}={steps}" for name, steps in CHAINS.items()]
+    server = Server(folder, "--bind", "tcp://127.0.0.1:0", *models, *chains)
+    try:
+        server.wait_until_ready()
+        yield server
+        server.check_clean_end()
+    finally:
+        server.close()
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> Iterator[Client]:
+    with server.client() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def person(pictures: Path) -> np.ndarray:
+    """One person, 512x512."""
+    found = cv2.imread(str(pictures / "astronaut.png"))
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module")
+def street(person: np.ndarray) -> np.ndarray:
+    """Three times the same person, in all corners but the lower left one."""
+    row = np.concatenate((person, person), axis=1)
+    return np.concatenate((row, np.concatenate((np.full_like(person, 114), person), axis=1)))
+
+
+def as_jpeg(frame: np.ndarray) -> bytes:
+    done, encoded = cv2.imencode(".jpg", frame)
+    assert done
+    return encoded.tobytes()
+
+
+def same(one: Any, other: Any) -> bool:
+    return one.arrays.keys() == other.arrays.keys() and all(
+        np.array_equal(array, other.arrays[name]) for name, array in one.arrays.items()
+    )
+
+
+def answer(found: Answer | InferError) -> Answer:
+    assert isinstance(found, Answer), found
+    return found
+
+
+def test_a_fan_says_what_each_model_says_alone(client: Client, street: np.ndarray) -> None:
+    names = ["detector", "pose", "classifier"]
+    for picture in (street, as_jpeg(street)):
+        fan = client.infer(names, picture)
+        assert (fan.task, fan.model, fan.width, fan.height) == ("fan", "detector+pose+classifier", 1024, 1024)
+        assert list(fan.parts) == names
+        for name in names:
+            assert same(answer(fan.parts[name]), client.infer(name, picture))
+    many = client.infer_many("detector+pose", [street] * 4)
+    assert [list(found.parts) for found in many if isinstance(found, Answer)] == [["detector", "pose"]] * 4
+
+
+def test_a_child_says_what_it_says_of_the_same_crop_cut_out_by_hand(client: Client, street: np.ndarray) -> None:
+    jpeg = as_jpeg(street)
+    pixels = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    for picture, frame in ((street, street), (jpeg, pixels)):
+        chain = client.infer("kinds", picture)
+        assert len(chain) >= 2
+        for box, children in zip(chain.boxes, chain.children, strict=True):
+            left, top = np.floor(box[:2]).astype(int)
+            right, bottom = np.ceil(box[2:]).astype(int)
+            alone = client.infer("classifier", np.ascontiguousarray(frame[top:bottom, left:right]), top=3)
+            child = answer(children["classifier"])
+            assert child.classes.tolist() == alone.classes.tolist()
+            np.testing.assert_allclose(child.scores, alone.scores, atol=2e-2 if picture is jpeg else 1e-6)
+
+
+def test_children_are_told_in_pixels_of_the_whole_picture(
+    client: Client, street: np.ndarray, person: np.ndarray
+) -> None:
+    chain = client.infer("persons", street)
+    alone = client.infer("pose", person).keypoints
+    assert len(chain) == 3
+    assert alone is not None
+    for box, children in zip(chain.boxes, chain.children, strict=True):
+        corner = np.round(box[:2] / 512) * 512
+        pose, shapes = answer(children["pose"]), answer(children["shapes"])
+        assert (pose.width, pose.height) == (1024, 1024)
+        assert pose.keypoints is not None
+        np.testing.assert_allclose(pose.keypoints[0, :5, :2], alone[0, :5, :2] + corner, atol=15)
+        assert shapes.masks is not None
+        outline = shapes.masks[0][0]
+        np.testing.assert_allclose(outline.min(0), box[:2], atol=40)
+        assert (outline.max(0) <= box[2:] + 1).all()
+        assert answer(shapes.children[0]["classifier"]).task == "classify"  # a chain below a chain
+
+
+def test_the_map_has_the_same_as_the_arrays(client: Client, street: np.ndarray) -> None:
+    found = client.infer("persons", street).to_dict()
+    prediction = found["predictions"][0]
+    assert prediction["children"].keys() == {"pose", "shapes", "classifier"}
+    shape = prediction["children"]["shapes"]["predictions"][0]
+    assert shape["children"]["classifier"]["top"]
+    fan = client.infer("detector+kinds", street).to_dict()
+    assert fan["parts"].keys() == {"detector", "kinds"}
+    assert all("children" in prediction for prediction in fan["parts"]["kinds"]["predictions"])
+
+
+def test_what_is_left_out_is_counted(client: Client, street: np.ndarray) -> None:
+    chain = client.infer("persons", street)
+    assert len(chain) == 3
+    assert chain.left_out == {"classifier": 2}
+    assert ["classifier" in children for children in chain.children].count(True) == 1
+    best = int(np.argmax(chain.scores))
+    assert "classifier" in chain.children[best]
+    assert chain.to_dict()["left_out"] == {"classifier": 2}
+
+
+def test_mistakes_are_named(client: Client, street: np.ndarray) -> None:
+    with pytest.raises(UnknownModel, match="no model 'plates' is served; served are: classifier, detector, kinds"):
+        client.infer(["detector", "plates"], street)
+    with pytest.raises(BadInput, match="names no model, or one twice"):
+        client.infer(["detector", "detector"], street)
+    with pytest.raises(BadInput, match="unknown option 'confidnce'; did you mean 'confidence'"):
+        client.infer("kinds", street, confidnce=1)
+    with pytest.raises(BadInput, match="confidence: expected a number from 0 to 1"):
+        client.infer("kinds", street, confidence=7)
+    with pytest.raises(BadInput, match="cuts objects out of the picture, and tensors have no pixels"):
+        client.infer("kinds", {"input": np.zeros((3, 4), np.float32)})
+    with pytest.raises(BadInput, match="detector: not a picture but text"):
+        client.infer(["detector", "pose"], b"no picture")
+    with pytest.raises(DeadlineExceeded):
+        client.infer("kinds", street, timeout=0.001)
+    with pytest.raises(BadInput, match="'kinds' is the name of a chain"):
+        client.load("kinds", "zoo:classifier")
+
+
+def test_chains_are_listed_as_models(client: Client) -> None:
+    listed = {model["name"]: model for model in client.models()}
+    assert {name: listed[name]["chain"] for name in CHAINS} == CHAINS
+    assert listed["kinds"]["classes"] == listed["detector"]["classes"]
+    status = client.status()
+    assert [ring["leaked"] for ring in status["gateway"]["ingress"]] == [0] * len(status["gateway"]["ingress"])
+
+
+def test_a_chain_that_cannot_be_is_refused_at_the_start(tmp_path: Path) -> None:
+    chain = "--chain=x=detector(class_filter=perso) > detector"
+    server = Server(tmp_path, "--bind", f"ipc://{tmp_path}/door", "--model=detector=zoo:detector", chain)
+    with pytest.raises(StartRefused, match="chain 'x': class_filter: .* has no class 'perso'; did you mean 'person'"):
+        server.wait_until_ready()
