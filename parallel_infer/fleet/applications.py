@@ -25,6 +25,7 @@ from parallel_infer.fleet.serve_file import HEAD
 
 _NAMESPACE = "parallel-infer"
 _WATCH = 10.0  # seconds after which a router asks anew, to see that the registry lives
+_AGAIN = 0.3  # seconds until a router looks for a registry again
 _NEWS = 2 * BEAT  # seconds in which routers have heard that a node leaves
 _A_LITTLE = 0.001
 log = logging.getLogger("ray.serve")
@@ -58,9 +59,13 @@ class Registry:
         self._tell()
         return self._members.is_empty
 
-    async def watch(self, version: int) -> tuple[int, list[str]]:
-        """The version and the addresses of all servers, as soon as they are not those of `version`."""
-        await asyncio.sleep(self._members.settles_in(time.monotonic()))
+    async def watch(self, version: int, knows: bool) -> tuple[int, list[str]]:
+        """The version and the addresses of all servers, as soon as they are not those of `version`.
+
+        Whoever knows some already gets them when everybody has had time to say that they are there.
+        """
+        if knows:
+            await asyncio.sleep(self._members.settles_in(time.monotonic()))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_WATCH):
                 while self._members.version == version:
@@ -98,7 +103,8 @@ class Node:
             await server.stop()
             raise
         self._server = server
-        self._beats = asyncio.create_task(self._beat(server))
+        await self._beat(server)  # once, so that routers know it when it counts as started
+        self._beats = asyncio.create_task(self._keep_beating(server))
         if "route" in self._args:
             self._routing = Routing(self._args["fleet"], self._args["route"], self._host)
             await self._routing.start()
@@ -127,16 +133,19 @@ class Node:
             await self._routing.stop()
         await self._server.stop()
 
-    async def _beat(self, server: Server) -> None:
+    async def _keep_beating(self, server: Server) -> None:
         while server.is_alive:
-            try:
-                if self._registry is None:
-                    self._registry = await asyncio.to_thread(_registry, self._args["fleet"])
-                await asyncio.wait_for(self._registry.beat.remote(self._name, server.address), 10 * BEAT)
-            except Exception as error:  # Ray's errors have no common base; another registry takes over
-                log.warning("the registry of the fleet does not answer: %s", error)
-                self._registry = None
             await asyncio.sleep(BEAT)
+            await self._beat(server)
+
+    async def _beat(self, server: Server) -> None:
+        try:
+            if self._registry is None:
+                self._registry = await asyncio.to_thread(_registry, self._args["fleet"])
+            await asyncio.wait_for(self._registry.beat.remote(self._name, server.address), 10 * BEAT)
+        except Exception as error:  # Ray's errors have no common base; another registry takes over
+            log.warning("the registry of the fleet does not answer: %s", error)
+            self._registry = None
 
     async def _leave(self) -> None:
         with contextlib.suppress(Exception):
@@ -176,7 +185,7 @@ class Routing:
         self._fleet = fleet
         self._router = Router(route, host)
         self._version, self._members = -1, list[str]()
-        self._watch: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Start the router, with those who are there already."""
@@ -186,7 +195,7 @@ class Routing:
         except BaseException:
             await self._router.stop()
             raise
-        self._watch = asyncio.create_task(self._follow())
+        self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._router.keep())]
 
     async def check(self) -> None:
         """Raises where the router is not well."""
@@ -194,15 +203,15 @@ class Routing:
 
     async def stop(self) -> None:
         """End the router."""
-        if self._watch is not None:
-            self._watch.cancel()
+        for task in self._tasks:
+            task.cancel()
         await self._router.stop()
 
     async def _follow(self) -> None:
         while True:
             before = self._members
             if not await self._ask():
-                await asyncio.sleep(BEAT)
+                await asyncio.sleep(_AGAIN)
             elif self._members != before:
                 self._router.tell(self._members)
 
@@ -210,7 +219,7 @@ class Routing:
         """Hear of the members; where there is no registry, those of before count."""
         try:
             registry = await asyncio.to_thread(ray.get_actor, _name(self._fleet), _NAMESPACE)
-            found = await asyncio.wait_for(registry.watch.remote(self._version), 2 * _WATCH)
+            found = await asyncio.wait_for(registry.watch.remote(self._version, bool(self._members)), 2 * _WATCH)
         except Exception as error:  # Ray's errors have no common base
             log.warning("no registry of the fleet %s tells who is there: %s", self._fleet, error)
             self._version = -1

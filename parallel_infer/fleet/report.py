@@ -18,7 +18,7 @@ _STATES = {
     "UNHEALTHY": "not well",
     "DELETING": "being stopped",
 }
-_FAILED = ("DEPLOY_FAILED", "UNHEALTHY")
+_FAILED = ("DEPLOY_FAILED",)  # UNHEALTHY may pass: a replica is being replaced
 _LONGEST = 2000  # characters of a message: a traceback's end says what it was
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +16,9 @@ from parallel_infer.fleet.child import Child
 from parallel_infer.process.rundir import socket_directory
 
 _PATIENCE = 5.0  # seconds that a router has to end, and to answer
+_BUDGET = 5  # starts in place of one that has ended, within a minute
+_MINUTE = 60.0  # seconds
+log = logging.getLogger("ray.serve")
 
 
 class Router:
@@ -32,6 +37,22 @@ class Router:
     async def start(self, members: Sequence[str]) -> None:
         """Start it and wait until it listens. Raises ConfigError with what it said where it does not get so far."""
         self.tell(members)
+        await self._start()
+
+    async def keep(self) -> None:
+        """Start it again as often as it ends, `_BUDGET` times a minute at most: clients send again what they wait for.
+
+        Ray would do the same, and take seconds for it.
+        """
+        starts: list[float] = []
+        while self._child is not None and len(starts) < _BUDGET:
+            log.warning("the router has ended and is started again: %s", await asyncio.to_thread(self._child.ending))
+            now = time.monotonic()
+            starts = [*(start for start in starts if now - start < _MINUTE), now]
+            self._child.close(0.0)
+            await self._start()
+
+    async def _start(self) -> None:
         self._child = Child(self._words())
         if not await asyncio.to_thread(self._child.line):
             why = await asyncio.to_thread(self._child.ending)
@@ -58,7 +79,7 @@ class Router:
     def _words(self) -> list[str]:
         route, host = self._route, f"[{self._host}]" if ":" in self._host else self._host
         words = ["route", "--bind", f"tcp://{host}:{route['port']}", "--bind", self._socket]
-        words += ["--members", f"file:{self._file}", "--json"]
+        words += ["--members", f"file:{self._file}", "--look-ms", "200", "--json"]
         words += ["--silence-ms", str(route["silence_ms"]), "--most-lost", str(route["most_lost"])]
         for name in ("key", "keys"):
             words += [f"--{name}", str(route[name])] if route.get(name) else []
