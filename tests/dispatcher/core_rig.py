@@ -402,3 +402,15 @@ class Rig:
                     assert held.slot != lease.slot, "outputs answered from a slot that is being written"
                 if isinstance(held, PostLease) and (held.model, held.slot) == (lease.model, lease.slot):
                     assert not {job.index for job in held.jobs} & {job.index for job in lease.jobs}
+
+
+def crew(rig: Rig, *models: str) -> tuple[FakeWorker, FakeWorker]:
+    """One decode worker and one postprocess worker, and an instance of each model; the first instance, the decoder."""
+    decoder = rig.worker("decode")
+    rig.worker("postprocess")
+    instances = [rig.worker("infer", model) for model in models or ("m",)]
+    return instances[0], decoder
+
+
+def codes(rig: Rig) -> dict[int, str]:
+    return {job: message.code for job, message in rig.refused.items()}
