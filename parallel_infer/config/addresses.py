@@ -51,7 +51,7 @@ def check_unreachable(places: Iterable[str], addresses: Iterable[str]) -> None:
 def _check_shared(config: ServerConfig) -> None:
     """Raises ConfigError where two settings name the same port or socket: found now, and not when all models stand."""
     taken: list[tuple[str, str, str]] = []  # setting, host, port; of a socket its path and ""
-    for setting, address in _listened(config):
+    for setting, address in listened(config):
         host, port = ("ipc", address) if address.startswith("ipc://") else _host_and_port(address)
         for other, other_host, other_port in taken:
             same = host == other_host or (setting != other and {host, other_host} & _ALL)
@@ -61,7 +61,7 @@ def _check_shared(config: ServerConfig) -> None:
         taken.append((setting, host, port))
 
 
-def _listened(config: ServerConfig) -> Iterator[tuple[str, str]]:
+def listened(config: ServerConfig) -> Iterator[tuple[str, str]]:
     """Every setting that has an address, and the address."""
     for setting in ("bind", "http", "grpc", *ZMQ_DOORS):
         yield from ((setting, address) for address in getattr(config, setting))

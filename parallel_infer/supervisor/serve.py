@@ -23,6 +23,7 @@ from parallel_infer.process.standard_streams import silence_stdout
 from parallel_infer.supervisor.child_specs import inside_door
 from parallel_infer.supervisor.core import Core, State
 from parallel_infer.supervisor.fit import fit, what_was_lowered
+from parallel_infer.supervisor.free_addresses import check_free
 from parallel_infer.supervisor.memory_report import check_memory, shared_memory
 from parallel_infer.supervisor.plan import make_plan
 from parallel_infer.supervisor.processes import ProcessSupervisor
@@ -55,6 +56,7 @@ def serve(config: ServerConfig, announce: Announce = Announce.TEXT, reread: Rere
     start_logging(config.log_format, config.log_level, "supervisor")
     with Signals() as signals, contextlib.closing(ServiceManager()) as manager:
         try:
+            check_free(config)
             manager.starting("removing what dead runs left, looking into models", _patience(config))
             with new_run(config) as run, _metrics(config, run.folder):
                 return _serve(_Told(config, announce, reread), signals, manager, run)

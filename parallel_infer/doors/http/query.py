@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
-
-from multidict import MultiMapping
 
 from parallel_infer.errors import BadInput
 from parallel_infer.wrong_fields import nearest
@@ -17,13 +16,13 @@ OPTIONS = (  # that a plain request may have; forms have other fields too, which
 )
 
 
-def once_each(query: MultiMapping[str]) -> dict[str, str]:
+def once_each(query: Mapping[str, str]) -> dict[str, str]:
     """The options of a query by name. Raises BadInput for one that is there twice: either might be meant."""
-    options = dict(query)
-    if len(options) < len(query):
-        twice = next(name for name in options if len(query.getall(name)) > 1)
-        raise BadInput(f"{twice[:64]!r} is given {len(query.getall(twice))} times in the query; give it once")
-    return options
+    names = Counter(name for name, _ in query.items())
+    ((name, times),) = names.most_common(1) or [("", 0)]
+    if times > 1:
+        raise BadInput(f"{name[:64]!r} is given {times} times in the query; give it once")
+    return dict(query)
 
 
 def check_apart(query: Mapping[str, str], body: Mapping[str, object]) -> None:
