@@ -25,6 +25,8 @@ MAX_TIMEOUT = 3600.0  # seconds
 LEAST_PRIORITY, MOST_PRIORITY = -100, 100
 MAX_TRACE = 60.0  # seconds
 MAX_LOOK = 60.0  # seconds
+MAX_COUNTS = 100  # of a report
+MAX_COUNTED = 64  # characters of the name of a line, a zone or a class in it
 MAX_SOURCE = 128  # characters of a live stream's name
 
 
@@ -128,6 +130,15 @@ class Look(_Request, frozen=True, kw_only=True, tag="look"):
     seconds: Annotated[float, Meta(gt=0, le=MAX_LOOK)] = 10.0
 
 
+class Counted(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """`[what, place, kind, number]`: objects of a class that crossed a line, or are or were in a zone."""
+
+    what: Literal["in", "out", "present", "entered"]  # the first two of a line, the others of a zone
+    place: Annotated[str, Meta(max_length=MAX_COUNTED)]
+    kind: Annotated[str, Meta(max_length=MAX_COUNTED)]
+    number: Count
+
+
 class Report(_Request, frozen=True, kw_only=True, tag="report"):
     """How a live source is, as only its own client can tell."""
 
@@ -138,6 +149,7 @@ class Report(_Request, frozen=True, kw_only=True, tag="report"):
     expired: Count = 0
     failed: Count = 0
     restarts: Count = 0  # of the capture
+    counts: Annotated[tuple[Counted, ...], Meta(max_length=MAX_COUNTS)] = ()  # at lines and zones
 
 
 class Load(_Request, frozen=True, kw_only=True, tag="load"):

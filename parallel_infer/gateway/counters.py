@@ -77,6 +77,7 @@ class SourceTally:
         if self.report is not None:
             told = ("state", "message", "dropped", "expired", "failed", "restarts")
             client = {name: getattr(self.report, name) for name in told}
+            client["counts"] = [(one.what, one.place, one.kind, one.number) for one in self.report.counts]
             client["age"] = round(max(0.0, now - self.reported), 3)
         counts = {"answered": self.answered, "dropped": self.dropped, "failed": self.failed}
         return {**counts, "age": age, "client": client}

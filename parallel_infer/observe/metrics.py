@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -202,3 +203,20 @@ def _sources(sources: Mapping[str, Any]) -> Iterator[Metric]:
     yield _counter("frames", "Frames of live sources by what became of them.", labels, ends)
     ages: Samples = [((name,), found["age"]) for name, found in sources.items() if found["age"] is not None]
     yield _gauge("frame_age_seconds", "Age of the newest frame of a source that has an answer.", ("source",), ages)
+    yield from _counted(sources)
+
+
+def _counted(sources: Mapping[str, Any]) -> Iterator[Metric]:
+    """What the clients of sources counted at lines and zones."""
+    crossed, present, entered = Counter[tuple[str, ...]](), Counter[tuple[str, ...]](), Counter[tuple[str, ...]]()
+    for name, source in sources.items():
+        for what, place, kind, number in (source["client"] or {}).get("counts", ()):
+            if what in ("in", "out"):
+                crossed[name, place, kind, what] += number
+            else:  # added up: a name that is told twice must not be on the page twice
+                (present if what == "present" else entered)[name, place, kind] += number
+    text = "Objects of live sources that crossed a line, as their client tells."
+    yield _counter("line_crossings", text, ("source", "line", "class", "direction"), list(crossed.items()))
+    zone = ("source", "zone", "class")
+    yield _gauge("zone_objects", "Objects in a zone, as the client of the source tells.", zone, list(present.items()))
+    yield _counter("zone_entered", "Different objects that ever were in a zone.", zone, list(entered.items()))

@@ -15,6 +15,7 @@ from parallel_infer.errors import ConfigError
 
 Point = tuple[float, float]
 _LONGEST_NAME = 64  # characters
+MOST = 32  # lines and zones of a source
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,11 @@ class Zone(Shape):
 
 
 def check_names(shapes: Iterable[Shape]) -> None:
-    """Raises ConfigError where two of the same kind have one name."""
+    """Raises ConfigError where two of the same kind have one name, and for too many."""
     seen: set[tuple[type[Shape], str]] = set()
-    for shape in shapes:
+    for number, shape in enumerate(shapes):
+        if number == MOST:
+            raise ConfigError(f"{shape.option} {shape.text}: one too many; up to {MOST} lines and zones are counted at")
         if (type(shape), shape.name) in seen:
             raise ConfigError(f"{shape.option} {shape.text}:{shape.name}: another one is called {shape.name}, too")
         seen.add((type(shape), shape.name))

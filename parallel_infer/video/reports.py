@@ -5,15 +5,37 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+import msgspec
+
 from parallel_infer import protocol
 from parallel_infer.client.connection import Connection
 from parallel_infer.client.pending import Pending
 from parallel_infer.errors import BadInput
+from parallel_infer.protocol import Counted
+from parallel_infer.tracking.counting import Counts
 from parallel_infer.video.feed import Feed
 from parallel_infer.video.sources import SourceState
 
 PERIOD = 5.0  # seconds between two reports of a state that lasts
 _LONGEST = 512  # characters of a message
+
+
+def counted(counts: Counts | None) -> tuple[protocol.Counted, ...]:
+    """Counts as a report has them, the greatest first where they are too many."""
+    if counts is None:
+        return ()
+    found = [
+        *(Counted("in", line.name, *one) for line in counts.lines for one in line.entered.items()),
+        *(Counted("out", line.name, *one) for line in counts.lines for one in line.left.items()),
+        *(Counted("entered", zone.name, *one) for zone in counts.zones for one in zone.entered.items()),
+        *(
+            Counted("present", zone.name, one, zone.present.get(one, 0))
+            for zone in counts.zones
+            for one in zone.entered
+        ),
+    ]
+    greatest = sorted(found, key=lambda one: -one.number)[: protocol.MAX_COUNTS]
+    return tuple(msgspec.structs.replace(one, kind=one.kind[: protocol.MAX_COUNTED]) for one in greatest)
 
 
 class Reports:
@@ -52,6 +74,7 @@ class Reports:
             expired=feed.tally.expired,
             failed=feed.tally.failed,
             restarts=feed.tally.restarts,
+            counts=counted(feed.counts),
         )
         self._open[name] = Pending(report, PERIOD)
         self._connection.post(self._open[name])

@@ -22,7 +22,9 @@ def test_the_last_report_is_in_the_status_beside_the_counters(rig: Rig) -> None:
     rig.ask(protocol.Report, source="gate", state="connecting")
     rig.infer(source="gate")
     rig.answer(rig.admitted().job)
-    told = rig.ask(protocol.Report, source="gate", state="reconnecting", message="it hung up", dropped=7, restarts=1)
+    counts = (protocol.Counted("in", "door", "person", 3),)
+    facts = {"state": "reconnecting", "message": "it hung up", "dropped": 7, "restarts": 1, "counts": counts}
+    told = rig.ask(protocol.Report, source="gate", **facts)
     assert told.results == [{}]
     rig.pass_time(2.0)
     (source,) = rig.core.own_status()["sources"].values()
@@ -34,6 +36,7 @@ def test_the_last_report_is_in_the_status_beside_the_counters(rig: Rig) -> None:
         "expired": 0,
         "failed": 0,
         "restarts": 1,
+        "counts": [("in", "door", "person", 3)],
         "age": 2.0,
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -96,6 +96,7 @@ class ClientsWord(msgspec.Struct, frozen=True, kw_only=True):
     expired: int
     failed: int
     restarts: int  # of the capture
+    counts: Sequence[tuple[str, str, str, int]]  # what, at which line or zone, of which class, how many
     age: float  # seconds since it told so
 
 
