@@ -13,12 +13,7 @@ from parallel_infer.dispatcher.recovery import Recovery
 from parallel_infer.dispatcher.scheduler import Leasing
 from parallel_infer.dispatcher.watchdog import Watchdog
 from parallel_infer.dispatcher.workers import Pool, Worker
-from parallel_infer.errors import (
-    Dropped,
-    InferError,
-    UnknownModel,
-    WorkerLost,
-)
+from parallel_infer.errors import Dropped, InferError, UnknownModel, WorkerLost
 from parallel_infer.ipc.messages import (
     Admit,
     AnswersInDoubt,
@@ -32,6 +27,7 @@ from parallel_infer.ipc.messages import (
     ModelPlan,
     ModelRemoved,
     Postprocessed,
+    Recalled,
     Released,
     WorkerReady,
 )
@@ -139,15 +135,21 @@ class Core:
             return
         served, batch = lease.served, lease.batch
         served.ran(batch, message, now)
+        if lease.jobs[0].state == JobState.GONE:
+            return  # its answer was quicker than this report
         batch.inferred = message.started + message.seconds
         batch.shapes = message.shapes
         failed = {row.index: row for row in message.failed}
         positions = []
+        if failed:
+            self.leasing.forgo(batch, now)
         for index, job in enumerate(lease.jobs):
             self.ledger.free_row(job)
             job.infer_started = message.started
             job.infer_seconds = message.seconds
             job.state = JobState.INFERRED
+            if batch.onward is not None:
+                continue  # it goes its way
             if job.answered:
                 batch.jobs[index] = None
                 self.ledger.forget(job)
@@ -156,7 +158,9 @@ class Core:
                 self.ledger.fail_freed(job, failed[index].code, failed[index].text)
             else:
                 positions.append(index)
-        if positions:
+        if batch.onward is not None:
+            self.leasing.begin(batch, now)
+        elif positions:
             self.leasing.queue_answers(served, batch, positions)
         else:
             served.outputs.release(batch.slot, batch.generation)
@@ -167,12 +171,22 @@ class Core:
         if lease is None or lease.batch is None:
             return
         self.leasing.postprocessors.learn(message.seconds / len(lease.jobs))
+        if not lease.begun:  # the report of its run is still under way, but this says as much
+            lease.batch.onward = None
+            self.ledger.free_row(lease.jobs[0])
         for job in lease.jobs:
             if not job.answered:
                 lease.served.counts["answered"] += 1
                 lease.worker.answered.append(job.admit.job)
             self.ledger.forget(job)
         self.ledger.release_part(lease.served, lease.batch)
+
+    def recalled(self, message: Recalled, now: float) -> None:
+        """A lease died with its carrier."""
+        lease = self.leasing.leases.get(message.lease)
+        if lease is not None:
+            self.leasing.withdraw(lease, now)
+            self._recovery.give_again(lease)
 
     # --- workers -----------------------------------------------------------------------------------------------------
 
@@ -190,7 +204,7 @@ class Core:
         self.awaited.discard(name)
         if any(known.name == name for known in self.workers()):
             return
-        worker = Worker(name, message.stage, message.model, message.cores if message.stage == "infer" else 1)
+        worker = Worker(name, message)
         if message.stage != "infer":
             self._pool(message.stage).workers[name] = worker
             return
@@ -214,7 +228,7 @@ class Core:
             self._send(self.ledger.gateway, AnswersInDoubt(tuple(worker.answered)))
         for served in self.leasing.models.values():
             served.progress.restart()
-        self._recovery.recover(worker)
+        self._recovery.recover(worker, now)
 
     # --- models ------------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from parallel_infer.ipc.messages import Admit, Geometry
 
 if TYPE_CHECKING:
     from parallel_infer.dispatcher.model_queue import ModelQueue
+    from parallel_infer.dispatcher.workers import Lease
 
 
 class JobState(IntEnum):
@@ -74,7 +75,7 @@ class Job:
 class Batch:
     """Jobs that were inferred together, and the output slot that holds their outputs until all are answered."""
 
-    __slots__ = ("alone", "generation", "inferred", "jobs", "leases", "shapes", "size", "slot")
+    __slots__ = ("alone", "generation", "inferred", "jobs", "leases", "onward", "shapes", "size", "slot")
 
     def __init__(self, jobs: list[Job], slot: int, generation: int) -> None:
         self.jobs: list[Job | None] = list(jobs)  # None: failed or answered otherwise
@@ -85,3 +86,4 @@ class Batch:
         self.inferred = 0.0
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.leases = 0  # postprocess leases and queued shares that still need the slot
+        self.onward: Lease | None = None  # of a batch of one: to be answered without our asking, once it has run

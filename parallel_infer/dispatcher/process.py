@@ -16,6 +16,7 @@ from parallel_infer.dispatcher.recording import Recording
 from parallel_infer.dispatcher.status import status
 from parallel_infer.ipc.channel import Hello, Router, new_context
 from parallel_infer.ipc.messages import (
+    EPOCH_BITS,
     Admit,
     Alive,
     CancelJob,
@@ -38,6 +39,7 @@ from parallel_infer.ipc.messages import (
     PrepareModel,
     ProcessReport,
     RareToDispatcher,
+    Recalled,
     Register,
     ReloadModel,
     Started,
@@ -72,7 +74,7 @@ class DispatcherProcess:
         epoch = options.epoch
         self._context = new_context()
         self._router: Router[ToDispatcher] = Router(self._context, options.address, ToDispatcher)
-        self._core = Core(self._router.send, policy, options.stage_limit, options.cores, (epoch << 40) + 1)
+        self._core = Core(self._router.send, policy, options.stage_limit, options.cores, (epoch << EPOCH_BITS) + 1)
         self._epoch = epoch
         self._running = True
         self._due = math.inf  # the timer that this turn of the loop may wait for
@@ -132,6 +134,8 @@ class DispatcherProcess:
         match message:
             case DecodeFailed():
                 core.decode_failed(message, now)
+            case Recalled():
+                core.recalled(message, now)
             case CancelJob():
                 if peer == core.ledger.gateway:
                     core.cancel(message.job, message.held)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from parallel_infer.dispatcher.jobs import Job, JobState
+from parallel_infer.dispatcher.jobs import Batch, Job, JobState
 from parallel_infer.dispatcher.ledger import Ledger
 from parallel_infer.dispatcher.scheduler import Leasing
 from parallel_infer.dispatcher.workers import Lease, Worker
@@ -18,21 +18,30 @@ class Recovery:
         self._ledger = ledger
         self._leasing = leasing
 
-    def recover(self, worker: Worker) -> None:
+    def recover(self, worker: Worker, now: float) -> None:
         """Give what it held to others, once; a job that killed two workers is poison."""
+        for lease in [lease for lease in self._leasing.leases.values() if lease.carrier is worker]:
+            self._leasing.recall(lease, now)
+        for lease in list(worker.reserved.values()):
+            if lease.batch is not None:
+                self._leasing.forgo(lease.batch, now)
         for number, lease in enumerate(worker.leases.values()):
             del self._leasing.leases[lease.number]
             # An infer worker reports each batch at once: it had not begun the rest. The others hold reports back a
             # moment, so that any of their leases may be the deadly one; alone, next time, it is found out.
-            if number == 0 or worker.stage != "infer":
+            if lease.begun and (number == 0 or worker.stage != "infer"):
                 for job in lease.jobs:
                     job.deaths += 1
-            if worker.stage == "decode":
-                self._recover_decoding(lease)
-            elif worker.stage == "infer":
-                self._recover_batch(lease)
-            else:
-                self._recover_answers(lease)
+            self.give_again(lease)
+
+    def give_again(self, lease: Lease) -> None:
+        """Others get what this lease was about; nobody works on it any more."""
+        if lease.batch is None:
+            self._recover_decoding(lease)
+        elif lease.worker.stage == "infer" or not lease.begun:
+            self._recover_batch(lease, lease.batch)
+        else:
+            self._recover_answers(lease, lease.batch)
 
     def _recover_decoding(self, lease: Lease) -> None:
         job = lease.jobs[0]
@@ -43,9 +52,13 @@ class Recovery:
             else:
                 lease.served.enqueue(job)
 
-    def _recover_batch(self, lease: Lease) -> None:
-        if lease.batch is not None:
-            lease.served.outputs.release(lease.batch.slot, lease.batch.generation)
+    def _recover_batch(self, lease: Lease, batch: Batch) -> None:
+        if batch.onward is not None:  # it may have run, and be answered: its way goes on there
+            batch.onward = None
+            return
+        if lease.jobs[0].state == JobState.GONE:
+            return  # it is answered
+        lease.served.outputs.release(batch.slot, batch.generation)
         for job in lease.jobs:
             if not job.answered and job.deaths < _DEADLY:
                 job.state = JobState.READY
@@ -57,10 +70,7 @@ class Recovery:
             else:
                 self._poison(job)
 
-    def _recover_answers(self, lease: Lease) -> None:
-        batch = lease.batch
-        if batch is None:
-            return
+    def _recover_answers(self, lease: Lease, batch: Batch) -> None:
         for job, index in zip(lease.jobs, lease.positions, strict=True):
             if not job.answered and job.deaths < _DEADLY:
                 job.state = JobState.INFERRED

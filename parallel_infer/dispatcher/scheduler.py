@@ -12,7 +12,7 @@ from parallel_infer.dispatcher.model_queue import ModelQueue
 from parallel_infer.dispatcher.policy import Situation, Wait
 from parallel_infer.dispatcher.recording import Recording
 from parallel_infer.dispatcher.workers import Lease, Pool, Worker
-from parallel_infer.ipc.messages import DecodeLease, InferLease, PostJob, PostLease
+from parallel_infer.ipc.messages import DecodeLease, InferLease, Onward, PostJob, PostLease, Recall
 
 _SPLIT = 0.003  # seconds of postprocessing from which a batch is split over idle workers
 _CREDIT = 2  # batches an instance may hold
@@ -182,7 +182,56 @@ class Leasing:
         for job in jobs:
             job.state = JobState.INFERRING
         lease = self._lease(worker, served, jobs, batch, served.policy.expected(len(jobs)), now)
-        self._ledger.send(worker.name, InferLease(lease.number, tuple(job.row for job in jobs), slot, batch.alone))
+        rows, onward = tuple(job.row for job in jobs), self._onward(lease, batch)
+        self._ledger.send(worker.name, InferLease(lease.number, rows, slot, batch.alone, onward))
+
+    def _onward(self, lease: Lease, batch: Batch) -> Onward | None:
+        """The way ahead of a batch of one, where a postprocess worker waits for it: it then hears of it first.
+
+        A suspect goes step by step, so that it is known whom it killed.
+        """
+        job = lease.jobs[0]
+        if len(lease.jobs) > 1 or job.deaths or self._answers or (worker := self.postprocessors.waiting()) is None:
+            return None
+        batch.leases += 1
+        batch.onward = following = self._new_lease(worker, lease.served, [job], batch, self.postprocessors.seconds)
+        following.positions, following.carrier, following.begun = [0], lease.worker, False
+        worker.reserved[following.number] = following
+        post = self._post_lease(following, batch)
+        return Onward(worker.address, post, job.decode_started + job.decode_seconds)
+
+    def begin(self, batch: Batch, now: float) -> None:
+        """A batch has run and was handed on."""
+        lease, batch.onward = batch.onward, None
+        if lease is not None:
+            lease.begun = True
+            lease.jobs[0].state = JobState.POSTPROCESSING
+            self._expect(lease, now)
+
+    def forgo(self, batch: Batch, now: float) -> None:
+        """A batch will not be handed on."""
+        lease, batch.onward = batch.onward, None
+        if lease is not None:
+            batch.leases -= 1
+            self.withdraw(lease, now)
+
+    def recall(self, lease: Lease, now: float) -> None:
+        """Its carrier is dead, and may have handed a lease on or not: its worker says, or is as good as dead."""
+        lease.carrier = None
+        if not lease.begun:
+            self._expect(lease, now)
+        self._ledger.send(lease.worker.name, Recall(lease.number))
+
+    def withdraw(self, lease: Lease, now: float) -> None:
+        """Nobody will work on a lease."""
+        del self.leases[lease.number]
+        lease.worker.drop(lease, now)
+
+    @staticmethod
+    def _expect(lease: Lease, now: float) -> None:
+        """Its worker has a lease by now: its time runs."""
+        del lease.worker.reserved[lease.number]
+        lease.worker.take(lease, now)
 
     def _has_all_cores(self) -> bool:
         """Whether a job that is handed out now has the cores to itself: no model computes, nothing is on its way."""
@@ -225,22 +274,31 @@ class Leasing:
         jobs = [job for _, job in live]
         lease = self._lease(worker, served, jobs, batch, self.postprocessors.seconds * len(jobs), now)
         lease.positions = [index for index, _ in live]
-        items = []
-        for index, job in live:
+        for job in jobs:
             job.state = JobState.POSTPROCESSING
+        self._ledger.send(worker.name, self._post_lease(lease, batch))
+
+    @staticmethod
+    def _post_lease(lease: Lease, batch: Batch) -> PostLease:
+        items = []
+        for index, job in zip(lease.positions, lease.jobs, strict=True):
             admit = job.admit
             times = job.times()
             items.append(PostJob(admit.job, index, job.geometry, admit.options, admit.format, times, admit.part))
-        self._ledger.send(
-            worker.name,
-            PostLease(lease.number, served.key, batch.slot, batch.size, batch.inferred, batch.shapes, tuple(items)),
-        )
+        key = lease.served.key
+        return PostLease(lease.number, key, batch.slot, batch.size, batch.inferred, batch.shapes, tuple(items))
 
     def _lease(
         self, worker: Worker, served: ModelQueue, jobs: list[Job], batch: Batch | None, expected: float, now: float
     ) -> Lease:
+        lease = self._new_lease(worker, served, jobs, batch, expected)
+        worker.take(lease, now)
+        return lease
+
+    def _new_lease(
+        self, worker: Worker, served: ModelQueue, jobs: list[Job], batch: Batch | None, expected: float
+    ) -> Lease:
         lease = Lease(self._next, worker, served, jobs, batch, expected)
         self._next += 1
         self.leases[lease.number] = lease
-        worker.take(lease, now)
         return lease

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from parallel_infer.dispatcher.estimate import learned
 from parallel_infer.dispatcher.jobs import Batch, Job
+from parallel_infer.ipc.messages import WorkerReady
 
 if TYPE_CHECKING:
     from parallel_infer.dispatcher.model_queue import ModelQueue
@@ -24,7 +25,19 @@ _PATIENCE = 5.0  # seconds after which the usual work time alone decides, howeve
 class Lease:
     """Work handed to one worker: a job to decode, a batch to infer, or jobs to postprocess."""
 
-    __slots__ = ("batch", "deadline", "expected", "jobs", "number", "positions", "served", "suspect", "worker")
+    __slots__ = (
+        "batch",
+        "begun",
+        "carrier",
+        "deadline",
+        "expected",
+        "jobs",
+        "number",
+        "positions",
+        "served",
+        "suspect",
+        "worker",
+    )
 
     def __init__(
         self, number: int, worker: Worker, served: ModelQueue, jobs: list[Job], batch: Batch | None, expected: float
@@ -38,12 +51,15 @@ class Lease:
         self.deadline = min(job.admit.deadline for job in jobs)
         self.expected = expected
         self.suspect = any(job.deaths for job in jobs)  # may have killed a worker
+        self.carrier: Worker | None = None  # the worker that hands it on
+        self.begun = True  # False: the carrier has not said yet that it did
 
 
 class Worker:
     """One worker process."""
 
     __slots__ = (
+        "address",
         "answered",
         "busy_seconds",
         "cores",
@@ -53,15 +69,18 @@ class Worker:
         "leases",
         "model",
         "name",
+        "reserved",
         "stage",
     )
 
-    def __init__(self, name: bytes, stage: str, model: str, cores: int = 1) -> None:
+    def __init__(self, name: bytes, ready: WorkerReady) -> None:
         self.name = name
-        self.cores = cores  # that it takes while it works; 0: another device computes
-        self.stage = stage
-        self.model = model  # of an infer worker; others serve all models
+        self.address = ready.address  # where it takes leases from other workers; empty: nowhere
+        self.cores = ready.cores if ready.stage == "infer" else 1  # that it works on; 0: another device computes
+        self.stage = ready.stage
+        self.model = ready.model  # of an infer worker; others serve all models
         self.leases: dict[int, Lease] = {}  # in the order they were handed out
+        self.reserved: dict[int, Lease] = {}  # that another worker hands on to it in a while
         self.answered: deque[int] = deque(maxlen=_DOUBTFUL)  # the jobs it answered last
         self.head_since = 0.0  # since when the first of them is being worked on
         self.doomed = False  # to be killed: takes nothing more
@@ -74,10 +93,15 @@ class Worker:
             self.head_since = now
         self.leases[lease.number] = lease
 
+    def drop(self, lease: Lease, now: float) -> None:
+        """The worker has nothing to do with a lease any more."""
+        if self.reserved.pop(lease.number, None) is None:
+            del self.leases[lease.number]
+            self.head_since = now
+
     def give_back(self, lease: Lease, now: float, seconds: float) -> None:
         """The worker returned a lease after `seconds` of work."""
-        del self.leases[lease.number]
-        self.head_since = now
+        self.drop(lease, now)
         self.done += 1
         self.busy_seconds += seconds
 
@@ -124,6 +148,13 @@ class Pool:
         if self.seconds < _FINE:  # one that is awake already takes it sooner than one that has to wake up
             return max(open_workers, key=lambda worker: len(worker.leases))
         return min(open_workers, key=lambda worker: len(worker.leases))
+
+    def waiting(self) -> Worker | None:
+        """One that holds nothing, expects nothing, and takes leases from other workers."""
+        for worker in self.workers.values():
+            if worker.address and not worker.leases and not worker.reserved and not worker.doomed:
+                return worker
+        return None
 
     def idle(self) -> int:
         """How many workers hold nothing."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
 
@@ -170,6 +171,40 @@ class Link(Generic[Received]):
     def close(self, until: float | None = None) -> None:
         """Close the socket; what was sent has until `until` to leave."""
         self.socket.close(linger=linger(until))
+
+
+class PeerLinks:
+    """From one worker to others, by their addresses. Messages leave at once.
+
+    A connection that ends is not made again: an address belongs to one process. What could not be delivered is lost;
+    who watches over the processes says so.
+    """
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], most: int = 64) -> None:
+        self._context = context
+        self._sockets: OrderedDict[str, zmq.Socket[bytes]] = OrderedDict()  # the newest at the end
+        self._most = most
+
+    def send(self, address: str, message: object) -> None:
+        """Send a message."""
+        socket = self._sockets.get(address)
+        if socket is None:
+            socket = self._sockets[address] = self._connect(address)
+        with contextlib.suppress(zmq.Again):  # it is gone
+            socket.send(_encode([message]), _NOW)
+
+    def _connect(self, address: str) -> zmq.Socket[bytes]:
+        if len(self._sockets) >= self._most:
+            self._sockets.popitem(last=False)[1].close(linger=_MOMENT_MS)
+        socket = open_socket(self._context, zmq.PUSH)
+        socket.reconnect_ivl = -1
+        socket.connect(address)
+        return socket
+
+    def close(self, until: float | None = None) -> None:
+        """Close the sockets; what was sent has until `until` to leave."""
+        for socket in self._sockets.values():
+            socket.close(linger=linger(until))
 
 
 class AnswerLink:

@@ -27,7 +27,7 @@ from parallel_infer.supervisor.child_slot import ChildSlot, Role
 from parallel_infer.supervisor.plan import Plan
 
 _STAGES = "stages.pipeline:STAGES"
-_WORKER = "parallel_infer.worker.loop:"
+_WORKER = "parallel_infer.worker."
 
 
 def inside_door(folder: Path) -> str:
@@ -100,7 +100,7 @@ class ChildSpecs:
                 stage=self._stages["infer"],
                 plan=msgspec.structs.replace(model, session=model.session_of(number)),
             )
-            yield ChildSlot(f"infer-{model.key}-{number}", Role.WORKER, f"{_WORKER}infer", options, model.key)
+            yield ChildSlot(f"infer-{model.key}-{number}", Role.WORKER, f"{_WORKER}infer:main", options, model.key)
 
     def _decode_workers(self, count: int) -> Iterator[ChildSlot]:
         options = DecodeOptions(
@@ -113,7 +113,7 @@ class ChildSpecs:
             confined=self._config.confine == "on",
         )
         for number in range(count):
-            yield ChildSlot(f"decode-{number}", Role.WORKER, f"{_WORKER}decode", options)
+            yield ChildSlot(f"decode-{number}", Role.WORKER, f"{_WORKER}decode:main", options)
 
     def _postprocess_workers(self, count: int) -> Iterator[ChildSlot]:
         options = PostprocessOptions(
@@ -124,7 +124,7 @@ class ChildSpecs:
             answers=self.answers,
         )
         for number in range(count):
-            yield ChildSlot(f"postprocess-{number}", Role.WORKER, f"{_WORKER}postprocess", options)
+            yield ChildSlot(f"postprocess-{number}", Role.WORKER, f"{_WORKER}postprocess:main", options)
 
     def _gateway(self, plan: Plan) -> ChildSlot:
         config = self._config

@@ -27,6 +27,8 @@ from parallel_infer.ipc.messages import (
     PayloadKind,
     PostLease,
     Postprocessed,
+    Recall,
+    Recalled,
     Refused,
     Released,
     SessionOptions,
@@ -80,8 +82,19 @@ class FakeWorker:
     name: str
     stage: str
     model: str = ""
+    epoch: int = 1  # of the dispatcher that it has announced itself to
     leases: list[Lease] = field(default_factory=list)
+    recalled: set[int] = field(default_factory=set)
     old: list[Lease] = field(default_factory=list)  # of a dispatcher that died
+
+
+@dataclass(frozen=True)
+class Flight:
+    """A lease on its way from one worker to another."""
+
+    carrier: str
+    address: str
+    lease: PostLease
 
 
 class Rig:
@@ -93,10 +106,17 @@ class Rig:
         stage_limit: float = 30.0,
         cores: int = 64,
         policy: Callable[[ModelPlan], Policy] = batching,
+        onward: bool = False,
     ) -> None:
+        """With `onward` workers hand leases on; what they say arrives when a test lets it (`arrive`, `hear`)."""
         self.now = 100.0
         self.plans = plans
-        self.core = Core(self._deliver, policy, stage_limit, cores)
+        self.onward = onward
+        self.core = Core(self._deliver, policy, stage_limit, cores, first_lease=(1 << 40) + 1)
+        self.flights: list[Flight] = []
+        self.reports: list[tuple[str, Inferred, int]] = []  # who says it, and the lease that was handed on
+        self.recalls: list[tuple[str, int]] = []  # workers that have not said yet that a lease is recalled
+        self.limbo: dict[int, tuple[str, int]] = {}  # rows of batches of which it is not known how they ended
         self._new_core = lambda epoch: Core(self._deliver, policy, stage_limit, cores, first_lease=(epoch << 40) + 1)
         self.epoch = 1
         self.workers: dict[str, FakeWorker] = {}
@@ -122,8 +142,12 @@ class Rig:
         """A new worker that announces itself."""
         worker = FakeWorker(f"{stage}-{next(self._names)}", stage, model)
         self.workers[worker.name] = worker
-        self.core.worker_ready(worker.name.encode(), WorkerReady(stage, model, times or {}))
+        worker.epoch = self.epoch
+        self.core.worker_ready(worker.name.encode(), self._ready(worker, times or {}))
         return worker
+
+    def _ready(self, worker: FakeWorker, times: dict[int, float]) -> WorkerReady:
+        return WorkerReady(worker.stage, worker.model, times, address=worker.name if self.onward else "")
 
     def admit(
         self,
@@ -183,26 +207,79 @@ class Rig:
                 geometry = (float(job), 0.0, 1.0, 1.0, 0.0, 0.0)
                 self.core.decoded(Decoded(lease.lease, geometry, self.now, seconds), self.now)
         elif isinstance(lease, InferLease):
-            jobs = [self._rows.pop((worker.model, row)) for row in lease.rows]
+            jobs = [self._rows[worker.model, row] for row in lease.rows]
             failed = tuple(FailedRow(at, "BAD_INPUT", "bad row") for at, job in enumerate(jobs) if job in bad)
-            self.core.inferred(Inferred(lease.lease, self.now, seconds, 0, {}, failed), self.now)
+            message = Inferred(lease.lease, self.now, seconds, 0, {}, failed)
+            if lease.onward is not None and not failed:
+                self._hand_on(worker, lease)
+                self.reports.append((worker.name, message, lease.onward.lease.lease))
+            else:
+                self.core.inferred(message, self.now)
         else:
+            self._check_slot(lease)
             for job in lease.jobs:
                 self.answered[job.job] += 1
+            self.limbo.pop(lease.lease, None)
             self.core.postprocessed(Postprocessed(lease.lease, seconds), self.now)
 
-    def kill(self, worker: FakeWorker) -> None:
-        """The worker dies and is reaped."""
+    def _hand_on(self, worker: FakeWorker, lease: InferLease) -> None:
+        assert lease.onward is not None
+        following = lease.onward.lease
+        if worker.epoch == self.epoch:
+            self.limbo[following.lease] = worker.model, lease.rows[0]
+        self.flights.append(Flight(worker.name, lease.onward.address, following))
+
+    def arrive(self, flight: Flight) -> None:
+        """A lease reaches the worker that it was handed on to, if that lives."""
+        self.flights.remove(flight)
+        worker = self.workers.get(flight.address)
+        if worker is None or flight.lease.lease >> 40 != worker.epoch or flight.lease.lease in worker.recalled:
+            return
+        if worker.epoch != self.epoch:
+            worker.old.append(flight.lease)
+        else:
+            self._on_lease(worker, flight.lease)
+
+    def hear(self) -> bool:
+        """The dispatcher hears the first of what is under way to it; False where nothing is."""
+        if self.reports:
+            _, message, following = self.reports.pop(0)
+            self.limbo.pop(following, None)
+            self.core.inferred(message, self.now)
+            return True
+        for name, number in self.recalls:
+            if not any(lease.lease == number for lease in self.workers[name].leases):  # else it does that first
+                self.recalls.remove((name, number))
+                self.limbo.pop(number, None)
+                self.core.recalled(Recalled(number), self.now)
+                return True
+        return False
+
+    def kill(self, worker: FakeWorker, *, lost: Callable[[], bool] = lambda: True) -> None:
+        """The worker dies and is reaped; `lost` says of each lease that it was handing on whether it gets lost."""
         del self.workers[worker.name]
         self.dead.add(worker.name)
+        for lease in worker.leases:
+            if isinstance(lease, InferLease) and lease.onward is not None and lease.onward.address in self.workers:
+                self.limbo[lease.onward.lease.lease] = worker.model, lease.rows[0]
+            elif isinstance(lease, PostLease) and not any(lease.lease == after for _, _, after in self.reports):
+                self.limbo.pop(lease.lease, None)
+        self.flights = [flight for flight in self.flights if flight.carrier != worker.name or not lost()]
+        for _, _, number in [report for report in self.reports if report[0] == worker.name]:
+            if number not in self.core.leasing.leases:  # nobody is left who could know
+                self.limbo.pop(number, None)
+        self.reports = [report for report in self.reports if report[0] != worker.name]
+        for _, number in [recall for recall in self.recalls if recall[0] == worker.name]:
+            self.limbo.pop(number, None)
+        self.recalls = [recall for recall in self.recalls if recall[0] != worker.name]
         awaited = not self.settled
         self.core.worker_down(worker.name.encode(), self.now)
         if awaited:
             self._admit_again()
 
-    def replace(self, worker: FakeWorker) -> FakeWorker:
+    def replace(self, worker: FakeWorker, *, lost: Callable[[], bool] = lambda: True) -> FakeWorker:
         """The worker dies and another takes its place."""
-        self.kill(worker)
+        self.kill(worker, lost=lost)
         return self.worker(worker.stage, worker.model)
 
     def restart(self) -> None:
@@ -214,6 +291,7 @@ class Rig:
         for worker in self.workers.values():
             worker.old += worker.leases
             worker.leases = []
+        self.reports, self.recalls, self.limbo = [], [], {}
         self.core.expect(self.workers, self.now)
         self._admit_again()
 
@@ -226,9 +304,12 @@ class Rig:
             elif isinstance(lease, DecodeLease):
                 self.core.decoded(Decoded(lease.lease, (), self.now, 0.001), self.now)
             else:
+                if lease.onward is not None:
+                    self._hand_on(worker, lease)
                 self.core.inferred(Inferred(lease.lease, self.now, 0.001, 0, {}, ()), self.now)
         worker.old = []
-        self.core.worker_ready(worker.name.encode(), WorkerReady(worker.stage, worker.model, {}))
+        worker.epoch = self.epoch
+        self.core.worker_ready(worker.name.encode(), self._ready(worker, {}))
         self._admit_again()
 
     def _admit_again(self) -> None:
@@ -252,7 +333,9 @@ class Rig:
         for _ in range(3000):
             self.step()
             busy = [worker for worker in self.workers.values() if worker.leases]
-            if not busy:
+            for flight in list(self.flights):
+                self.arrive(flight)
+            if not busy and not self.hear():
                 timer = self.core.next_timer()
                 if timer is None or not self.core.ledger.jobs:
                     return
@@ -278,7 +361,11 @@ class Rig:
             assert served.decoding == sum(
                 isinstance(lease, DecodeLease) and lease.model == name for lease in self._all_leases()
             )
-        assert sum(len(worker.leases) for worker in self.workers.values()) == len(self.core.leasing.leases)
+        held = {lease.lease for lease in self._all_leases()}
+        under_way = {message.lease for _, message, _ in self.reports} | {number for _, number in self.recalls}
+        under_way |= {flight.lease.lease for flight in self.flights} | self.limbo.keys()
+        under_way |= {after.lease.lease for lease in self._all_leases() if (after := getattr(lease, "onward", None))}
+        assert held <= self.core.leasing.leases.keys() <= held | under_way
 
     def check_drained(self) -> None:
         """At the end: everybody has exactly one reply, and everything is free."""
@@ -297,7 +384,7 @@ class Rig:
 
     def _row_in_use(self, model: str, row: int) -> bool:
         """Whether a live worker holds the row, or its job waits for a batch."""
-        if row in self.core.leasing.models[model].ready:
+        if row in self.core.leasing.models[model].ready or (model, row) in self.limbo.values():
             return True
         return any(self._holds_row(worker, model, row) for worker in self.workers.values())
 
@@ -325,6 +412,10 @@ class Rig:
             assert not any(
                 lease.model == message.model for lease in self._all_leases() if not isinstance(lease, InferLease)
             )
+        elif isinstance(message, Recall):
+            self.recalls.append((name, message.lease))
+            if not any(lease.lease == message.lease for lease in self.workers[name].leases):
+                self.workers[name].recalled.add(message.lease)
         elif name in self.workers:
             assert isinstance(message, DecodeLease | InferLease | PostLease)
             self._on_lease(self.workers[name], message)
@@ -394,13 +485,22 @@ class Rig:
 
     def _check_answers(self, lease: PostLease) -> None:
         for job in lease.jobs:
-            assert job.job not in self.refused, "answering what has its error already"
+            was_known = lease.inferred > 0  # else it was handed on before the dispatcher heard of its end
+            assert not was_known or job.job not in self.refused, "answering what has its error already"
             assert job.geometry[0] == job.job, "somebody else's geometry"
+        self._check_slot(lease)
+
+    def _check_slot(self, lease: PostLease) -> None:
+        """Nobody else has the outputs that are being answered."""
         for worker in self.workers.values():
             for held in worker.leases:
                 if isinstance(held, InferLease) and worker.model == lease.model:
                     assert held.slot != lease.slot, "outputs answered from a slot that is being written"
-                if isinstance(held, PostLease) and (held.model, held.slot) == (lease.model, lease.slot):
+                if (
+                    held is not lease
+                    and isinstance(held, PostLease)
+                    and (held.model, held.slot) == (lease.model, lease.slot)
+                ):
                     assert not {job.index for job in held.jobs} & {job.index for job in lease.jobs}
 
 

@@ -16,9 +16,10 @@ from tests.dispatcher.core_rig import FakeWorker, Rig, plan
 
 MODELS = ("auto", "fixed", "narrow")
 # Each kind of run: how often what happens.
-CALM = {"admit": 25, "finish": 60, "bad": 5, "die": 1, "cancel": 4, "wait": 15, "restart": 0}
-WILD = {"admit": 25, "finish": 40, "bad": 8, "die": 8, "cancel": 10, "wait": 15, "restart": 2}
-LATE = {"admit": 25, "finish": 30, "bad": 2, "die": 2, "cancel": 2, "wait": 50, "restart": 1}
+CALM = {"admit": 25, "finish": 60, "bad": 5, "die": 1, "cancel": 4, "wait": 15, "restart": 0, "arrive": 30, "hear": 30}
+WILD = {"admit": 25, "finish": 40, "bad": 8, "die": 8, "cancel": 10, "wait": 15, "restart": 2, "arrive": 12, "hear": 12}
+LATE = {"admit": 25, "finish": 30, "bad": 2, "die": 2, "cancel": 2, "wait": 50, "restart": 1, "arrive": 12, "hear": 12}
+LONELY = {"admit": 6, "finish": 40, "bad": 4, "die": 6, "cancel": 4, "wait": 4, "restart": 1, "arrive": 20, "hear": 20}
 
 
 class Run:
@@ -31,6 +32,7 @@ class Run:
             plan("auto", rows=8, outputs=3, queue_size=12, max_batch=4),
             plan("fixed", rows=6, outputs=2, queue_size=12, fixed=4, weight=3.0),
             plan("narrow", rows=2, outputs=1, queue_size=3, max_batch=2, delay=0.05),
+            onward=self.chance.random() < 0.7,
         )
         for stage in ("decode", "postprocess"):
             for _ in range(self.chance.randint(1, 3)):
@@ -57,7 +59,7 @@ class Run:
         if not self.rig.settled:  # the gateway keeps what comes to itself
             return
         model = self.chance.choices(MODELS, (5, 3, 2))[0]
-        for _ in range(self.chance.randint(1, 6)):
+        for _ in range(1 if self.weights is LONELY else self.chance.randint(1, 6)):
             self.rig.admit(
                 model,
                 timeout=self.chance.choice([self.chance.uniform(0.001, 0.1), 0.5, 1000.0, 1000.0]),
@@ -81,7 +83,15 @@ class Run:
             self.rig.finish(worker, fail=self.chance.sample(jobs, self.chance.randint(1, len(jobs))))
 
     def die(self) -> None:
-        self.rig.replace(self.chance.choice(list(self.rig.workers.values())))
+        worker = self.chance.choice(list(self.rig.workers.values()))
+        self.rig.replace(worker, lost=lambda: self.chance.random() < 0.5)
+
+    def arrive(self) -> None:
+        if self.rig.flights:
+            self.rig.arrive(self.chance.choice(self.rig.flights))
+
+    def hear(self) -> None:
+        self.rig.hear()
 
     def cancel(self) -> None:
         if self.rig.admitted and self.rig.settled:
@@ -95,7 +105,7 @@ class Run:
 
 
 @settings(max_examples=200, deadline=None)
-@given(number=st.integers(0, 2**32), weights=st.sampled_from([CALM, WILD, LATE]))
+@given(number=st.integers(0, 2**32), weights=st.sampled_from([CALM, WILD, LATE, LONELY]))
 def test_everybody_gets_one_reply_and_nothing_leaks(number, weights):
     schedule = Run(number, weights)
     schedule.run(120)

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-import parallel_infer.worker.loop
+import parallel_infer.worker.payloads
 from parallel_infer.errors import BadInput
 from parallel_infer.ipc.messages import SlotRef
 from parallel_infer.shm.ring import Ring, byte_ring
 from parallel_infer.shm.segment import Segment
-from parallel_infer.worker.loop import Payloads
+from parallel_infer.worker.payloads import Payloads
 
 SIZE = 4096
 
@@ -37,7 +37,7 @@ def lend() -> Iterator[Callable[[], Ring]]:
 def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     """The names that are attached, and those that are looked for."""
     names: dict[str, list[str]] = {"attached": [], "looked": []}
-    attach, exists = Segment.attach, parallel_infer.worker.loop.exists
+    attach, exists = Segment.attach, parallel_infer.worker.payloads.exists
 
     def attached(name: str) -> Segment:
         names["attached"].append(name)
@@ -48,7 +48,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
         return exists(name)
 
     monkeypatch.setattr(Segment, "attach", attached)
-    monkeypatch.setattr(parallel_infer.worker.loop, "exists", looked)
+    monkeypatch.setattr(parallel_infer.worker.payloads, "exists", looked)
     return names
 
 

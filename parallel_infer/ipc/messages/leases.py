@@ -10,12 +10,15 @@ from parallel_infer.crops import PicturePart
 from parallel_infer.ipc.messages.jobs import AnswerFormat, Geometry, PayloadKind, SlotRef
 from parallel_infer.protocol import Tensor
 
+EPOCH_BITS = 40  # a lease's number has the epoch of its dispatcher above so many bits
+
 
 class WorkerReady(Struct, frozen=True, array_like=True, tag=3):
     """From a worker: it has started and holds no lease.
 
-    Of infer workers alone: `times` are measured seconds by batch size, `costs` seconds of processor time, `cores` is
-    how many processor cores a batch takes, 0 where another device computes it.
+    `address` is where it takes leases that other workers hand on to it; empty: nowhere. Of infer workers alone:
+    `times` are measured seconds by batch size, `costs` seconds of processor time, `cores` is how many processor cores a
+    batch takes, 0 where another device computes it.
     """
 
     stage: str
@@ -23,6 +26,7 @@ class WorkerReady(Struct, frozen=True, array_like=True, tag=3):
     times: dict[int, float]
     cores: int = 0
     costs: dict[int, float] = {}
+    address: str = ""
 
 
 class DecodeLease(Struct, frozen=True, array_like=True, tag=40):
@@ -58,6 +62,41 @@ class DecodeFailed(Struct, frozen=True, array_like=True, tag=5):
     seconds: float = 0.0
 
 
+class PostJob(Struct, frozen=True, array_like=True):
+    """One job of a postprocess lease. `times` as in TIMES up to infer."""
+
+    job: int
+    index: int  # in the batch
+    geometry: Geometry
+    options: bytes
+    format: AnswerFormat
+    times: tuple[float, ...]
+    part: PicturePart | None = None
+
+
+class PostLease(Struct, frozen=True, array_like=True, tag=42):
+    """Answer these jobs from output slot `slot`, which holds a batch of `batch`."""
+
+    lease: int
+    model: str
+    slot: int
+    batch: int
+    inferred: float
+    shapes: dict[str, tuple[int, ...]]
+    jobs: tuple[PostJob, ...]
+
+
+class Onward(Struct, frozen=True, array_like=True):
+    """The way ahead of a batch of one: who answers it. Whoever has run it hands `lease` on to `address`.
+
+    `inferred`, `shapes` and the `times` from `batch_wait` on are not known yet. `decoded` is when its row was written.
+    """
+
+    address: str
+    lease: PostLease
+    decoded: float
+
+
 class InferLease(Struct, frozen=True, array_like=True, tag=41):
     """Run the model on these rows into output slot `slot`."""
 
@@ -65,6 +104,7 @@ class InferLease(Struct, frozen=True, array_like=True, tag=41):
     rows: tuple[int, ...]
     slot: int
     alone: bool  # one row, and nothing else is computed now or will be soon
+    onward: Onward | None = None  # None, or a failed row: the dispatcher hears of it first
 
 
 class FailedRow(Struct, frozen=True, array_like=True):
@@ -91,30 +131,6 @@ class Inferred(Struct, frozen=True, array_like=True, tag=6):
     cost: float = 0.0
 
 
-class PostJob(Struct, frozen=True, array_like=True):
-    """One job of a postprocess lease. `times` as in TIMES up to infer."""
-
-    job: int
-    index: int  # in the batch
-    geometry: Geometry
-    options: bytes
-    format: AnswerFormat
-    times: tuple[float, ...]
-    part: PicturePart | None = None
-
-
-class PostLease(Struct, frozen=True, array_like=True, tag=42):
-    """Answer these jobs from output slot `slot`, which holds a batch of `batch`."""
-
-    lease: int
-    model: str
-    slot: int
-    batch: int
-    inferred: float
-    shapes: dict[str, tuple[int, ...]]
-    jobs: tuple[PostJob, ...]
-
-
 @final
 class Postprocessed(Struct, frozen=True, array_like=True, tag=7):
     """From a postprocess worker: all jobs of the lease are answered."""
@@ -122,3 +138,15 @@ class Postprocessed(Struct, frozen=True, array_like=True, tag=7):
     lease: int
     seconds: float
     started: float = 0.0
+
+
+class Recall(Struct, frozen=True, array_like=True, tag=46):
+    """To a worker: who was to hand this lease on to you has died. Unless you have begun it, never do."""
+
+    lease: int
+
+
+class Recalled(Struct, frozen=True, array_like=True, tag=34):
+    """From a worker: this lease will not be begun any more. If it was done before, that was said before."""
+
+    lease: int

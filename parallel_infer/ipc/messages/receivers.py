@@ -24,6 +24,7 @@ RareToDispatcher = (
     | Manage
     | leases.WorkerReady
     | leases.DecodeFailed
+    | leases.Recalled
     | SupervisorToDispatcher
 )
 ToDispatcher = jobs.Admit | leases.Decoded | leases.Inferred | leases.Postprocessed | RareToDispatcher
@@ -46,7 +47,7 @@ ToGateway = (
 ToEveryWorker = processes.Register | processes.StopWorker
 ToDecodeWorker = leases.DecodeLease | models.ModelAdded | models.ModelRemoved | ToEveryWorker
 ToInferWorker = leases.InferLease | ToEveryWorker
-ToPostprocessWorker = leases.PostLease | models.ModelAdded | models.ModelRemoved | ToEveryWorker
+ToPostprocessWorker = leases.PostLease | leases.Recall | models.ModelAdded | models.ModelRemoved | ToEveryWorker
 ToSupervisor = processes.KillWorker | Manage | models.ModelServed | models.ModelClosed
 FromChild = (
     processes.Started
