@@ -16,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from parallel_infer.answers.answer import Answer
+from parallel_infer.client.requests import encode_options
 from parallel_infer.doors.frigate_uploads import Uploads
-from parallel_infer.doors.gateway_link import GatewayLink, Work, options_of
+from parallel_infer.doors.gateway_link import GatewayLink, Work
 from parallel_infer.doors.model_view import ModelView
-from parallel_infer.doors.zmq_door import Response
+from parallel_infer.doors.zmq_door import Response, json_of
 from parallel_infer.errors import BadInput, InferError, UnknownModel
 from parallel_infer.protocol import Tensor
 
@@ -27,7 +28,6 @@ ROWS = 20  # objects of an answer
 CONFIDENCE = 0.4
 _TIMEOUT = 0.5  # seconds; the plugin waits 0.2, and what comes later still tells that the model works
 _MOST_CONNECTIONS = 4096  # whose last model request is remembered
-_MOST_HEADER = 65536  # bytes
 _encode = msgspec.json.Encoder().encode
 
 Array = npt.NDArray[Any]
@@ -105,7 +105,7 @@ class Frigate:
         height, width = frame.shape[:2]
         work = Work(
             model=view.name,
-            options=options_of({"confidence": CONFIDENCE, "max_detections": ROWS}),
+            options=encode_options({"confidence": CONFIDENCE, "max_detections": ROWS}),
             timeout=_TIMEOUT,
             client=client.hex(),
             source=f"frigate {view.name}"[:128],
@@ -116,12 +116,7 @@ class Frigate:
 
 
 def _header(data: bytes) -> dict[str, Any]:
-    if len(data) > _MOST_HEADER:
-        raise BadInput(f"the first frame has {len(data)} bytes; a header of up to {_MOST_HEADER} is read")
-    try:
-        found = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise BadInput("the first frame is no JSON") from None
+    found = json_of(data)
     if not isinstance(found, dict):
         raise BadInput("the first frame is no JSON object")
     return found

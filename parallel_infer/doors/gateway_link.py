@@ -16,7 +16,7 @@ from parallel_infer.client.async_driver import Driver
 from parallel_infer.client.endpoint import Address
 from parallel_infer.client.holds import Holds
 from parallel_infer.client.pending import Outcome, Pending
-from parallel_infer.client.requests import answer_of, encode_options
+from parallel_infer.client.requests import answer_of
 from parallel_infer.doors.model_view import PICTURE, ModelView, fan_view
 from parallel_infer.errors import InferError, ServerStopping, ServerUnavailable, UnknownModel
 from parallel_infer.model_spec import is_hidden
@@ -222,11 +222,6 @@ class GatewayLink:
     def close(self) -> None:
         """Close the connection."""
         self._driver.close()
-
-
-def options_of(options: Mapping[str, Any]) -> msgspec.Raw:
-    """Options of a request, encoded. Raises BadInput where a value cannot be sent."""
-    return encode_options(options)
 
 
 def option_of(name: str, value: Any) -> Any:

@@ -12,13 +12,12 @@ import msgspec
 import numpy as np
 
 from parallel_infer.doors.gateway_link import GatewayLink, Work
-from parallel_infer.doors.zmq_door import Response
+from parallel_infer.doors.zmq_door import Response, json_of
 from parallel_infer.errors import BadInput, InferError
 from parallel_infer.protocol import Tensor
 
 _encode = msgspec.json.Encoder().encode
 _MOST_SIDE = 32768
-_MOST_HEADER = 65536  # bytes
 
 
 class ImageZmq:
@@ -61,12 +60,7 @@ class ImageZmq:
 
 
 def _header(data: bytes) -> dict[str, Any]:
-    if len(data) > _MOST_HEADER:
-        raise BadInput(f"the first frame has {len(data)} bytes; a header of up to {_MOST_HEADER} is read")
-    try:
-        found = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise BadInput("the first frame is no JSON") from None
+    found = json_of(data)
     if not isinstance(found, dict) or "msg" not in found:
         raise BadInput('the first frame needs {"msg": ...}')
     return found

@@ -10,11 +10,12 @@ import msgspec
 import numpy as np
 
 from parallel_infer.answers.answer import Answer
+from parallel_infer.client.requests import encode_options
 from parallel_infer.doors.answers import Output, picture_outputs
 from parallel_infer.doors.file_models import FileModels
-from parallel_infer.doors.gateway_link import GatewayLink, Work, option_of, options_of
+from parallel_infer.doors.gateway_link import GatewayLink, Work, option_of
 from parallel_infer.doors.model_view import ModelView, Port
-from parallel_infer.doors.tensors import BYTES, Array
+from parallel_infer.doors.tensors import BYTES, Array, check_is_sent
 from parallel_infer.errors import BadInput, InferError, UnknownModel
 from parallel_infer.protocol import MAX_TIMEOUT, Tensor
 
@@ -39,6 +40,15 @@ class Wanted(msgspec.Struct, frozen=True):
 
     name: str
     classification: int = 0  # the best n classes instead of the numbers; 0: the numbers
+
+
+def wanted(name: str, parameters: Mapping[str, Any]) -> Wanted:
+    """An output by its name and its parameters in the protocol. Raises BadInput for one that cannot be."""
+    check_is_sent(parameters, f"output {name!r}")
+    count = parameters.get("classification", 0)
+    if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= 100_000:
+        raise BadInput(f"output {name!r}: classification is {count!r}; a number of classes is needed")
+    return Wanted(name, count)
 
 
 class InferRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,7 +118,7 @@ class InferenceService:
             raise BadInput("input 'image' holds no picture")
         if len(pictures.data) > _MOST_ROWS:
             raise BadInput(f"input 'image' holds {len(pictures.data)} pictures; at most {_MOST_ROWS} go in a request")
-        work = _work(view.name, request, options_of(_options(request.parameters)))
+        work = _work(view.name, request, encode_options(_options(request.parameters)))
         several = len(pictures.data) > 1
         jobs = [self.picture(work, index if several else None, data) for index, data in enumerate(pictures.data)]
         return picture_outputs(ports, await self._link.together(jobs))

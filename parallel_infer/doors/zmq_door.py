@@ -7,11 +7,12 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
+import msgspec
 import zmq
 import zmq.asyncio
 
 from parallel_infer.doors.lifetime import Activity
-from parallel_infer.errors import ConfigError, InferError
+from parallel_infer.errors import BadInput, ConfigError, InferError
 
 
 class Response(NamedTuple):
@@ -26,8 +27,19 @@ Respond = Callable[[bytes, list[Any]], Awaitable[Response]]
 
 _LINGER = 1000  # ms in which the last replies leave
 _HEARTBEAT, _HEARTBEAT_TIMEOUT = 5000, 20000  # ms; a client that vanished is forgotten
+_MOST_HEADER = 65536  # bytes
 _MOST = 1024  # requests at work at a time; REQ sockets have one each
 log = logging.getLogger(__name__)
+
+
+def json_of(data: bytes) -> Any:
+    """The JSON of a request's first frame. Raises BadInput for what is none, or too long."""
+    if len(data) > _MOST_HEADER:
+        raise BadInput(f"the first frame has {len(data)} bytes; a header of up to {_MOST_HEADER} is read")
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise BadInput("the first frame is no JSON") from None
 
 
 class ZmqDoor:

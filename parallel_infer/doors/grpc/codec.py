@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from parallel_infer.doors.grpc.messages import message
-from parallel_infer.doors.service import InferRequest, InferResponse, NamedTensor, Wanted
+from parallel_infer.doors.service import InferRequest, InferResponse, NamedTensor, wanted
 from parallel_infer.doors.tensors import (
     BYTES,
     array_of_blob,
@@ -60,7 +60,7 @@ def read_request(request: Any, client: str) -> InferRequest:
         identity=request.id,
         parameters=parameters_of(request.parameters),
         inputs=inputs,
-        outputs=tuple(Wanted(output.name, _classes(output)) for output in request.outputs),
+        outputs=tuple(wanted(output.name, parameters_of(output.parameters)) for output in request.outputs),
         client=client,
     )
 
@@ -114,11 +114,3 @@ def _typed(given: Any, shape: tuple[int, ...]) -> Any:
     if given.datatype in ("FP32", "FP64", "INT32", "INT64", "UINT32", "UINT64", "BOOL"):
         return np.array(values, dtype_of(given.datatype, given.name)).reshape(shape)
     return array_of_numbers(list(values), given.datatype, shape, given.name)  # these may be out of the type's range
-
-
-def _classes(output: Any) -> int:
-    check_is_sent(output.parameters, f"output {output.name!r}")
-    count = parameters_of(output.parameters).get("classification", 0)
-    if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= 100_000:
-        raise BadInput(f"output {output.name!r}: classification is {count!r}; a number of classes is needed")
-    return count

@@ -101,20 +101,20 @@ class Servicer:
 
     def handlers(self) -> list[grpc.GenericRpcHandler]:
         """What a grpc.aio server is told."""
-        unary: dict[str, tuple[Method, str, str]] = {
-            "ServerLive": (self._live, "ServerLiveRequest", "ServerLiveResponse"),
-            "ServerReady": (self._ready, "ServerReadyRequest", "ServerReadyResponse"),
-            "ModelReady": (self._model_ready, "ModelReadyRequest", "ModelReadyResponse"),
-            "ServerMetadata": (self._server, "ServerMetadataRequest", "ServerMetadataResponse"),
-            "ModelMetadata": (self._metadata, "ModelMetadataRequest", "ModelMetadataResponse"),
-            "ModelInfer": (self._infer, "ModelInferRequest", "ModelInferResponse"),
-            "ModelConfig": (self._config, "ModelConfigRequest", "ModelConfigResponse"),
-            "ModelStatistics": (self._statistics, "ModelStatisticsRequest", "ModelStatisticsResponse"),
-            "RepositoryIndex": (self._index, "RepositoryIndexRequest", "RepositoryIndexResponse"),
-            "RepositoryModelLoad": (self._load, "RepositoryModelLoadRequest", "RepositoryModelLoadResponse"),
-            "RepositoryModelUnload": (self._unload, "RepositoryModelUnloadRequest", "RepositoryModelUnloadResponse"),
+        unary: dict[str, Method] = {
+            "ServerLive": self._live,
+            "ServerReady": self._ready,
+            "ModelReady": self._model_ready,
+            "ServerMetadata": self._server,
+            "ModelMetadata": self._metadata,
+            "ModelInfer": self._infer,
+            "ModelConfig": self._config,
+            "ModelStatistics": self._statistics,
+            "RepositoryIndex": self._index,
+            "RepositoryModelLoad": self._load,
+            "RepositoryModelUnload": self._unload,
         }
-        methods = {name: self._unary(method, f"inference.{asked}") for name, (method, asked, _) in unary.items()}
+        methods = {name: self._unary(method, f"inference.{name}Request") for name, method in unary.items()}
         methods["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self._stream, None, _serialised)
         health = {"Check": self._unary(self._check, "grpc.health.v1.HealthCheckRequest", free=True)}
         return [

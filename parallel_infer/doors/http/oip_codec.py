@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from parallel_infer.doors.service import InferRequest, InferResponse, NamedTensor, Wanted
+from parallel_infer.doors.service import InferRequest, InferResponse, NamedTensor, wanted
 from parallel_infer.doors.tensors import (
     BYTES,
     array_of_blob,
@@ -88,7 +88,7 @@ def read_request(
         identity=parsed.id,
         parameters=parsed.parameters,
         inputs=inputs,
-        outputs=tuple(Wanted(output.name, _classes(output)) for output in parsed.outputs),
+        outputs=tuple(wanted(output.name, output.parameters) for output in parsed.outputs),
         client=client,
     )
     return request, Binary(default, named)
@@ -258,14 +258,6 @@ def _flag(parameters: dict[str, Any], name: str) -> bool:
     if not isinstance(value, bool):
         raise BadInput(f"parameter {name!r} is {value!r}; true or false is needed")
     return value
-
-
-def _classes(output: _Output) -> int:
-    check_is_sent(output.parameters, f"output {output.name!r}")
-    count = output.parameters.get("classification", 0)
-    if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= 100_000:
-        raise BadInput(f"output {output.name!r}: classification is {count!r}; a number of classes is needed")
-    return count
 
 
 def _blob(output: NamedTensor) -> bytes | memoryview:

@@ -10,7 +10,8 @@ import msgspec
 from aiohttp import web
 
 from parallel_infer import protocol
-from parallel_infer.doors.gateway_link import Work, option_of, options_of
+from parallel_infer.client.requests import encode_options
+from parallel_infer.doors.gateway_link import Work, option_of
 from parallel_infer.doors.http.app import CONTEXT, check_key, client_of, json_response
 from parallel_infer.doors.http.bodies import Body, Pieces
 from parallel_infer.doors.http.oip_codec import base64_bytes, readable
@@ -45,7 +46,7 @@ async def infer(request: web.Request) -> web.Response:
         options = {**{k: v for k, v in asked.items() if k not in NOT_OPTIONS}, **options}
         work = Work(
             model=view.name,
-            options=options_of({k: option_of(k, v) for k, v in options.items()}),
+            options=encode_options({k: option_of(k, v) for k, v in options.items()}),
             timeout=_timeout(asked.get("timeout")),
             priority=_priority(asked.get("priority")),
             client=client_of(request),

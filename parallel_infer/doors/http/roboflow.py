@@ -11,7 +11,8 @@ import msgspec
 from aiohttp import web
 
 from parallel_infer.answers.answer import Answer
-from parallel_infer.doors.gateway_link import Work, options_of
+from parallel_infer.client.requests import encode_options
+from parallel_infer.doors.gateway_link import Work
 from parallel_infer.doors.http.app import CONTEXT, check_key, check_manages, client_of, is_known, json_response
 from parallel_infer.doors.http.oip_codec import base64_bytes, readable
 from parallel_infer.doors.http.pictures import drawn, picture_of_form
@@ -192,7 +193,7 @@ async def _inferred(request: web.Request, asked: _Infer) -> web.Response:
         raise BadInput(f"{len(images)} pictures came; 1 to {_MOST_PICTURES} go in a request")
     several = len(images) > 1
     pictures = [_picture(image, f"image[{index}]" if several else "image") for index, image in enumerate(images)]
-    work = Work(model=view.name, options=options_of(_options(view, asked)), client=client_of(request))
+    work = Work(model=view.name, options=encode_options(_options(view, asked)), client=client_of(request))
     jobs = [context.service.picture(work, i if several else None, picture) for i, picture in enumerate(pictures)]
     answers = await context.link.together(jobs)
     results = [_result(answer, asked) for answer in answers]
@@ -285,7 +286,7 @@ async def infer_zero(request: web.Request) -> web.Response:
         options["iou"] = _fraction(query, "overlap", IOU)
     if query.get("classes"):
         options["class_filter"] = [part.strip() for part in query["classes"].split(",")]
-    work = Work(model=view.name, options=options_of(options), client=client_of(request))
+    work = Work(model=view.name, options=encode_options(options), client=client_of(request))
     answer = await context.link.picture(work, picture)
     kind = query.get("format", "json")
     if kind == "json":
