@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
-
 from parallel_infer import protocol
 from parallel_infer.ipc.messages import Admit
 from tests.gateway.core_rig import Request, Rig
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    rig = Rig()
-    yield rig
-    rig.close()
 
 
 def look(rig: Rig, source: str = "gate", client: bytes = b"door", **fields: float) -> Request:

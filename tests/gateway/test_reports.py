@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
-
 from parallel_infer import protocol
 from parallel_infer.gateway.counters import MOST_SOURCES, OTHERS
 from tests.gateway.core_rig import Rig
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    rig = Rig()
-    yield rig
-    rig.close()
 
 
 def test_the_last_report_is_in_the_status_beside_the_counters(rig: Rig) -> None:
