@@ -76,3 +76,10 @@ def test_no_example_writes_over_what_it_reads(pictures, tmp_path):
     ran = run("camera_grid.py", tmp_path, "--server", "ipc:///nowhere", "--output", tmp_path / "." / "astronaut.png")
     assert (ran.returncode, "is read as a source" in ran.stderr) == (2, True)
     assert original.read_bytes() == before
+
+
+def test_every_example_is_run_by_a_test():
+    tests = "".join(path.read_text("utf-8") for path in EXAMPLES.parent.joinpath("tests").rglob("test_*.py"))
+    examples = [path.name for path in EXAMPLES.glob("*.py")]
+    assert examples
+    assert [name for name in examples if f'"{name}"' not in tests and f'"examples/{name}"' not in tests] == []

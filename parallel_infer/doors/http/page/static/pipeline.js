@@ -22,7 +22,7 @@ class Node {
     this.figure = text("figure-text", 47);
     this.sub = text("sub", 66);
     this.fill = s("rect", { class: "fill", ...bar, width: 0 });
-    this.tag = s("text", { class: "tag", x: x + width - 12, y: y + 46, "text-anchor": "end" });
+    this.tag = s("text", { class: "tag", x: x + width - 12, y: y + 3, "text-anchor": "end" });
     const parts = [s("rect", { class: "box", x, y, width, height, rx: 10 }), text("title", 23, title)];
     const busy = end ? [] : [s("rect", { class: "track", ...bar, width: width - 26 }), this.fill];
     this.element = s("g", { class: end ? "node end" : "node" }, parts, this.figure, this.sub, busy, this.tag);
