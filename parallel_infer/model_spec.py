@@ -83,6 +83,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
         return sum(tensor.size for tensor in self.inputs)
 
 
+SERVED = "served:"  # begins the path of what is loaded from the file of a model that is served: served:NAME
 FILE = "@file"  # ends the names under which doors have the unchanged graphs of models served
 
 

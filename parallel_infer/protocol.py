@@ -104,7 +104,7 @@ class Greeting(Struct, frozen=True):
 
 
 class Models(_Request, frozen=True, kw_only=True, tag="models"):
-    """What is served; with `detail` as doors need it, which only the server's own are told."""
+    """What is served; with `detail` as doors need it."""
 
     detail: bool = False
 

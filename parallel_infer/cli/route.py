@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -61,28 +62,36 @@ def command(config: Path | None, as_json: bool, **options: Any) -> None:
 def _route(config: RouteConfig, as_json: bool) -> int:
     from setproctitle import setproctitle  # first used here: --help needs none of it
 
+    from parallel_infer.observe.exporter import metrics_page
     from parallel_infer.process.logs import start_logging
+    from parallel_infer.process.rundir import socket_directory
     from parallel_infer.router.process import RouterProcess
     from parallel_infer.supervisor.signals import Signals
 
     setproctitle("parallel-infer: router")
     start_logging(config.log_format, config.log_level, "router")
-    with Signals() as signals:
+    with Signals() as signals, contextlib.ExitStack() as ending:
         try:
-            router = RouterProcess(config)
-            addresses = router.open()
+            inside = f"ipc://{ending.enter_context(socket_directory())}/inside"
+            router = RouterProcess(config, inside)
+            ending.callback(router.abort)
+            router.open()
         except KeyboardInterrupt:
             return 0
+        if config.metrics_port:
+            ending.enter_context(metrics_page(config.metrics_host, config.metrics_port, inside))
         signals.calm()
-        count = len(router.core.members)
-        ready = {"ready": True, "addresses": addresses, "members": count}
-        click.echo(json.dumps(ready) if as_json else f"ready: {' '.join(addresses)} ({count} members)")
-        _run(router, signals)
+        _run(router, signals, as_json)
         return _say_how_it_ended(router.close())
 
 
-def _run(router: RouterProcess, signals: Signals) -> None:
+def _run(router: RouterProcess, signals: Signals, as_json: bool) -> None:
     """Until the first signal, and then until everything is answered or a second one comes."""
+
+    def ready(addresses: tuple[str, ...]) -> None:
+        count = len(router.core.members)
+        said = {"ready": True, "addresses": addresses, "members": count}
+        click.echo(json.dumps(said) if as_json else f"ready: {' '.join(addresses)} ({count} members)")
 
     def ending() -> bool:
         if signals.take_reload():
@@ -93,7 +102,7 @@ def _run(router: RouterProcess, signals: Signals) -> None:
         router.hasten()
         return True
 
-    router.run(signals.descriptor, ending)
+    router.run(signals.descriptor, ending, ready)
 
 
 def _say_how_it_ended(ended: Outcome) -> int:

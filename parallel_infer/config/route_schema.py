@@ -88,6 +88,21 @@ class RouteConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         ),
     ] = None
     insecure: Annotated[bool, says("Allow tcp addresses that other machines can reach without keys.")] = False
+    http: Annotated[
+        list[str],
+        says("Addresses, HOST:PORT, of the HTTP door, as of a server; jobs that come there are spread as well."),
+    ] = []
+    grpc: Annotated[
+        list[str],
+        says("Addresses, HOST:PORT, of the gRPC door."),
+    ] = []
+    http_hosts: Annotated[
+        list[str],
+        says(
+            "Further names of hosts by which clients reach the HTTP door, such as that of a Service. Without keys a "
+            "request for any other host is refused, because web pages can make a browser send it."
+        ),
+    ] = []
     metrics_host: Annotated[
         Annotated[str, Meta(min_length=1, max_length=255)],
         says("Address of this machine on which metrics are served."),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from parallel_infer.config.addresses import absolute_address, check_forms, check_unreachable
+from parallel_infer.config.addresses import absolute_address, check_forms, check_host_port, check_unreachable
 from parallel_infer.config.environment import ROUTE_PREFIX, is_of_orchestrator
 from parallel_infer.config.fields import fields_of
 from parallel_infer.config.route_schema import RouteConfig
@@ -34,8 +34,10 @@ def read_route(arguments: Mapping[str, Any], file: Path | None, environment: Map
             values[name] = _absolute(name, field.convert(value, field.option), Path())
     config = RouteConfig(**values)
     check_forms(config.bind, "bind")
+    for place in (*config.http, *config.grpc):
+        check_host_port(place)
     if config.keys is None and not config.insecure:
-        check_unreachable((), config.bind)
+        check_unreachable((*config.http, *config.grpc), config.bind)
     return config
 
 

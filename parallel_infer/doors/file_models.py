@@ -14,7 +14,7 @@ from typing import Any
 from parallel_infer.doors.gateway_link import GatewayLink
 from parallel_infer.doors.model_view import ModelView
 from parallel_infer.errors import BadInput, InferError
-from parallel_infer.model_spec import FILE
+from parallel_infer.model_spec import FILE, SERVED
 
 _LOOK_AGAIN = 0.2  # seconds, while another door loads the same file
 
@@ -44,7 +44,7 @@ class FileModels:
         await self._forget_orphans()
         while self._link.files.get(name) != view.digest:
             try:
-                await self._link.load(name, view.path, _options(view))
+                await self._link.load(name, SERVED + view.name, _options(view))
                 return
             except BadInput as error:
                 if "being loaded already" not in str(error):

@@ -52,7 +52,6 @@ class ModelView(msgspec.Struct, frozen=True, kw_only=True):
     max_batch_size: int = 1
     instances: int = 1
     thresholds: Mapping[str, float] = {}  # the model's own confidence and iou, where it has some
-    path: str = ""  # of the run's own copy
     digest: str = ""
     chain: str = ""  # its steps, or the names of a fan: it has no tensors of its own, and NAME alone means pictures
 

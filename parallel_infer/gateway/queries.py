@@ -92,7 +92,7 @@ class Queries:
 
     def models(self, request: protocol.Models, requester: Requester) -> None:
         """What is served."""
-        if request.detail and requester.is_door:
+        if request.detail:
             chains = self._admission.composites.whole_chains()
             models = [model_detail(opened) for opened in self._admission.models.values()]
             requester.result(models + [chain_detail(*chain) for chain in chains])

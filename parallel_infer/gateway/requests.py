@@ -105,7 +105,7 @@ def chain_detail(name: str, opened: ModelOpened, steps: str) -> dict[str, Any]:
 
 
 def model_detail(opened: ModelOpened) -> dict[str, Any]:
-    """What a door needs to know of a model (`parallel_infer.doors.model_view.ModelView`), and nobody else is told."""
+    """What a door needs to know of a model (`parallel_infer.doors.model_view.ModelView`), or a router."""
     plan, spec = opened.plan, opened.plan.spec
     preprocess, keypoints = spec.preprocess, spec.parameters.get("kpt_shape") or (0,)
     return {
@@ -122,7 +122,6 @@ def model_detail(opened: ModelOpened) -> dict[str, Any]:
         "max_batch_size": plan.max_batch,
         "instances": plan.instances,
         "thresholds": thresholds(spec),
-        "path": spec.path,
         "digest": spec.digest,
         "chain": "",
     }

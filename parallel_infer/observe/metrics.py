@@ -33,6 +33,10 @@ class ServerMetrics(Collector):
             yield _gauge("up", "Whether the server answers.", (), [((), 0)])
             return
         yield _gauge("up", "Whether the server answers.", (), [((), 1)])
+        if "router" in status:
+            yield from _router(status["router"], status["members"])
+        if "gateway" not in status:
+            return  # a router without members that are there
         yield from _jobs(status)
         yield from _times(status["times"]["models"])
         yield from _models(status["models"])
@@ -57,6 +61,29 @@ def _counter(name: str, text: str, labels: Sequence[str], samples: Samples) -> M
     for values, value in samples:
         family.add_metric(values, value)
     return family
+
+
+def _router(router: Status, members: Mapping[str, Any]) -> Iterator[Metric]:
+    """What a router says of itself and of each member; everything else is the sum over its members."""
+    yield _gauge("router_jobs", "Jobs that the router keeps.", (), [((), router["jobs"])])
+    yield _gauge("router_jobs_waiting", "Jobs of these that no member has.", (), [((), router["waiting"])])
+    yield _gauge("router_kept_bytes", "Memory that kept jobs take.", (), [((), router["kept_bytes"])])
+    replies: Samples = [((outcome,), count) for outcome, count in router["counts"].items()]
+    yield _counter("router_replies", "Replies by what they were: answered, or an error's code.", ("outcome",), replies)
+    yield _counter("router_cpu_seconds", "Processor time of the router.", (), [((), router["cpu_seconds"])])
+    up: Samples = [((name,), float(member["state"] == "up")) for name, member in members.items()]
+    yield _gauge("member_up", "Whether a member takes jobs.", ("member",), up)
+    under_way: Samples = [((name,), member["under_way"]) for name, member in members.items()]
+    yield _gauge("member_jobs", "Jobs under way at a member.", ("member",), under_way)
+    for key, text in (
+        ("sent", "Jobs that were sent to a member."),
+        ("answered", "Jobs that a member has answered."),
+        ("failed", "Jobs that a member has replied to with an error."),
+        ("sent_elsewhere", "Jobs that went to others because a member was lost."),
+        ("connections_lost", "Connections to a member that were lost."),
+    ):
+        counts: Samples = [((name,), member[key]) for name, member in members.items()]
+        yield _counter(f"member_{key}", text, ("member",), counts)
 
 
 def _jobs(status: Status) -> Iterator[Metric]:

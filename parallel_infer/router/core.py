@@ -31,6 +31,7 @@ from parallel_infer.errors import (
 )
 from parallel_infer.gateway.handover import GIVEN_UP, STOPPING
 from parallel_infer.limits import MAX_OPTIONS, options_too_large, payload_too_large
+from parallel_infer.model_spec import FILE
 from parallel_infer.router.jobs import Job, Jobs, Requester
 from parallel_infer.router.members import Member, Members
 from parallel_infer.router.membership import Links, Membership, Patience
@@ -89,11 +90,12 @@ class Core:
             else:
                 self.queries.ask(request, requester, self.closed)
         except InferError as error:
+            if isinstance(request, protocol.Infer):
+                self.queries.counts[error.code] += 1
             self.refuse(requester, error)
 
     def refuse(self, requester: Requester, error: InferError) -> None:
         """Reply to what is no request, or to one that its sender may not make."""
-        self.queries.counts[error.code] += 1
         requester.error(error.code, str(error), error.reason, error.retry_after)
 
     def _infer(self, request: protocol.Infer, requester: Requester, payload: Any) -> None:
@@ -136,19 +138,19 @@ class Core:
 
     def _place(self, job: Job, last: InferError | None = None) -> None:
         """Give a job to a member, or let it wait for one. Raises `last`, or UnknownModel, where that is in vain."""
-        request = job.request
-        member = self._streams.member_of(job) or self.members.choose(request.model, job.size, job.tried)
+        model = job.request.model.removesuffix(FILE)  # who has a model has its file, or says that it has not
+        member = self._streams.member_of(job) or self.members.choose(model, job.size, job.tried)
         if member is not None:
             self._send(job, member)
         elif last is not None:
             raise last
-        elif self.members.having(request.model) and not job.tried:
-            most = max(member.max_payload for member in self.members.having(request.model))
+        elif self.members.having(model) and not job.tried:
+            most = max(member.max_payload for member in self.members.having(model))
             raise BadInput(payload_too_large(job.size, most))
-        elif job.tried or self._may_come(request.model):
+        elif job.tried or self._may_come(model):
             self.jobs.waiting[job] = None
         else:
-            raise UnknownModel(f"no member of the router serves a model {request.model!r}; served are: {self._known()}")
+            raise UnknownModel(f"no member of the router serves a model {model!r}; served are: {self._known()}")
 
     def _send(self, job: Job, member: Member) -> None:
         now, number = self._clock(), self._number()
@@ -267,6 +269,7 @@ class Core:
 
     def _fail(self, job: Job, error: InferError) -> None:
         self._forget(job)
+        self.queries.counts[error.code] += 1
         self.refuse(job.requester, error)
 
     def _is_late(self, job: Job) -> None:

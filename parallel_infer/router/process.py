@@ -6,14 +6,11 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from functools import partial
 from secrets import token_hex
 from typing import Any, NamedTuple
 
 import msgspec
 
-from parallel_infer.client.endpoint import Address
-from parallel_infer.client.reachability import reason_for
 from parallel_infer.config.route_schema import RouteConfig
 from parallel_infer.errors import ConfigError
 from parallel_infer.gateway.doors import PublicDoors
@@ -24,16 +21,17 @@ from parallel_infer.ipc.member_socket import CurveKeys, MemberSocket
 from parallel_infer.keys.client import Key
 from parallel_infer.limits import largest_frame
 from parallel_infer.machine.descriptors import raise_limit
-from parallel_infer.protocol import Reply, Request
+from parallel_infer.protocol import Reply
 from parallel_infer.router.core import Core, Limits
+from parallel_infer.router.door_processes import DoorProcesses
+from parallel_infer.router.member_links import MemberLinks
 from parallel_infer.router.membership import Patience
-from parallel_infer.router.sources import Found, Sources, endpoint_of
+from parallel_infer.router.sources import Found, Sources
 
 log = logging.getLogger(__name__)
 _LOOKS = 16  # at most so many times everything is taken in before the clock is looked at
 _PIXELS = 50_000_000  # of a picture that is read, if only to be refused: the default of a server
 _ASIDE = 1.0  # seconds for name servers at the end
-_encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Reply).decode
 
 
@@ -54,88 +52,6 @@ class Outcome(NamedTuple):
     refused: int
     abandoned: int
     unread: int  # clients that had not taken their replies
-
-
-class MemberLinks:
-    """The core's connections to members. Names are looked up beside the loop, which goes on meanwhile."""
-
-    def __init__(self, socket: MemberSocket, key: Key | None) -> None:
-        self._socket = socket
-        self._key = key
-        self.names: Aside[str | OSError] = Aside()
-        self.reasons: Aside[str] = Aside()
-        self._endpoints: dict[str, bytes] = {}  # to the route that leads there
-        self._routes: dict[bytes, str] = {}
-        self._wanted: dict[bytes, list[tuple[Request, Any]]] = {}  # sent before the name was found
-        self._addresses: dict[bytes, str] = {}
-        self.ended: Callable[[bytes, str], None] = lambda route, why: None
-
-    def open(self, address: str, route: bytes) -> None:
-        """Begin to connect; what is sent meanwhile waits."""
-        self._wanted[route] = []
-        self._addresses[route] = address
-
-        def resolve() -> str | OSError:
-            try:
-                return endpoint_of(address)
-            except OSError as error:
-                return error
-
-        self.names.ask(resolve, lambda found: self._connect(route, found))
-
-    def _connect(self, route: bytes, endpoint: str | OSError) -> None:
-        waiting = self._wanted.pop(route, None)
-        if waiting is None:
-            return  # closed meanwhile
-        if isinstance(endpoint, OSError):
-            self.ended(route, f"its name does not resolve ({endpoint.strerror or endpoint})")
-            return
-        if endpoint in self._endpoints:
-            self.ended(route, f"another member is connected at {endpoint} already")
-            return
-        try:
-            self._socket.connect(endpoint, route)
-        except OSError as error:
-            self.ended(route, f"its address cannot be used ({error.strerror})")
-            return
-        self._endpoints[endpoint], self._routes[route] = route, endpoint
-        for request, payload in waiting:
-            self.send(route, request, payload)
-
-    def close(self, route: bytes) -> None:
-        """End a connection at once."""
-        self._wanted.pop(route, None)
-        self._addresses.pop(route, None)
-        endpoint = self._routes.pop(route, None)
-        if endpoint is not None:
-            del self._endpoints[endpoint]
-            self._socket.disconnect(endpoint)
-
-    def send(self, route: bytes, request: Request, payload: Any = None) -> None:
-        """Send a request."""
-        if route in self._wanted:
-            self._wanted[route].append((request, payload))
-        else:
-            self._socket.send(route, _encode(request), payload)
-
-    def take_ends(self) -> None:
-        """Tell of connections that have ended; of one that never came about, why, once that is found out."""
-        for endpoint, why in self._socket.ends():
-            route = self._endpoints.get(endpoint)
-            if route is None:
-                continue
-            if why:
-                self.ended(route, why)
-                continue
-            address = Address(self._addresses[route], self._key)
-            self.close(route)
-            self.reasons.ask(partial(reason_for, address), partial(self.ended, route))
-
-    def end(self) -> None:
-        """Close everything."""
-        self.names.close(_ASIDE)
-        self.reasons.close(_ASIDE)
-        self._socket.close()
 
 
 class RouterProcess:
@@ -164,7 +80,9 @@ class RouterProcess:
         max_message = largest_frame(max_payload, _PIXELS)
         terms = Doors(tuple(config.bind), inside, config.keys, config.max_clients, max_message)
         self._doors = PublicDoors(self._context, terms, self._watch)
+        self._others = DoorProcesses(config, inside, self._watch)
         self.core.queries.own_status = self._status
+        self.core.queries.doors = self._others.states
         self._lists: Aside[Found] = Aside()
         self._problems: list[str] = []
         self._next_look = 0.0
@@ -177,17 +95,22 @@ class RouterProcess:
     def _descriptors(self) -> tuple[int, ...]:
         return self._links.names.descriptor, self._links.reasons.descriptor, self._lists.descriptor
 
-    def open(self) -> tuple[str, ...]:
-        """Let clients in; the addresses. Raises ConfigError where one cannot be had."""
+    def open(self) -> None:
+        """Let clients in. Raises ConfigError where an address cannot be had."""
         before = os.umask(0o077)  # a socket's file is there from the moment it is bound
         try:
-            return self._doors.open()
+            self._addresses = self._doors.open()
         finally:
             os.umask(before)
+        self._others.start()
 
-    def run(self, signals: int, ending: Callable[[], bool]) -> None:
-        """Route until `ending` says so, which is asked when the descriptor `signals` is readable, or a client does."""
+    def run(self, signals: int, ending: Callable[[], bool], ready: Callable[[tuple[str, ...]], None]) -> None:
+        """Route until `ending` says so, which is asked when the descriptor `signals` is readable, or a client does.
+
+        `ready` is told the addresses once clients can come in at all of them. Raises ConfigError where they cannot.
+        """
         self._watch.add(signals)
+        is_ready = False
         while not self._has_left():
             timer = self._next_timer()
             self._take_in(self._watch.wait(timer - time.monotonic()))
@@ -200,7 +123,11 @@ class RouterProcess:
                     if ending():
                         break
             self.core.on_timer(now)
+            self._others.on_timer(now)
             self._look_at_sources(now)
+            if not is_ready and self._others.all_listen:
+                is_ready = True
+                ready((*self._addresses, *self._others.addresses))
             if self.core.queries.stop_asked or ending():
                 self._leave(now)
         self._watch.remove(signals)
@@ -221,6 +148,7 @@ class RouterProcess:
             if aside.descriptor in there:
                 aside.take()
         self._doors.take_in(there, core)
+        self._others.take_in(there)
 
     # --- members -----------------------------------------------------------------------------------------------------
 
@@ -246,7 +174,7 @@ class RouterProcess:
     # --- time and the end --------------------------------------------------------------------------------------------
 
     def _next_timer(self) -> float:
-        timer = self.core.next_timer()
+        timer = min([self.core.next_timer(), *self._others.next_timer()])
         if self._sources.change and not self._looking:
             timer = min(timer, self._next_look)
         return timer if self._leaving is None else min(timer, self._leaving.ends)
@@ -277,6 +205,7 @@ class RouterProcess:
             self._doors.take_rest(self.core)
         self._doors.settle()
         abandoned = self.core.give_up()
+        self._others.end()
         self._doors.tell(HAS_STOPPED)
         handover = self._doors.close(leaving.until)
         self._links.end()
@@ -285,6 +214,10 @@ class RouterProcess:
         unread = handover.wait(leaving.until)
         self._doors.release()
         return Outcome(max(0, leaving.pending - abandoned), self.core.refused, abandoned, unread)
+
+    def abort(self) -> None:
+        """End what is left, where `close` was not reached."""
+        self._others.end()
 
 
 def _key(path: str | None) -> Key | None:

@@ -69,6 +69,7 @@ class Queries:
         self.counts: Counter[str] = Counter()  # replies to jobs: answered, or an error's code
         self.stop_asked = False
         self.own_status: Callable[[], dict[str, Any]] = dict  # of the shell
+        self.doors: Callable[[], dict[str, dict[str, Any]]] = dict  # by name, as the status of a server has them
 
     def ask(self, request: protocol.Request, requester: Requester, closed: bool) -> None:
         """Answer a request, now or later. Raises the error that says why not."""
@@ -136,7 +137,8 @@ class Queries:
             **self.own_status(),
         }
         whole = sums.status({member.name: status for member, status in _by_member(found).items()})
-        return {**whole, "draining": closed, "served": self.served(), "router": own, "members": members}
+        doors = {**whole.get("doors", {}), **self.doors()}
+        return {**whole, "doors": doors, "draining": closed, "served": self.served(), "router": own, "members": members}
 
     def _member_status(self, member: Member) -> dict[str, Any]:
         return {
@@ -154,7 +156,10 @@ class Queries:
 
     def _ready(self, found: Found, closed: bool) -> dict[str, Any]:
         whole = sums.readiness({member.name: ready for member, ready in _by_member(found).items()})
-        return {**whole, "ready": whole["ready"] and not closed}
+        away = f"{ServerUnavailable.code}: it is started again"
+        doors = {name: "ready" if door["state"] == "up" else away for name, door in self.doors().items()}
+        told = {"doors": doors} if doors else {}
+        return {**whole, **told, "ready": whole["ready"] and not closed and away not in doors.values()}
 
     def _manage(self, request: protocol.Load | protocol.Reload | protocol.Unload, requester: Requester) -> None:
         """All members do it. One that fails is an error that says who did and who did not."""

@@ -30,7 +30,7 @@ from parallel_infer.model_spec import ModelSpec, is_hidden
 from parallel_infer.supervisor.child_slot import ChildSlot
 from parallel_infer.supervisor.child_specs import ChildSpecs
 from parallel_infer.supervisor.children import Children
-from parallel_infer.supervisor.model_version import ModelVersion
+from parallel_infer.supervisor.model_version import ModelVersion, path_meant
 from parallel_infer.supervisor.outcomes import Outcomes
 from parallel_infer.supervisor.outside import Found, LoadRequest, Outside
 from parallel_infer.supervisor.plan import Plan, plan_model
@@ -157,7 +157,9 @@ class ModelRegistry:
                 case LoadModel():
                     check_model_name(message.name)
                     options = msgspec.msgpack.decode(message.options)
-                    self._load(message.name, model_config(message.path, options), message.query)
+                    self._load(
+                        message.name, model_config(path_meant(message.path, self._served), options), message.query
+                    )
                 case ReloadModel():
                     self._load_again(message.name, message.query)
                 case UnloadModel():

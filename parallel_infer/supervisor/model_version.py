@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
 import msgspec
 
 from parallel_infer.config.schema import ModelConfig
+from parallel_infer.errors import UnknownModel
 from parallel_infer.ipc.messages import ModelPlan, ModelReport
 from parallel_infer.model_files.digest import SHORT
+from parallel_infer.model_spec import SERVED
 from parallel_infer.supervisor.child_slot import ChildSlot
 
 log = logging.getLogger(__name__)
@@ -96,3 +99,14 @@ class ModelVersion:
             provider=self.provider,
             memory=self.plan.rows.size + self.plan.outputs.size,
         )
+
+
+def path_meant(path: str, served: Callable[[str], ModelVersion | None]) -> str:
+    """A path as a client gives it; for served:NAME that of the file of a model that is served. Raises UnknownModel."""
+    name = path.removeprefix(SERVED)
+    if name == path:
+        return path
+    version = served(name)
+    if version is None:
+        raise UnknownModel(f"no model {name!r} is served")
+    return version.plan.spec.path

@@ -1,16 +1,22 @@
 """A router as users start it, with real sockets: members that die, stand still, come and go."""
 
+import json
+import shutil
 import signal
-from collections.abc import Callable
+import tempfile
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from parallel_infer import Client
-from parallel_infer.errors import BadInput, Poison, UnknownModel
+from parallel_infer.cli import main
+from parallel_infer.errors import BadInput, ModelRejected, Poison, UnknownModel
 from tests.engine.serving import Server, eventually
-from tests.router.processes import Echo, Router, as_members, freeze, payload
+from tests.router.processes import Echo, Router, as_members, closing_all, freeze, payload
 
 StartEcho = Callable[..., Echo]
 StartRouter = Callable[..., Router]
@@ -28,25 +34,68 @@ def check(client: Client, count: int, size: int = 64, timeout: float = 30.0, fir
         np.testing.assert_array_equal(answer.tensors["y"], job["x"])  # type: ignore[union-attr]
 
 
-def test_a_server_behind_a_router_answers_as_it_does_itself(server: Server, route: StartRouter):
-    router = route("--member", f"engine={server.address}")
-    inputs = {"x": np.arange(4, dtype=np.float32), "y": np.ones(4, np.float32)}
-    with router.client() as client, server.client() as direct:
-        facts = direct.models()
+@pytest.fixture(scope="module")
+def behind(server: Server) -> Iterator[Router]:
+    """A router with doors and metrics in front of the shared server."""
+    folder = Path(tempfile.mkdtemp(prefix="pi-", dir="/tmp"))
+    doors = ("--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0")
+    with closing_all() as processes:
+        router = Router(folder, "--member", f"engine={server.address}", *doors)
+        processes.append(router)
+        yield router
+        assert router.stop() == 0, router.log.read_text()
+    shutil.rmtree(folder)
+
+
+def test_a_server_behind_a_router_answers_as_it_does_itself(server: Server, behind: Router):
+    with behind.client() as client, server.client() as direct:
         seen = client.models()
-        assert [model["name"] for model in seen] == [model["name"] for model in facts]
+        assert [model["name"] for model in seen] == [model["name"] for model in direct.models()]
         assert all(model["members"] == ["engine"] for model in seen)
         assert client.ready()
-        assert client.status()["models"].keys() == direct.status()["models"].keys()
+        ours, theirs = client.status(), direct.status()
+        assert ours["models"].keys() == theirs["models"].keys()
+        assert ours["workers"].keys() == {f"engine/{name}" for name in theirs["workers"]}
         picture = (np.arange(320 * 320 * 3) % 251).astype(np.uint8).reshape(320, 320, 3)
-        ours, theirs = client.infer("detector", picture), direct.infer("detector", picture)
-        np.testing.assert_array_equal(ours.boxes, theirs.boxes)
+        np.testing.assert_array_equal(client.infer("detector", picture).boxes, direct.infer("detector", picture).boxes)
         with pytest.raises(UnknownModel, match="detector"):
             client.infer("nothing", picture)
         with pytest.raises(BadInput, match="own address"):
             client.trace(0.1)
-    assert inputs
-    assert router.stop() == 0
+
+
+def test_models_are_loaded_and_unloaded_at_every_member(behind: Router, tensor_models: Path):
+    with behind.client(timeout=60.0) as client:
+        loaded = client.load("extra", tensor_models / "pair.onnx")
+        assert loaded["members"] == ["engine"]
+        eventually(lambda: "extra" in [model["name"] for model in client.models()])
+        with pytest.raises(ModelRejected, match="engine"):
+            client.load("broken", Path(__file__))
+        client.unload("extra")
+        eventually(lambda: "extra" not in [model["name"] for model in client.models()])
+
+
+def test_commands_work_against_a_router(behind: Router):
+    run = CliRunner().invoke
+    address = ["--server", behind.address]
+    assert run(main, ["health", *address]).exit_code == 0
+    assert '"engine"' in run(main, ["status", *address, "--json"]).output
+    assert "detector" in run(main, ["models", "list", *address]).output
+
+
+def test_doors_stand_in_front_of_a_router_too(behind: Router, pictures: Path):
+    http = next(address for address in behind.addresses if address.startswith("http://"))
+    assert any(address.startswith("grpc://") for address in behind.addresses)
+    ready = json.loads(urllib.request.urlopen(f"{http}/readyz", timeout=60).read())
+    assert ready["ready"]
+    assert ready["doors"] == {"http": "ready", "grpc": "ready"}
+    metrics = urllib.request.urlopen(f"{http}/metrics", timeout=60).read().decode()
+    assert 'parallel_infer_member_up{member="engine"} 1.0' in metrics
+    picture = (pictures / "coffee.png").read_bytes()
+    asked = urllib.request.Request(f"{http}/infer/detector", picture, {"Content-Type": "image/png"})
+    assert json.loads(urllib.request.urlopen(asked, timeout=60).read())["predictions"]
+    tensors = urllib.request.urlopen(f"{http}/v2/models/pair", timeout=60).read()
+    assert json.loads(tensors)["inputs"]
 
 
 def test_members_that_die_and_stand_still_lose_nothing(echo: StartEcho, route: StartRouter):
