@@ -35,10 +35,7 @@ class Classify:
         self._multi_label = bool(spec.parameters.get("multi_label", False))
         self._output: str | None = spec.parameters.get("output")
         self._activation: str | None = spec.parameters.get("activation")
-        self._options = OptionsReader(ClassifyOptions, spec)
-
-    def options(self, encoded: bytes) -> ClassifyOptions:
-        return self._options.read(encoded)
+        self.options = OptionsReader(ClassifyOptions, spec).read
 
     def answer(self, outputs: Mapping[str, npt.NDArray[Any]], geometry: Geometry, options: ClassifyOptions) -> Arrays:
         row = self._row(outputs)

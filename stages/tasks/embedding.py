@@ -23,10 +23,7 @@ class Embedding:
 
     def __init__(self, spec: ModelSpec) -> None:
         self._output: str = spec.parameters["output"]
-        self._options = OptionsReader(PictureOptions, spec)
-
-    def options(self, encoded: bytes) -> PictureOptions:
-        return self._options.read(encoded)
+        self.options = OptionsReader(PictureOptions, spec).read
 
     def answer(self, outputs: Mapping[str, npt.NDArray[Any]], geometry: Geometry, options: PictureOptions) -> Arrays:
         found = outputs.get(self._output)

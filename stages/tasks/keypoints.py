@@ -31,10 +31,7 @@ class Keypoints:
     def __init__(self, spec: ModelSpec) -> None:
         self._shape = _keypoint_shape(spec)
         self._layout = layout_for(spec, self._shape[0] * self._shape[1])
-        self._options = OptionsReader(DetectOptions, spec)
-
-    def options(self, encoded: bytes) -> DetectOptions:
-        return self._options.read(encoded)
+        self.options = OptionsReader(DetectOptions, spec).read
 
     def answer(self, outputs: Mapping[str, npt.NDArray[Any]], geometry: Geometry, options: DetectOptions) -> Arrays:
         found, boxes = boxes_in_frame(find(self._layout, outputs, options), geometry)

@@ -32,12 +32,9 @@ class Map:
         self._output: str = spec.parameters["output"]
         self._score: str | None = spec.parameters.get("score")
         self._row: tuple[int, int] = (spec.preprocess["width"], spec.preprocess["height"])
-        self._options = OptionsReader(MapOptions, spec)
+        self.options = OptionsReader(MapOptions, spec).read
         if spec.preprocess["resize"] == "crop":
             raise ModelRejected(f"model {spec.name!r}: resize = crop shows it no more than a part of the picture")
-
-    def options(self, encoded: bytes) -> MapOptions:
-        return self._options.read(encoded)
 
     def answer(self, outputs: Mapping[str, npt.NDArray[Any]], geometry: Geometry, options: MapOptions) -> Arrays:
         found = outputs.get(self._output)

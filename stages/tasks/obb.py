@@ -31,10 +31,7 @@ class OrientedBoxes:
 
     def __init__(self, spec: ModelSpec) -> None:
         self._layout = layout_for(spec, 1)
-        self._options = OptionsReader(DetectOptions, spec)
-
-    def options(self, encoded: bytes) -> DetectOptions:
-        return self._options.read(encoded)
+        self.options = OptionsReader(DetectOptions, spec).read
 
     def answer(self, outputs: Mapping[str, npt.NDArray[Any]], geometry: Geometry, options: DetectOptions) -> Arrays:
         found = find_rotated(self._layout, outputs, options)

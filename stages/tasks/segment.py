@@ -38,10 +38,7 @@ class Segment:
         self._in_boxes: bool = spec.parameters.get("masks_in_boxes", False)
         self._threshold: float = spec.parameters.get("mask_threshold", 0.0)
         self._row: tuple[int, int] = (spec.preprocess["width"], spec.preprocess["height"])
-        self._options = OptionsReader(SegmentOptions, spec)
-
-    def options(self, encoded: bytes) -> SegmentOptions:
-        return self._options.read(encoded)
+        self.options = OptionsReader(SegmentOptions, spec).read
 
     def answer(self, outputs: Mapping[str, npt.NDArray[Any]], geometry: Geometry, options: SegmentOptions) -> Arrays:
         found, boxes = boxes_in_frame(find(self._layout, outputs, options), geometry)

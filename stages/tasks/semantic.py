@@ -40,12 +40,9 @@ class Semantic:
         self._last: bool = spec.parameters.get("channels_last", False)
         self._threshold: float | None = spec.parameters.get("threshold")
         self._row: tuple[int, int] = (spec.preprocess["width"], spec.preprocess["height"])
-        self._options = OptionsReader(SemanticOptions, spec)
+        self.options = OptionsReader(SemanticOptions, spec).read
         if spec.preprocess["resize"] == "crop":
             raise ModelRejected(f"model {spec.name!r}: resize = crop shows it no more than a part of the picture")
-
-    def options(self, encoded: bytes) -> SemanticOptions:
-        return self._options.read(encoded)
 
     def answer(self, outputs: Mapping[str, npt.NDArray[Any]], geometry: Geometry, options: SemanticOptions) -> Arrays:
         labels = self._labels(self._planes(outputs), geometry)

@@ -20,11 +20,8 @@ class Tensors:
     name: ClassVar[str] = "tensor"
 
     def __init__(self, spec: ModelSpec) -> None:
-        self._options: OptionsReader[Any] = OptionsReader(PictureOptions if spec.preprocess else NoOptions, spec)
-
-    def options(self, encoded: bytes) -> NoOptions | PictureOptions:
-        options: NoOptions | PictureOptions = self._options.read(encoded)
-        return options
+        kind: type[Any] = PictureOptions if spec.preprocess else NoOptions
+        self.options = OptionsReader(kind, spec).read
 
     def answer(self, outputs: Mapping[str, npt.NDArray[Any]], geometry: Geometry, options: Any) -> Arrays:
         return {name: np.array(output, order="C") for name, output in outputs.items()}

@@ -37,10 +37,7 @@ class Text:
         self._blank: int = spec.parameters.get("blank", 0)
         self._until_end: bool = spec.parameters.get("until_end", False)
         self._softmax: bool = spec.parameters.get("softmax", False)
-        self._options = OptionsReader(TextOptions, spec)
-
-    def options(self, encoded: bytes) -> TextOptions:
-        return self._options.read(encoded)
+        self.options = OptionsReader(TextOptions, spec).read
 
     def answer(self, outputs: Mapping[str, npt.NDArray[Any]], geometry: Geometry, options: TextOptions) -> Arrays:
         steps = as_float32(main_output(outputs, self._output, 2))
