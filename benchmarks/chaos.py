@@ -1,13 +1,13 @@
 """Faults under load: processes of a real server are killed, stopped or hung, and every job is accounted for.
 
     python benchmarks/chaos.py [--jobs 100000] [--kill worker] [--signal kill|stop|gil|restart] [--every 0.2-2.0]
-                               [--in-flight 64] [--faults 0] [--client library|wire] [--bytes 4096] [--timeout 30]
+                               [--in-flight 64] [--faults 0] [--client library|wire|chain] [--bytes 4096] [--timeout 30]
                                [--fence on|off] [--provider cpu]
 
 Each payload carries its own checksum through a model that returns it; each answer is compared byte for byte. `--client
-wire` is a DEALER socket that counts every reply. `--signal restart` stops the whole server with SIGTERM and starts a
-new one on the same address. `--fence off` is the negative control: it must be caught. Ends with 1 where an invariant is
-broken.
+wire` is a DEALER socket that counts every reply, `--client chain` asks a chain whose second model gives back what was
+cut out of each job's own picture. `--signal restart` stops the whole server with SIGTERM and starts a new one on the
+same address. `--fence off` is the negative control: it must be caught. Ends with 1 where an invariant is broken.
 """
 
 from __future__ import annotations
@@ -24,17 +24,18 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.chaos_support.faults import KINDS, WORKERS, Fault, Saboteur
-from benchmarks.chaos_support.loads import MODEL, LibraryLoad, Load, Outcome, WireLoad, drive
+from benchmarks.chaos_support.loads import MODEL, ChainLoad, LibraryLoad, Load, Outcome, WireLoad, drive
 from benchmarks.chaos_support.payloads import Payloads, write_identity_model
 from benchmarks.chaos_support.restarts import Restarter, SuccessiveServers, successive_servers
 from benchmarks.chaos_support.settle import drain
 from benchmarks.chaos_support.tally import Tally
+from benchmarks.chaos_support.tiles import Squares, write_models
 from benchmarks.machine import print_header
 from parallel_infer import Client
 from parallel_infer.tools.local_server import LocalServer, local_server
 
 INJECTED = Path(__file__).resolve().parent / "chaos_support" / "injected"
-LOADS: dict[str, Callable[[str, float], Load]] = {"library": LibraryLoad, "wire": WireLoad}
+LOADS: dict[str, Callable[[str, float], Load]] = {"library": LibraryLoad, "wire": WireLoad, "chain": ChainLoad}
 TARGETS = {"worker": WORKERS, "random": KINDS, **{kind: (kind,) for kind in KINDS}}
 EXPLAINED = {  # errors that a client may get because of these faults
     Fault.KILL: frozenset({"POISON"}),
@@ -70,7 +71,8 @@ def run(
     arguments: argparse.Namespace, server: LocalServer | SuccessiveServers
 ) -> tuple[Tally, Saboteur | Restarter, float]:
     """All jobs, while the saboteur is at work; then wait for every slot to be free."""
-    payloads, tally = Payloads(arguments.bytes, arguments.seed), Tally()
+    chain = arguments.client == "chain"
+    payloads, tally = Squares(arguments.seed) if chain else Payloads(arguments.bytes, arguments.seed), Tally()
     load = LOADS[arguments.client](server.address, arguments.timeout)
     started = time.monotonic()
     with trouble(arguments, server) as saboteur:
@@ -131,7 +133,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="pi-chaos-") as folder:
         model = Path(folder) / "identity.onnx"
         write_identity_model(model, arguments.bytes)
-        options = ("--model", f"{MODEL}={model}", "--provider", arguments.provider, "--threads", "1")
+        models = write_models(Path(folder)) if arguments.client == "chain" else ("--model", f"{MODEL}={model}")
+        options = (*models, "--provider", arguments.provider, "--threads", "1")
         batch = ("--max-batch-size", str(arguments.max_batch_size))
         workers = ("--decode-workers", "2", "--postprocess-workers", "2", "--instances", "2")
         started = successive_servers if arguments.signal == "restart" else local_server

@@ -233,7 +233,7 @@ class AnswerBody(Struct, frozen=True, kw_only=True, omit_defaults=True):
     arrays: tuple[Tensor, ...] = ()
     names: dict[int, str] = {}  # of the classes in this answer
     parts: tuple[AnswerPart, ...] = ()
-    children: tuple[AnswerPart, ...] = ()
+    children: tuple[AnswerPart, ...] | None = None  # None: it is no chain's
     left_out: dict[str, int] = {}
 
 

@@ -14,7 +14,8 @@ from zmq.utils.monitor import recv_monitor_message
 
 from benchmarks.chaos_support.payloads import Bytes, Payloads
 from benchmarks.chaos_support.tally import LOST, Tally
-from parallel_infer import Client
+from benchmarks.chaos_support.tiles import Squares, as_png, child_error
+from parallel_infer import Answer, Client
 from parallel_infer.client.futures import InferFuture
 from parallel_infer.errors import InferError, ServerStopping, Unanswered
 
@@ -68,7 +69,7 @@ class LibraryLoad(Load):
 
         def ended(future: InferFuture) -> None:
             try:
-                self._done.put(Outcome(number, sent, future.result().tensors["y"]))
+                self._done.put(Outcome(number, sent, self._read(future.result())))
             except ServerStopping:
                 self._refused.put((time.monotonic() + _PAUSE, number, payload))
             except Unanswered:
@@ -76,7 +77,13 @@ class LibraryLoad(Load):
             except InferError as error:
                 self._done.put(Outcome(number, sent, None, error.code))
 
+        self._submit(payload, ended)
+
+    def _submit(self, payload: Bytes, ended: Callable[[InferFuture], None]) -> None:
         self._client.submit(MODEL, {"x": payload}, callback=ended)
+
+    def _read(self, answer: Answer) -> Any:
+        return answer.tensors["y"]
 
     def _hand_in_again(self) -> None:
         now = time.monotonic()
@@ -105,6 +112,18 @@ class LibraryLoad(Load):
     def close(self) -> None:
         """Close the client."""
         self._client.close()
+
+
+class ChainLoad(LibraryLoad):
+    """The same for a chain: a job whose child has an error counts as one with that error."""
+
+    def _submit(self, payload: Bytes, ended: Callable[[InferFuture], None]) -> None:
+        self._client.submit("squares", as_png(payload), callback=ended)
+
+    def _read(self, answer: Answer) -> Answer:
+        if (error := child_error(answer)) is not None:
+            raise error
+        return answer
 
 
 class WireLoad(Load):
@@ -208,7 +227,7 @@ class WireLoad(Load):
 
 def drive(
     load: Load,
-    payloads: Payloads,
+    payloads: Payloads | Squares,
     tally: Tally,
     more: Callable[[], bool],
     in_flight: int,
@@ -228,7 +247,7 @@ def drive(
     tally.twice += load.replied_twice()
 
 
-def _count(outcome: Outcome, payloads: Payloads, tally: Tally) -> None:
+def _count(outcome: Outcome, payloads: Payloads | Squares, tally: Tally) -> None:
     if outcome.code == LOST:
         tally.lost += 1
     elif outcome.code:

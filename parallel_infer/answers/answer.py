@@ -77,7 +77,7 @@ class Answer:
         self.batch_size = batch_size
         self.still = False
         self.parts: Parts = {}
-        self.children: list[Parts] = []  # by object; empty where no model was asked about any
+        self.children: list[Parts] = []  # by object; empty where the model is no chain
         self.left_out: Mapping[str, int] = {}
 
     @classmethod
@@ -103,9 +103,9 @@ class Answer:
         found.left_out = body.left_out
         for part in body.parts:
             found.parts[part.model], offset = cls._of_part(part, payload, offset)
-        if body.children:
+        if body.children is not None:
             found.children = [{} for _ in range(len(found))]
-        for part in body.children:
+        for part in body.children or ():
             found.children[part.object][part.model], offset = cls._of_part(part, payload, offset)
         return found, offset
 

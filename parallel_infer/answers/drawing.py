@@ -13,7 +13,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from parallel_infer.answers.answer import Answer
+from parallel_infer.answers.answer import Answer, Parts
+from parallel_infer.answers.summary import in_words
+from parallel_infer.errors import InferError
 
 Frame = npt.NDArray[np.uint8]
 Color = tuple[int, int, int]  # BGR
@@ -123,7 +125,11 @@ def draw(frame: Frame, answer: Answer) -> Frame:
     canvas = cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR) if frame.ndim == 2 or frame.shape[2] == 1 else frame.copy()
     canvas = np.ascontiguousarray(canvas, np.uint8)
     pen = Pen.for_frame(canvas)
-    if answer.task == "classify":
+    if answer.task == "fan":
+        for part in answer.parts.values():
+            if isinstance(part, Answer):
+                canvas = draw(canvas, part)
+    elif answer.task == "classify":
         draw_lines(canvas, list(zip(_class_texts(answer), answer.classes.tolist(), strict=True)), pen)
     elif answer.task == "text":
         draw_lines(canvas, [(f"{answer.text} {answer.to_dict()['confidence']:.2f}", 0)] if answer.text else [], pen)
@@ -161,7 +167,11 @@ def _draw_objects(canvas: Frame, answer: Answer, pen: Pen, scale: npt.NDArray[np
         _draw_outline(canvas, outline, color, pen)
     for joints in answer.keypoints if answer.keypoints is not None else ():
         _draw_skeleton(canvas, joints[:, :2] * scale, joints[:, 2], pen)
-    texts = _object_texts(answer)
+    children = answer.children or [{} for _ in outlines]
+    for child in (child for each in children for child in each.values()):
+        if isinstance(child, Answer) and len(child.boxes):
+            _draw_objects(canvas, child, pen, scale)
+    texts = [text + _said_of(each) for text, each in zip(_object_texts(answer), children, strict=True)]
     placed: list[Label] = []
     for index in np.argsort(-answer.scores, kind="stable").tolist():  # the surest choose their places first
         placed.append(Label.beside(outlines[index], texts[index], colors[index], pen, placed, canvas))
@@ -216,6 +226,12 @@ def _object_texts(answer: Answer) -> list[str]:
     shown = [f" #{number}" if number >= 0 else "" for number in numbers]
     found = zip(answer.names, shown, answer.scores.tolist(), strict=True)
     return [f"{name}{number} {score:.2f}" for name, number, score in found]
+
+
+def _said_of(children: Parts) -> str:
+    """What the next models say about an object, but for what is drawn itself."""
+    told = (found for found in children.values() if isinstance(found, InferError) or not len(found.boxes))
+    return "".join(f", {in_words(found)}" for found in told)
 
 
 def _class_texts(answer: Answer) -> list[str]:

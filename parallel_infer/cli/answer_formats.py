@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Protocol, Self
 import click
 
 from parallel_infer.answers import dense_results
+from parallel_infer.answers.summary import in_words
+from parallel_infer.cli import several_csv
 from parallel_infer.cli.tables import print_table
-from parallel_infer.errors import InferError
+from parallel_infer.errors import BadInput, InferError
 
 if TYPE_CHECKING:
     from parallel_infer import Answer
@@ -48,6 +50,24 @@ class Tables(_Plain):
     """A table per picture."""
 
     def answer(self, file: Path, answer: Answer) -> None:
+        self._one(str(file), answer)
+        click.echo()
+
+    def _one(self, file: str, answer: Answer) -> None:
+        for name, part in answer.parts.items():
+            if isinstance(part, InferError):
+                self.error(Path(f"{file} {name}"), part)
+            else:
+                self._one(f"{file} {name}", part)
+        if answer.task != "fan":
+            self._alone(file, answer)
+        for number, children in enumerate(answer.children):
+            for name, found in children.items():
+                click.echo(f"  {number}, {answer.names[number]}: {name}: {in_words(found)}")
+        for name, count in answer.left_out.items():
+            click.echo(f"  {name} was not asked about {count} more (settings max_objects, max_crops)")
+
+    def _alone(self, file: str, answer: Answer) -> None:
         if answer.task == "tensor":
             tensors = answer.tensors.items()
             shapes = [(name, array.dtype.name, "x".join(map(str, array.shape))) for name, array in tensors]
@@ -63,9 +83,8 @@ class Tables(_Plain):
             )
         else:
             self._objects(file, answer)
-        click.echo()
 
-    def _objects(self, file: Path, answer: Answer) -> None:
+    def _objects(self, file: str, answer: Answer) -> None:
         if not len(answer):
             click.echo(f"{file}: nothing found")
             return
@@ -81,7 +100,7 @@ def confidence_of_text(answer: Answer) -> float:
     return float(answer.to_dict()["confidence"])
 
 
-def _print_dense(file: Path, answer: Answer) -> None:
+def _print_dense(file: str, answer: Answer) -> None:
     """What covers the whole picture, in a few lines."""
     if answer.embedding is not None:
         click.echo(f"{file}: a vector of {len(answer.embedding)} numbers")
@@ -119,12 +138,29 @@ class Csv(_Plain):
         super().__exit__(*error)
 
     def answer(self, file: Path, answer: Answer) -> None:
+        if answer.task == "fan" or answer.children:
+            self._several(file, answer)
+            return
+        if "boxes" in answer.arrays and not len(answer):
+            return  # a chain and a model alone have other headings, and nothing is found of either
         if answer.task == "tensor":
             raise click.UsageError(f"the model {answer.model!r} answers with tensors, which have no CSV; use --json")
         if not self._columns:
             self._columns = _csv_columns(answer)
             self._writer.writerow(self._columns)
         self._writer.writerows(_csv_rows_of(file, answer))
+
+    def _several(self, file: Path, answer: Answer) -> None:
+        if not self._columns:
+            self._columns = ("file", *several_csv.COLUMNS)
+            self._writer.writerow(self._columns)
+        for said in several_csv.said_in(answer):
+            if isinstance(said.answer, InferError):
+                self.error(Path(f"{file} {said.path} {said.model}"), said.answer)
+            try:
+                self._writer.writerows((file, *row) for row in several_csv.rows_of(said))
+            except BadInput as error:
+                raise click.UsageError(str(error)) from None
 
 
 def _csv_columns(answer: Answer) -> tuple[str, ...]:

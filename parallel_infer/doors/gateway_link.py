@@ -192,7 +192,7 @@ class GatewayLink:
         Chains, and models joined with + that are asked together, take pictures alone.
         """
         if time.monotonic() < self._known_until and name in self._models:
-            return self._models[name], False
+            return self._models[name], bool(self._models[name].chain)
         for fresh in (False, True):
             models = await self.models(fresh=fresh)
             if name in models:

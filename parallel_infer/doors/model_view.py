@@ -54,6 +54,7 @@ class ModelView(msgspec.Struct, frozen=True, kw_only=True):
     thresholds: Mapping[str, float] = {}  # the model's own confidence and iou, where it has some
     digest: str = ""
     chain: str = ""  # its steps, or the names of a fan: it has no tensors of its own, and NAME alone means pictures
+    models: tuple[str, ...] = ()  # of a chain or a fan, those that take part
 
     @property
     def takes_pictures(self) -> bool:
@@ -104,10 +105,23 @@ def fan_view(name: str, models: Mapping[str, ModelView]) -> ModelView | None:
     if len(names) < 2 or len(taking) < len(names) or len(set(names)) < len(names):
         return None
     most = min(view.max_batch_size for view in taking)
-    row = taking[0].row
     return ModelView(
-        name=name, version=1, task="fan", family="fan", inputs=(), outputs=(), row=row, max_batch_size=most, chain=name
+        name=name,
+        version=1,
+        task="fan",
+        family="fan",
+        inputs=(),
+        outputs=(),
+        row=taking[0].row,
+        max_batch_size=most,
+        chain=name,
+        models=tuple(model for view in taking for model in view.models or (view.name,)),
     )
+
+
+def is_ready(view: ModelView, states: Mapping[str, str]) -> bool:
+    """Whether a model is served, or every model that takes part, by the states that models are in."""
+    return all(_STATES.get(states.get(name, "")) == "READY" for name in view.models or (view.name,))
 
 
 def repository_index(
@@ -117,6 +131,8 @@ def repository_index(
     rows = []
     for name in sorted({*models, *states}):
         state = _STATES.get(states.get(name, "ready"), "UNAVAILABLE")
+        if name in models and models[name].models and not is_ready(models[name], states):
+            state = "UNAVAILABLE"
         if only_ready and state != "READY":
             continue
         version = str(models[name].version) if name in models else ""

@@ -55,7 +55,7 @@ def _body(part: Ended, pieces: list[Any]) -> dict[str, Any]:
     body: dict[str, Any] = {**_fields(part.body), "model": part.node.name}
     if len(part.payload):
         pieces.append(part.payload)
-    if part.below:
+    if part.node.then:
         body["children"] = [{"object": child.object, **_part(child, pieces)} for child in _in_order(part.below)]
     if part.left_out:
         body["left_out"] = part.left_out

@@ -251,12 +251,12 @@ class Composites:
             self._known[name] = found
         return found
 
-    def whole_chains(self) -> Iterator[tuple[str, ModelOpened, str]]:
-        """Every chain whose models are all served: its name, its first model and its steps."""
+    def whole_chains(self) -> Iterator[tuple[str, ModelOpened, str, tuple[str, ...]]]:
+        """Every chain whose models are all served: its name, its first model, its steps, and all of its models."""
         for name, text in self._texts.items():
             with contextlib.suppress(UnknownModel, BadInput):
                 (node,) = self.nodes(name)
-                yield name, self._models[node.model], text
+                yield name, self._models[node.model], text, node.models
 
     def asked(self, nodes: Sequence[Node], options: bytes) -> tuple[Node, ...]:
         """The same with the options of a request. Raises BadInput."""

@@ -92,15 +92,23 @@ def model_facts(opened: ModelOpened) -> dict[str, Any]:
     }
 
 
-def chain_facts(name: str, opened: ModelOpened, steps: str) -> dict[str, Any]:
+def chain_facts(name: str, opened: ModelOpened, steps: str, _: Sequence[str]) -> dict[str, Any]:
     """What a client may know of a chain: that of its first model, and its steps."""
     inside = {"family": "chain", "digest": "", "inputs": [], "outputs": [], "evidence": [], "warnings": []}
     return {**model_facts(opened), **inside, "name": name, "chain": steps}
 
 
-def chain_detail(name: str, opened: ModelOpened, steps: str) -> dict[str, Any]:
+def chain_detail(name: str, opened: ModelOpened, steps: str, models: Sequence[str]) -> dict[str, Any]:
     """The same for a door: it has no tensors of its own."""
-    inside = {"family": "chain", "digest": "", "inputs": [], "outputs": [], "properties": {}, "path": ""}
+    inside = {
+        "family": "chain",
+        "digest": "",
+        "inputs": [],
+        "outputs": [],
+        "properties": {},
+        "path": "",
+        "models": models,
+    }
     return {**model_detail(opened), **inside, "name": name, "chain": steps}
 
 

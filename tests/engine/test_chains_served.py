@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import csv
+import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,9 +13,12 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from parallel_infer import Answer, Client
+from parallel_infer.cli import main
 from parallel_infer.errors import BadInput, DeadlineExceeded, InferError, UnknownModel
+from tests.doors.door_server import Doors, ask, free_port
 from tests.engine.serving import Server, StartRefused
 
 CHAINS = {
@@ -22,17 +29,27 @@ CHAINS = {
 
 
 @pytest.fixture(scope="module")
-def server(_adopt_orphans: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def doors(_adopt_orphans: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
+    """A server with an HTTP and a gRPC door."""
+    pytest.importorskip("aiohttp", reason="the HTTP door needs the extra http")
+    pytest.importorskip("grpc", reason="the gRPC door needs the extra grpc")
     folder = tmp_path_factory.mktemp("chains")
     models = [f"--model={name}=zoo:{name}" for name in ("detector", "classifier", "pose", "segmenter")]
     chains = [f"--chain={name}={steps}" for name, steps in CHAINS.items()]
-    server = Server(folder, "--bind", "tcp://127.0.0.1:0", *models, *chains)
+    http, grpc = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    ways_in = ("--bind", "tcp://127.0.0.1:0", "--http", http, "--grpc", grpc, "--alias", "seen/3=kinds")
+    server = Server(folder, *ways_in, *models, *chains)
     try:
         server.wait_until_ready()
-        yield server
+        yield Doors(server, http, grpc, "", "")
         server.check_clean_end()
     finally:
         server.close()
+
+
+@pytest.fixture(scope="module")
+def server(doors: Doors) -> Server:
+    return doors.server
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +183,110 @@ def test_chains_are_listed_as_models(client: Client) -> None:
     assert listed["kinds"]["classes"] == listed["detector"]["classes"]
     status = client.status()
     assert [ring["leaked"] for ring in status["gateway"]["ingress"]] == [0] * len(status["gateway"]["ingress"])
+
+
+# --- every way in -----------------------------------------------------------------------------------------------------
+
+
+def small(frame: np.ndarray) -> bytes:
+    """A JPEG that doors hand on as it is, without memory that the server lends them."""
+    done, encoded = cv2.imencode(".jpg", cv2.resize(frame, (320, 320)), [cv2.IMWRITE_JPEG_QUALITY, 30])
+    assert done
+    assert len(encoded) < 16384
+    return encoded.tobytes()
+
+
+def numbers(result: Any) -> Any:
+    """A result map without what is another one each time."""
+    if isinstance(result, dict):
+        return {k: numbers(v) for k, v in result.items() if k not in ("inference_id", "detection_id", "time")}
+    return [numbers(item) for item in result] if isinstance(result, list) else result
+
+
+@pytest.mark.parametrize("name", ["kinds", "detector+classifier"])
+def test_plain_http_and_json(doors: Doors, client: Client, street: np.ndarray, name: str) -> None:
+    picture = small(street)
+    expected = numbers(client.infer(name, picture).to_dict())
+    status, found = ask(doors, f"/infer/{name}", picture)
+    assert (status, numbers(found)) == (200, expected)
+    status, drawn = ask(doors, f"/infer/{name}?format=image", picture)
+    assert status == 200
+    assert not np.array_equal(cv2.imdecode(np.frombuffer(drawn, np.uint8), cv2.IMREAD_COLOR), street)
+    status, found = ask(doors, f"/infer/{name}?confidnce=1", picture)
+    assert (status, "did you mean 'confidence'" in found["error"]) == (400, True)
+
+
+@pytest.mark.parametrize("name", ["kinds", "kinds.picture", "detector+classifier", "detector+classifier.picture"])
+def test_the_open_inference_protocol(doors: Doors, client: Client, street: np.ndarray, name: str) -> None:
+    picture = small(street)
+    status, metadata = ask(doors, f"/v2/models/{name}")
+    assert status == 200
+    assert [port["name"] for port in metadata["inputs"]] == ["image"]
+    assert "answer" in [port["name"] for port in metadata["outputs"]]
+    assert ask(doors, f"/v2/models/{name}/ready")[0] == 200
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [1, 1], "data": [base64.b64encode(picture).decode()]}
+    request = {"inputs": [tensor], "outputs": [{"name": "answer"}]}
+    status, found = ask(doors, f"/v2/models/{name}/infer", json.dumps(request).encode())
+    assert status == 200, found
+    told = json.loads(found["outputs"][0]["data"][0])
+    assert numbers(told) == numbers(client.infer(name.removesuffix(".picture"), picture).to_dict())
+
+
+def test_names_that_nobody_serves_are_told_at_every_door(doors: Doors, street: np.ndarray) -> None:
+    picture = small(street)
+    for path in ("/infer/detector+plates", "/v2/models/detector+plates/infer", "/infer/detector+detector"):
+        body = b'{"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1, 1], "data": ["AA=="]}]}'
+        status, found = ask(doors, path, body if path.endswith("/infer") else picture)
+        assert (status, "no model" in str(found)) == (404, True), found
+
+
+def test_grpc(doors: Doors, client: Client, street: np.ndarray) -> None:
+    triton = pytest.importorskip("tritonclient.grpc", reason="tritonclient is not installed")
+    picture = small(street)
+    with triton.InferenceServerClient(doors.grpc) as asked:
+        tensor = triton.InferInput("image", [1, 1], "BYTES")
+        tensor.set_data_from_numpy(np.array([[picture]], np.object_))
+        found = asked.infer("kinds.picture", [tensor], outputs=[triton.InferRequestedOutput("answer")])
+        told = json.loads(found.as_numpy("answer")[0, 0])
+    assert numbers(told) == numbers(client.infer("kinds", picture).to_dict())
+
+
+def test_roboflow(doors: Doors, street: np.ndarray) -> None:
+    image = {"type": "base64", "value": base64.b64encode(small(street)).decode()}
+    asked = {"model_id": "seen/3", "image": image, "confidence": 0.5}
+    status, found = ask(doors, "/infer/object_detection", json.dumps(asked).encode(), Content_Type="application/json")
+    assert status == 200, found
+    assert found["predictions"]
+    assert all("top" in prediction["children"]["classifier"] for prediction in found["predictions"])
+    assert "kinds" in {entry["model_id"] for entry in ask(doors, "/model/registry")[1]["models"]}
+
+
+def test_the_command_line(server: Server, tmp_path: Path, street: np.ndarray) -> None:
+    picture = tmp_path / "street.png"
+    cv2.imwrite(str(picture), street)
+    given = ["infer", "--server", server.address, "persons", str(picture)]
+    rows = list(csv.DictReader(io.StringIO(CliRunner().invoke(main, [*given, "--csv"]).output)))
+    objects = [(row["model"], row["object"]) for row in rows]
+    assert [place for model, place in objects if model == "persons"] == ["0", "1", "2"]
+    assert [place for model, place in objects if model == "pose"] == ["0.0", "1.0", "2.0"]
+    assert {place for model, place in objects if model == "classifier"} >= {"0", "0.0", "1.0", "2.0"}
+    line = json.loads(CliRunner().invoke(main, [*given, "--json"]).output)
+    assert line["predictions"][0]["children"]["pose"]["predictions"]
+    table = CliRunner().invoke(main, given).output
+    assert "0, person: pose: 1 found: person" in table
+    assert "classifier was not asked about 2 more" in table
+    fan = ["infer", "--server", server.address, "detector+classifier", str(picture), "--csv"]
+    rows = list(csv.DictReader(io.StringIO(CliRunner().invoke(main, fan).output)))
+    assert {row["model"] for row in rows} == {"detector", "classifier"}
+
+
+def test_what_a_chain_found_is_drawn(client: Client, street: np.ndarray) -> None:
+    chain = client.infer("kinds", street)
+    plain = client.infer("detector", street, confidence=0.3)
+    assert not np.array_equal(chain.draw(street), plain.draw(street))  # the class stands in the label
+    fan = client.infer("detector+pose", street)
+    once = answer(fan.parts["pose"]).draw(answer(fan.parts["detector"]).draw(street))
+    assert np.array_equal(fan.draw(street), once)
 
 
 def test_a_chain_that_cannot_be_is_refused_at_the_start(tmp_path: Path) -> None:

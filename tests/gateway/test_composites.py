@@ -225,7 +225,7 @@ def test_the_objects_of_a_chain_are_jobs_of_the_next_model_with_all_that_the_req
 def test_a_chain_that_finds_nothing_is_an_answer(rig: Rig) -> None:
     client = Client(rig, "plates")
     reply(rig, rig.admitted(), crops=0)
-    assert (client.found[0].children, client.found[0].left_out) == ([], {})
+    assert (client.found[0].children, client.found[0].left_out) == ([{}], {})
 
 
 def test_children_hang_under_their_objects_in_the_map(rig: Rig) -> None:

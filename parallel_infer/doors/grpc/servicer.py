@@ -203,7 +203,7 @@ class Servicer:
 
     async def _model_ready(self, request: Any, call: Call) -> Any:
         view, _ = await self._view(request)
-        ready = (await self._health())["states"].get(view.name) in ("ready", "degraded")
+        ready = model_view.is_ready(view, (await self._health())["states"])
         return message("inference.ModelReadyResponse")(ready=ready)
 
     async def _check(self, request: Any, call: Call) -> Any:

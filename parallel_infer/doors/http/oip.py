@@ -90,7 +90,7 @@ async def model_ready(request: web.Request) -> web.Response:
     """Whether a picture gets through every stage of this model."""
     view, _ = await _view(request)
     states = (await _health(request))["states"]
-    is_ready = states.get(view.name) in ("ready", "degraded")
+    is_ready = model_view.is_ready(view, states)
     return json_response({"name": request.match_info["model"], "ready": is_ready}, 200 if is_ready else 400)
 
 
