@@ -14,6 +14,7 @@ _LINGER = 500  # ms that unsent messages may live on after a close
 _SEND_LIMIT, _RECEIVE_LIMIT = 1000, 100_000  # messages
 _RECONNECT, _RECONNECT_MAX = 20, 500  # ms
 _CONNECT_TIMEOUT = 3000  # ms
+_HANDSHAKE = 5000  # ms; who has connected and gets no word of a server tries anew. ZeroMQ's own limit is 30 s
 _HEARTBEAT, _HEARTBEAT_TIMEOUT = 1000, 4000  # ms
 _NEVER = 2**31 - 1  # ms
 _QUICK_CONNECT_TIMEOUT, _QUICK_HEARTBEAT, _QUICK_HEARTBEAT_TIMEOUT = 1000, 500, 1500  # ms
@@ -66,6 +67,7 @@ def open_socket(address: Address) -> zmq.Socket[bytes]:
             zmq.IPV6: int("[" in address.endpoint),
             zmq.TCP_KEEPALIVE: 1,
             zmq.CONNECT_TIMEOUT: _CONNECT_TIMEOUT,
+            zmq.HANDSHAKE_IVL: _HANDSHAKE,
             zmq.HEARTBEAT_IVL: _HEARTBEAT,
             zmq.HEARTBEAT_TIMEOUT: _HEARTBEAT_TIMEOUT,
         }

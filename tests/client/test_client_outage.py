@@ -19,6 +19,7 @@ from parallel_infer.client.endpoint import Address
 from parallel_infer.client.reachability import reason_for
 from parallel_infer.errors import ServerUnavailable
 from tests.client.client_calls import in_thread, payload_of
+from tests.client.conftest import FakeServer
 
 PAIR = [key.decode() for key in zmq.curve_keypair()]
 KEY = Key(*PAIR, PAIR[0])
@@ -178,3 +179,19 @@ def test_the_asynchronous_client_says_it_too(nobody):
 
     with pytest.raises(ServerUnavailable, match="there is no such socket"):
         asyncio.run(ask())
+
+
+@pytest.mark.slow  # five seconds; .venv/bin/python -m pytest -m slow tests/client/test_client_outage.py
+def test_a_port_that_somebody_else_holds_for_a_while_keeps_no_client_from_the_server():
+    """What publishes a container's port may take connections while no container is there, and never say a word."""
+    holder = socket.create_server(("127.0.0.1", 0))
+    address = address_of(holder)
+    with Client(address, timeout=20) as client:  # seconds; ZeroMQ itself waits 30 for the first word
+        answer = in_thread(lambda: client.infer("echo", b"late"))
+        silent, _ = holder.accept()
+        holder.close()
+        server = FakeServer(address)
+        server.start()
+        with silent:
+            assert payload_of(answer()) == b"late"
+        server.stop()
