@@ -1,6 +1,7 @@
 """A fleet on Ray under load: machines die, hang, come and go, and every job is accounted for.
 
     python benchmarks/fleet.py [CASE...] [--jobs 5000] [--in-flight 24] [--runs 1] [--client wire|library]
+                               [--keep FOLDER]
 
 Needs parallel-infer[ray] and psutil in the Python that runs it. Machines are Ray's processes on 127.0.1.1 and further
 addresses of this one; run by root they are in a network namespace of their own, and so are no other's ports in the way.
@@ -14,6 +15,7 @@ Cases: kill stop server router registry rolling models fewer scaled control; wit
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -124,6 +126,14 @@ def in_namespace() -> int | None:
     return subprocess.run(command, env={**os.environ, _INSIDE: "1"}, check=False).returncode
 
 
+def folder(kept: str | None) -> contextlib.AbstractContextManager[str]:
+    """Where models, configuration and Ray's logs lie: a short path, since Ray has sockets there."""
+    if kept is None:
+        return tempfile.TemporaryDirectory(prefix="pi-fleet-", dir="/tmp")
+    Path(kept).mkdir()
+    return contextlib.nullcontext(kept)
+
+
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -132,6 +142,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--in-flight", type=int, default=24)
     parser.add_argument("--runs", type=int, default=1, help="how often each case is run")
     parser.add_argument("--client", choices=("wire", "library"), default="wire")
+    parser.add_argument("--keep", metavar="FOLDER", help="leave logs there: a folder that is made, with a short path")
     arguments = parser.parse_args()
     if unknown := set(arguments.cases) - set(CASES):
         parser.error(f"no case is called {', '.join(sorted(unknown))}")
@@ -146,7 +157,7 @@ def main() -> int:
     if (code := in_namespace()) is not None:
         return code
     wrong = []
-    with tempfile.TemporaryDirectory(prefix="pi-fleet-", dir="/tmp") as name, cluster(Path(name), 3) as machines:
+    with folder(arguments.keep) as name, cluster(Path(name), 3) as machines:
         model = Path(name) / "identity.onnx"
         write_identity_model(model, _BYTES)
         fleet = FleetUnderTest(machines, Path(name) / "fleet.toml", model, 5577)

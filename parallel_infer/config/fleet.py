@@ -42,11 +42,6 @@ class Fleet:
     models: dict[str, dict[str, Any]]  # the other tables [models.NAME]
     warnings: tuple[str, ...] = ()
 
-    @property
-    def is_scaled(self) -> bool:
-        """Whether there are more servers or fewer of them, as jobs ask for."""
-        return self.least != self.most
-
 
 def read_fleet(file: Path, environment: Mapping[str, str], nodes: str | None = None) -> Fleet:
     """The fleet of a TOML file. Variables of the environment win over it, `nodes` over both. Raises ConfigError."""

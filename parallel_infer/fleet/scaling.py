@@ -9,21 +9,16 @@ PENDING = "pending_jobs"
 """The measure that each node reports: jobs that its server has admitted and not answered."""
 
 
-class PendingJobs:
-    """A policy of Serve: servers for all pending jobs, with `target` of them each.
+def pending_jobs(context: Any) -> tuple[int, dict[str, Any]]:
+    """A policy of Serve: servers for all pending jobs, with `target_ongoing_requests` of them each.
 
-    Serve applies bounds and delays, and averages what each node said over the last seconds.
+    Serve applies bounds and delays, and averages what each node said over the last seconds. Without any report, such as
+    while Serve starts anew, the number stays what it is.
     """
-
-    def __init__(self, target: float) -> None:
-        self._target = target
-
-    def __call__(self, context: Any) -> tuple[int, dict[str, Any]]:
-        """The number wanted. Without any report, such as while Serve starts anew, it stays what it is."""
-        reports = (context.aggregated_metrics or {}).get(PENDING)
-        if not reports:
-            return context.target_num_replicas, {}
-        return wanted(sum(reports.values()), self._target), {}
+    reports = (context.aggregated_metrics or {}).get(PENDING)
+    if not reports:
+        return context.target_num_replicas, {}
+    return wanted(sum(reports.values()), context.config.target_ongoing_requests), {}
 
 
 def wanted(pending: float, target: float) -> int:

@@ -1,7 +1,8 @@
 """The file that Ray Serve is given: two applications, the router and the nodes.
 
-Two, because a change of an application's arguments replaces all of its deployments. What may change without restarting
-anybody stands under `deployments`: how many nodes, what they take of their machines, and the models (`user_config`).
+Two, because a change of an application's arguments replaces all of its deployments, and so does one of the policy by
+which it is scaled. What may change without restarting anybody stands under `deployments`: how many nodes there are, and
+the models (`user_config`). A fixed number is therefore a range as well, of that number alone.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from parallel_infer.config.fleet import Fleet
 PATH = "parallel_infer.fleet.applications"
 HEAD = "node:__internal_head__"  # the resource by which Ray knows its head
 _A_LITTLE = 0.001  # of it: the router takes nothing from the head that others could want
-_SCALING = "parallel_infer.fleet.scaling:PendingJobs"
+_SCALING = "parallel_infer.fleet.scaling:pending_jobs"
 _LEAVING = 5.0  # seconds beside the time that a server has for its last jobs
 _ROUTER_STOP = 10.0  # seconds; a router that stops hands nothing over, its clients send again
 
@@ -36,7 +37,6 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True):
     """Who decides how many replicas there are."""
 
     policy_function: str
-    policy_kwargs: dict[str, float]
 
 
 class Scaling(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -44,6 +44,7 @@ class Scaling(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     min_replicas: Count
     max_replicas: Count
+    target_ongoing_requests: Number
     upscale_delay_s: Number
     downscale_delay_s: Number
     metrics_interval_s: Number
@@ -125,9 +126,6 @@ def _nodes(fleet: Fleet, origin: str) -> Application:
     args = {"fleet": config.name, "server": fleet.server, "member_port": config.member_port}
     if config.router == "every":
         args["route"] = _route(fleet)
-    number: dict[str, Any] = (
-        {"autoscaling_config": _scaling(fleet)} if fleet.is_scaled else {"num_replicas": fleet.least}
-    )
     return Application(
         name=application_names(config.name)[1],
         import_path=f"{PATH}:nodes",
@@ -135,7 +133,7 @@ def _nodes(fleet: Fleet, origin: str) -> Application:
         deployments=[
             Deployment(
                 name="node",
-                **number,
+                autoscaling_config=_scaling(fleet),
                 ray_actor_options=ActorOptions(
                     num_cpus=config.cpus, num_gpus=config.gpus, resources=dict(config.resources)
                 ),
@@ -151,11 +149,12 @@ def _scaling(fleet: Fleet) -> Scaling:
     return Scaling(
         min_replicas=fleet.least,
         max_replicas=fleet.most,
+        target_ongoing_requests=config.target_pending,
         upscale_delay_s=config.scale_up_ms / 1000,
         downscale_delay_s=config.scale_down_ms / 1000,
         metrics_interval_s=1.0,  # or what the environment of Ray says, where a later Ray knows it no more
         look_back_period_s=5.0,
-        policy=Policy(_SCALING, {"target": config.target_pending}),
+        policy=Policy(_SCALING),
     )
 
 

@@ -44,7 +44,10 @@ class FakeHead:
         self._looks, self._deployed = 0, time.time()
 
     def _details(self, config: dict[str, Any], state: str) -> dict[str, Any]:
-        count = config["deployments"][0].get("num_replicas", 1) if config.get("deployments") else 0
+        deployments = config.get("deployments") or [{"num_replicas": 0}]
+        count = deployments[0].get("num_replicas") or deployments[0].get("autoscaling_config", {}).get(
+            "min_replicas", 0
+        )
         replicas = [
             {"node_ip": self.machines[number]["node_ip"], "state": "RUNNING" if state == "RUNNING" else "STARTING"}
             for number in range(min(count, len(self.machines)))

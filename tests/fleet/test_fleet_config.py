@@ -40,10 +40,8 @@ def test_places_win_over_one_another(tmp_path: Path) -> None:
     text = "[fleet]\nnodes = 2\ncpus = 2\n"
     environment = {"PARALLEL_INFER_FLEET_NODES": "1..4", "PARALLEL_INFER_FLEET_RESOURCES": '{"vision": 1}'}
     assert (fleet := read(tmp_path, text)).least == fleet.most == 2
-    assert not fleet.is_scaled
     fleet = read(tmp_path, text, environment)
     assert (fleet.least, fleet.most, fleet.config.cpus, fleet.config.resources) == (1, 4, 2.0, {"vision": 1.0})
-    assert fleet.is_scaled
     assert read(tmp_path, text, environment, "8").most == 8
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parallel_infer.config.fleet import read_fleet
-from parallel_infer.fleet.scaling import PENDING, PendingJobs, wanted
+from parallel_infer.fleet.scaling import PENDING, wanted
 from parallel_infer.fleet.serve_file import application_names, check_structure, serve_file
 from parallel_infer.fleet.yaml_text import to_yaml
 from parallel_infer.loading import load_by_name
@@ -31,7 +32,8 @@ def test_two_applications_and_what_may_change_stands_under_deployments(tmp_path:
     assert router["deployments"][0]["ray_actor_options"]["resources"] == {"node:__internal_head__": 0.001}
     assert router["args"]["route"]["port"] == 7
     (node,) = nodes["deployments"]
-    assert (node["num_replicas"], node["max_replicas_per_node"]) == (3, 1)
+    assert [node["autoscaling_config"][name] for name in ("min_replicas", "max_replicas")] == [3, 3]
+    assert node["max_replicas_per_node"] == 1
     assert node["ray_actor_options"] == {"num_cpus": 2.0, "num_gpus": 1.0, "resources": {"vision": 1.0}}
     assert node["user_config"] == {"models": {"a": {"path": "zoo:pose"}}, "origin": "host:/server.toml"}
     assert nodes["args"]["server"] == {"max_batch_size": 4}
@@ -40,9 +42,13 @@ def test_two_applications_and_what_may_change_stands_under_deployments(tmp_path:
 def test_what_changes_models_and_numbers_changes_no_arguments(tmp_path: Path) -> None:
     """Serve replaces every replica of an application whose arguments change, and of no other."""
     one = file_of(tmp_path, "[fleet]\nnodes = 3\n")
-    other = file_of(tmp_path, '[fleet]\nnodes = "1..8"\ncpus = 3\n[models.a]\npath = "zoo:pose"\n')
+    text = '[fleet]\nnodes = "1..8"\ntarget_pending = 3\nscale_up_ms = 1\n[models.a]\npath = "zoo:pose"\n'
+    other = file_of(tmp_path, text)
     for before, after in zip(one["applications"], other["applications"], strict=True):
         assert {**before, "deployments": 0} == {**after, "deployments": 0}
+        for old, new in zip(before["deployments"], after["deployments"], strict=True):
+            assert old["ray_actor_options"] == new["ray_actor_options"]
+            assert old.get("autoscaling_config", {}).get("policy") == new.get("autoscaling_config", {}).get("policy")
     changed = file_of(tmp_path, "max_batch_size = 4\n[fleet]\nnodes = 3\n")
     assert changed["applications"][0] == one["applications"][0]  # the router stays
     assert changed["applications"][1]["args"] != one["applications"][1]["args"]
@@ -51,12 +57,11 @@ def test_what_changes_models_and_numbers_changes_no_arguments(tmp_path: Path) ->
 def test_a_range_is_scaled_by_the_jobs_under_way(tmp_path: Path) -> None:
     text = '[fleet]\nnodes = "1..8"\ntarget_pending = 6\nscale_up_ms = 500\nscale_down_ms = 1500\n'
     (node,) = file_of(tmp_path, text)["applications"][1]["deployments"]
-    assert "num_replicas" not in node
     scaling = node["autoscaling_config"]
     assert [scaling[name] for name in ("min_replicas", "max_replicas")] == [1, 8]
     assert [scaling[name] for name in ("upscale_delay_s", "downscale_delay_s")] == [0.5, 1.5]
-    policy = load_by_name(scaling["policy"]["policy_function"])(**scaling["policy"]["policy_kwargs"])
-    assert isinstance(policy, PendingJobs)
+    assert scaling["target_ongoing_requests"] == 6
+    policy = load_by_name(scaling["policy"]["policy_function"])
     assert policy(Context({"a": 6.0, "b": 7.0}))[0] == 3
     assert policy(Context({}))[0] == 2  # nothing is known: as it was
 
@@ -67,6 +72,7 @@ class Context:
     target_num_replicas = 2
 
     def __init__(self, pending: dict[str, float]) -> None:
+        self.config = SimpleNamespace(target_ongoing_requests=6.0)
         self.aggregated_metrics = {PENDING: pending} if pending else None
 
 
@@ -95,7 +101,7 @@ def test_the_check_of_the_structure_can_fail(tmp_path: Path) -> None:
     for spoil in (
         lambda file: file.pop("applications"),
         lambda file: file["applications"][0].update(imports="x"),
-        lambda file: file["applications"][1]["deployments"][0].update(num_replicas=0),
+        lambda file: file["applications"][1]["deployments"][0].update(max_replicas_per_node=0),
     ):
         spoiled = msgspec.json.decode(msgspec.json.encode(file))
         spoil(spoiled)
