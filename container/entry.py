@@ -1,7 +1,8 @@
 """What a container runs: `serve` with what lies in /models and keys of its own, or any other command as it is.
 
-An argument that is no option is a command of parallel-infer (`status`, `keys list`, `infer ...`). Otherwise these are
-options of `serve`, and what neither they nor the environment nor the configuration file say is filled in:
+An argument that is no option is a command of parallel-infer (`status`, `keys list`, `infer ...`); `route` gets its
+address and the keys of /keys, where nothing else names any. Otherwise these are options of `serve`, and what neither
+they nor the environment nor the configuration file say is filled in:
 
   models   all of /models, where something is mounted there; else the shipped ones
   keys     those of /keys/server, made at the first start, and printed once; those of /keys itself, where a Secret of
@@ -24,13 +25,16 @@ from pathlib import Path
 import click
 
 from parallel_infer.cli.config_options import configuration
+from parallel_infer.cli.route import command as route
 from parallel_infer.cli.serve import command as serve
+from parallel_infer.config.environment import ROUTE_PREFIX
 from parallel_infer.config.sources import COMMAND_LINE, Configuration
 from parallel_infer.errors import ConfigError
 
 DEFAULTS = Path(__file__).with_name("server.toml")
 CONFIG = "PARALLEL_INFER_CONFIG"
 SOCKET = "PARALLEL_INFER_SERVER"
+ROUTER = "tcp://0.0.0.0:5555"  # where a router listens
 CLIENT = "client"  # the name of the key that is made at the first start
 
 
@@ -48,13 +52,14 @@ class Folders:
 def main(words: Sequence[str]) -> None:
     """Become the command that `words` ask for."""
     os.environ.setdefault(CONFIG, str(DEFAULTS))
-    if words and not words[0].startswith("-") and words[0] != "serve":
+    if words and not words[0].startswith("-") and words[0] not in ("serve", "route"):
         become(words)
-    options = words[1:] if words[:1] == ["serve"] else words
+    command, complete = ("route", routed) if words[:1] == ["route"] else ("serve", completed)
+    options = words[1:] if words[:1] == [command] else words
     if {"--help", "-h"} & {*options}:
-        become(["serve", *options])
+        become([command, *options])
     try:
-        become(["serve", *completed(options, Folders(Path("/")))])
+        become([command, *complete(options, Folders(Path("/")))])
     except (click.ClickException, ConfigError) as error:
         say(error.format_message() if isinstance(error, click.ClickException) else str(error))
         raise SystemExit(2) from error
@@ -82,6 +87,27 @@ def completed(options: Sequence[str], folders: Folders) -> list[str]:
         options = [*options, *repository]
     keys = [] if "--print-config" in options else keys_options(found, folders)
     return [*options, *keys, *socket_options(found)]
+
+
+def routed(options: Sequence[str], folders: Folders) -> list[str]:
+    """The options of `route`: what they, its variables and its file leave open is filled in. Raises UsageError.
+
+    Where the address is not that of a variable or a file, the socket of the health check is listened at as well.
+    """
+    given = route.make_context("route", list(options)).params
+    words = [*options]
+    if given["config"] is None and not os.environ.get(f"{ROUTE_PREFIX}BIND"):
+        socket = os.environ.get(SOCKET, "")
+        added = [] if given["bind"] else [ROUTER]
+        added += [socket] if socket.startswith("ipc://") and socket not in given["bind"] else []
+        words += [word for address in added for word in ("--bind", address)]
+    named = [name for name in ("keys", "insecure") if given[name] or os.environ.get(ROUTE_PREFIX + name.upper())]
+    if not named and given["config"] is None and (folders.keys / "server.key").exists():
+        words += ["--keys", str(copy_of_secret(folders))]
+    own = folders.keys / "router.key"
+    if given["key"] is None and not os.environ.get(f"{ROUTE_PREFIX}KEY") and own.exists():
+        words += ["--key", str(own)]
+    return words
 
 
 def effective(options: Sequence[str]) -> Configuration:

@@ -184,6 +184,39 @@ def test_the_socket_of_the_health_check_is_one_of_the_addresses(root: Path, monk
     assert entry.effective(asked).config.bind == ["ipc:///dev/shm/s"]
 
 
+MEMBER = ("--member", "tcp://10.0.0.1:5555")
+
+
+def test_a_router_listens_where_clients_and_the_health_check_reach_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(entry.SOCKET, "ipc:///dev/shm/s")
+    folders = entry.Folders(root)
+    assert option("--bind", entry.routed(MEMBER, folders)) == ["tcp://0.0.0.0:5555", "ipc:///dev/shm/s"]
+    asked = entry.routed([*MEMBER, "--bind", "tcp://0.0.0.0:1"], folders)
+    assert option("--bind", asked) == ["tcp://0.0.0.0:1", "ipc:///dev/shm/s"]
+    monkeypatch.setenv("PARALLEL_INFER_ROUTE_BIND", "tcp://0.0.0.0:2")
+    assert option("--bind", entry.routed(MEMBER, folders)) == []
+    with pytest.raises(UsageError, match="--most-lots"):
+        entry.routed([*MEMBER, "--most-lots", "1"], folders)
+
+
+def test_a_router_takes_the_keys_of_a_secret_and_its_own(root: Path) -> None:
+    folders = entry.Folders(root)
+    assert option("--keys", entry.routed(MEMBER, folders)) == []  # none are there: `route` refuses to be open to all
+    new = [*_program(), "keys", "new", "router", "--dir", str(root / "made"), "--out", str(root / "router.key")]
+    subprocess.run(new, check=True, capture_output=True)
+    (root / "keys").mkdir()
+    for file in (root / "made" / "server.key", root / "made" / "clients" / "router.pub", root / "router.key"):
+        (root / "keys" / file.name).write_bytes(file.read_bytes())
+    found = entry.routed(MEMBER, folders)
+    (folder,) = option("--keys", found)
+    assert [client.name for client in KeyFolder.open(folder).clients()] == ["router"]
+    assert option("--key", found) == [str(root / "keys" / "router.key")]
+    assert option("--keys", entry.routed([*MEMBER, "--insecure"], folders)) == []
+    assert option("--keys", entry.routed([*MEMBER, "--keys", "/mine"], folders)) == ["/mine"]
+
+
 def test_a_wrong_option_is_named(root: Path) -> None:
     with pytest.raises(UsageError, match="--max-batchsize"):
         completed(root, "--max-batchsize", "1")
@@ -198,6 +231,7 @@ def _program() -> list[str]:
     [
         (["keys", "--help"], "Make the keys that let clients in"),
         (["serve", "--help"], "Start a server and run it"),
+        (["route", "--help"], "Spread jobs over several servers"),
         (["--help"], "Start a server and run it"),
         (["--model", "a=zoo:pose", "--insecure", "--print-config"], "[models.a]"),
     ],

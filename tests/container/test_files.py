@@ -14,13 +14,15 @@ from typing import Any
 
 import pytest
 
+from parallel_infer.cli.route import command as route
+from parallel_infer.config.route_sources import ROUTE_FIELDS, read_route
 from parallel_infer.config.sources import check_addresses, load_config
 
 ROOT = Path(__file__).parents[2]
 CONTAINER = ROOT / "container"
 DASHBOARD = json.loads((CONTAINER / "monitoring" / "dashboard.json").read_text("utf-8"))
 RULES = (CONTAINER / "monitoring" / "rules.yaml").read_text("utf-8")
-OVERLAYS = ("base", "gpu", "autoscaled")
+OVERLAYS = ("base", "gpu", "autoscaled", "routed")
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
 
 
@@ -64,9 +66,9 @@ def test_manifests_are_ones_of_kubernetes(overlay: str, tmp_path: Path) -> None:
 
 def test_each_manifest_by_itself_is_one_of_kubernetes() -> None:
     """Without kustomize. Its own files, and patches, are no whole manifests."""
-    files = [*(CONTAINER / "kubernetes" / "base").glob("*.yaml"), *(CONTAINER / "kubernetes/autoscaled").glob("*.yaml")]
-    manifests = [file for file in files if file.name != "kustomization.yaml"]
-    assert len(manifests) == 5
+    folders = [CONTAINER / "kubernetes" / name for name in ("base", "autoscaled", "routed")]
+    manifests = [file for folder in folders for file in folder.glob("*.yaml") if file.name != "kustomization.yaml"]
+    assert len(manifests) == 8
     run(program("kubernetes-validate", "kubernetes-validate (pip)"), "--strict", *manifests)
 
 
@@ -86,9 +88,10 @@ def test_every_expression_of_the_dashboard_is_one_of_prometheus(tmp_path: Path) 
     assert f"{len(rules)} rules found" in run(promtool, "check", "rules", tmp_path / "rules.yaml")
 
 
-def test_the_unit_is_one_of_systemd() -> None:
+@pytest.mark.parametrize("name", ["parallel-infer", "parallel-infer-router"])
+def test_the_units_are_ones_of_systemd(name: str) -> None:
     verify = program("systemd-analyze", "systemd (apt)")
-    unit = ROOT / "examples" / "systemd" / "parallel-infer.service"
+    unit = ROOT / "examples" / "systemd" / f"{name}.service"
     found = subprocess.run([verify, "verify", unit], capture_output=True, text=True, timeout=100, check=False)
     said = [line for line in found.stderr.splitlines() if unit.name in line]
     assert all("parallel-infer is not executable" in line for line in said), said  # nothing is installed in /opt here
@@ -144,6 +147,21 @@ def test_what_kustomize_is_told_to_read_is_there(overlay: str) -> None:
     assert all((folder / name).exists() for name in named)
 
 
+def test_the_router_of_kubernetes_is_told_what_it_takes_and_finds_its_members() -> None:
+    text = (CONTAINER / "kubernetes/routed/router.yaml").read_text("utf-8")
+    (arguments,) = re.findall(r"args:\n((?: +- .+\n)+)", text)
+    words = re.findall(r"- (.+)", arguments)
+    assert words[0] == "route"
+    given = route.make_context("route", [*words[1:], "--insecure"]).params
+    config = read_route({name: value for name, value in given.items() if name in ROUTE_FIELDS}, None, {})
+    (members,) = config.members
+    ((name, port),) = re.findall(r"^dns:(.+):(\d+)$", members)
+    service = (CONTAINER / "kubernetes/base/service-headless.yaml").read_text("utf-8")
+    assert f"name: {name}\n" in service
+    assert f"port: {port}\n" in service
+    assert {int(port) for port in re.findall(r"containerPort: (\d+)", text)} == {5555, config.metrics_port}
+
+
 @pytest.mark.parametrize("file", ["server.toml", "kubernetes/base/server.toml"])
 def test_configurations_are_ones_and_listen_at_every_port_that_is_told_of(file: str) -> None:
     config = load_config({}, CONTAINER / file, {})
@@ -159,7 +177,8 @@ def test_configurations_are_ones_and_listen_at_every_port_that_is_told_of(file: 
 
 
 def test_versions_are_that_of_the_package() -> None:
-    for file in ("compose.yaml", "kubernetes/base/kustomization.yaml", "kubernetes/gpu/kustomization.yaml"):
+    overlays = [f"kubernetes/{overlay}/kustomization.yaml" for overlay in ("base", "gpu", "routed")]
+    for file in ("compose.yaml", *overlays):
         text = (CONTAINER / file).read_text("utf-8")
         named = re.findall(r"(?:image: parallel-infer:|newTag: )(\d[\w.]*)", text)
         assert named
