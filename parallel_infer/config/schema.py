@@ -80,6 +80,9 @@ class ServerConfig(EngineConfig, frozen=True, kw_only=True, forbid_unknown_field
         says("Addresses, HOST:PORT, of the gRPC door: inference.GRPCInferenceService and grpc.health.v1.Health."),
         OPTION,
     ] = []
+    grpc_memory_mb: Annotated[
+        int, says("Most megabytes of messages in the gRPC door, all together.", ge=1, le=1_048_576), OPTION
+    ] = 1024
     frigate_bind: Annotated[
         list[str], says("Addresses, tcp://IP:PORT or ipc://PATH, for Frigate's ZeroMQ detector."), OPTION
     ] = []

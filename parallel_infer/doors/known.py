@@ -37,7 +37,9 @@ def _http(config: ServerConfig, told: Told) -> DoorOptions | None:
 
 
 def _grpc(config: ServerConfig, told: Told) -> DoorOptions | None:
-    return GrpcOptions(**told | {"bind": tuple(config.grpc)}) if config.grpc else None
+    if not config.grpc:
+        return None
+    return GrpcOptions(**told | {"bind": tuple(config.grpc)}, memory=config.grpc_memory_mb << 20)
 
 
 def _frigate(config: ServerConfig, told: Told) -> DoorOptions | None:

@@ -31,6 +31,8 @@ class HttpOptions(DoorOptions, frozen=True, kw_only=True):
 class GrpcOptions(DoorOptions, frozen=True, kw_only=True):
     """The gRPC door's; `bind` are HOST:PORT."""
 
+    memory: int  # of all messages at a time
+
 
 class ZmqOptions(DoorOptions, frozen=True, kw_only=True):
     """A ZeroMQ door's; `bind` are tcp:// or ipc:// addresses. `model` is asked where a client names none."""

@@ -32,6 +32,7 @@ GIVEN = {
     "imagezmq_model": ("detector", "detector"),
     "alias": ("coco/3=detector", ["coco/3=detector"]),
     "http_memory_mb": ("64", 64),
+    "grpc_memory_mb": ("64", 64),
     "bind": ("tcp://127.0.0.1:7001", ["tcp://127.0.0.1:7001"]),
     "provider": ("cpu", "cpu"),
     "precision": ("fp32", "fp32"),

@@ -42,6 +42,7 @@ OTHER_VALUES: dict[str, tuple[Any, str]] = {
     "imagezmq_model": ("detector", "detector"),
     "alias": (["coco/3=detector"], "coco/3=detector"),
     "http_memory_mb": (64, "64"),
+    "grpc_memory_mb": (64, "64"),
     "http_hosts": (["proxy.example"], "proxy.example"),
     "http_idle_ms": (5000.0, "5000"),
     "http_silence_ms": (4000.0, "4000"),

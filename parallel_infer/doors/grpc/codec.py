@@ -38,6 +38,8 @@ _CONTENTS = {
     "FP64": "fp64_contents",
     BYTES: "bytes_contents",
 }
+_FIELDS = frozenset(_CONTENTS.values())
+_NUMBER = 40  # bytes of a number and its place in a list
 _MOST_TENSORS = 64
 _Response = message("inference.ModelInferResponse")
 
@@ -63,6 +65,17 @@ def read_request(request: Any, client: str) -> InferRequest:
         outputs=tuple(wanted(output.name, parameters_of(output.parameters)) for output in request.outputs),
         client=client,
     )
+
+
+def typed_weight(request: Any) -> int:
+    """Bytes that a ModelInferRequest's typed contents take as Python's numbers, beside the message."""
+    lengths = (
+        len(getattr(tensor.contents, field))
+        for tensor in request.inputs
+        if tensor.HasField("contents")
+        for field in _FIELDS
+    )
+    return _NUMBER * sum(lengths)
 
 
 def parameters_of(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from parallel_infer.client.endpoint import Address
 from parallel_infer.doors.gateway_link import GatewayLink
 from parallel_infer.doors.grpc.servicer import Servicer
 from parallel_infer.doors.lifetime import Lifetime
+from parallel_infer.doors.memory import Memory
 from parallel_infer.doors.options import GrpcOptions
 from parallel_infer.doors.tokens import Tokens
 from parallel_infer.errors import ConfigError
@@ -30,7 +31,8 @@ async def serve(options: GrpcOptions, tokens: Tokens | None, lifetime: Lifetime)
             ("grpc.so_reuseport", 0),  # a port that is taken is an error, never shared in silence
         ]
     )
-    servicer = Servicer(link, tokens, options.version, lifetime.activity)
+    memory = Memory(options.memory, "messages", "grpc_memory_mb")
+    servicer = Servicer(link, tokens, options.version, lifetime.activity, memory)
     server.add_generic_rpc_handlers(servicer.handlers())
     addresses = []
     for address in options.bind:

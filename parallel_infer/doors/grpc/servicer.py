@@ -16,10 +16,11 @@ from parallel_infer import protocol
 from parallel_infer.doors import model_view
 from parallel_infer.doors.access import MAY_NOT_MANAGE, is_of_this_machine
 from parallel_infer.doors.gateway_link import GatewayLink
-from parallel_infer.doors.grpc.codec import read_request, write_response
+from parallel_infer.doors.grpc.codec import read_request, typed_weight, write_response
 from parallel_infer.doors.grpc.messages import message
 from parallel_infer.doors.grpc.stream import Stream
 from parallel_infer.doors.lifetime import Activity
+from parallel_infer.doors.memory import Memory
 from parallel_infer.doors.model_view import PICTURE, ModelView
 from parallel_infer.doors.service import InferenceService
 from parallel_infer.doors.statistics import model_statistics
@@ -30,6 +31,7 @@ from parallel_infer.errors import BadInput, InferError, ServerStopping, Unauthor
 log = logging.getLogger(__name__)
 SERVICE, HEALTH = "inference.GRPCInferenceService", "grpc.health.v1.Health"
 _MOST_TEXT = 4096  # bytes of an error's text, escaped; grpc's clients take 8 KB of headers
+_COPIES = 2  # of a message: as it came, and as it is read
 _FAILED = "the server failed at this call; its log has more"
 
 Method = Callable[[Any, "Call"], Awaitable[Any]]
@@ -91,9 +93,12 @@ def _told(error: Exception) -> tuple[str, str]:
 class Servicer:
     """Answers each method of the two services."""
 
-    def __init__(self, link: GatewayLink, tokens: Tokens | None, version: str, activity: Activity) -> None:
+    def __init__(
+        self, link: GatewayLink, tokens: Tokens | None, version: str, activity: Activity, memory: Memory
+    ) -> None:
         self._link = link
         self._activity = activity
+        self._memory = memory
         self._streams: set[Stream] = set()
         self._service = InferenceService(link)
         self._tokens = tokens
@@ -132,7 +137,8 @@ class Servicer:
                 call = await Call.of(context, self._tokens)
                 if not (call.known or free):
                     raise _NoKey(_ASKS)
-                answer = await method(_read(read, data), call)
+                with self._memory.held(_COPIES * len(data)):
+                    answer = await method(_read(read, data), call)
                 status = "OK"
             except asyncio.CancelledError:
                 raise
@@ -150,7 +156,8 @@ class Servicer:
     # --- inference ---------------------------------------------------------------------------------------------------
 
     async def _infer(self, request: Any, call: Call) -> Any:
-        return write_response(await self._service.infer(read_request(request, call.client)))
+        with self._memory.held(typed_weight(request)):
+            return write_response(await self._service.infer(read_request(request, call.client)))
 
     async def _stream(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         """Answers as they are ready, in no promised order; a bad request is an error in the stream, which goes on."""
@@ -172,8 +179,9 @@ class Servicer:
         self._activity.begin()
         status, failed, answer, request = "CANCELLED", None, None, None
         try:
-            request = _read(_InferRequest.FromString, data)
-            answer = _StreamResponse(infer_response=await self._infer(request, call))
+            with self._memory.held(_COPIES * len(data)):
+                request = _read(_InferRequest.FromString, data)
+                answer = _StreamResponse(infer_response=await self._infer(request, call))
             if "triton_enable_empty_final_response" in request.parameters:
                 answer.infer_response.parameters["triton_final_response"].bool_param = True  # each is its only one
             status = "OK"

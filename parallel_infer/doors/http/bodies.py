@@ -11,7 +11,8 @@ from aiohttp import ClientError, web
 
 from parallel_infer.doors.http.errors import HttpError
 from parallel_infer.doors.http.unpacking import ENCODINGS, Unpacking
-from parallel_infer.errors import BadInput, ResourceUnavailable
+from parallel_infer.doors.memory import Memory
+from parallel_infer.errors import BadInput
 
 # Bytes that JSON takes as Python's objects, by what it is made of: the text itself as a string and as what base64
 # stands for, a list with its place in another, a number with its place in a list, a map with one entry.
@@ -27,7 +28,7 @@ class Bodies:
     def __init__(self, limit: int, total: int, silence: float) -> None:
         self.limit = limit  # bytes of one body, as sent and as unpacked
         self.silence = silence  # seconds without a byte of a body after which its request is given up
-        self._total = self._room = total  # bytes of all bodies at a time
+        self.memory = Memory(total, "bodies", "http_memory_mb")  # of all bodies at a time
 
     def read(self, request: web.Request) -> _InOnePiece:
         """The body of a request, unpacked, as a memoryview: `async with bodies.read(request) as body`.
@@ -52,15 +53,12 @@ class Bodies:
     @contextlib.contextmanager
     def _parsing(self, json: memoryview) -> Iterator[None]:
         size = _weight(json)
-        if size > self._total:
+        if size > self.memory.total:
             raise HttpError(
                 413, f"this JSON takes {size >> 20} MB unpacked (option http_memory_mb); send tensors as binary data"
             )
-        self.take(size)
-        try:
+        with self.memory.held(size):
             yield
-        finally:
-            self.give_back(size)
 
     def check(self, request: web.Request) -> str:
         """Refuse a body by what its headers say of it; its encoding. Raises HttpError, ResourceUnavailable."""
@@ -70,19 +68,8 @@ class Bodies:
         length = request.content_length or 0
         if length > self.limit:
             raise self.too_large()
-        if length > self._room:  # what is promised takes no memory yet, so that promises alone keep nobody out
-            raise _no_room()
+        self.memory.check(length)  # what is promised takes no memory yet, so that promises alone keep nobody out
         return encoding
-
-    def take(self, size: int) -> None:
-        """Count memory. Raises ResourceUnavailable where there is not so much."""
-        if size > self._room:
-            raise _no_room()
-        self._room -= size
-
-    def give_back(self, size: int) -> None:
-        """Memory is free again."""
-        self._room += size
 
     def too_large(self) -> HttpError:
         """The error for a body over the limit."""
@@ -122,7 +109,7 @@ class Body:
         return memoryview(self.pieces[0] if self.pieces else b"")
 
     def _close(self) -> None:
-        self._bodies.give_back(self._taken)
+        self._bodies.memory.give_back(self._taken)
         self._taken = 0
 
     async def _complete(self) -> None:
@@ -166,7 +153,7 @@ class Body:
         size = len(piece)
         if not size:
             return
-        self._bodies.take(size)
+        self._bodies.memory.take(size)
         self._taken += size
         self._size += size
         if self._size > self._bodies.limit:
@@ -232,12 +219,6 @@ class _Watch:
             return
         self._over = True
         self._content.feed_eof()  # ends the wait, and it is not waited for once more when the error is sent
-
-
-def _no_room() -> ResourceUnavailable:
-    return ResourceUnavailable(
-        "the bodies of other requests take all memory for them (option http_memory_mb); try again later"
-    )
 
 
 def _weight(json: memoryview) -> int:
