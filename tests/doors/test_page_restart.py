@@ -56,5 +56,9 @@ def test_it_asks_for_a_key_and_outlives_its_server(chromium: Any, short_folder: 
             page.wait_for("html[data-state=live]")
             assert page.page.evaluate("window.loadedOnce")
             assert len(upload(page, "tiny", pictures / "astronaut.png")) == 4
+            with tab(chromium, f"http://127.0.0.1:{port}/#key={camera}", ready="html[data-state=live]") as phone:
+                assert phone.page.url == f"http://127.0.0.1:{port}/"  # whoever looks over a shoulder does not see it
+                assert phone.page.evaluate("history.length") == 2  # about:blank, and the page without the key
+                assert phone.complaints == []
             page.page.click("[data-model=tiny] button.danger")
             page.wait_for("[data-model=tiny] .badge.unloaded")

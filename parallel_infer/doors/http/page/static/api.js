@@ -5,6 +5,13 @@ import { one } from "./dom.js";
 const KEPT = "parallel-infer-key";
 let asking = null;
 
+// A link may bring the key behind `#`, which browsers send to no server; it is kept as a typed one is, and not shown.
+const brought = new URLSearchParams(location.hash.slice(1)).get("key");
+if (brought) {
+  sessionStorage.setItem(KEPT, brought);
+  history.replaceState(null, "", location.pathname);
+}
+
 export const key = () => sessionStorage.getItem(KEPT) ?? "";
 
 export const locked = () => document.documentElement.dataset.keys === "needed";
