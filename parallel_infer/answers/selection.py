@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 
+from parallel_infer.answers.answer import Answer
 from parallel_infer.answers.result_map import Array
 
 _OF_OBJECTS = ("boxes", "scores", "classes", "keypoints", "angles", "mask_objects", "mask_rle_sizes", "track_ids")
@@ -21,4 +23,12 @@ def selected(arrays: Mapping[str, Array], rows: npt.NDArray[np.bool_]) -> dict[s
         found["mask_points"] = arrays["mask_points"][np.repeat(rings, arrays["mask_rings"])]
     if "mask_rle" in arrays:
         found["mask_rle"] = arrays["mask_rle"][np.repeat(rows, arrays["mask_rle_sizes"])]
+    return found
+
+
+def with_numbers(answer: Answer, numbers: npt.NDArray[np.int64], rows: npt.NDArray[np.bool_]) -> Answer:
+    """An answer with `numbers` [n] as its `track_ids`, and of its objects, and their children, only those in `rows`."""
+    found = copy.copy(answer)
+    found.arrays = selected({**answer.arrays, "track_ids": numbers}, rows)
+    found.children = [children for children, kept in zip(answer.children, rows.tolist(), strict=False) if kept]
     return found

@@ -37,7 +37,7 @@ def track_options(command: Command) -> Command:
                 type=FiniteRange(0, 1),
                 metavar="SCORE",
                 help="Score down to which an object that is followed is still reported; one that is new needs --conf.  "
-                "[default: 0.1]",
+                "[default: 0.1; of fans and chains what is reported anyway]",
             ),
             click.option(
                 "--count-line",
@@ -79,23 +79,26 @@ def tracking(given: dict[str, Any], model: str, served: Sequence[dict[str, Any]]
             if value is not None:
                 raise ConfigError(f"{name} changes how objects are followed: add --track, --count-line or --count-zone")
         return None
+    from parallel_infer.chains.steps import JOIN
     from parallel_infer.tracking import following_for
-    from parallel_infer.tracking.settings import TASKS, Anchor, Tracking
+    from parallel_infer.tracking.settings import TASKS, USUAL_LOW, Anchor, Tracking
     from parallel_infer.tracking.shapes import Line, Zone
 
     option = "--track" if given["track"] else "--count-line" if given["lines"] else "--count-zone"
-    facts = next((facts for facts in served if facts["name"] == model), {})
-    if facts and facts["task"] not in TASKS:
+    asked = [facts for facts in served if facts["name"] in model.split(JOIN)]
+    if asked and not any(facts["task"] in TASKS for facts in asked):
         fitting = sorted(str(facts["name"]) for facts in served if facts["task"] in TASKS)
         raise ConfigError(
-            f"{option} follows the boxes of objects, and {model!r} answers with none: its task is {facts['task']}"
+            f"{option} follows the boxes of objects, and {model!r} answers with none: its task is {asked[0]['task']}"
             + (f"; of those that are served take {' or '.join(fitting)}" if fitting else "")
         )
     defaults = Tracking()
-    usual = given["options"].get("confidence", facts.get("thresholds", {}).get("confidence"))
+    # What a chain or a fan is asked for changes what else is done: there only what is reported anyway is followed.
+    plain = asked[0] if len(asked) == 1 and JOIN not in model and not asked[0].get("chain") else None
+    usual = given["options"].get("confidence", plain and plain.get("thresholds", {}).get("confidence"))
     made = Tracking(
         start=given["conf"] if given["conf"] is not None else usual if isinstance(usual, int | float) else None,
-        low=defaults.low if given["track_low"] is None else given["track_low"],
+        low=given["track_low"] if given["track_low"] is not None or plain is None else USUAL_LOW,
         keep=given["track_keep"] or defaults.keep,
         lines=tuple(Line.parse(text, number) for number, text in enumerate(given["lines"], 1)),
         zones=tuple(Zone.parse(text, number) for number, text in enumerate(given["zones"], 1)),

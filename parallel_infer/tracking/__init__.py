@@ -5,10 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from parallel_infer.errors import ConfigError
+from parallel_infer.pictures.opencv_limit import set_pixel_limit
+
+set_pixel_limit()  # before OpenCV is imported, which reads it then
+
+from parallel_infer.tracking.settings import Anchor, CannotFollow, Tracking  # noqa: E402
+from parallel_infer.tracking.shapes import Line, Zone  # noqa: E402
 
 if TYPE_CHECKING:
     from parallel_infer.tracking.following import Following
-    from parallel_infer.tracking.settings import Tracking
+
+__all__ = ["Anchor", "CannotFollow", "Line", "Tracking", "Zone", "following_for"]
 
 
 def following_for(settings: Tracking, confidence: float | None = None) -> Following:

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from parallel_infer.answers.answer import Answer
-from parallel_infer.answers.selection import selected
+from parallel_infer.answers.selection import with_numbers
 from parallel_infer.errors import ConfigError
 from parallel_infer.tracking.byte_track import NONE, ByteTrack, Seen
 from parallel_infer.tracking.counting import Counts, Followed, LineCounter, ZoneCounter
-from parallel_infer.tracking.settings import TASKS, USUAL_START, Anchor, CannotFollow, Moment, Tracking
+from parallel_infer.tracking.settings import FAN, TASKS, USUAL_START, Anchor, CannotFollow, Moment, Tracking
 from parallel_infer.tracking.shapes import check_names
 
 
@@ -23,46 +23,58 @@ class Following:
     def __init__(self, settings: Tracking, confidence: float | None = None) -> None:
         """`confidence`: the score from which the user wants objects. Raises ConfigError for names given twice."""
         check_names((*settings.lines, *settings.zones))
-        wanted = USUAL_START if confidence is None else confidence
+        usual = 0.0 if settings.low is None else USUAL_START
+        wanted = usual if confidence is None else confidence
         self._start = wanted if settings.start is None else settings.start
         self._settings = settings
-        self._tracker = ByteTrack(self._start, settings.keep)
+        self._trackers: dict[str, ByteTrack] = {}  # by model: a fan has several
         self._lines = [LineCounter(line) for line in settings.lines]
         self._zones = [ZoneCounter(zone) for zone in settings.zones]
         self._size: tuple[int, int] | None = None
         self._capture = 0
+        self._counted = ""  # the model whose objects are counted
         self.counts: Counts | None = None  # with the last answer; None without lines and zones
 
     @property
-    def confidence(self) -> float:
-        """The score from which the model has to report."""
-        return min(self._start, self._settings.low)
+    def confidence(self) -> float | None:
+        """The score from which the model has to report; None: as it is asked to anyway."""
+        return None if self._settings.low is None else min(self._start, self._settings.low)
 
     def follow(self, answer: Answer, moment: Moment) -> Answer:
         """The answer with `track_ids`, and without what is unsure and not followed; `counts` are those of its frame.
 
-        Raises CannotFollow where the answer has no boxes, or a line or zone is outside of the picture.
+        Of a fan each part with boxes is followed by itself, and the first one is counted. Raises CannotFollow where
+        there are no boxes, or a line or zone is outside of the picture.
         """
-        if answer.task not in TASKS:
+        answers = _with_boxes(answer)
+        if not answers:
             raise CannotFollow(f"--track needs a model that finds objects with boxes; {answer.model!r} does not")
-        self._look_at(answer, moment)
-        numbers = self._numbers(answer, moment.seconds)
-        shown = (numbers != NONE) | (answer.scores >= self._start)
-        followed = copy.copy(answer)
-        followed.arrays = selected({**answer.arrays, "track_ids": numbers}, shown)
-        self._count(followed)
-        return followed
+        self._counted = self._counted or next(iter(answers))
+        self._look_at(next(iter(answers.values())), moment)
+        found = {name: self._followed(one, name, answer.still, moment.seconds) for name, one in answers.items()}
+        if self._counted in found and (self._lines or self._zones):
+            self._count(found[self._counted])
+        if answer.task != FAN:
+            return found[answer.model]
+        whole = copy.copy(answer)
+        whole.parts = {**answer.parts, **found}
+        return whole
 
-    def _numbers(self, answer: Answer, seconds: float) -> npt.NDArray[np.int64]:
-        if answer.still:
-            self._tracker.rest(seconds)
-        return self._tracker.update(Seen(bounds(answer), answer.scores, answer.classes), seconds)
+    def _followed(self, answer: Answer, model: str, still: bool, seconds: float) -> Answer:
+        tracker = self._trackers.get(model)
+        if tracker is None:
+            tracker = self._trackers[model] = ByteTrack(self._start, self._settings.keep)
+        if still:
+            tracker.rest(seconds)
+        numbers = tracker.update(Seen(bounds(answer), answer.scores, answer.classes), seconds)
+        return with_numbers(answer, numbers, (numbers != NONE) | (answer.scores >= self._start))
 
     def _look_at(self, answer: Answer, moment: Moment) -> None:
         """Begin anew where the source did, or where its pictures have another size."""
         size = answer.width, answer.height
         if moment.capture != self._capture or size != self._size:
-            self._tracker.restart()
+            for tracker in self._trackers.values():
+                tracker.restart()
             self._capture = moment.capture
         if size == self._size:
             return
@@ -76,9 +88,7 @@ class Following:
         self._size = size
 
     def _count(self, answer: Answer) -> None:
-        if not self._lines and not self._zones:
-            return
-        objects, known = list(self._objects(answer)), self._tracker.known
+        objects, known = list(self._objects(answer)), self._trackers[self._counted].known
         lines = tuple(line.see(objects, known) for line in self._lines)
         self.counts = Counts(lines, tuple(zone.see(objects, known) for zone in self._zones))
 
@@ -94,3 +104,9 @@ def bounds(answer: Answer) -> npt.NDArray[np.float32]:
     """The boxes of an answer, xyxy [n, 4]; of rotated ones, the upright boxes around them."""
     corners = answer.corners
     return answer.boxes if corners is None else np.concatenate([corners.min(1), corners.max(1)], 1)
+
+
+def _with_boxes(answer: Answer) -> dict[str, Answer]:
+    """The answers with boxes, by model: an answer's own, or those of the parts of a fan."""
+    answers = answer.parts if answer.task == FAN else {answer.model: answer}
+    return {name: one for name, one in answers.items() if isinstance(one, Answer) and one.task in TASKS}

@@ -9,8 +9,10 @@ from typing import NamedTuple
 from parallel_infer.errors import BadInput
 from parallel_infer.tracking.shapes import Line, Zone
 
-TASKS = ("detect", "pose", "segment", "obb")  # those with boxes
+FAN = "fan"  # the task of an answer of several models
+TASKS = ("detect", "segment", "keypoints", "obb")  # those with boxes
 USUAL_START = 0.25  # the confidence from which models report, where neither they nor their user say another
+USUAL_LOW = 0.1
 
 
 class CannotFollow(BadInput):
@@ -35,8 +37,8 @@ class Anchor(Enum):
 class Tracking:
     """Scores from 0 to 1, times in seconds of the source."""
 
-    start: float | None = None  # score from which an object is a new one; None: `confidence` of the options, or 0.25
-    low: float = 0.1  # score down to which an object that is followed is still reported
+    start: float | None = None  # score from which an object may be a new one; None: `confidence` of the options
+    low: float | None = None  # score down to which a followed object is reported, if lower; None: as those not followed
     keep: float = 1.0  # seconds for which an object that is not seen keeps its number
     lines: tuple[Line, ...] = ()  # crossings of these are counted
     zones: tuple[Zone, ...] = ()  # what is in these is counted

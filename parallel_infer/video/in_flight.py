@@ -77,11 +77,11 @@ class FramesInFlight:
         self._drop = settings.drop_of(source)
         self._still = None if settings.skip_still is None else StillFrames(settings.skip_still, settings.still_for)
         self._following = _following(settings)
-        least = {} if self._following is None else {"confidence": self._following.confidence}
+        lower = None if self._following is None else self._following.confidence
         self._live = source.live
         self._job = Job(
             model,
-            encode_options(settings.options | least),
+            encode_options(settings.options if lower is None else settings.options | {"confidence": lower}),
             settings.timeout,
             source=source.name,
             drop="latest" if self._drop is Drop.LATEST else "none",

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
 from parallel_infer.tools.local_server import LocalServer, local_server
@@ -65,6 +66,17 @@ def test_camera_grid(served, pictures, tmp_path):
     assert picture.shape == (360, 1280, 3)
     for tile in (picture[:, :640], picture[:, 640:]):
         assert tile[:300].std() > 20, "a tile without a picture"
+
+
+def test_count_crossings(served, pictures, tmp_path):
+    person = cv2.resize(cv2.imread(str(pictures / "astronaut.png")), (200, 200), interpolation=cv2.INTER_AREA)
+    for number in range(12):
+        frame = np.full((270, 480, 3), 150, np.uint8)
+        frame[60:260, 20 * number : 20 * number + 200] = person
+        cv2.imwrite(str(tmp_path / f"{number:02}.png"), frame)
+    ran = run("count_crossings.py", tmp_path, "--line", "0.5,1,0.5,0:door", "--server", served.address)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert sum(line.endswith("1 person in") for line in ran.stdout.splitlines()) == 1
 
 
 def test_no_example_writes_over_what_it_reads(pictures, tmp_path):

@@ -10,7 +10,7 @@ import supervision
 
 from parallel_infer import Answer
 from parallel_infer.answers.selection import selected
-from parallel_infer.errors import ConfigError
+from parallel_infer.errors import ConfigError, InferError
 from parallel_infer.tracking import following_for
 from parallel_infer.tracking.settings import Anchor, CannotFollow, Moment, Tracking
 from parallel_infer.tracking.shapes import Line, Zone
@@ -50,14 +50,53 @@ def test_numbers_are_in_the_answer_its_map_and_its_picture():
 
 
 def test_what_is_unsure_is_reported_only_where_it_is_followed():
-    following = following_for(Tracking(), confidence=0.5)
+    following = following_for(Tracking(low=0.1), confidence=0.5)
     assert following.confidence == 0.1
     follow(following, range(5), 0.9, 0.4)
     found = follow(following, [5], 0.2, 0.4)
     assert found.scores.tolist() == pytest.approx([0.2])
     assert found.track_ids.tolist() == [1]
-    assert following_for(Tracking(), confidence=0.05).confidence == 0.05
+    assert following_for(Tracking(low=0.1), confidence=0.05).confidence == 0.05
+    assert following_for(Tracking(), confidence=0.5).confidence is None
     assert following_for(Tracking(start=0.7, low=0.3), confidence=0.5).confidence == 0.3
+
+
+def test_without_a_lower_score_everything_that_is_reported_is_followed():
+    found = follow(following_for(Tracking()), range(3), 0.9, 0.05)
+    assert found.track_ids.tolist() == [1, 2]
+
+
+def fan(frame, *parts):
+    whole = Answer("fan", "a+b", {}, width=WIDTH, height=HEIGHT)
+    whole.parts = dict(parts)
+    return whole
+
+
+def test_of_a_fan_each_part_is_followed_and_the_first_is_counted():
+    following = following_for(Tracking(zones=(Zone.parse("0,0,1,0,1,1,0,1", 1),)))
+    sorted_into = Answer("classify", "c", {"scores": np.ones(1, np.float32), "classes": np.zeros(1, np.int64)})
+    for frame in range(5):
+        parts = [("a", answer(frame, 0.9, 0.8)), ("b", answer(frame, 0.7, task="keypoints")), ("c", sorted_into)]
+        if frame == 3:
+            parts[0] = ("a", InferError("not this time"))
+        found = following.follow(fan(frame, *parts), Moment(frame / FPS, 0))
+        assert list(found.parts) == ["a", "b", "c"]
+        assert found.parts["c"] is sorted_into
+    assert found.parts["a"].track_ids.tolist() == [1, 2]
+    assert found.parts["b"].track_ids.tolist() == [1]
+    assert following.counts.zones[0].entered == {"person": 2}
+    with pytest.raises(CannotFollow, match="'a\\+b' does not"):
+        following.follow(fan(5, ("c", sorted_into)), Moment(5 / FPS, 0))
+
+
+def test_children_stay_with_their_object():
+    following = following_for(Tracking(low=0.1), confidence=0.5)
+    whole = answer(0, 0.3, 0.9, 0.8)
+    whole.children = [{"reader": "none"}, {"reader": "first"}, {"reader": "second"}]
+    found = following.follow(whole, Moment(0.0, 0))
+    assert found.children == [{"reader": "first"}, {"reader": "second"}]
+    assert found.scores.tolist() == pytest.approx([0.9, 0.8])
+    assert len(whole.children) == 3
 
 
 def test_a_source_that_was_lost_starts_anew():

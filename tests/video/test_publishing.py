@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import socket
@@ -175,6 +176,30 @@ def test_a_login_is_needed_and_refused_by_name(server, video, tmp_path):
         assert result.exit_code == 1
         assert "UNAUTHORIZED" in result.output
         assert "hunter" not in result.output
+    finally:
+        broker.stop()
+
+
+@needs_mosquitto
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+@pytest.mark.filterwarnings("ignore:unclosed <ssl:ResourceWarning")  # paho-mqtt leaves the socket to the collector
+def test_tls_with_a_certificate_that_is_known_and_one_that_is_not(tmp_path, monkeypatch):
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    made = ["openssl", "req", "-x509", *curve, "-nodes", "-days", "1", "-keyout", key, "-out", certificate, *subject]
+    subprocess.run(made, check=True, capture_output=True)
+    settings = ["allow_anonymous true", f"certfile {certificate}", f"keyfile {key}"]
+    broker = Mosquitto(tmp_path, free_port(), *settings).start()
+    url = Broker.parse(f"mqtts://127.0.0.1:{broker.port}/t")
+    try:
+        with pytest.raises(ServerUnavailable, match="no TLS with it: .*CERTIFICATE_VERIFY_FAILED"):
+            Publisher(url, 10).__enter__()
+        gc.collect()
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        with Publisher(url, 10) as publisher:
+            publisher.add(b"one")
+        assert publisher.published == 1
     finally:
         broker.stop()
 

@@ -139,6 +139,22 @@ def test_a_model_without_boxes_is_told_at_once():
     assert str(told.value).endswith("take finder")
 
 
+def test_what_a_fan_or_a_chain_reports_is_followed_and_nothing_else_is_asked_for():
+    options = {"track": True, "lines": (), "zones": (), "track_keep": None, "track_low": None, "count_at": None}
+    given = {**options, "conf": None, "options": {}}
+    finder = {"name": "finder", "task": "detect", "thresholds": {"confidence": 0.4}, "chain": ""}
+    served = [finder, {**finder, "name": "plates", "chain": "finder > reader"}, {"name": "sorter", "task": "classify"}]
+    alone = tracking(given, "finder", served)
+    assert (alone.start, alone.low) == (0.4, 0.1)
+    for model in ("plates", "finder+sorter"):
+        found = tracking(given, model, served)
+        assert (found.start, found.low) == (None, None)
+        found = tracking({**given, "conf": 0.6, "track_low": 0.2}, model, served)
+        assert (found.start, found.low) == (0.6, 0.2)
+    with pytest.raises(ConfigError, match="answers with none"):
+        tracking(given, "sorter+sorter", served)
+
+
 def test_a_line_outside_of_the_picture_fails_the_source(server, walk):
     result = stream(server, walk, "--count-line", "0,0,500,0")
     assert result.exit_code == 1
