@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from parallel_infer import protocol
+from parallel_infer.chains.steps import JOIN
 from parallel_infer.errors import (
     BadInput,
     DeadlineExceeded,
@@ -150,7 +151,7 @@ class Core:
         elif job.tried or self._may_come(model):
             self.jobs.waiting[job] = None
         else:
-            raise UnknownModel(f"no member of the router serves a model {model!r}; served are: {self._known()}")
+            raise UnknownModel(self._unknown(model))
 
     def _send(self, job: Job, member: Member) -> None:
         now, number = self._clock(), self._number()
@@ -169,10 +170,12 @@ class Core:
         early = self._clock() < self._started + _FIRST_MOMENT
         if not there or (early and len(there) < len(self.members)):
             return True
-        return any(model in member.models for member in self.members if member.listed and not member.is_there)
+        return any(member.serves(model) for member in self.members if member.listed and not member.is_there)
 
-    def _known(self) -> str:
-        return ", ".join(sorted({name for member in self.members for name in member.models})) or "none"
+    def _unknown(self, model: str) -> str:
+        names = ", ".join(sorted({name for member in self.members for name in member.models})) or "none"
+        together = " One member has to serve all models of a fan." if JOIN in model else ""
+        return f"no member of the router serves a model {model!r}; served are: {names}.{together}"
 
     def place_waiting(self, again: bool = False) -> None:
         """A member is there, or has something new: jobs that wait are tried; `again` also with those that refused."""

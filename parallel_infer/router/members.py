@@ -7,9 +7,11 @@ from enum import Enum
 from random import Random
 from typing import Any
 
+from parallel_infer.chains.steps import JOIN
 from parallel_infer.protocol import Reply
 from parallel_infer.router.jobs import Job
 
+_MOST_NAMES = 10_000  # of models and fans that are remembered
 _FEW = 8  # members up to which all are compared
 _SAMPLE = 4  # ... and how many of more, at random: the best of a few is nearly the best of all
 
@@ -59,6 +61,12 @@ class Member:
     def is_there(self) -> bool:
         """Whether it answers requests."""
         return self.state in (State.UP, State.LEAVING)
+
+    def serves(self, model: str) -> bool:
+        """Whether it has, or had, a model, or all models of a fan."""
+        return model in self.models or (
+            JOIN in model and all(part.strip() in self.models for part in model.split(JOIN))
+        )
 
     @property
     def takes_jobs(self) -> bool:
@@ -116,9 +124,7 @@ class Members:
 
     def choose(self, model: str, size: int, without: Collection[Member] = ()) -> Member | None:
         """Who gets a job whose payload has `size` bytes: the one with the fewest under way among those that may."""
-        takers = (self._takers if self._takers is not None else self._find_takers()).get(model)
-        if takers is None:
-            return None
+        takers = self.having(model)
         if without or size > self._least_payload:
             takers = [member for member in takers if member not in without and size <= member.max_payload]
         count = len(takers)
@@ -139,8 +145,16 @@ class Members:
         return best
 
     def having(self, model: str) -> list[Member]:
-        """Those that take jobs of a model, whatever their size."""
-        return (self._takers if self._takers is not None else self._find_takers()).get(model, [])
+        """Those that take jobs of a model, or of all models of a fan, whatever their size."""
+        takers = self._takers if self._takers is not None else self._find_takers()
+        found = takers.get(model)
+        if found is not None or JOIN not in model:
+            return found or []
+        parts = [takers.get(part.strip(), []) for part in model.split(JOIN)]
+        takers[model] = found = [member for member in parts[0] if all(member in others for others in parts[1:])]
+        if len(takers) > _MOST_NAMES:
+            self.changed()
+        return found
 
     def _find_takers(self) -> dict[str, list[Member]]:
         """By model: those that take jobs of it and are not stuck, or all of them where every one is."""

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from parallel_infer import Client
 from tests.engine.serving import PATIENCE
 
-ECHO = Path(__file__).with_name("echo_server.py")
+ECHO = Path(__file__).parents[2] / "benchmarks" / "router_support" / "echo_server.py"
 
 
 class Process:
@@ -64,7 +64,7 @@ class Echo(Process):
 
     def __init__(self, folder: Path, name: str, seconds: float = 0.0, models: tuple[str, ...] = ("echo",)) -> None:
         self.address = f"ipc://{folder}/{name}"
-        super().__init__([str(ECHO), self.address, str(seconds), *models], folder / f"{name}.log")
+        super().__init__([str(ECHO), self.address, str(seconds), "0", *models], folder / f"{name}.log")
 
 
 class Router(Process):

@@ -39,6 +39,32 @@ def test_a_job_goes_where_its_model_is():
     assert other.done == 5
 
 
+def test_a_fan_goes_to_a_member_that_has_all_of_its_models():
+    fleet = Fleet()
+    fleet.add(2, models=("a",))
+    (both,) = fleet.add(1, models=("a", "b"))
+    both.models = ("a", "b", "a+b", "b + a")  # what a server takes besides its models
+    fleet.infer("a+b")
+    fleet.infer("b + a")
+    fleet.run(4.0)
+    assert fleet.codes() == {"answered": 2}
+    refused = fleet.infer("a+c")
+    assert refused.failure is not None
+    assert refused.code == "UNKNOWN_MODEL"
+    assert "One member" in refused.failure.message
+
+
+def test_the_file_of_a_model_is_where_the_model_is():
+    fleet = Fleet()
+    without, having = fleet.add(2)
+    having.models = ("m", "m@file")
+    for _ in range(4):
+        fleet.infer("m@file")
+    fleet.run(1.0)
+    assert fleet.codes() == {"answered": 4}
+    assert without.done == 0
+
+
 def test_a_model_that_nobody_has_is_refused_at_once_and_named():
     fleet = Fleet()
     fleet.add(2, models=("m", "n"))
