@@ -57,6 +57,19 @@ def open_socket(context: zmq.Context[zmq.Socket[bytes]], kind: int) -> zmq.Socke
     return socket
 
 
+def receive_frames(socket: zmq.Socket[bytes]) -> list[zmq.Frame]:
+    """The frames of the next message, without a copy. Raises zmq.Again where none is there.
+
+    Each frame knows whether another follows; recv_multipart asks the socket, which takes longer than receiving.
+    """
+    frame = socket.recv(_NOW, copy=False)
+    frames = [frame]
+    while frame.more:
+        frame = socket.recv(copy=False)
+        frames.append(frame)
+    return frames
+
+
 class Router(Generic[Received]):
     """The bound end of many links; peers are known by the identity they connect with."""
 
@@ -229,7 +242,10 @@ class AnswerLink:
     def flush(self) -> None:
         """Send what waits as one message of several frames."""
         if self._messages:
-            self._socket.send_multipart([_encode(self._messages), *self._payloads], copy=not self._payloads)
+            if self._payloads:
+                self._socket.send_multipart([_encode(self._messages), *self._payloads], copy=False)
+            else:
+                self._socket.send(_encode(self._messages))
             self._messages.clear()
             self._payloads.clear()
 
@@ -250,7 +266,7 @@ class AnswerInlet(Generic[Received]):
         """Messages that are there, each with the payload frames of its batch."""
         for _ in range(DRAIN):
             try:
-                frames = self.socket.recv_multipart(_NOW, copy=False)
+                frames = receive_frames(self.socket)
             except zmq.Again:
                 return
             for message in self._decode(frames[0].buffer):

@@ -48,8 +48,8 @@ class DecodeWorker(WorkerProcess[ToDecodeWorker]):
         match message:
             case DecodeLease():
                 self._decode(message)
-                self._native.log()
                 self._flush_if_due()
+                self._native.log()
             case ModelAdded():
                 if message.plan.key not in self._rings:  # else an earlier dispatcher has told it already
                     self._stage.add(message.plan)
