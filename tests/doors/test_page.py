@@ -196,6 +196,7 @@ def test_figures_move_with_what_is_answered(page: Tab, page_server: Served, pict
     assert int(page.metric("workers")) == len(workers)
     assert page.metric("dropped") == "0"
     assert page.page.get_attribute("#pipeline svg", "aria-label").startswith("Pipeline: ")
+    assert page.page.text_content("#pipeline .rest") == "Not drawn: 1 more model, listed below."
 
 
 def preview(page_server: Served, source: str) -> bytes:

@@ -78,6 +78,7 @@ def test_a_picture_is_dropped_or_pasted(phone: Tab, pictures: Path, kind: str) -
 def test_what_brings_no_picture_is_said(phone: Tab, kind: str, words: str) -> None:
     give(phone, kind, None, text="street.jpg")
     said(phone, words)
+    assert phone.page.locator("#alert button").evaluate("button => button.offsetHeight") < 40  # its word is on one line
     phone.page.click("#alert button")
 
 
