@@ -93,6 +93,7 @@ def serving_every_task(folder: Path) -> Iterator[Served]:
     """A server of the zoo and the small models, which are written into `folder`."""
     cameras = 'imagezmq_bind = ["ipc://{folder}/cameras"]\n'
     more = "[models.segmenter]\npath = 'zoo:segmenter'\n[models.pose]\npath = 'zoo:pose'\n"
+    more += "[chain]\nkinds = 'detector(class_filter=cup) > classifier(top=1)'\n"
     for name, path in small_models(folder).items():
         more += f"[models.{json.dumps(name)}]\npath = {json.dumps(path)}\n"
     with serving(cameras + SERVER + more.replace("{", "{{").replace("}", "}}"), free_port()) as found:

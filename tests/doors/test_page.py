@@ -134,6 +134,17 @@ def test_rotated_boxes_lines_of_text_and_vectors(page: Tab, pictures: Path) -> N
     assert page.page.get_attribute("[data-result] svg", "aria-label") == "A vector of 8 numbers"
 
 
+def test_a_chain_shows_what_each_model_says_of_an_object(page: Tab, pictures: Path) -> None:
+    found = upload(page, "kinds", pictures / "coffee.png")
+    assert [name for name, _ in found] == ["cup"]
+    said = page.page.inner_text("[data-result] .child")
+    assert said.startswith("classifier: espresso 0.")
+    assert page.page.locator("#labels span").all_text_contents() == [f"cup {found[0][1]:.2f} · espresso"]
+    card = page.page.locator('[data-model="kinds"]')
+    assert card.locator(".chain").inner_text() == "detector(class_filter=cup) > classifier(top=1)"
+    assert card.get_by_role("button").count() == 0
+
+
 def test_names_are_text_and_never_markup(page: Tab) -> None:
     assert page.page.locator("img[src=x]").count() == 0
     assert page.page.title() == "parallel-infer"

@@ -51,6 +51,7 @@ export class Models {
       "article",
       { class: "card model", "data-model": model.name, "aria-label": `Model ${model.name}` },
       h("div", { class: "title" }, h("b"), h("span", { class: "badge" }), h("span", { class: "badge state" })),
+      h("code", { class: "chain" }),
       h("dl", { class: "facts" }, FACTS.map((name) => h("div", {}, h("dt", {}, name), h("dd")))),
       h("div", { class: "warnings" }),
       h("details", {}, h("summary", {}, "How it was recognised"), h("ul")),
@@ -80,6 +81,8 @@ export class Models {
     ];
     [...one(".facts", card).children].forEach((fact, index) => say(fact.lastChild, facts[index]));
     one(".facts", card).lastChild.lastChild.title = model.digest;
+    say(one(".chain", card), model.chain);
+    one(".facts", card).hidden = one(".actions", card).hidden = Boolean(model.chain); // those are of its models
     const warnings = [...model.warnings, ...(now?.unavailable ? [now.unavailable] : [])];
     keyed(one(".warnings", card), warnings, (text) => text, (text) => h("p", { class: "warning" }, text), () => {});
     keyed(one("details ul", card), model.evidence, (text) => text, (text) => h("li", {}, text), () => {});

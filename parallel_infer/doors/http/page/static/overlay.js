@@ -54,10 +54,12 @@ async function layerOf(answer) {
   return masked.length ? masks(masked, answer.image) : null;
 }
 
-function captionOf(answer) {
-  if ("top" in answer) return answer.top ? `${answer.top}  ${answer.confidence.toFixed(2)}` : "";
-  if (answer.predicted_classes) return answer.predicted_classes.join(", ");
-  return answer.text ?? "";
+const captionOf = (answer) => (answer.top ? `${answer.top}  ${answer.confidence.toFixed(2)}` : inWords(answer));
+
+// A best class, the classes or the text of an answer; "" for one that has none.
+export function inWords(answer) {
+  if ("top" in answer) return answer.top;
+  return answer.predicted_classes?.join(", ") ?? answer.text ?? "";
 }
 
 function object(found, index, shapes, labels, width, height) {
@@ -70,9 +72,13 @@ function object(found, index, shapes, labels, width, height) {
   const parts = [s("polygon", { class: "edge", points }), s("polygon", { class: "mark", points, stroke: css(paint) })];
   if (found.keypoints) parts.push(...skeleton(found.keypoints));
   shapes.push(s("g", { "data-index": index }, parts));
-  const element = h("span", { "data-index": index }, `${found.class} ${found.confidence.toFixed(2)}`);
+  const children = Object.values(found.children ?? {}); // of a chain: what its next models say of this object
+  const words = children.map(inWords).filter(Boolean);
+  const element = h("span", { "data-index": index }, [`${found.class} ${found.confidence.toFixed(2)}`, ...words].join(" · "));
   Object.assign(element.style, { background: css(paint), color: ink(paint) });
   labels.push({ element, spots: spots(corners, width, height) });
+  const inner = children.flatMap(({ predictions }) => (Array.isArray(predictions) ? predictions : []));
+  inner.forEach((each) => object(each, index, shapes, labels, width, height));
 }
 
 // Where a label may stand, as shares of the picture: (x, y) and which part of the label is there.

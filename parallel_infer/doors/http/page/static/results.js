@@ -2,7 +2,7 @@
 
 import { h, one, s, say } from "./dom.js";
 import { color, css, fixed, percent, plural } from "./format.js";
-import { highlight } from "./overlay.js";
+import { highlight, inWords } from "./overlay.js";
 
 const MOST = 200; // rows
 
@@ -34,7 +34,7 @@ function row(found, index) {
   bar.style.width = `${100 * score}%`;
   bar.style.background = css(color(found.class_id));
   const number = found.confidence === undefined ? percent(score) : fixed(score, 2);
-  return h(
+  const line = h(
     "div",
     {
       class: "found",
@@ -49,6 +49,24 @@ function row(found, index) {
     h("div", { class: "meter" }, bar),
     h("span", { class: "number" }, number),
   );
+  return found.children ? h("div", {}, line, ...childrenOf(found)) : line;
+}
+
+// What the next models of a chain say of an object, a line each; an error is said in its place.
+function childrenOf({ children }) {
+  return Object.entries(children ?? {}).map(([name, answer]) => {
+    const inner = Array.isArray(answer.predictions) ? answer.predictions.flatMap(childrenOf) : [];
+    return h("div", { class: "child" }, h("span", {}, `${name}: `), brief(answer), ...inner);
+  });
+}
+
+function brief(answer) {
+  if (answer.error) return `${answer.error.code}: ${answer.error.message}`;
+  if (answer.embedding) return `${answer.embedding.length} numbers`;
+  const named = inWords(answer);
+  if (named) return answer.confidence === undefined ? named : `${named} ${fixed(answer.confidence, 2)}`;
+  if (!Array.isArray(answer.predictions)) return "see the JSON";
+  return answer.predictions.map((found) => `${found.class} ${fixed(found.confidence, 2)}`).join(", ") || "nothing found";
 }
 
 const text = (answer) => (answer.text ? [h("p", { class: "line-text", "data-class": answer.text, "data-score": answer.confidence }, answer.text)] : []);
