@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from parallel_infer.config.addresses import check_host_port
 from parallel_infer.config.fields import FLEET_FIELDS, FLEET_PREFIX, MODEL_FIELDS, SERVER_FIELDS, show
 from parallel_infer.config.fleet_schema import MOST_NODES, FleetConfig
 from parallel_infer.config.schema import ModelConfig, ServerConfig
@@ -64,12 +65,14 @@ def read_fleet(file: Path, environment: Mapping[str, str], nodes: str | None = N
         raise ConfigError(f"[fleet] name is {show(config.name)}; expected 1 to 48 letters, digits, dots and dashes")
     least, most = node_range(config.nodes, place)
     _check_resources(config)
+    for address in (*config.http, *config.grpc):
+        check_host_port(address)
     models = {name: _model(name, table, file) for name, table in model_tables(tables.pop("models", {}), file)}
     server, warnings = _server(tables, file)
     if server.get("keys") is not None and config.router != "none" and config.key is None:
         raise ConfigError(
-            "[fleet] key is not set, and the servers have keys: make one with `parallel-infer keys new router`, put "
-            "the file at one place on each machine with a router, and name it"
+            "[fleet] key is not set, and the servers have keys: make one with `parallel-infer keys new router "
+            "--manage`, put the file at one place on each machine with a router, and name it"
         )
     _check_server(server, models)
     if in_repository := {name: model for name, model in models.items() if "path" not in model}:

@@ -74,6 +74,11 @@ class FleetConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         Annotated[int, Meta(ge=1, le=65535)],
         says("Port of the router: where clients connect."),
     ] = 5555
+    http: Annotated[
+        list[str],
+        says("Addresses, HOST:PORT, of a router's HTTP door. Settings of the file's top are those of each server."),
+    ] = []
+    grpc: Annotated[list[str], says("Addresses, HOST:PORT, of a router's gRPC door.")] = []
     member_port: Annotated[
         Annotated[int, Meta(ge=0, le=65535)],
         says("Port of every server, which routers connect to. 0: any that is free."),

@@ -83,4 +83,7 @@ class Router:
         words += ["--silence-ms", str(route["silence_ms"]), "--most-lost", str(route["most_lost"])]
         for name in ("key", "keys"):
             words += [f"--{name}", str(route[name])] if route.get(name) else []
+        words += [
+            word for name in ("http", "grpc") for address in route.get(name, ()) for word in (f"--{name}", address)
+        ]
         return [*words, "--insecure"] if route.get("insecure") else words

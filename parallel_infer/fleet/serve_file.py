@@ -162,5 +162,5 @@ def _route(fleet: Fleet) -> dict[str, Any]:
     """What a router is told."""
     config, server = fleet.config, fleet.server
     told = {name: getattr(config, name) for name in ("router_host", "port", "silence_ms", "most_lost")}
-    told |= {"key": config.key} if config.key else {}
+    told |= {name: value for name in ("key", "http", "grpc") if (value := getattr(config, name))}
     return told | {name: server[name] for name in ("keys", "insecure") if name in server}

@@ -159,7 +159,11 @@ def test_the_router_of_kubernetes_is_told_what_it_takes_and_finds_its_members() 
     service = (CONTAINER / "kubernetes/base/service-headless.yaml").read_text("utf-8")
     assert f"name: {name}\n" in service
     assert f"port: {port}\n" in service
-    assert {int(port) for port in re.findall(r"containerPort: (\d+)", text)} == {5555, config.metrics_port}
+    assert {int(port) for port in re.findall(r"containerPort: (\d+)", text)} == {
+        5555,
+        config.metrics_port,
+        *(int(address.rpartition(":")[2]) for address in (*config.http, *config.grpc)),
+    }
 
 
 @pytest.mark.parametrize("file", ["server.toml", "kubernetes/base/server.toml"])

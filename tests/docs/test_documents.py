@@ -25,7 +25,7 @@ OF_OTHER_PROGRAMS = {
     *("--concurrency-range", "--measurement-request-count", "--measurement-mode", "--input-data"),  # perf_analyzer
     *("--dynamic", "--include", "--output-name", "--task", "--weights", "--end2end"),  # exporters
     *("--decode", "--capacity", "--timeout"),  # YOLOX, Mosec
-    *("--address", "--dashboard-host", "--head", "--resources"),  # ray start
+    *("--address", "--dashboard-host", "--head", "--port", "--resources"),  # ray start
 }
 LARGEST_PICTURE = 400_000  # bytes
 

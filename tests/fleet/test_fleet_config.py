@@ -67,6 +67,7 @@ def test_ranges_may_have_blanks() -> None:
         ("resources = { vision = 0 }", r"\[fleet\] resources: 'vision' is 0; expected a name and a number above 0"),
         ('router = "two"', r"\[fleet\] router is \"two\"; expected one of every, head, none"),
         ("port = 70000", r"\[fleet\] port is 70000; expected a whole number from 1 to 65535"),
+        ('http = ["8000"]', "'8000' is no address of a door; HOST:PORT is needed"),
         ("silence_ms = 1", r"\[fleet\] silence_ms is 1; expected a number from 100"),
         ("most_lost = 0", r"\[fleet\] most_lost is 0; expected a whole number from 1"),
         ("target_pending = 0", r"\[fleet\] target_pending is 0; expected a number above 0"),
@@ -77,7 +78,7 @@ def test_what_is_wrong_is_named_to_fleets_and_to_servers(tmp_path: Path, line: s
     file = written(tmp_path, f"[fleet]\n{line}\n")
     with pytest.raises(ConfigError, match=said):
         read_fleet(file, {})
-    if not line.startswith(("resources", "gpus", "name")):  # what no field tells alone is the fleet's business
+    if not line.startswith(("resources", "gpus", "name", "http")):  # what no field tells alone is the fleet's business
         with pytest.raises(ConfigError, match=said):
             load_config({}, file, {})
 

@@ -27,10 +27,12 @@ def file_of(folder: Path, text: str) -> dict[str, Any]:
 
 def test_two_applications_and_what_may_change_stands_under_deployments(tmp_path: Path) -> None:
     text = "max_batch_size = 4\n[fleet]\nnodes = 3\ncpus = 2\ngpus = 1\nresources = { vision = 1 }\nport = 7\n"
+    text += 'http = ["127.0.0.1:8000"]\n'
     router, nodes = file_of(tmp_path, text + '[models.a]\npath = "zoo:pose"\n')["applications"]
     assert [router["name"], nodes["name"]] == [*application_names("main")]
     assert router["deployments"][0]["ray_actor_options"]["resources"] == {"node:__internal_head__": 0.001}
     assert router["args"]["route"]["port"] == 7
+    assert router["args"]["route"]["http"] == ["127.0.0.1:8000"]
     (node,) = nodes["deployments"]
     assert [node["autoscaling_config"][name] for name in ("min_replicas", "max_replicas")] == [3, 3]
     assert node["max_replicas_per_node"] == 1
