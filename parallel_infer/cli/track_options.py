@@ -96,9 +96,11 @@ def tracking(given: dict[str, Any], model: str, served: Sequence[dict[str, Any]]
     # What a chain or a fan is asked for changes what else is done: there only what is reported anyway is followed.
     plain = asked[0] if len(asked) == 1 and JOIN not in model and not asked[0].get("chain") else None
     usual = given["options"].get("confidence", plain and plain.get("thresholds", {}).get("confidence"))
+    start = given["conf"] if given["conf"] is not None else usual if isinstance(usual, int | float) else None
+    usual_low = None if plain is None else USUAL_LOW if start is None else min(USUAL_LOW, start)
     made = Tracking(
-        start=given["conf"] if given["conf"] is not None else usual if isinstance(usual, int | float) else None,
-        low=given["track_low"] if given["track_low"] is not None or plain is None else USUAL_LOW,
+        start=start,
+        low=usual_low if given["track_low"] is None else given["track_low"],
         keep=given["track_keep"] or defaults.keep,
         lines=tuple(Line.parse(text, number) for number, text in enumerate(given["lines"], 1)),
         zones=tuple(Zone.parse(text, number) for number, text in enumerate(given["zones"], 1)),

@@ -166,6 +166,8 @@ def summary(answer: Answer | InferError) -> str:
     """An answer in a few words."""
     if isinstance(answer, InferError):
         return f"{answer.code}: {redacted(str(answer))}"
+    if answer.task == "fan":
+        return "; ".join(f"{name}: {summary(part)}" for name, part in answer.parts.items())
     if answer.task == "tensor":
         return ", ".join(f"{name} {list(array.shape)}" for name, array in answer.tensors.items())
     if answer.task == "classify":

@@ -21,11 +21,16 @@ class Following:
     """Follows the objects of one source. Answers go in and come out, one after the other, in the order of frames."""
 
     def __init__(self, settings: Tracking, confidence: float | None = None) -> None:
-        """`confidence`: the score from which the user wants objects. Raises ConfigError for names given twice."""
+        """`confidence`: the score from which the user wants objects. Raises ConfigError for what does not fit."""
         check_names((*settings.lines, *settings.zones))
         usual = 0.0 if settings.low is None else USUAL_START
         wanted = usual if confidence is None else confidence
         self._start = wanted if settings.start is None else settings.start
+        if settings.low is not None and settings.low > self._start:
+            raise ConfigError(
+                f"--track-low {settings.low:g} is above {self._start:g}, the score from which an object is a new one "
+                "(--conf); what is followed needs no more than that"
+            )
         self._settings = settings
         self._trackers: dict[str, ByteTrack] = {}  # by model: a fan has several
         self._lines = [LineCounter(line) for line in settings.lines]

@@ -13,8 +13,10 @@ from typing import Any
 from urllib.parse import quote
 
 import cv2
+import msgpack
 import numpy as np
 import pytest
+import zmq
 
 from tests.doors.browser import Tab, tab
 from tests.doors.page_server import EVIL, Served
@@ -234,6 +236,21 @@ def test_a_live_source_is_shown_with_its_answers(page: Tab, page_server: Served,
     changed = np.abs(drawn.astype(int) - plain).max(2) > 80
     assert 0.005 < changed.mean() < 0.2  # boxes and labels, and otherwise the frame
     assert card.locator("b").inner_text() == camera
+
+
+def test_what_a_client_counts_at_lines_and_zones_is_on_the_card_of_its_source(page: Tab, page_server: Served) -> None:
+    counts = [["in", "<b>", "person", 3], ["in", "<b>", "dog", 1], ["out", "<b>", "person", 2]]
+    counts += [["entered", "yard", "car", 4], ["present", "yard", "car", 0]]
+    report = {"v": 1, "type": "report", "id": 1, "source": "counted", "state": "live", "counts": counts}
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.linger = 0
+        socket.rcvtimeo = 60_000
+        socket.connect(f"ipc://{page_server.server.folder}/door")
+        socket.send(msgpack.packb(report))
+        assert msgpack.unpackb(socket.recv())["type"] == "result"
+    card = page.page.locator(".source", has_text="counted")
+    page.until("() => [...document.querySelectorAll('.counts')].some((text) => text.textContent)")
+    assert card.locator(".counts").inner_text() == "<b>: in 3 person, 1 dog; out 2 person · yard: in all 4 car"
 
 
 def test_a_model_is_unloaded_and_loaded_again(page: Tab) -> None:

@@ -56,7 +56,8 @@ def test_what_is_unsure_is_reported_only_where_it_is_followed():
     found = follow(following, [5], 0.2, 0.4)
     assert found.scores.tolist() == pytest.approx([0.2])
     assert found.track_ids.tolist() == [1]
-    assert following_for(Tracking(low=0.1), confidence=0.05).confidence == 0.05
+    with pytest.raises(ConfigError, match="--track-low 0.1 is above 0.05"):
+        following_for(Tracking(low=0.1), confidence=0.05)
     assert following_for(Tracking(), confidence=0.5).confidence is None
     assert following_for(Tracking(start=0.7, low=0.3), confidence=0.5).confidence == 0.3
 

@@ -12,11 +12,15 @@ import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 import psutil
 import pytest
 from click.testing import CliRunner
 
+from parallel_infer import Answer
 from parallel_infer.cli import main
+from parallel_infer.cli.video_display import summary
+from parallel_infer.errors import WorkerLost
 from tests.video.conftest import FRAMES
 from tests.video.mjpeg import jpeg
 
@@ -268,3 +272,10 @@ def test_standard_input_that_is_no_video_is_said(server):
         assert json.loads(result.stdout.splitlines()[-1])["state"] == "failed"
     assert stream(server, "-", "-").exit_code == 2
     assert stream(server, "-", "--realtime").exit_code == 2
+
+
+def test_a_fan_is_told_part_by_part():
+    boxes = {"boxes": np.zeros((2, 4), np.float32), "scores": np.ones(2, np.float32), "classes": np.zeros(2, np.int64)}
+    fan = Answer("fan", "a+b", {})
+    fan.parts = {"a": Answer("detect", "a", boxes, {0: "person"}), "b": WorkerLost("it died")}
+    assert summary(fan) == "a: 2 person; b: WORKER_LOST: it died"

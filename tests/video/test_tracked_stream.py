@@ -146,6 +146,7 @@ def test_what_a_fan_or_a_chain_reports_is_followed_and_nothing_else_is_asked_for
     served = [finder, {**finder, "name": "plates", "chain": "finder > reader"}, {"name": "sorter", "task": "classify"}]
     alone = tracking(given, "finder", served)
     assert (alone.start, alone.low) == (0.4, 0.1)
+    assert [tracking({**given, "conf": conf}, "finder", served).low for conf in (0.05, 0.0)] == [0.05, 0.0]
     for model in ("plates", "finder+sorter"):
         found = tracking(given, model, served)
         assert (found.start, found.low) == (None, None)

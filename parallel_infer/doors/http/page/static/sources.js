@@ -35,6 +35,7 @@ export class Sources {
     say(name, source.name);
     say(text, state);
     say(one(".message", element), state === "live" || state === "silent" ? "" : (source.client?.message ?? ""));
+    say(one(".counts", element), counted(source.client?.counts ?? []));
     const age = source.age === null ? "–" : `${fixed(source.age)} s`;
     const facts = [fixed(source.fps), age, source.client?.dropped ?? source.dropped, source.answered];
     [...one(".facts", element).children].forEach((fact, index) => say(fact.lastChild, facts[index]));
@@ -77,7 +78,7 @@ export class Sources {
     const title = h("div", { class: "title" }, h("i", { class: "dot" }), h("b"), h("span"));
     const shot = h("div", { class: "shot" }, h("img", { hidden: true }), h("span"));
     const facts = h("dl", { class: "facts" }, ["Pictures/s", "Age", "Dropped", "Answered"].map(fact));
-    const element = h("article", { class: "card source" }, shot, h("div", { class: "body" }, title, h("p", { class: "message" }), facts));
+    const element = h("article", { class: "card source" }, shot, h("div", { class: "body" }, title, h("p", { class: "message" }), h("p", { class: "message counts" }), facts));
     this.observer.observe(element);
     return element;
   }
@@ -95,6 +96,21 @@ function stateOf({ age, client }) {
   if (client && (client.age < FRESH || client.state === "ended" || client.state === "failed")) return client.state;
   if (age === null) return "waiting";
   return age > SILENT ? "silent" : "live";
+}
+
+// What its client counted, place by place: "door: in 3 person, 1 dog; out 2 person · yard: now 1 person; in all 4 person".
+function counted(counts) {
+  const words = { in: "in", out: "out", present: "now", entered: "in all" };
+  const places = new Map();
+  for (const [what, place, kind, number] of counts) {
+    if (!places.has(place)) places.set(place, new Map(Object.keys(words).map((each) => [each, []])));
+    if (number) places.get(place).get(what).push(`${number} ${kind}`);
+  }
+  const texts = [...places].map(([place, found]) => {
+    const parts = [...found].filter(([, all]) => all.length).map(([what, all]) => `${words[what]} ${all.join(", ")}`);
+    return `${place}: ${parts.join("; ") || "0"}`;
+  });
+  return texts.join(" · ");
 }
 
 function blank() {
