@@ -18,6 +18,7 @@ from parallel_infer.protocol import Tensor
 from stages import crops
 from stages.frame import Frame
 from stages.geometry import Geometry
+from stages.kept import KeptPictures
 from stages.pictures import Decoder, LeastScale, Picture, PictureLimits
 from stages.pipeline import task_for
 from stages.preprocess import Color, Preprocess, Preprocessor, constants
@@ -56,6 +57,7 @@ class Decode:
         self._decoder = Decoder(msgspec.convert(dict(limits), PictureLimits))
         self._models: dict[str, _Model] = {}
         self._decoded: tuple[int, Picture] | None = None  # the picture of several jobs, until the next one is decoded
+        self._kept = KeptPictures(limits.get("kept", 0))
 
     def add(self, plan: ModelPlan) -> None:
         """Get ready for a model."""
@@ -102,15 +104,23 @@ class Decode:
     def _decode(
         self, payload: memoryview, scale: LeastScale | None, part: PicturePart | None
     ) -> tuple[Frame, Geometry | None]:
-        """A picture that several jobs share is decoded once for those that come one after the other."""
-        shared = part.picture if part is not None and scale is None else 0
-        if not shared or self._decoded is None or self._decoded[0] != shared:
+        """A picture that several jobs share is decoded once for those that come one after the other.
+
+        It is kept longer where objects may be cut out of it later.
+        """
+        if part is None or scale is not None:
             self._decoded = None  # the decoder's memory is used again
-            picture = self._decoder.decode(payload, scale)
-            if not shared:
-                return picture
-            self._decoded = shared, picture
-        return self._decoded[1]
+            return self._decoder.decode(payload, scale)
+        if self._decoded is not None and self._decoded[0] == part.picture:
+            return self._decoded[1]
+        picture = self._kept.get(part.picture)
+        if picture is None:
+            self._decoded = None
+            picture = self._decoder.decode(payload)
+            self._decoded = part.picture, picture
+            if part.selections or part.crop is not None:
+                self._kept.put(part.picture, picture)
+        return picture
 
 
 def _told(options: Any, name: str, known: tuple[Color, ...] | tuple[str, ...]) -> Any:

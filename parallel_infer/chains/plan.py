@@ -177,10 +177,17 @@ def asked(nodes: Sequence[Node], served: Served, options: bytes) -> tuple[Node, 
         if not any(_knows(spec, key) for spec in specs):
             every = sorted({key for spec in specs for key in spec.options or ()})
             raise BadInput(f"unknown option {key[:64]!r}{nearest(key, every)}; known are {', '.join(every)}")
-    return tuple(
+    told = [
         _with(node, {key: value for key, value in given.items() if _knows(spec, key)})
         for node, spec in zip(nodes, specs, strict=True)
-    )
+    ]
+    return tuple(_colored(node, given["color"]) if "color" in given else node for node in told)
+
+
+def _colored(node: Node, color: Any) -> Node:
+    """The order of a frame's channels is no wish but a fact: what is cut out of it has the same."""
+    then = tuple(_colored(_with(below, {"color": color}), color) for below in node.then)
+    return msgspec.structs.replace(node, then=then)
 
 
 def _with(node: Node, options: Mapping[str, Any]) -> Node:

@@ -252,6 +252,16 @@ class EngineConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         says("Most objects that one request to a chain asks about, all steps together.", ge=1, le=1_000_000),
         OPTION,
     ] = 256
+    kept_pictures_mb: Annotated[
+        int,
+        says(
+            "Megabytes of decoded pictures that each decode worker keeps while a chain may cut objects out of them. "
+            "0: a picture is decoded again for its objects.",
+            ge=0,
+            le=1_048_576,
+        ),
+        OPTION,
+    ] = 64
     response_cache_mb: Annotated[
         int,
         says(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import OrderedDict, deque
 
 from parallel_infer.dispatcher.core_load import Load
 from parallel_infer.dispatcher.jobs import Batch, Job, JobState
@@ -15,6 +15,7 @@ from parallel_infer.dispatcher.workers import Lease, Pool, Worker
 from parallel_infer.ipc.messages import DecodeLease, InferLease, Onward, PostJob, PostLease, Recall
 
 _SPLIT = 0.003  # seconds of postprocessing from which a batch is split over idle workers
+_REMEMBERED = 4096  # pictures of which it is known who decoded them
 _CREDIT = 2  # batches an instance may hold
 
 
@@ -33,6 +34,7 @@ class Leasing:
         self.virtual_now = 0.0  # the virtual time of the model served last: where idle models join
         self.look_again: dict[str, float] = {}  # model -> when its policy wants to be asked again
         self.recording: Recording | None = None  # while somebody wants to know what workers do
+        self._decoded_by: OrderedDict[int, bytes] = OrderedDict()  # worker by picture that more may be cut out of
         self._answers: deque[tuple[ModelQueue, Batch, list[int]]] = deque()  # outputs that wait for postprocessing
 
     def hand_out(self, now: float) -> None:
@@ -83,12 +85,26 @@ class Leasing:
             if not heads:
                 return
             *_, served, head = min(heads)
-            worker = self.decoders.pick(head)
+            worker = self._decoder_for(head)
             if worker is None:
                 return
             self._lease_head(served, head, worker, now)
             if head.admit.part is not None and not head.deaths:
                 self._lease_rest_of_picture(head, worker, now)
+
+    def _decoder_for(self, job: Job) -> Worker | None:
+        """What is cut out of a picture goes to the worker that decoded it, if that has room: it may have it still."""
+        part = job.admit.part
+        if part is not None and part.crop is not None and not job.deaths:
+            worker = self.decoders.workers.get(self._decoded_by.get(part.picture, b""))
+            if worker is not None and worker.open(self.decoders.depth()):
+                return worker
+        worker = self.decoders.pick(job)
+        if part is not None and worker is not None and (part.selections or part.crop):
+            self._decoded_by[part.picture] = worker.name
+            if len(self._decoded_by) > _REMEMBERED:
+                self._decoded_by.popitem(last=False)
+        return worker
 
     def _lease_rest_of_picture(self, head: Job, worker: Worker, now: float) -> None:
         """Jobs about the picture that a worker is given are its own too: it decodes once for all of them.

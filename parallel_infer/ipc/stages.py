@@ -108,7 +108,7 @@ class Stages(Protocol):
     """Makes the stages."""
 
     def decode(self, limits: Mapping[str, Any]) -> DecodeStage:
-        """`limits` are those of pictures: `max_pixels` and `formats`."""
+        """`limits` are those of pictures, `max_pixels` and `formats`, and of their memory, `kept` in bytes."""
 
     def infer(self, plan: ModelPlan, rows: HasArrays, outputs: HasArrays) -> InferStage:
         """Raises ConfigError or ModelRejected where the model cannot be loaded as the plan says."""

@@ -39,6 +39,7 @@ class DecodeOptions(WorkerOptions, frozen=True, kw_only=True):
     max_pixels: int
     formats: tuple[str, ...]
     confined: bool
+    kept: int = 0  # bytes of decoded pictures that objects may still be cut out of
 
 
 class InferOptions(WorkerOptions, frozen=True, kw_only=True):

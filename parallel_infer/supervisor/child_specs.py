@@ -111,6 +111,7 @@ class ChildSpecs:
             max_pixels=self._config.max_pixels,
             formats=tuple(self._config.formats),
             confined=self._config.confine == "on",
+            kept=self._config.kept_pictures_mb << 20 if self._config.chain else 0,
         )
         for number in range(count):
             yield ChildSlot(f"decode-{number}", Role.WORKER, f"{_WORKER}decode:main", options)

@@ -37,9 +37,10 @@ class DecodeWorker(WorkerProcess[ToDecodeWorker]):
     def __init__(self, child: Child, options: DecodeOptions) -> None:
         # First of all, while there is one thread and nothing of a stranger's was read.
         package = options.stage.partition(".")[0]
-        self._confined = confine_decoder(options.max_pixels, {package}) if options.confined else ""
+        self._confined = confine_decoder(options.max_pixels, {package}, options.kept) if options.confined else ""
         super().__init__(child, options, ToDecodeWorker)
-        self._stage = load_by_name(options.stage)({"max_pixels": options.max_pixels, "formats": options.formats})
+        limits = {"max_pixels": options.max_pixels, "formats": options.formats, "kept": options.kept}
+        self._stage = load_by_name(options.stage)(limits)
         self._native = NativeOutput()
         self._rings: dict[str, Ring] = {}
         self._payloads = Payloads()

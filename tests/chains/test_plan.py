@@ -15,7 +15,7 @@ from parallel_infer.errors import BadInput, InferError, UnknownModel
 from parallel_infer.model_spec import ModelSpec, TensorSpec
 
 TENSOR = (TensorSpec("x", "float32", (1,)),)
-DETECTING = ("confidence", "class_filter", "decode")
+DETECTING = ("confidence", "class_filter", "decode", "color")
 
 
 def spec(name: str, task: str, options: tuple[str, ...], names: tuple[str, ...] = (), **more: Any) -> ModelSpec:
@@ -110,3 +110,11 @@ def test_a_request_s_options_go_to_the_first_models_that_know_them() -> None:
         asked(nodes, chains, msgspec.msgpack.encode({"tip": 1}))
     with pytest.raises(BadInput, match="not a MessagePack map"):
         asked(nodes, chains, b"\xc1")
+
+
+def test_the_order_of_a_frame_s_channels_goes_to_every_step() -> None:
+    chains = served(plates="detector > reader, masks > kinds")
+    (node,) = asked([resolve("plates", chains)], chains, msgspec.msgpack.encode({"color": "rgb", "decode": "fast"}))
+    reader, masks = node.then
+    told = [options(each.options) for each in (node, reader, masks, masks.then[0])]
+    assert told == [{"color": "rgb", "decode": "fast"}, *[{"color": "rgb"}] * 3]

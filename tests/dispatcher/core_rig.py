@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from parallel_infer.crops import PicturePart
 from parallel_infer.dispatcher.core import Core
 from parallel_infer.dispatcher.policy import Policy
 from parallel_infer.ipc.messages import (
@@ -157,6 +158,7 @@ class Rig:
         priority: int = 0,
         source: str = "",
         number: int | None = None,
+        part: PicturePart | None = None,
     ) -> int:
         """Admit a job; its number."""
         number = next(self._numbers) if number is None else number
@@ -172,6 +174,7 @@ class Rig:
             self.now + timeout,
             priority,
             source,
+            part,
         )
         self.admitted[number] = message
         self.core.admit(message, self.now)

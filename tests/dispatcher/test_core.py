@@ -6,7 +6,9 @@ import gc
 
 import pytest
 
+from parallel_infer.crops import Crop, PicturePart, Selection
 from parallel_infer.dispatcher.jobs import Job
+from parallel_infer.dispatcher.workers import Worker
 from parallel_infer.ipc.messages import CloseModel, InferLease, SlotFate
 from tests.dispatcher.core_rig import Rig, codes, crew, plan
 
@@ -251,4 +253,70 @@ def test_a_batch_is_not_alone_while_others_are_on_their_way():
     assert isinstance(lease, InferLease)
     assert not lease.alone
     rig.run_dry()
+    rig.check_drained()
+
+
+# --- jobs that share a picture ----------------------------------------------------------------------------------------
+
+CROP = Crop(0.0, 0.0, 1.0, 1.0, 2, 2)
+
+
+def decoded_by(rig: Rig, *jobs: int) -> set[str]:
+    """The decode workers that hold these jobs."""
+    return {worker.name.decode() for worker in rig.core.cpu_workers() for job in jobs if holds(worker, job)}
+
+
+def holds(worker: Worker, number: int) -> bool:
+    return any(job.admit.job == number for lease in worker.leases.values() for job in lease.jobs)
+
+
+def test_the_jobs_of_one_picture_go_to_one_decode_worker_in_a_row():
+    rig = Rig(plan("a"), plan("b"), plan("c"))
+    for _ in range(3):
+        rig.worker("decode")
+    parts = [PicturePart(7), PicturePart(8), PicturePart(7)]
+    first, other, second = (rig.admit(name, part=part) for name, part in zip("abc", parts, strict=True))
+    rig.step()
+    assert len(decoded_by(rig, first, second)) == 1
+    assert decoded_by(rig, other) != decoded_by(rig, first)
+    crew(rig, "a", "b", "c")
+    rig.run_dry()
+    assert rig.answered == dict.fromkeys((first, other, second), 1)
+    rig.check_drained()
+
+
+def test_what_is_cut_out_goes_to_who_decoded_the_picture_while_that_has_room():
+    rig = Rig(plan("a"), plan("b"))
+    workers = [rig.worker("decode") for _ in range(3)]
+    root = rig.admit("a", part=PicturePart(7, None, (Selection(9),)))
+    rig.step()
+    (who,) = decoded_by(rig, root)
+    first = next(worker for worker in workers if worker.name == who)
+    rig.finish(first)
+    for _ in range(2):
+        rig.admit("a")
+        rig.step()
+    child = rig.admit("b", part=PicturePart(7, CROP))
+    rig.step()
+    assert decoded_by(rig, child) == {who}
+    crew(rig, "a", "b")
+    rig.run_dry()
+    assert rig.refused == {}
+    rig.check_drained()
+
+
+def test_the_jobs_of_a_picture_that_killed_a_worker_are_tried_one_by_one():
+    rig = Rig(plan("a"), plan("b"))
+    worker = rig.worker("decode")
+    jobs = [rig.admit(name, part=PicturePart(7)) for name in "ab"]
+    rig.step()
+    assert decoded_by(rig, *jobs) == {worker.name}
+    rig.kill(worker)
+    fresh = rig.worker("decode")
+    rig.step()
+    assert [len(found.leases) for found in rig.core.cpu_workers()] == [1]
+    rig.finish(fresh)
+    crew(rig, "a", "b")
+    rig.run_dry()
+    assert rig.answered == dict.fromkeys(jobs, 1)
     rig.check_drained()

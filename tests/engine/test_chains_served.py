@@ -117,6 +117,14 @@ def test_a_child_says_what_it_says_of_the_same_crop_cut_out_by_hand(client: Clie
             np.testing.assert_allclose(child.scores, alone.scores, atol=2e-2 if picture is jpeg else 1e-6)
 
 
+def test_frames_in_another_order_of_channels_have_the_same_children(client: Client, street: np.ndarray) -> None:
+    one = client.infer("kinds", street)
+    other = client.infer("kinds", np.ascontiguousarray(street[..., ::-1]), color="rgb")
+    assert same(one, other)
+    for children, others in zip(one.children, other.children, strict=True):
+        assert same(answer(children["classifier"]), answer(others["classifier"]))
+
+
 def test_children_are_told_in_pixels_of_the_whole_picture(
     client: Client, street: np.ndarray, person: np.ndarray
 ) -> None:

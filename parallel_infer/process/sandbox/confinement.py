@@ -33,13 +33,13 @@ _SYSTEM = (
 PARTLY = "confined in part only"
 
 
-def confine_decoder(max_pixels: int, code: Iterable[str] = ()) -> str:
+def confine_decoder(max_pixels: int, code: Iterable[str] = (), kept: int = 0) -> str:
     """Keep a decode worker from everything but its work, for good. Call it before there is a second thread.
 
-    `code` names further packages it may import from. Returns what is in force, beginning with PARTLY where the
-    kernel cannot do all of it.
+    `code` names further packages it may import from, `kept` is bytes of pictures that it keeps. Returns what is in
+    force, beginning with PARTLY where the kernel cannot do all of it.
     """
-    memory = _BASE + _PER_CORE * (os.cpu_count() or 1) + _PER_PIXEL * max_pixels
+    memory = _BASE + _PER_CORE * (os.cpu_count() or 1) + _PER_PIXEL * max_pixels + kept
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_DATA, memory)
     _limit(resource.RLIMIT_NOFILE, _OPEN_FILES)

@@ -1,0 +1,79 @@
+"""Decoded pictures that are kept: which, in how many bytes, and that a crop of one is that of the picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from parallel_infer.config.sources import load_config
+from parallel_infer.crops import Crop, PicturePart, Selection
+from parallel_infer.errors import BadInput
+from parallel_infer.ipc.messages import PayloadKind
+from parallel_infer.supervisor.plan import make_plan
+from stages.decode import Decode
+from stages.geometry import Geometry
+from stages.kept import KeptPictures
+from stages.pictures import Picture
+
+
+def picture(value: int, side: int = 10) -> Picture:
+    return Picture(np.full((side, side, 3), value, np.uint8), Geometry(side, side, 1, 1, 0, 0))
+
+
+def test_the_pictures_used_last_are_kept_as_copies() -> None:
+    kept = KeptPictures(2 * 300)
+    first = picture(1)
+    kept.put(1, first)
+    first.frame[:] = 9  # the decoder uses its memory again
+    kept.put(2, picture(2))
+    found = kept.get(1)
+    assert found is not None
+    assert (found.frame == 1).all()
+    kept.put(3, picture(3))
+    assert [kept.get(number) is not None for number in (1, 2, 3)] == [True, False, True]
+
+
+def test_what_is_larger_than_all_there_is_is_not_kept() -> None:
+    for kept in (KeptPictures(0), KeptPictures(299)):
+        kept.put(1, picture(1))
+        assert kept.get(1) is None
+    kept = KeptPictures(700)
+    kept.put(1, picture(1))
+    kept.put(2, picture(2))
+    kept.put(3, picture(3, side=15))
+    assert [kept.get(number) is not None for number in (1, 2, 3)] == [False, False, True]
+
+
+@pytest.fixture(scope="module")
+def plan() -> Any:
+    (plan,) = make_plan(load_config({"models": ["m=zoo:classifier"]}, None, {})).models
+    return plan
+
+
+def test_jobs_of_one_picture_have_it_decoded_once(plan: Any, pictures: Path) -> None:
+    """The bytes are there once only: whoever decoded again would read what is no picture."""
+    encoded, gone = memoryview((pictures / "coffee.png").read_bytes()), memoryview(b"gone")
+    decode = Decode({"max_pixels": 1_000_000, "formats": ["png"], "kept": 1 << 20})
+    decode.add(plan)
+
+    def row(payload: memoryview, part: PicturePart | None) -> np.ndarray:
+        written = {tensor.name: np.zeros(tensor.shape, tensor.dtype) for tensor in plan.spec.inputs}
+        decode.decode(plan.key, PayloadKind.PICTURE, (), payload, b"\x80", written, part)
+        return next(iter(written.values()))
+
+    whole, crop = row(encoded, None), Crop(100.0, 50.0, 200.0, 300.0, 600, 400)
+    assert np.array_equal(row(encoded, PicturePart(1, None, (Selection(9),))), whole)
+    assert np.array_equal(row(gone, PicturePart(1)), whole)  # right behind it
+    other = memoryview((pictures / "chelsea.png").read_bytes())
+    row(other, PicturePart(2))
+    child = row(gone, PicturePart(1, crop))  # kept, because something may be cut out of it
+    frame = cv2.imread(str(pictures / "coffee.png"))
+    assert frame is not None
+    by_hand = cv2.imencode(".png", frame[50:350, 100:300])[1].tobytes()
+    assert np.array_equal(child, row(memoryview(by_hand), None))
+    with pytest.raises(BadInput):
+        row(gone, PicturePart(2))  # nothing is cut out of it: it is not kept
