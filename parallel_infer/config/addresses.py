@@ -30,12 +30,30 @@ def check_addresses(config: ServerConfig) -> None:
     for alias in config.alias:
         if not all(alias.partition("=")[::2]):
             raise ConfigError(f"alias {alias!r} is not of the form OTHER=NAME, for example coco/3=detector")
-    if config.keys is not None and any(getattr(config, setting) for setting in ZMQ_DOORS):
-        names = " and ".join(ZMQ_DOORS)
-        raise ConfigError(f"{names} cannot be used with keys: those clients have no way to show one")
+    _check_keyless(config)
     if config.keys is None and not config.insecure:
         zmq_doors = (address for setting in ("bind", *ZMQ_DOORS) for address in getattr(config, setting))
         check_unreachable((*config.http, *config.grpc), zmq_doors)
+
+
+def _check_keyless(config: ServerConfig) -> None:
+    """Raises ConfigError where clients that show no key would come in beside keys, and nothing says who may."""
+    for network in config.keyless_from:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            raise ConfigError(
+                f"keyless_from is {show(network)}: {error}; expected 10.0.0.7 or 192.168.1.0/24"
+            ) from None
+    if config.keys is None or config.keyless_from:
+        return
+    for setting in ZMQ_DOORS:
+        for address in getattr(config, setting):
+            if not address.startswith("ipc://"):
+                raise ConfigError(
+                    f"{setting} {address} cannot be used with keys: those clients have no way to show one. Name the "
+                    "addresses that need none with --keyless-from, or listen at ipc://PATH, for this user alone"
+                )
 
 
 def check_unreachable(places: Iterable[str], addresses: Iterable[str]) -> None:

@@ -110,6 +110,14 @@ class ServerConfig(EngineConfig, frozen=True, kw_only=True, forbid_unknown_field
         ),
         OPTION,
     ] = ""
+    keyless_from: Annotated[
+        list[str],
+        says(
+            "Addresses or networks, 10.0.0.7 or 192.168.1.0/24, whose clients come in at frigate_bind and "
+            "imagezmq_bind, and no others. They have no way to show a key: beside keys this says who needs none."
+        ),
+        OPTION,
+    ] = []
     alias: Annotated[
         list[str],
         says(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from parallel_infer.errors import Unauthorized
@@ -67,6 +67,23 @@ class WebPages:
         if not self._wildcard:
             return False
         return _is_address(host) or "." not in host or host.endswith(_PRIVATE)
+
+
+class Networks:
+    """Addresses and networks, as the option `keyless_from` gives them. Pure."""
+
+    def __init__(self, given: Sequence[str]) -> None:
+        """Raises ValueError for what is neither."""
+        self._networks = [ipaddress.ip_network(network) for network in given]
+
+    def hold(self, address: str) -> bool:
+        """Whether an address is one of them; an IPv4 address may come in its IPv6 form."""
+        try:
+            found = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        mapped = getattr(found, "ipv4_mapped", None) or found
+        return any(mapped in network for network in self._networks)
 
 
 MAY_NOT_MANAGE = (

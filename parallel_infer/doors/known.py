@@ -42,18 +42,20 @@ def _grpc(config: ServerConfig, told: Told) -> DoorOptions | None:
     return GrpcOptions(**told | {"bind": tuple(config.grpc)}, memory=config.grpc_memory_mb << 20)
 
 
-def _frigate(config: ServerConfig, told: Told) -> DoorOptions | None:
-    if not config.frigate_bind:
+def _zmq(bind: list[str], config: ServerConfig, told: Told, **more: Any) -> ZmqOptions | None:
+    if not bind:
         return None
+    return ZmqOptions(**told | {"bind": tuple(bind)}, networks=tuple(config.keyless_from), **more)
+
+
+def _frigate(config: ServerConfig, told: Told) -> DoorOptions | None:
     uploads = config.frigate_uploads
     size = config.frigate_upload_mb << 20 if uploads else 0
-    return ZmqOptions(**told | {"bind": tuple(config.frigate_bind)}, uploads=uploads, upload_size=size)
+    return _zmq(config.frigate_bind, config, told, uploads=uploads, upload_size=size)
 
 
 def _imagezmq(config: ServerConfig, told: Told) -> DoorOptions | None:
-    if not config.imagezmq_bind:
-        return None
-    return ZmqOptions(**told | {"bind": tuple(config.imagezmq_bind)}, model=config.imagezmq_model)
+    return _zmq(config.imagezmq_bind, config, told, model=config.imagezmq_model)
 
 
 DOORS: tuple[Door, ...] = (

@@ -37,6 +37,7 @@ class GrpcOptions(DoorOptions, frozen=True, kw_only=True):
 class ZmqOptions(DoorOptions, frozen=True, kw_only=True):
     """A ZeroMQ door's; `bind` are tcp:// or ipc:// addresses. `model` is asked where a client names none."""
 
+    networks: tuple[str, ...] = ()  # whose clients come in at tcp addresses; none: all
     model: str = ""
     uploads: int = 0  # models that may be uploaded at a time; 0: none
     upload_size: int = 0  # of each; 0 where none may be uploaded

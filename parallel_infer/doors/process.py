@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from parallel_infer.client.endpoint import Address
+from parallel_infer.doors.access import Networks
 from parallel_infer.doors.gateway_link import GatewayLink
 from parallel_infer.doors.lifetime import Lifetime
 from parallel_infer.doors.options import GrpcOptions, HttpOptions, ZmqOptions
@@ -72,7 +73,8 @@ async def serve_zmq(options: ZmqOptions, name: str, make: Callable[[GatewayLink]
     # model that is somewhat too large must get in, to be refused by name.
     limit = max(options.max_payload * 4, 2 * options.upload_size) + 65536
     respond = make(link)
-    doors = [ZmqDoor(address, limit, respond, lifetime.activity) for address in options.bind]
+    networks = Networks(options.networks) if options.networks else None
+    doors = [ZmqDoor(address, limit, respond, lifetime.activity, networks) for address in options.bind]
     serving = asyncio.gather(*(door.run(lifetime.stop) for door in doors))
     try:
         await link.reach()

@@ -28,6 +28,7 @@ GIVEN = {
     "page_viewers": ("4", 4),
     "response_cache_mb": ("32", 32),
     "frigate_upload_mb": ("64", 64),
+    "keyless_from": ("10.0.0.0/8", ["10.0.0.0/8"]),
     "imagezmq_bind": ("tcp://127.0.0.1:5559", ["tcp://127.0.0.1:5559"]),
     "imagezmq_model": ("detector", "detector"),
     "alias": ("coco/3=detector", ["coco/3=detector"]),

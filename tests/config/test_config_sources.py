@@ -39,6 +39,7 @@ OTHER_VALUES: dict[str, tuple[Any, str]] = {
     "max_crops": (9, "9"),
     "kept_pictures_mb": (3, "3"),
     "frigate_upload_mb": (64, "64"),
+    "keyless_from": (["10.0.0.0/8"], "10.0.0.0/8"),
     "imagezmq_bind": (["tcp://127.0.0.1:5559"], "tcp://127.0.0.1:5559"),
     "imagezmq_model": ("detector", "detector"),
     "alias": (["coco/3=detector"], "coco/3=detector"),

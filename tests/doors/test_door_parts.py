@@ -313,10 +313,18 @@ def test_somebody_elsewhere_may_not_manage_an_insecure_server() -> None:
     assert not Call(Context("ipv4:192.168.1.7:40000"), None).manages
 
 
+@pytest.mark.parametrize("network", ["camera", "10.0.0.300", "10.0.0.1/8", ""])
+def test_what_is_no_network_is_refused_by_name(network: str) -> None:
+    with pytest.raises(ConfigError, match=r"keyless_from is .*expected 10\.0\.0\.7"):
+        check_addresses(ServerConfig(keyless_from=[network]))
+
+
 @pytest.mark.parametrize("door", ["frigate_bind", "imagezmq_bind"])
-def test_doors_whose_clients_show_no_key_are_refused_beside_keys(door: str) -> None:
-    with pytest.raises(ConfigError, match=r"cannot be used with keys"):
+def test_doors_whose_clients_show_no_key_are_refused_beside_keys_where_nobody_says_who_may(door: str) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be used with keys.*--keyless-from"):
         check_addresses(ServerConfig(keys="folder", **{door: ["tcp://127.0.0.1:5558"]}))
+    check_addresses(ServerConfig(keys="folder", **{door: ["ipc:///tmp/cameras"]}))
+    check_addresses(ServerConfig(keys="folder", keyless_from=["10.0.0.7"], **{door: ["tcp://0.0.0.0:5558"]}))
     check_addresses(ServerConfig(**{door: ["tcp://127.0.0.1:5558"]}))
     with pytest.raises(ConfigError, match=r"can be reached from other machines"):
         check_addresses(ServerConfig(**{door: ["tcp://0.0.0.0:5558"]}))

@@ -437,9 +437,16 @@ def test_with_keys_a_token_lets_in(tmp_path_factory: pytest.TempPathFactory, pic
         tokens[name] = next(line.partition("= ")[2] for line in lines if line.startswith("token"))
     http, grpc = (f"127.0.0.1:{free_port()}" for _ in range(2))
     bind = ("--bind", f"ipc://{folder}/door", "--http", http, "--grpc", grpc, "--keys", str(folder / "keys"))
-    found = Doors(Server(folder, *bind, "--model", "classifier=zoo:classifier"), http, grpc, "", "")
+    cameras = f"ipc://{folder}/cameras"  # for this user alone, and so beside keys
+    bind += ("--imagezmq-bind", cameras)
+    found = Doors(Server(folder, *bind, "--model", "classifier=zoo:classifier"), http, grpc, "", cameras)
     with running(found.server):
         data = picture_of(pictures)
+        with zmq.Context() as context, context.socket(zmq.REQ) as sender:
+            sender.connect(cameras)
+            sender.send_multipart([b'{"msg": "door"}', data])
+            assert sender.poll(TIMEOUT * 1000)
+            assert json.loads(sender.recv())["predictions"]
         assert ask(found, "/healthz")[0] == 200
         assert ask(found, "/infer/classifier", data, Content_Type="image/png")[0] == 401
         assert ask(found, "/infer/classifier", data, Content_Type="image/png", Authorization="Bearer no")[0] == 401
