@@ -27,10 +27,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.fuzz_doors import free_port, memory
+from benchmarks.fuzz_doors import memory
 from benchmarks.fuzz_support.callers import PICTURE
 from benchmarks.fuzz_support.http_client import Conversation
-from benchmarks.machine import print_header
+from benchmarks.machine import free_port, print_header
 from benchmarks.nothing_model import write_nothing_model
 from parallel_infer import AsyncClient, Client
 from parallel_infer.doors.grpc.messages import message

@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import json
 import os
-import socket
 import sys
 import tempfile
 import time
@@ -24,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.fuzz_support import callers
 from benchmarks.fuzz_support.http_client import Conversation
-from benchmarks.machine import print_header
+from benchmarks.machine import free_port, print_header
 from parallel_infer import Client
 from parallel_infer.tools.local_server import local_server
 
@@ -35,13 +34,6 @@ CALLERS: dict[str, Callable[[str, int, int], Awaitable[callers.Outcomes]]] = {
     "imagezmq": callers.imagezmq,
 }
 WARM = 0.1  # of the requests, after which memory is compared
-
-
-def free_port() -> int:
-    """A port that nobody listens at now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 class GoodClient:

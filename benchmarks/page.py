@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import multiprocessing
-import socket
 import statistics
 import sys
 import tempfile
@@ -31,7 +30,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.machine import print_header
+from benchmarks.machine import free_port, print_header
 from benchmarks.nothing_model import write_nothing_model
 from parallel_infer import Client
 from parallel_infer.tools.local_server import LocalServer, local_server
@@ -41,12 +40,6 @@ WIDTH, HEIGHT = 1280, 720
 CAMERA = "gate"
 PACE = 0.02  # seconds between two small jobs while processor time is counted
 LOOKING = "the page"
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 # --- who looks --------------------------------------------------------------------------------------------------------

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from benchmarks.machine import free_port
 from benchmarks.peers.agreement import differences
-from benchmarks.peers.peer import Peer, PeerFailed, Running, free_port, ours, started
+from benchmarks.peers.peer import Peer, PeerFailed, Running, ours, started
 from benchmarks.peers.settings import Setting, our_settings, settings
 from benchmarks.peers.work import Setup
 from parallel_infer.errors import ServerUnavailable

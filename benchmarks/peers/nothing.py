@@ -25,9 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.doors import SIZE, Figures, closed_loop
 from benchmarks.fuzz_support.http_client import Conversation
-from benchmarks.machine import print_header
+from benchmarks.machine import free_port, print_header
 from benchmarks.nothing_model import write_nothing_model
-from benchmarks.peers.peer import Peer, free_port, launched
+from benchmarks.peers.peer import Peer, launched
 from benchmarks.peers.work import Setup
 from parallel_infer.tools.local_server import local_server
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import free_port
 from benchmarks.peers.work import Setup
 from parallel_infer.tools.local_server import local_server
 
@@ -119,13 +120,6 @@ def launched(peer: Peer, setup: Setup) -> Iterator[tuple[subprocess.Popen[bytes]
             yield process, log
         finally:
             _stop(process)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _spawn(peer: Peer, setup: Setup, folder: Path, log: Path) -> subprocess.Popen[bytes]:

@@ -7,7 +7,8 @@ import statistics
 from pathlib import Path
 
 from benchmarks.doors import Doors
-from benchmarks.router_support.processes import RouterUnderTest, Started, closing, free_port
+from benchmarks.machine import free_port
+from benchmarks.router_support.processes import RouterUnderTest, Started, closing
 
 _IN_FLIGHT = 32
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,18 +13,12 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.machine import free_port
 from parallel_infer import Client
 from parallel_infer.errors import InferError
 
 _ECHO = Path(__file__).with_name("echo_server.py")
 _PATIENCE = 120.0  # seconds for a server to start on a busy machine
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens at now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 class Started:
