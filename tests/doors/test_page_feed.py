@@ -145,6 +145,18 @@ def test_a_worker_that_is_down_is_counted_as_such() -> None:
     assert {process.name: process.restarts for process in found.processes}["infer-street-0"] == 3
 
 
+def test_a_router_has_members_and_their_workers() -> None:
+    member = {"address": "tcp://a:1", "state": "away", "problem": "no word", "models": ["street"]}
+    routed = status(1) | {"members": {"a": {**member, "under_way": 2, "answered": 5, "sent": 7}}}
+    for kind in ("workers", "processes"):
+        routed[kind] = {f"a/{name}": facts for name, facts in routed[kind].items()}
+    found = Snapshots().add(routed, 1.0)
+    assert (found.totals.workers, found.totals.all_workers) == (3, 3)
+    (shown,) = found.members
+    assert (shown.name, shown.state, shown.problem, shown.models, shown.under_way) == ("a", "away", "no word", 1, 2)
+    assert Snapshots().add(status(1), 1.0).members == []
+
+
 # --- who is told ------------------------------------------------------------------------------------------------------
 
 

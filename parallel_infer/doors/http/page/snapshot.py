@@ -1,145 +1,31 @@
-"""What the page shows of a server's state: one struct a second, made from two answers to a status request. Pure."""
+"""What the page shows of a server's state, made from two answers to a status request. Pure."""
 
 from __future__ import annotations
 
+import re
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import msgspec
-
+from parallel_infer.doors.http.page.figures import (
+    ClientsWord,
+    DoorNow,
+    IngressNow,
+    MemberNow,
+    ModelNow,
+    ProcessNow,
+    Snapshot,
+    SourceNow,
+    StageNow,
+    Totals,
+)
 from parallel_infer.errors import Dropped
 from parallel_infer.observe.histogram import PARTS, all_counts, difference, percentile
 from parallel_infer.observe.rates import Rates, SourceRates, rates
 
 Status = Mapping[str, Any]
+_WORKER = re.compile(r"(?:^|/)(?:decode|infer|postprocess)-")  # a router puts the member's name and / before it
 WINDOW = 10.0  # seconds: percentiles, stage times and batch sizes are those of the jobs that ended within it
-
-
-class Totals(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole server."""
-
-    answered: int  # jobs, since the gateway counts
-    failed: int
-    dropped: int  # replaced by a newer frame, or cancelled
-    fps: float  # answers per second
-    p50: float | None  # ms from admission to the answer; None: nothing was answered yet
-    p99: float | None
-    queue: int  # jobs that wait for decoding or inference, now
-    pending: int  # jobs without a reply, now
-    workers: int  # worker processes that are up
-    all_workers: int
-
-
-class ModelNow(msgspec.Struct, frozen=True, kw_only=True):
-    """One version of a model."""
-
-    key: str
-    name: str
-    version: int
-    state: str
-    unavailable: str  # why; "" where it is not
-    instances: int
-    fps: float
-    errors_per_second: float
-    answered: int
-    errors: Mapping[str, int]  # by code, since the gateway counts
-    p50: float | None  # ms
-    p99: float | None
-    times: Mapping[str, float]  # part of a job's time -> its mean in ms
-    batch: float  # jobs inferred together, the mean
-    batch_sizes: Mapping[str, int]  # size -> runs, since the model is served
-    queued: int
-    decoding: int
-    ready: int
-    rows: tuple[int, int]  # free, all
-    outputs: tuple[int, int]
-    memory: int  # bytes of its rings
-    limit: str  # the stage that holds it up; ""
-
-
-class StageNow(msgspec.Struct, frozen=True, kw_only=True):
-    """Workers of one stage, or a process that passes jobs on."""
-
-    name: str
-    model: str
-    workers: int
-    utilisation: float  # 0 to 1
-    per_second: float | None
-
-
-class ProcessNow(msgspec.Struct, frozen=True, kw_only=True):
-    """One process."""
-
-    name: str
-    stage: str  # "": no worker
-    model: str
-    state: str
-    restarts: int
-    utilisation: float | None
-
-
-class IngressNow(msgspec.Struct, frozen=True, kw_only=True):
-    """Payload slots of one size."""
-
-    slot_size: int
-    slots: int
-    free: int
-
-
-class ClientsWord(msgspec.Struct, frozen=True, kw_only=True):
-    """What the client of a live source tells of it."""
-
-    state: str
-    message: str
-    dropped: int  # frames, by itself and by the server
-    expired: int
-    failed: int
-    restarts: int  # of the capture
-    counts: Sequence[tuple[str, str, str, int]]  # what, at which line or zone, of which class, how many
-    age: float  # seconds since it told so
-
-
-class SourceNow(msgspec.Struct, frozen=True, kw_only=True):
-    """One live source."""
-
-    name: str
-    fps: float
-    answered: int
-    dropped: int
-    failed: int
-    age: float | None  # seconds since the newest answered frame came in
-    client: ClientsWord | None  # None: its client tells nothing
-
-
-class DoorNow(msgspec.Struct, frozen=True, kw_only=True):
-    """One door for clients of another protocol; counts are those since its process started."""
-
-    name: str
-    addresses: tuple[str, ...]
-    state: str
-    requests: int
-    refused: Mapping[str, int]  # by code
-    in_flight: int
-
-
-class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """The state of a server, and what it did in the last seconds."""
-
-    uptime: float  # seconds
-    draining: bool
-    clients: int
-    limit: str  # the stage that holds up the others; ""
-    lent: int  # bytes lent to clients
-    unread: int
-    cut: int
-    totals: Totals
-    models: list[ModelNow]
-    stages: list[StageNow]
-    processes: list[ProcessNow]
-    doors: list[DoorNow]
-    ingress: list[IngressNow]
-    sources: list[SourceNow]
 
 
 class Snapshots:
@@ -200,6 +86,18 @@ def _snapshot(first: Status, last: Status, status: Status, seconds: float) -> Sn
             for ring in gateway["ingress"]
         ],
         sources=[_source(source, gateway["sources"][source.name]) for source in found.sources],
+        members=[
+            MemberNow(
+                name=name,
+                address=member["address"],
+                state=member["state"],
+                problem=member["problem"],
+                models=len(member["models"]),
+                under_way=member["under_way"],
+                answered=member["answered"],
+            )
+            for name, member in status.get("members", {}).items()
+        ],
     )
 
 
@@ -242,8 +140,7 @@ def _totals(first: Status, status: Status, found: Rates) -> Totals:
 
 def _workers_up(status: Status) -> list[bool]:
     """Whether it is up, of each worker process; one that is down is known by its process alone."""
-    stages = ("decode", "infer", "postprocess")
-    return [p["state"] == "up" for name, p in status["processes"].items() if name.partition("-")[0] in stages]
+    return [process["state"] == "up" for name, process in status["processes"].items() if _WORKER.search(name)]
 
 
 def _added(one: list[int], other: list[int]) -> list[int]:

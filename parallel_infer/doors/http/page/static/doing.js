@@ -61,6 +61,7 @@ export class Doing {
     this.models(state.models);
     this.processes(state.processes);
     this.doors(state.doors);
+    this.members(state.members);
     this.memory(state);
   }
 
@@ -127,6 +128,20 @@ export class Doing {
       const refused = Object.values(door.refused).reduce((sum, count) => sum + count, 0);
       say(text, `${plural(door.requests, "request")}${refused ? `, ${refused} refused` : ""} · ${door.in_flight} in flight`);
       row.title = Object.entries(door.refused).map(([code, count]) => `${code}: ${count}`).join("\n");
+    });
+  }
+
+  members(members) {
+    one("#members").parentElement.hidden = !members.length;
+    const make = () => h("li", {}, h("i", { class: "dot" }), h("b"), h("code"), h("span"));
+    keyed(one("#members"), members, (member) => member.name, make, (row, member) => {
+      const [dot, name, address, text] = row.children;
+      dot.className = `dot ${member.state}`;
+      say(name, member.name);
+      say(address, member.problem || (member.name === member.address ? "" : member.address));
+      const work = `${plural(member.models, "model")} · ${member.answered} answered · ${member.under_way} in flight`;
+      say(text, member.state === "up" ? work : member.state);
+      row.title = member.problem;
     });
   }
 
