@@ -19,6 +19,7 @@ import msgspec
 from parallel_infer.cli import main
 from parallel_infer.cli.config_options import ON_COMMAND_LINE
 from parallel_infer.config.fields import FLEET_FIELDS, MODEL_FIELDS, SERVER_FIELDS, Field, toml_value
+from parallel_infer.config.route_sources import ROUTE_FIELDS
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -50,9 +51,18 @@ def fleet_table() -> str:
     return _table(("Name", "Default", "Accepts", "Meaning"), _rows(FLEET_FIELDS, None))
 
 
+def router_table() -> str:
+    """Every field of a router, as a Markdown table."""
+    options = {name: f"`{field.option}`" for name, field in ROUTE_FIELDS.items()}
+    return _table(("Name", "Default", "Accepts", "Option", "Meaning"), _rows(ROUTE_FIELDS, options))
+
+
+TABLES = {"server": server_table, "model": model_table, "fleet": fleet_table, "router": router_table}
+
+
 def with_tables(manual: str) -> str:
-    """The text of docs/configuration.md with its three tables as the program has them."""
-    for name, table in (("server", server_table()), ("model", model_table()), ("fleet", fleet_table())):
+    """The text of docs/configuration.md with its tables as the program has them."""
+    for name, table in ((name, make()) for name, make in TABLES.items()):
         start, rest = manual.split(f"<!-- fields of a {name} -->\n")
         manual = f"{start}<!-- fields of a {name} -->\n{table}\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
     return manual

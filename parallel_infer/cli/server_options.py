@@ -36,7 +36,8 @@ def server_options(command: Command) -> Command:
         show_default=True,
         envvar="PARALLEL_INFER_SERVER",
         show_envvar=True,
-        help="Where the server listens: tcp://HOST:PORT or ipc://PATH.",
+        help="Where the server listens: tcp://HOST:PORT or ipc://PATH. Several with commas between them: one is in "
+        "use, and the next one when it is lost.",
     )(command)
 
 

@@ -62,7 +62,9 @@ _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
 
 class Client:
-    """Speaks with one server. May be used by many threads; close it, or use it in a `with`.
+    """Speaks with one server, or several ("tcp://a:5555,tcp://b:5555"): one is in use, and the next when it is lost.
+
+    May be used by many threads; close it, or use it in a `with`.
 
     Every call ends within its timeout: with an answer, or with an error of `parallel_infer.errors`; where nobody
     answers that is ServerUnavailable. A server that restarts within the timeout is not noticed. Arrays handed in must

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from parallel_infer.cli.config_options import ON_COMMAND_LINE
 from parallel_infer.config.fields import FLEET_FIELDS, MODEL_FIELDS, SERVER_FIELDS
+from parallel_infer.config.route_sources import ROUTE_FIELDS
 from parallel_infer.config.sources import load_config
 from parallel_infer.model_files.location import SERVED_BY_DEFAULT
 from scripts.docs_pages import MANUAL, with_tables
@@ -14,12 +15,12 @@ from scripts.docs_pages import MANUAL, with_tables
 
 def test_the_manual_is_that_of_the_program() -> None:
     manual = MANUAL.read_text("utf-8")
-    assert manual.count("<!-- fields of a") == manual.count("<!-- end -->") == 3
+    assert manual.count("<!-- fields of a") == manual.count("<!-- end -->") == 4
     assert manual == with_tables(manual), "write its tables anew: python scripts/docs_pages.py"
 
 
 def test_every_field_is_explained() -> None:
-    for field in [*SERVER_FIELDS.values(), *MODEL_FIELDS.values(), *FLEET_FIELDS.values()]:
+    for field in [*SERVER_FIELDS.values(), *MODEL_FIELDS.values(), *FLEET_FIELDS.values(), *ROUTE_FIELDS.values()]:
         assert field.meaning.endswith(".")
         assert field.expected
     assert set(SERVER_FIELDS) & set(ON_COMMAND_LINE) == set(ON_COMMAND_LINE)
