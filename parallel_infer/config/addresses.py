@@ -45,11 +45,12 @@ def _check_keyless(config: ServerConfig) -> None:
             raise ConfigError(
                 f"keyless_from is {show(network)}: {error}; expected 10.0.0.7 or 192.168.1.0/24"
             ) from None
-    if config.keys is None or config.keyless_from:
+    if config.keys is None:
         return
     for setting in ZMQ_DOORS:
         for address in getattr(config, setting):
-            if not address.startswith("ipc://"):
+            said = config.keyless_from and address.startswith("tcp://")
+            if not said and socket_path(address) is None:  # an abstract socket has no file, and so no mode
                 raise ConfigError(
                     f"{setting} {address} cannot be used with keys: those clients have no way to show one. Name the "
                     "addresses that need none with --keyless-from, or listen at ipc://PATH, for this user alone"

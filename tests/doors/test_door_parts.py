@@ -323,6 +323,8 @@ def test_what_is_no_network_is_refused_by_name(network: str) -> None:
 def test_doors_whose_clients_show_no_key_are_refused_beside_keys_where_nobody_says_who_may(door: str) -> None:
     with pytest.raises(ConfigError, match=r"cannot be used with keys.*--keyless-from"):
         check_addresses(ServerConfig(keys="folder", **{door: ["tcp://127.0.0.1:5558"]}))
+    with pytest.raises(ConfigError, match=r"cannot be used with keys"):  # it has no file, and is open to everybody
+        check_addresses(ServerConfig(keys="folder", keyless_from=["10.0.0.7"], **{door: ["ipc://@cameras"]}))
     check_addresses(ServerConfig(keys="folder", **{door: ["ipc:///tmp/cameras"]}))
     check_addresses(ServerConfig(keys="folder", keyless_from=["10.0.0.7"], **{door: ["tcp://0.0.0.0:5558"]}))
     check_addresses(ServerConfig(**{door: ["tcp://127.0.0.1:5558"]}))
