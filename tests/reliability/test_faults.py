@@ -58,7 +58,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
 
 
 def storm(
-    served: LocalServer, payloads: Payloads, kinds: tuple[str, ...], faults: int, load: LibraryLoad | WireLoad
+    served: LocalServer,
+    payloads: Payloads,
+    kinds: tuple[str, ...],
+    faults: int,
+    load: LibraryLoad | WireLoad,
+    in_flight: int = 32,
 ) -> Tally:
     """Jobs without a pause until so many processes were killed; then every job that is left has to end."""
     tally = Tally()
@@ -68,7 +73,7 @@ def storm(
             payloads,
             tally,
             lambda: len(saboteur.incidents) < faults,
-            32,
+            in_flight,
             lambda outcome: saboteur.answered(outcome.sent),
         )
     load.close()
@@ -81,6 +86,12 @@ def test_no_kill_of_a_worker_loses_a_job_or_leaks_a_slot(served, payloads, kinds
     tally = storm(served, payloads, kinds, faults, WireLoad(served.address, 60.0))
     assert tally.answers > 0
     assert not tally.broken(frozenset({"POISON"}))
+
+
+def test_no_kill_loses_a_job_that_one_worker_hands_on_to_another(served, payloads):
+    tally = storm(served, payloads, ("infer", "postprocess"), 4, WireLoad(served.address, 60.0), in_flight=1)
+    assert tally.answers > 0
+    assert not tally.broken(frozenset())
 
 
 def test_no_kill_of_the_dispatcher_costs_an_answer(served, payloads):
