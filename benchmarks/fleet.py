@@ -8,8 +8,8 @@ addresses of this one; run by root they are in a network namespace of their own,
 Each has a server of one worker a stage, with a model that returns what it was sent. Each payload carries its number and
 a checksum, so that an answer that belongs to another job is seen.
 
-Cases: kill stop server router registry rolling models fewer scaled control; without any, all of them. `control` is
-`kill` with a router that sends nothing again: it must lose at least one. Ends with 1 where an invariant is broken.
+Cases: kill stop server router registry rolling models missing fewer scaled control; without any, all of them. `control`
+is `kill` with a router that sends nothing again: it must lose at least one. Ends with 1 where an invariant is broken.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ from benchmarks.chaos_support.payloads import Payloads, write_identity_model
 from benchmarks.chaos_support.tally import Tally
 from benchmarks.fleet_support.cases import CASES, FleetUnderTest
 from benchmarks.fleet_support.raylets import cluster
+from parallel_infer.process.rundir import sweep_directories
+from parallel_infer.shm.segment import sweep
 
 _BYTES = 100  # of a payload
 _TIMEOUT = 30.0  # seconds of a job
@@ -168,6 +170,8 @@ def main() -> int:
             found = run(case, fleet, arguments)
             print(found.line(case), flush=True)
             wrong += [f"{case}: {text}" for text in broken(case, found)]
+    sweep()  # what killed servers left in /dev/shm, as the next server on a machine does
+    sweep_directories()
     print("\n".join(f"BROKEN: {text}" for text in wrong) or "every invariant holds")
     return 1 if wrong else 0
 

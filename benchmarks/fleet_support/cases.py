@@ -30,8 +30,8 @@ class FleetUnderTest:
         self.models = {"identity": str(model)}
         self._file, self._head = file, Head(DASHBOARD)
 
-    def deploy(self, nodes: str = "3") -> None:
-        """Write the file and deploy it, as users do."""
+    def deploy(self, nodes: str = "3", *, works: bool = True) -> None:
+        """Write the file and deploy it, as users do; `works` is whether it is to."""
         settings = "".join(f"{name} = {value}\n" for name, value in self.settings.items())
         models = "".join(f'[models.{name}]\npath = "{path}"\n' for name, path in self.models.items())
         self._file.write_text(
@@ -41,7 +41,10 @@ class FleetUnderTest:
             f"target_pending = 6\nscale_up_ms = 1000\nscale_down_ms = 3000\nmost_lost = {self.most_lost}\n{models}"
         )
         words = ["deploy", "--ray", DASHBOARD, "--config", str(self._file), "--nodes", nodes]
-        subprocess.run([sys.executable, "-m", "parallel_infer", *words], check=True, stdout=subprocess.DEVNULL)
+        command = [sys.executable, "-m", "parallel_infer", *words]
+        done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        if (done.returncode == 0) != works:
+            raise SystemExit(f"deploy has {'failed' if works else 'not failed'}: {done.stderr}")
 
     def wait_for(self, nodes: int) -> None:
         """Wait until so many servers run, and no other is on its way."""
@@ -120,6 +123,15 @@ def models(fleet: FleetUnderTest) -> None:
     fleet.wait_for(3)
 
 
+def missing(fleet: FleetUnderTest) -> None:
+    """A model that no machine has is refused by the first that is asked; the others go on, and then all of them."""
+    fleet.models["other"] = "/nowhere/other.onnx"
+    fleet.deploy(works=False)
+    del fleet.models["other"]
+    fleet.deploy()
+    fleet.wait_for(3)
+
+
 def fewer(fleet: FleetUnderTest) -> None:
     """Three servers, one, three."""
     fleet.deploy("1")
@@ -149,5 +161,6 @@ def control(fleet: FleetUnderTest) -> None:
 
 
 CASES: dict[str, Callable[[FleetUnderTest], None]] = {
-    case.__name__: case for case in (kill, stop, server, router, registry, rolling, models, fewer, scaled, control)
+    case.__name__: case
+    for case in (kill, stop, server, router, registry, rolling, models, missing, fewer, scaled, control)
 }
