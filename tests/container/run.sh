@@ -14,8 +14,9 @@ python=$root/.venv/bin/python
 pictures=$root/parallel_infer/zoo/pictures
 work=$(mktemp -d /tmp/parallel-infer-image-XXXXXX)
 storage=${KEEP:-$work/storage}
-cases=(small_shm small_shm_fits models_and_keys kept_keys secret_keys no_keys_without_a_place insecure no_models empty
-  read_only other_commands quantizes not_its_own_code stop_at_once stop_under_load ipc_volume killed_and_restarted upgraded)
+cases=(small_shm small_shm_fits models_and_keys kept_keys secret_keys routes no_keys_without_a_place insecure no_models
+  empty read_only other_commands quantizes not_its_own_code stop_at_once stop_under_load ipc_volume
+  killed_and_restarted upgraded)
 name=pinfer-test-$$
 passed=0 failed=0
 
@@ -167,6 +168,27 @@ secret_keys() { # flat, read-only and open to others, as Kubernetes mounts a Sec
     run --shm-size 1g --volume "$work/models:/models:ro" --volume "$work/secret:/keys:ro" "$image" && ready &&
     has_not 'secret = ' && wire street >/dev/null
   local result=$?
+  rm -rf "$work/made" "$work/secret"
+  return $result
+}
+
+routes() { # a router of the same image in front of a server, with the keys of a Secret
+  fresh_keys
+  # shellcheck disable=SC2015  # what went wrong is shown wherever it did
+  cli keys new client --dir "$work/made" --out "$work/keys/client.key" >/dev/null &&
+    cli keys new router --manage --dir "$work/made" --out "$work/made/router.key" >/dev/null &&
+    mkdir -p "$work/secret" && cp "$work/made"/*.key "$work/made/clients"/*.pub "$work/secret" &&
+    chmod -R a+rX "$work/secret" &&
+    run --shm-size 1g --publish 127.0.0.1::5600 --volume "$work/models:/models:ro" --volume "$work/secret:/keys:ro" \
+      "$image" && ready &&
+    podman run --detach --name "$name-router" --network "container:$name" --volume "$work/secret:/keys:ro" \
+      --read-only --cap-drop ALL --user 4321:4321 "$image" route --bind tcp://0.0.0.0:5600 \
+      --member tcp://127.0.0.1:5555 >/dev/null &&
+    cli infer --timeout 120 --server "tcp://$(port 5600)" --key "$work/keys/client.key" street \
+      "$pictures/astronaut.png" >"$work/answer" && grep --quiet person "$work/answer" &&
+    podman healthcheck run "$name-router" >/dev/null || fail "$(podman logs "$name-router" 2>&1 | tail -n 5)"
+  local result=$?
+  podman rm --force --time 0 "$name-router" >/dev/null 2>&1
   rm -rf "$work/made" "$work/secret"
   return $result
 }
