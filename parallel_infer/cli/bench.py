@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from parallel_infer.chains.steps import JOIN
 from parallel_infer.cli.common_options import json_option, pictures_option
 from parallel_infer.cli.config_options import configuration
 from parallel_infer.cli.parameter_types import FiniteRange, GivenPath
@@ -281,6 +282,9 @@ def _bench(options: BenchOptions) -> Iterator[tuple[Bench, dict[str, Any]]]:
 def _facts(models: list[dict[str, Any]], name: str | None) -> dict[str, Any]:
     """What the server says about the model to ask."""
     found = [facts for facts in models if name in (None, facts["name"])]
+    together = [facts for facts in models if name is not None and facts["name"] in name.split(JOIN)]
+    if not found and name is not None and len(together) == len(name.split(JOIN)) > 1:  # a fan
+        return {**together[0], "name": name, "task": "fan"}
     if not found:
         names = ", ".join(str(facts["name"]) for facts in models)
         raise ConfigError(f"the server does not serve {name!r}; it serves {names or 'no model at all'}")

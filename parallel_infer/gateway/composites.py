@@ -194,9 +194,9 @@ class Composite:
             self.fail(code, f"{first}: {text}" + "".join(f"; {name}: {why}" for name, (_, why) in others))
             return
         body, payload = assembled(whole.model, self._roots, whole.format)
-        done = [root.timing for root in self._roots if root.failure is None]
-        times = tuple(max(timing[name] for timing in done) for name in TIMES)
-        composites.replies.composed(whole.job, body, payload, times, max(root.batch for root in self._roots))
+        longest = max((root for root in self._roots if root.failure is None), key=lambda root: root.timing["total"])
+        times = tuple(longest.timing[name] for name in TIMES)
+        composites.replies.composed(whole.job, body, payload, times, longest.batch)
 
 
 class Composites:

@@ -6,6 +6,8 @@ import base64
 import csv
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -286,6 +288,21 @@ def test_the_command_line(server: Server, tmp_path: Path, street: np.ndarray) ->
     fan = ["infer", "--server", server.address, "detector+classifier", str(picture), "--csv"]
     rows = list(csv.DictReader(io.StringIO(CliRunner().invoke(main, fan).output)))
     assert {row["model"] for row in rows} == {"detector", "classifier"}
+
+
+def test_the_example(server: Server, tmp_path: Path, street: np.ndarray) -> None:
+    picture, broken = tmp_path / "street.png", tmp_path / "broken.png"
+    cv2.imwrite(str(picture), street)
+    broken.write_bytes(b"no picture")
+    example = Path(__file__).resolve().parents[2] / "examples" / "cut_out.py"
+    command = [sys.executable, str(example), "persons", str(picture), str(broken), "--address", server.address]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    lines = ran.stdout.splitlines()
+    assert (ran.returncode, lines[0]) == (1, f"{picture}: 3 found")
+    assert lines[1].startswith("  person at [")
+    assert "pose: person" in lines[1]
+    assert lines[4:] == ["  classifier was not asked about 2 more"]
+    assert "BAD_INPUT: not a picture" in ran.stderr
 
 
 def test_what_a_chain_found_is_drawn(client: Client, street: np.ndarray) -> None:

@@ -107,6 +107,17 @@ def test_a_fan_is_a_job_of_each_model_about_one_payload_and_one_answer(rig: Rig)
     reply(rig, finder)  # once more: nobody minds
 
 
+def test_the_times_of_a_fan_are_those_of_its_longest_part(rig: Rig) -> None:
+    client = Client(rig, "finder+reader")
+    finder, reader = rig.told(Admit)
+    for admit, times in ((finder, (0.5, 0.0, 0.0, 0.25, 0.0, 0.0)), (reader, (0.0, 0.25, 0.0, 1.5, 0.0, 0.0))):
+        rig.now += 1.0
+        body = encode(AnswerBody(task="detect", model="m"))
+        rig.take(Answered(admit.job, body, b"", 0, times, 1))
+    timing = client.timings[0]
+    assert (timing["queue"], timing["decode"], timing["infer"], timing["total"]) == (0.0, 0.25, 1.5, 2.0)
+
+
 def test_a_part_that_fails_is_an_error_in_its_place(rig: Rig) -> None:
     client = Client(rig, "finder+reader", format="objects")
     finder, reader = rig.told(Admit)
