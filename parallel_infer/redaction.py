@@ -31,10 +31,11 @@ _HARMLESS = re.compile(
 _BEFORE_NAME = re.compile(r"[&;,:/?#]")  # and _, which may also be part of a name
 
 _SCHEME = r"[a-zA-Z][a-zA-Z0-9+.-]*://"
+_AFTER_SCHEME = r"[a-zA-Z0-9+.-]://"  # its last sign alone: a long word may begin a scheme at each sign
 # Up to the last @ of a word. Without a scheme, a name and a password before an @ are hidden as well.
-_CREDENTIALS = re.compile(rf"({_SCHEME})\S*@")
+_CREDENTIALS = re.compile(rf"({_AFTER_SCHEME})\S*@")
 _BARE_CREDENTIALS = re.compile(r"((?:^|(?<=[\s'\"(=<]))(?:realtime:)?)(?!\S*://)[^\s/@:'\"]+:/?\S*@")
-_PATH_PAIR = re.compile(rf"({_SCHEME}[^\s/]+(?:/[^\s/?#:]*)*/)[^\s/?#:=]+:[^\s/?#=]+(?=[/?#]|\s|$)")
+_PATH_PAIR = re.compile(rf"({_AFTER_SCHEME}[^\s/]+(?:/[^\s/?#:]*)*/)[^\s/?#:=]+:[^\s/?#=]+(?=[/?#]|\s|$)")
 
 _WORD = 4  # characters from which a piece of a secret is hidden inside of words as well
 _PIECES = re.compile(r"[:@/#?&=;,%\s]+")
@@ -45,7 +46,7 @@ def redacted(text: str) -> str:
     text = _CREDENTIALS.sub(rf"\1{HIDDEN}@", text)
     text = _BARE_CREDENTIALS.sub(rf"\1{HIDDEN}@", text)
     text = _PATH_PAIR.sub(rf"\1{HIDDEN}", text)
-    return re.sub(r"\S*=\S*", lambda word: _without_parameters(word[0]), text)
+    return re.sub(r"\S+", lambda word: _without_parameters(word[0]), text) if "=" in text else text
 
 
 def redacted_address(address: str) -> str:
