@@ -183,8 +183,8 @@ def test_what_cannot_be_a_member_is_named(echo: StartEcho, route: StartRouter, p
 
 
 def test_a_router_of_routers(echo: StartEcho, route: StartRouter):
-    inner = [route(*as_members(echo(f"e{number}")), name=f"inner{number}") for number in range(2)]
-    outer = route(*(word for router in inner for word in ("--member", router.address)), name="outer")
+    inner = route(*as_members(echo("e0")), name="inner")
+    outer = route("--member", inner.address, *as_members(echo("e1")), name="outer")
     with outer.client() as client:
         eventually(lambda: joined(client) == 2)
         check(client, 100, size=160_000)

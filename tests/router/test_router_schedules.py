@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -78,9 +79,8 @@ class Schedule:
             self.do("thaw", number)
 
 
-@settings(max_examples=60)
-@given(steps=st.lists(STEPS, max_size=40))
-def test_every_request_has_one_reply_by_its_deadline(steps: list[tuple[str, Any]]) -> None:
+def check(steps: list[tuple[str, Any]]) -> None:
+    """Whatever happens, each request has one reply by its deadline; and once all is well, jobs are answered."""
     schedule = Schedule()
     for action, value in steps:
         schedule.do(action, value)
@@ -95,6 +95,19 @@ def test_every_request_has_one_reply_by_its_deadline(steps: list[tuple[str, Any]
     after = [schedule.fleet.infer(timeout=TIMEOUT) for _ in range(12)]
     schedule.fleet.run(TIMEOUT + 1.0)
     assert [request.code for request in after] == ["answered"] * 12
+
+
+@settings(max_examples=60)
+@given(steps=st.lists(STEPS, max_size=40))
+def test_every_request_has_one_reply_by_its_deadline(steps: list[tuple[str, Any]]) -> None:
+    check(steps)
+
+
+@pytest.mark.slow
+@settings(max_examples=3000)
+@given(steps=st.lists(STEPS, min_size=15, max_size=60))
+def test_every_request_has_one_reply_in_long_schedules(steps: list[tuple[str, Any]]) -> None:
+    check(steps)
 
 
 @settings(max_examples=30)
