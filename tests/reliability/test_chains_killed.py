@@ -49,7 +49,7 @@ def storm(served: LocalServer, kinds: tuple[str, ...], faults: int, seed: int) -
     return tally
 
 
-@pytest.mark.parametrize(("kinds", "faults"), [(("decode", "infer", "postprocess"), 6), (("dispatcher", "gateway"), 3)])
+@pytest.mark.parametrize(("kinds", "faults"), [(("decode", "infer", "postprocess"), 4), (("dispatcher", "gateway"), 2)])
 def test_no_kill_loses_a_request_or_gives_it_the_object_of_another(
     served: LocalServer, kinds: tuple[str, ...], faults: int
 ) -> None:
