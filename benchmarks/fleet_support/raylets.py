@@ -15,7 +15,7 @@ import psutil
 
 _PORT = 6399  # of the head
 DASHBOARD = "http://127.0.0.1:8265"
-_START = 60.0  # seconds
+_START = 180.0  # seconds
 _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
 
 
