@@ -113,14 +113,15 @@ class RouterProcess:
         is_ready = False
         while not self._has_left():
             timer = self._next_timer()
-            self._take_in(self._watch.wait(timer - time.monotonic()))
+            there = self._watch.wait(timer - time.monotonic())
+            self._take_in(there)
             now = time.monotonic()
             if timer <= now:  # what has come by now counts before what is late by now
                 for _ in range(_LOOKS):
                     if not (there := self._watch.wait(0)):
                         break
                     self._take_in(there)
-                    if ending():
+                    if signals in there:
                         break
             self.core.on_timer(now)
             self._others.on_timer(now)
@@ -128,7 +129,7 @@ class RouterProcess:
             if not is_ready and self._others.all_listen:
                 is_ready = True
                 ready((*self._addresses, *self._others.addresses))
-            if self.core.queries.stop_asked or ending():
+            if self.core.queries.stop_asked or (signals in there and ending()):
                 self._leave(now)
         self._watch.remove(signals)
 
