@@ -72,7 +72,9 @@ def _route(config: RouteConfig, as_json: bool) -> int:
     start_logging(config.log_format, config.log_level, "router")
     with Signals() as signals, contextlib.ExitStack() as ending:
         try:
-            inside = f"ipc://{ending.enter_context(socket_directory())}/inside"
+            inside = ""
+            if config.http or config.grpc or config.metrics_port:
+                inside = f"ipc://{ending.enter_context(socket_directory())}/inside"
             router = RouterProcess(config, inside)
             ending.callback(router.abort)
             router.open()
