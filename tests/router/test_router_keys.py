@@ -51,7 +51,7 @@ def test_keys_on_both_sides(echo: StartEcho, route: StartRouter, place: Path):
     with Client(outer.address, own, timeout=30.0) as client:
         client.unload("echo")  # passed on with the router's own key, which may
     unknown = new_key(place / "elsewhere", "stranger")
-    with Client(outer.address, unknown, timeout=2.0) as client, pytest.raises(Exception, match="key"):
+    with Client(outer.address, unknown, timeout=0.5) as client, pytest.raises(Exception, match="key"):
         client.infer("echo", payload(1))
 
 
