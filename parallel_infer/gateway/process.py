@@ -17,6 +17,7 @@ from parallel_infer.ipc.messages import Drained, Left, ToGateway
 from parallel_infer.machine.descriptors import raise_limit
 from parallel_infer.process.child import Child
 from parallel_infer.process.options import GatewayOptions
+from parallel_infer.shm.segment import lent_segments
 
 _LOOKS = 16  # at most so many times everything is taken in before the clock is looked at
 
@@ -33,7 +34,9 @@ class GatewayProcess:
         self._watch.add(self._link.socket)
         self._watch.add(self._inlet.socket)
         self._doors = PublicDoors(self._context, options, self._watch)
-        self._lending = Lending(lambda name: f"{options.segments}-g{options.epoch}-{name}", options.lent_memory)
+        self._lending = Lending(
+            lambda name: f"{lent_segments(options.segments, options.epoch)}{name}", options.lent_memory
+        )
         self._core = Core(self._link, child, self._doors, Ingress(options.ingress), self._lending, options)
 
     def run_forever(self) -> None:

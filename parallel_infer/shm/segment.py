@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import glob
 import mmap
 import os
 import secrets
@@ -146,6 +147,17 @@ def exists(name: str) -> bool:
     return (FOLDER / name).exists()
 
 
+def lent_segments(base: str, gateway: int) -> str:
+    """What the names of segments begin with that a gateway of this epoch lends to clients."""
+    return f"{base}-g{gateway}-"
+
+
+def remove_all(prefix: str) -> None:
+    """Remove the names of all segments that begin so. Whoever has one mapped keeps it."""
+    for path in FOLDER.glob(f"{glob.escape(prefix)}*"):
+        path.unlink(missing_ok=True)
+
+
 class RunMark:
     """The mark of a living run. Made first and removed last; its lock says that the run's segments are in use."""
 
@@ -167,8 +179,7 @@ class RunMark:
 
     def remove(self) -> None:
         """Remove every segment of this run that is still there, then the mark."""
-        for path in FOLDER.glob(f"{PREFIX}{self.run}-*"):
-            path.unlink(missing_ok=True)
+        remove_all(f"{PREFIX}{self.run}-")
         (FOLDER / f"{PREFIX}{self.run}").unlink(missing_ok=True)
         os.close(self._descriptor)
 

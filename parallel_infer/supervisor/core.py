@@ -88,6 +88,7 @@ class Core:
         self._doors = DoorStates(specs.doors())
         self._dispatcher = outside.dispatcher
         self._gateway = outside.gateway
+        self._resources = outside.resources
         self._clock = clock
         self._children = Children(outside.processes, config.start_timeout_ms / 1000)
         self._slots = self._children.slots
@@ -285,6 +286,8 @@ class Core:
             self.state = State.STOPPING
         elif slot.role == Role.GATEWAY and self.state == State.DRAINING:
             self.uncounted = True
+        if slot.role == Role.GATEWAY:
+            self._resources.remove_lent(slot.incarnation)
         if self.state in (State.STOPPING, State.FAILED):
             return
         if self.registry.instance_failed(slot, f"its process ended (exit code {code})"):

@@ -14,6 +14,7 @@ from parallel_infer.model_files.store import CopyOrder, ModelStore
 from parallel_infer.model_spec import ModelSpec
 from parallel_infer.process.spawn import Process
 from parallel_infer.shm.ring import Ring
+from parallel_infer.shm.segment import lent_segments, remove_all
 from parallel_infer.supervisor.outside import Found, LoadRequest
 from parallel_infer.supervisor.probes import probed, start_probe
 
@@ -28,8 +29,10 @@ class _Probing:
 class ModelResources:
     """See `outside.Resources`."""
 
-    def __init__(self, config: ServerConfig, store: ModelStore, watch: Watch) -> None:
+    def __init__(self, config: ServerConfig, store: ModelStore, watch: Watch, lent: str) -> None:
+        """`lent` is what the names of segments begin with that the gateway lends."""
         self._config = config
+        self._lent = lent
         self._store = store
         self._watch = watch
         self._probing: dict[str, _Probing] = {}  # by model
@@ -74,6 +77,10 @@ class ModelResources:
         rings = self._rings[plan.key] = []
         for spec in (plan.rows, plan.outputs):
             rings.append(Ring.create(spec))
+
+    def remove_lent(self, gateway: int) -> None:
+        """Remove the segments that a gateway of this epoch lent; who has one mapped keeps it."""
+        remove_all(lent_segments(self._lent, gateway))
 
     def remove_rings(self, key: str) -> None:
         """Remove a model's segments."""

@@ -86,6 +86,9 @@ class Resources(Protocol):
     def create_rings(self, plan: ModelPlan) -> None:
         """Create and reserve a model's segments. Raises ConfigError when memory is short."""
 
+    def remove_lent(self, gateway: int) -> None:
+        """Remove the segments that a gateway of this epoch lent to clients; it is dead, and its jobs are sent again."""
+
     def remove_rings(self, key: str) -> None:
         """Remove a model's segments, as many as there are; nobody may use them any more."""
 

@@ -28,14 +28,15 @@ class ProcessSupervisor:
         self._manager = manager
         self._ingress: list[Ring] = []
         self._context = new_context()
-        specs = ChildSpecs(config, run.folder, run.mark.segment_name("lent"))
+        lent = run.mark.segment_name("lent")
+        specs = ChildSpecs(config, run.folder, lent)
         self._link: Link[ToSupervisor] = Link(self._context, specs.dispatcher, "supervisor", ToSupervisor)
         self._gateway = AnswerLink(self._context, specs.answers)
         self._watch = Watch()
         self._watch.add(self._link.socket)
         self._watch.add(wake)
         self._processes = ChildProcesses(self._watch)
-        self._resources = ModelResources(config, run.store, self._watch)
+        self._resources = ModelResources(config, run.store, self._watch, lent)
         outside = Outside(self._link, self._gateway, self._processes, self._resources)
         self.core = Core(config, plan, specs, outside)
 

@@ -318,6 +318,7 @@ def test_what_has_arrived_counts_before_the_clock(server):
         while not pending.sent:
             connection.receive(0.01)
         server.next()
+        assert connection.ask(Pending(protocol.Ready(id=connection.number()), 10)) is not None  # all before is read
         server.release()
         assert connection.socket.poll(10_000)
         pending.deadline -= 60  # as if that time had passed

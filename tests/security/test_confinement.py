@@ -121,16 +121,17 @@ def test_segments_can_be_attached():
         "from multiprocessing.shared_memory import SharedMemory\n"
         "segment = SharedMemory(sys.argv[1]); segment.buf[0] = 7; segment.close()"
     )
-    from parallel_infer.shm.segment import Segment
+    from parallel_infer.shm.segment import RunMark, Segment
 
-    segment = Segment.create("pinfer-confined-test", 4096)
+    mark = RunMark()  # so that no other server takes it for what a dead one left
+    segment = Segment.create(mark.segment_name("confined"), 4096)
     try:
         done = run(code, segment.name)
         assert done.returncode == 0, done.stderr
         assert segment.view("uint8", (1,))[0] == 7
     finally:
         segment.close()
-        segment.unlink()
+        mark.remove()
 
 
 def test_memory_is_bounded():

@@ -126,6 +126,7 @@ class FakeResources:
         self.probes: dict[str, LoadRequest] = {}
         self.kept: list[ModelSpec] = []
         self.rings: set[str] = set()
+        self.lent_removed: list[int] = []  # epochs of gateways
         self.missing: set[str] = set()  # models whose files somebody has removed
         self.is_full = False
 
@@ -146,6 +147,9 @@ class FakeResources:
 
     def has_file(self, found: ModelSpec) -> bool:
         return found.name not in self.missing
+
+    def remove_lent(self, gateway: int) -> None:
+        self.lent_removed.append(gateway)
 
     def create_rings(self, plan: ModelPlan) -> None:
         if self.is_full:

@@ -157,6 +157,7 @@ def test_a_new_dispatcher_is_told_what_is_served_and_who_lives(rig: Rig) -> None
 
 def test_a_new_gateway_listens_where_the_old_one_did_and_opens_at_once(rig: Rig) -> None:
     rig.die("gateway")
+    assert rig.resources.lent_removed == [1]
     rig.pass_time(0.0)
     rig.say("gateway", Started())
     assert rig.gateway.news() == ["ModelOpened", "OpenDoor"]
