@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from parallel_infer.limits import MAX_NAME
 
@@ -65,7 +65,7 @@ class Infer(_Request, frozen=True, kw_only=True, tag="infer"):
     source: Annotated[str, Meta(max_length=MAX_SOURCE)] = ""  # the live stream this frame belongs to
     drop: Literal["none", "latest"] = "none"  # latest: replaces a queued frame of the same source
     client: Annotated[str, Meta(max_length=128)] = ""  # from a door: whom it asks for; counts at the inside door only
-    part: bool = False  # from a door: it belongs to a request that another job is counted for
+    part: bool | UnsetType = UNSET  # from a door: it belongs to a request that another job is counted for
 
 
 class Cancel(_Request, frozen=True, kw_only=True, tag="cancel"):

@@ -125,7 +125,7 @@ class GatewayLink:
             priority=work.priority,
             options=work.options,
             source=work.source,
-            part=work.part,
+            part=work.part or msgspec.UNSET,
             client=f"{self._door}/{work.client}",
         )
         pending = Pending(request, timeout)

@@ -72,7 +72,7 @@ class Admission:
             nodes = self.composites.asked(nodes, bytes(request.options))
         question = self._question(request, requester, payload, now) if self._cache.enabled else None
         again = self._replies.answer_again
-        if question is not None and again(question, requester, source_name(request), now, part=request.part):
+        if question is not None and again(question, requester, source_name(request), now, part=request.part is True):
             return
         share = self.shares.of(_asker(request, requester), request.model, now)
         try:
@@ -98,7 +98,7 @@ class Admission:
             request.priority,
             f"{requester.client.hex()}/{request.source}" if request.drop == "latest" else "",
         )
-        pending = PendingJob(requester, admit, key, share, source_name(request), question, part=request.part)
+        pending = PendingJob(requester, admit, key, share, source_name(request), question, part=request.part is True)
         if nodes:
             self.composites.begin(pending, nodes)
         else:

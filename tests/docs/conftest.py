@@ -15,5 +15,6 @@ MODELS = ("detector", "classifier", "segmenter", "pose")
 def server() -> Iterator[LocalServer]:
     options = [word for model in MODELS for word in ("--model", f"{model}=zoo:{model}")]
     options += ["--precision", "fp32"]  # the figures in the documents are of float32
+    options += ["--chain", "kinds=detector(confidence=0.4) > classifier(top=1)"]
     with local_server(*options) as started:
         yield started

@@ -77,6 +77,8 @@ def written(default: Any) -> str:
     """A default as the document writes it."""
     if default is None:
         return "`nil`"
+    if default is msgspec.UNSET:  # of a switch that is sent only where it is on
+        return "`false`"
     if isinstance(default, msgspec.Raw):
         default = msgspec.msgpack.decode(default)
     return f"`{json.dumps(default)}`"

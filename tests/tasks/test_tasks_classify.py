@@ -56,7 +56,7 @@ def test_the_best_come_first_and_equal_ones_in_order(levels: list[int], top: int
 @settings(deadline=None)
 def test_logits_get_a_softmax(row: np.ndarray[Any, np.dtype[np.float32]]) -> None:
     powers = [math.exp(float(logit) - float(row.max())) for logit in row]
-    answer = classify(row, {"softmax": True}, top=len(row))
+    answer = classify(row, {"activation": "softmax"}, top=len(row))
     expected = sorted((power / sum(powers) for power in powers), reverse=True)
     np.testing.assert_allclose(answer["scores"], expected, atol=1e-6)
 
