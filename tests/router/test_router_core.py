@@ -253,6 +253,22 @@ def test_a_member_that_lost_a_model_is_believed_and_others_are_asked():
     assert other.done == 4
 
 
+def test_a_member_of_another_version_of_the_protocol_is_named_and_passed_over():
+    fleet = Fleet()
+    (newer, other) = fleet.add(2)
+    newer.greeting_error = protocol.Error(id=0, code="BAD_INPUT", message="this server speaks version 2")
+    newer.kill()  # and comes back as another one
+    newer.start()
+    fleet.run(3.0)
+    jobs = [fleet.infer() for _ in range(4)]
+    status = fleet.ask(protocol.Status)
+    fleet.run(0.5)
+    assert [job.code for job in jobs] == ["answered"] * 4
+    assert (newer.done, other.done) == (0, 4)
+    found = status.found["members"][newer.address]
+    assert "does not speak version 1 of the protocol; it said: this server speaks version 2" in found["problem"]
+
+
 def test_a_model_that_was_loaded_at_a_member_is_found():
     fleet = Fleet()
     (member,) = fleet.add(1)
