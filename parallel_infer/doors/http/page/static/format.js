@@ -46,3 +46,6 @@ export const css = ([red, green, blue]) => `rgb(${red} ${green} ${blue})`;
 
 // Black or white, whichever reads better on a colour (WCAG's relative luminance, without the gamma).
 export const ink = ([red, green, blue]) => (0.299 * red + 0.587 * green + 0.114 * blue > 140 ? "#0c0f14" : "#ffffff");
+
+// A model's name, or those of a fan, in a path; the sign between them may stand there as it is.
+export const inPath = (name) => encodeURIComponent(name).replaceAll("%2B", "+");

@@ -1,4 +1,5 @@
 // An answer drawn on its picture: boxes, rotated boxes, masks, skeletons, class maps, maps of numbers, top classes.
+// Of several models asked together each part is drawn, in a colour of its own and with its model's name.
 
 import { h, one, s } from "./dom.js";
 import { color, css, ink } from "./format.js";
@@ -12,14 +13,15 @@ const RAMP = ["000004", "420a68", "932667", "dd513a", "fca50a", "fcffa4"].map((h
 
 // Shows `picture` (an ImageBitmap) with `answer`; the frame takes the answer's size, which is the upright picture's.
 export async function show(picture, answer) {
-  const layer = answer && (await layerOf(answer)); // first, so that nothing is shown half
+  const parts = answer ? partsOf(answer) : [];
+  const layers = await Promise.all(parts.map(layerOf)); // first, so that nothing is shown half
   const frame = one("#frame");
   if (!picture && !answer) {
     frame.hidden = true;
     one("#empty").hidden = false;
     return;
   }
-  const { width, height } = answer?.image ?? picture ?? { width: 640, height: 480 };
+  const { width, height } = parts.find(({ found }) => found.image)?.found.image ?? picture ?? { width: 640, height: 480 };
   one("#empty").hidden = true;
   frame.hidden = false;
   frame.style.aspectRatio = `${width} / ${height}`;
@@ -28,33 +30,60 @@ export async function show(picture, answer) {
   canvas.width = picture?.width ?? width;
   canvas.height = picture?.height ?? height;
   if (picture) canvas.getContext("2d").drawImage(picture, 0, 0);
-  const dense = one("#dense");
-  dense.width = layer?.width ?? 1;
-  dense.height = layer?.height ?? 1;
-  if (layer) dense.getContext("2d").putImageData(layer, 0, 0);
+  cover(layers.filter(Boolean));
   const overlay = one("#overlay");
   overlay.setAttribute("viewBox", `0 0 ${width} ${height}`);
   const [shapes, labels] = [[], []];
-  if (answer) {
-    const found = Array.isArray(answer.predictions) ? answer.predictions : [];
-    found.forEach((each, index) => object(each, index, shapes, labels, width, height));
-    const caption = captionOf(answer);
-    if (caption) labels.push({ element: h("span", { class: "caption" }, caption) });
+  const drawing = { shapes, labels, width, height };
+  for (const { found, name, paint } of parts) {
+    const objects = Array.isArray(found.predictions) ? found.predictions : [];
+    objects.forEach((each, index) => object(each, keyOf(name, index), drawing, paint, name));
   }
+  const captions = parts.map(captionOf).filter(Boolean);
+  if (captions.length) labels.push({ element: h("span", { class: answer.parts ? "caption together" : "caption" }, captions.join("\n")) });
   overlay.replaceChildren(...shapes);
   one("#labels").replaceChildren(...labels.map(({ element }) => element));
   place(labels.filter((label) => label.spots));
 }
 
-// What covers the picture, as pixels: masks, a class map, a map of numbers; null where an answer has none.
-async function layerOf(answer) {
-  if (answer.segmentation_mask) return classMap(answer);
-  if (answer.map?.png) return numbers(answer.map.png);
-  const masked = Array.isArray(answer.predictions) ? answer.predictions.filter((found) => found.rle) : [];
-  return masked.length ? masks(masked, answer.image) : null;
+// The answers there are in one: [{found, name, paint}]. Only parts of a fan have a name and a colour; failed ones are left out.
+function partsOf(answer) {
+  if (!answer.parts) return [{ found: answer, name: "" }];
+  const parts = Object.entries(answer.parts).map(([name, found], index) => ({ found, name, paint: color(index) }));
+  return parts.filter(({ found }) => !found.error);
 }
 
-const captionOf = (answer) => (answer.top ? `${answer.top}  ${answer.confidence.toFixed(2)}` : inWords(answer));
+// What an object is called in the drawing and in the list.
+export const keyOf = (name, index) => (name ? `${name} ${index}` : String(index));
+
+// What covers the picture, as pixels: masks, a class map, a map of numbers; null where an answer has none.
+async function layerOf({ found, paint }) {
+  if (found.segmentation_mask) return classMap(found);
+  if (found.map?.png) return numbers(found.map.png);
+  const masked = Array.isArray(found.predictions) ? found.predictions.filter((each) => each.rle) : [];
+  return masked.length ? masks(masked, found.image, paint) : null;
+}
+
+// Puts layers on the picture: one as it is, several over each other in the size of the largest.
+function cover(layers) {
+  const dense = one("#dense");
+  dense.width = Math.max(1, ...layers.map((layer) => layer.width));
+  dense.height = Math.max(1, ...layers.map((layer) => layer.height));
+  const context = dense.getContext("2d");
+  if (layers.length === 1) context.putImageData(layers[0], 0, 0);
+  else for (const layer of layers) context.drawImage(canvasOf(layer), 0, 0, dense.width, dense.height);
+}
+
+function canvasOf(image) {
+  const canvas = new OffscreenCanvas(image.width, image.height);
+  canvas.getContext("2d").putImageData(image, 0, 0);
+  return canvas;
+}
+
+function captionOf({ found, name }) {
+  const words = found.top ? `${found.top}  ${found.confidence.toFixed(2)}` : inWords(found);
+  return words && name ? `${name}: ${words}` : words;
+}
 
 // A best class, the classes or the text of an answer; "" for one that has none.
 export function inWords(answer) {
@@ -62,24 +91,28 @@ export function inWords(answer) {
   return answer.predicted_classes?.join(", ") ?? answer.text ?? "";
 }
 
-function object(found, index, shapes, labels, width, height) {
+function object(found, key, drawing, paint = color(found.class_id), name = "") {
   if (!("x" in found)) return;
-  const paint = color(found.class_id);
+  const { shapes, labels, width, height } = drawing;
   const [left, top] = [found.x - found.width / 2, found.y - found.height / 2];
   const turned = "rotation" in found;
   const corners = turned ? found.points : [[0, 0], [1, 0], [1, 1], [0, 1]].map(([u, v]) => ({ x: left + u * found.width, y: top + v * found.height }));
-  const points = corners.map(({ x, y }) => `${x},${y}`).join(" ");
+  const points = listed(corners);
   const parts = [s("polygon", { class: "edge", points }), s("polygon", { class: "mark", points, stroke: css(paint) })];
+  if (found.points && !turned) parts.unshift(s("polygon", { class: "mask", points: listed(found.points), fill: css(paint) })); // a child's mask
   if (found.keypoints) parts.push(...skeleton(found.keypoints));
-  shapes.push(s("g", { "data-index": index }, parts));
+  shapes.push(s("g", { "data-index": key }, parts));
   const children = Object.values(found.children ?? {}); // of a chain: what its next models say of this object
-  const words = children.map(inWords).filter(Boolean);
-  const element = h("span", { "data-index": index }, [`${found.class} ${found.confidence.toFixed(2)}`, ...words].join(" · "));
+  const words = children.map((child) => child.error?.code ?? inWords(child)).filter(Boolean);
+  const text = [`${found.class} ${found.confidence.toFixed(2)}`, ...words].join(" · ");
+  const element = h("span", { "data-index": key }, name ? `${name}: ${text}` : text);
   Object.assign(element.style, { background: css(paint), color: ink(paint) });
   labels.push({ element, spots: spots(corners, width, height) });
   const inner = children.flatMap(({ predictions }) => (Array.isArray(predictions) ? predictions : []));
-  inner.forEach((each) => object(each, index, shapes, labels, width, height));
+  inner.forEach((each) => object(each, key, drawing));
 }
+
+const listed = (points) => points.map(({ x, y }) => `${x},${y}`).join(" ");
 
 // Where a label may stand, as shares of the picture: (x, y) and which part of the label is there.
 function spots(corners, width, height) {
@@ -137,12 +170,12 @@ export function runs(text) {
   return counts;
 }
 
-// Masks in their objects' colours, with a brighter edge; runs go down the columns.
-function masks(predictions, { width, height }) {
+// Masks in `paint` or their objects' colours, with a brighter edge; runs go down the columns.
+function masks(predictions, { width, height }, whole) {
   const image = new ImageData(width, height);
   const pixels = new Uint32Array(image.data.buffer);
   for (const { rle, class_id: number } of predictions) {
-    const [red, green, blue] = color(number);
+    const [red, green, blue] = whole ?? color(number);
     const paint = (alpha) => ((alpha << 24) | (blue << 16) | (green << 8) | red) >>> 0;
     const [inner, edge] = [paint(112), paint(235)];
     let place = 0;
@@ -191,8 +224,8 @@ function numbers(png) {
 }
 
 // One object stands out while its row is pointed at; null: none.
-export function highlight(index) {
+export function highlight(key) {
   for (const part of document.querySelectorAll("#overlay g, #labels [data-index]")) {
-    part.classList.toggle("dim", index !== null && part.dataset.index !== String(index));
+    part.classList.toggle("dim", key !== null && part.dataset.index !== key);
   }
 }

@@ -1,19 +1,47 @@
 // An answer as a list beside its picture.
 
+import { OBJECTS } from "./choice.js";
 import { h, one, s, say } from "./dom.js";
 import { color, css, fixed, percent, plural } from "./format.js";
-import { highlight, inWords } from "./overlay.js";
+import { highlight, inWords, keyOf } from "./overlay.js";
 
 const MOST = 200; // rows
 
-export function list(answer, model) {
-  const [rows, summary] = rowsOf(answer, model);
-  const more = rows.length > MOST ? [h("p", { class: "nothing" }, `and ${rows.length - MOST} more: see the JSON`)] : [];
-  one("#result").replaceChildren(...(rows.length ? rows.slice(0, MOST) : [h("p", { class: "nothing" }, "Nothing found.")]), ...more);
+// `models` are those that were asked, as the server describes them.
+export function list(answer, models) {
+  if (answer.parts) {
+    const parts = Object.entries(answer.parts);
+    one("#result").replaceChildren(...parts.flatMap(([name, part], index) => partOf(name, part, color(index), models)));
+    const failed = parts.filter(([, { error }]) => error).length;
+    say(one("#summary"), failed ? `${plural(parts.length, "model")}, ${failed} failed` : plural(parts.length, "model"));
+    return;
+  }
+  const [rows, summary] = rowsOf(answer, models[0]);
+  one("#result").replaceChildren(...limited(rows, answer));
   say(one("#summary"), summary);
 }
 
-function rowsOf(answer, model) {
+// What one model of a fan says, under its name; an error stands in its place.
+function partOf(name, part, paint, models) {
+  const mark = h("i");
+  mark.style.background = css(paint);
+  const head = (summary) => h("h4", { class: "part" }, mark, h("b", {}, name), h("span", {}, summary));
+  if (part.error) return [head("failed"), h("p", { class: "failed" }, `${part.error.code}: ${part.error.message}`)];
+  const [rows, summary] = rowsOf(part, models.find((model) => model.name === name), name, paint);
+  return [head(summary), ...limited(rows, part)];
+}
+
+// As many rows as are shown, and what else is to be said of them.
+function limited(rows, { left_out: leftOut = {} }) {
+  const note = (text) => h("p", { class: "nothing" }, text);
+  return [
+    ...(rows.length ? rows.slice(0, MOST) : [note("Nothing found.")]),
+    ...(rows.length > MOST ? [note(`and ${rows.length - MOST} more: see the JSON`)] : []),
+    ...Object.entries(leftOut).map(([name, count]) => note(`${name} was not asked about ${plural(count, "further object")}: too many`)),
+  ];
+}
+
+function rowsOf(answer, model, part = "", paint = null) {
   if ("text" in answer) return [text(answer), `confidence ${fixed(answer.confidence, 2)}`];
   if (answer.map) return [[scale(answer)], answer.confidence === undefined ? "a number for each pixel" : `score ${fixed(answer.confidence, 3)}`];
   if (answer.embedding) return [[vector(answer.embedding)], `${answer.embedding.length} numbers`];
@@ -21,18 +49,18 @@ function rowsOf(answer, model) {
   const predictions = Array.isArray(answer.predictions)
     ? answer.predictions
     : Object.entries(answer.predictions).map(([name, found]) => ({ class: name, ...found }));
-  const word = model?.task === "semantic" || !predictions[0] || !("x" in predictions[0]) ? "class" : "object";
+  const word = OBJECTS.includes(model?.task) ? "object" : "class";
   const count = `${predictions.length} ${word}${predictions.length === 1 ? "" : word === "class" ? "es" : "s"}`;
-  return [predictions.map((found, index) => row(found, index)), count];
+  return [predictions.map((found, index) => row(found, keyOf(part, index), word === "object" && paint ? paint : color(found.class_id))), count];
 }
 
-function row(found, index) {
+function row(found, key, paint) {
   const score = found.confidence ?? found.share;
   const mark = h("i");
-  mark.style.background = css(color(found.class_id));
+  mark.style.background = css(paint);
   const bar = h("i");
   bar.style.width = `${100 * score}%`;
-  bar.style.background = css(color(found.class_id));
+  bar.style.background = css(paint);
   const number = found.confidence === undefined ? percent(score) : fixed(score, 2);
   const line = h(
     "div",
@@ -41,7 +69,7 @@ function row(found, index) {
       "data-class": found.class,
       "data-score": score,
       title: found.class,
-      onmouseenter: () => highlight(index),
+      onmouseenter: () => highlight(key),
       onmouseleave: () => highlight(null),
     },
     mark,

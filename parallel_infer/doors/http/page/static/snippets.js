@@ -1,5 +1,7 @@
 // The request that was just made, to copy: as curl, Python's standard library, and tritonclient.
 
+import { inPath } from "./format.js";
+
 const KEY = "PARALLEL_INFER_KEY"; // the environment variable that snippets take a key from
 
 const shell = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
@@ -7,7 +9,7 @@ const python = (text) => JSON.stringify(text);
 
 // `path` and `query` are those of the request, `file` the picture's name, `locked` whether a key is asked for.
 export function snippets({ model, query, file, locked }) {
-  const url = `${location.origin}/infer/${encodeURIComponent(model)}${query && `?${query}`}`;
+  const url = `${location.origin}/infer/${inPath(model)}${query && `?${query}`}`;
   return { curl: curl(url, file, locked), Python: plain(url, file, locked), tritonclient: triton(model, query, file, locked) };
 }
 

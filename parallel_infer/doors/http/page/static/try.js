@@ -1,30 +1,24 @@
-// Try it: a model, a picture, its answer.
+// Try it: models, a picture, their answer.
 
 import { alert, ask, locked } from "./api.js";
 import { Camera } from "./camera.js";
-import { h, keyed, one, say } from "./dom.js";
-import { milliseconds } from "./format.js";
+import { Choice } from "./choice.js";
+import { h, one, say } from "./dom.js";
+import { inPath, milliseconds } from "./format.js";
 import { show } from "./overlay.js";
 import { list } from "./results.js";
 import { snippets } from "./snippets.js";
 
 const SAMPLES = ["coffee.png", "astronaut.png", "chelsea.png"];
 const TABS = ["JSON", "curl", "Python", "tritonclient"];
-const OBJECTS = ["detect", "segment", "keypoints", "obb"];
-const FORMS = { segment: { mask_format: "rle" }, semantic: { map_format: "png" }, map: { map_format: "png", map_size: "model" } };
-const DEFAULTS = { classify: { confidence: 0 }, text: { confidence: 0 } };
-const THRESHOLDS = { confidence: "Confidence", iou: "Overlap (IoU)" };
 const LONGEST = 60000; // characters of JSON that are shown
 
 export class Try {
   constructor() {
-    this.models = [];
-    this.select = one("select[name=model]");
-    this.chosen = {}; // thresholds the user moved, by model
+    this.choice = new Choice(() => this.modelChanged(), () => this.askAgain());
     this.tab = "JSON";
     const isRunning = (running) => one("#camera").setAttribute("aria-pressed", running);
     this.camera = new Camera((picture, file) => this.take(picture, file), isRunning, alert);
-    this.select.addEventListener("change", () => this.modelChanged());
     one("#file").addEventListener("change", (event) => this.files(event.target.files));
     one("#camera").addEventListener("click", () => this.camera.toggle());
     one("#samples").replaceChildren(...SAMPLES.map((name) => this.sample(name)));
@@ -34,25 +28,16 @@ export class Try {
     this.write();
   }
 
-  get model() {
-    return this.models.find((model) => model.name === this.select.value);
-  }
-
   serve(models) {
-    this.models = models;
-    const had = this.select.value;
-    keyed(this.select, models, (model) => model.name, (model) => h("option", { value: model.name }), (option, model) => {
-      const takes = model.row[0] > 0;
-      option.disabled = !takes;
-      say(option, takes ? model.name : `${model.name} (takes tensors)`);
-    });
-    const usable = models.filter((model) => model.row[0] > 0);
-    if (!usable.some((model) => model.name === this.select.value) && usable.length) this.select.value = usable[0].name;
-    if (this.select.value !== had || !one("#sliders").children.length) this.modelChanged();
+    this.choice.serve(models);
   }
 
   modelChanged() {
-    this.sliders();
+    this.choice.sliders();
+    this.askAgain();
+  }
+
+  askAgain() {
     if (this.picture) this.run();
     else this.write();
   }
@@ -117,11 +102,6 @@ export class Try {
 
   // --- asking --------------------------------------------------------------------------------------------------------
 
-  query() {
-    const { task, name } = this.model;
-    return new URLSearchParams({ ...FORMS[task], ...this.chosen[name] }).toString();
-  }
-
   // One request at a time: what is changed meanwhile is asked for next, and only the newest of it.
   async run() {
     this.again = true;
@@ -135,18 +115,18 @@ export class Try {
   }
 
   async loop() {
-    while (this.again && this.picture && this.model) {
+    while (this.again && this.picture && this.choice.name) {
       this.again = false;
-      const { picture, model } = this;
+      const { picture } = this;
+      const { name, models, query } = this.choice;
       this.asked = picture;
-      const query = this.query();
       const began = performance.now();
       try {
-        const path = `/infer/${encodeURIComponent(model.name)}${query && `?${query}`}`;
+        const path = `/infer/${inPath(name)}${query && `?${query}`}`;
         const response = await ask(path, { method: "POST", body: picture.file, headers: { "Content-Type": "application/octet-stream" } });
         const answer = await response.json();
         alert("");
-        await this.answered(picture, model, answer, performance.now() - began);
+        await this.answered(picture, name, models, answer, performance.now() - began);
       } catch (error) {
         await this.failed(picture, error);
       }
@@ -155,14 +135,14 @@ export class Try {
     this.asked = null;
   }
 
-  async answered(picture, model, answer, took) {
+  async answered(picture, name, models, answer, took) {
     this.answer = answer;
-    list(answer, model);
+    list(answer, models);
     say(one("#timing"), `${milliseconds(1000 * answer.time)} ms in the server · ${milliseconds(took)} ms in all`);
     one("#timing").hidden = false;
     this.write();
     await show(picture.bitmap, answer);
-    one("#result").dataset.of = model.name; // which may not be the one that is chosen by now
+    one("#result").dataset.of = name; // which may not be what is chosen by now
     one("#picture").setAttribute("aria-label", `${picture.file.name}, ${one("#summary").textContent}`);
   }
 
@@ -175,29 +155,6 @@ export class Try {
     one("#timing").hidden = true;
     this.write();
     await show(picture.bitmap, null);
-  }
-
-  // --- sliders -------------------------------------------------------------------------------------------------------
-
-  sliders() {
-    const { model } = this;
-    const names = !model ? [] : OBJECTS.includes(model.task) ? ["confidence", "iou"] : model.task in DEFAULTS ? ["confidence"] : [];
-    one("#sliders").replaceChildren(...names.map((name) => this.slider(model, name)));
-  }
-
-  slider(model, name) {
-    const usual = { confidence: 0.25, iou: 0.45, ...DEFAULTS[model.task], ...model.thresholds }[name];
-    const value = this.chosen[model.name]?.[name] ?? usual;
-    const id = `slider-${name}`;
-    const output = h("output", { for: id }, Number(value).toFixed(2));
-    const input = h("input", { type: "range", id, name, min: 0, max: 1, step: 0.01, value });
-    input.addEventListener("input", () => {
-      this.chosen[model.name] = { ...this.chosen[model.name], [name]: input.value };
-      say(output, Number(input.value).toFixed(2));
-      if (this.picture) this.run();
-      else this.write();
-    });
-    return h("div", { class: "slider" }, h("label", { for: id }, THRESHOLDS[name]), output, input);
   }
 
   // --- the answer and the request as text ----------------------------------------------------------------------------
@@ -228,8 +185,9 @@ export class Try {
 
   text() {
     if (this.tab === "JSON") return this.answer ? JSON.stringify(this.answer, null, 2) : "The answer's JSON will be here.";
-    if (!this.model) return "";
-    const request = { model: this.model.name, query: this.query(), file: this.picture?.file.name ?? "street.jpg", locked: locked() };
+    const { name, query } = this.choice;
+    if (!name) return "";
+    const request = { model: name, query, file: this.picture?.file.name ?? "street.jpg", locked: locked() };
     return snippets(request)[this.tab];
   }
 
