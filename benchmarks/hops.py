@@ -3,8 +3,9 @@
     python benchmarks/hops.py [--model NAME=PATH] [--in-flight 1,8,64] [--jobs 4000]
 
 Counts say more than times on a machine that does other work too. Without `--model` it is a model that does nothing;
-with a model of pictures the same 720p JPEG is sent again and again. System calls are counted by `perf` where that is
-installed and allowed, else their column has dashes.
+with a model of pictures the same 720p JPEG is sent again and again. Of the processor time, "outside" is what is left
+without the stages' own (decoding, inference, postprocessing), which they count themselves (benchmarks/timed_stages.py).
+System calls are counted by `perf` where that is installed and allowed, else their column has dashes.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks import timed_stages
 from benchmarks.footprint import title
 from benchmarks.machine import print_header
 from benchmarks.nothing_model import write_nothing_model
@@ -84,22 +86,28 @@ class Calls:
         counter.stdout.read(4)  # "ack\n", or nothing where it may not count
 
 
-def measure(run: Callable[[int], object], server: LocalServer, jobs: int) -> dict[str, list[float | None]]:
-    """Per job and process: microseconds of processor time, switches, system calls (None: not counted)."""
+def measure(
+    run: Callable[[int], object], server: LocalServer, stages: memoryview, jobs: int
+) -> dict[str, list[float | None]]:
+    """Per job and process: processor time in microseconds, all and outside of the stage, switches, system calls.
+
+    `stages` is where the stages count. None: not counted.
+    """
     run(_WARM)
     processes = [os.getpid(), *server.processes()]
     calls = Calls(processes)
     with calls.counted():
-        before = {process: used(process) for process in processes}
+        before = {process: (*used(process), stages[process]) for process in processes}
         run(jobs)
-        after = {process: used(process) for process in processes}
+        after = {process: (*used(process), stages[process]) for process in processes}
     found: dict[str, list[float | None]] = {}
     for process in processes:
-        spent, switches = (late - early for late, early in zip(after[process], before[process], strict=True))
+        spent, switches, worked = (late - early for late, early in zip(after[process], before[process], strict=True))
+        outside = spent - worked * 1e6
         name = "client" if process == os.getpid() else title(process).removeprefix("parallel-infer: ").split()[0]
         count = calls.counts.get(process)
         if switches > jobs / 10:
-            found[name] = [spent / jobs, switches / jobs, None if count is None else count / jobs]
+            found[name] = [spent / jobs, outside / jobs, switches / jobs, None if count is None else count / jobs]
     return found
 
 
@@ -107,7 +115,7 @@ def show(name: str, found: dict[str, list[float | None]]) -> None:
     """Print one table."""
     columns = list(zip(*found.values(), strict=True))
     sums = [None if None in column else sum(filter(None, column)) for column in columns]
-    print(f"{name:30s} {'CPU us':>9s} {'switches':>9s} {'calls':>9s}   for each job")
+    print(f"{name:30s} {'CPU us':>9s} {'outside':>9s} {'switches':>9s} {'calls':>9s}   for each job")
     for process, row in {**found, "all": sums}.items():
         print(f"  {process:28s} " + " ".join("        -" if value is None else f"{value:9.1f}" for value in row))
     print()
@@ -122,21 +130,29 @@ def main() -> None:
     parser.add_argument("server", nargs="*", metavar="-- OPTION", help="options of `serve`")
     arguments = parser.parse_args()
     print_header()
-    with tempfile.TemporaryDirectory(prefix="pi-bench-") as folder:
-        path = Path(folder) / "nothing.onnx"
+    # In shared memory, the only place where decode workers may write.
+    with tempfile.TemporaryDirectory(prefix="pi-hops-", dir="/dev/shm") as folder:
+        path, times = Path(folder) / "nothing.onnx", Path(folder) / "times"
+        timed_stages.create(times)
+        os.environ[timed_stages.VARIABLE] = str(times)
+        stages = timed_stages.stage_times(times)
         write_nothing_model(path, _SIZE)
         served = (
             ["--model", arguments.model] if arguments.model else ["--provider", "cpu", "--model", f"nothing={path}"]
         )
         payload: Any = jpeg_720p() if arguments.model else {"x": np.zeros(_SIZE, np.uint8)}
-        with local_server(*served, *arguments.server) as server, Client(server.address, timeout=60) as client:
+        timed = (timed_stages.__file__,)
+        with (
+            local_server(*served, *arguments.server, program=timed) as server,
+            Client(server.address, timeout=60) as client,
+        ):
             model = server.models[0]
 
             def run(jobs: int) -> object:
                 return client.infer_many(model, [payload] * jobs, in_flight=in_flight)
 
             for in_flight in map(int, arguments.in_flight.split(",")):
-                show(f"{model}, {in_flight} in flight", measure(run, server, arguments.jobs))
+                show(f"{model}, {in_flight} in flight", measure(run, server, stages, arguments.jobs))
 
 
 if __name__ == "__main__":

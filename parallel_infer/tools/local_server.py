@@ -38,14 +38,17 @@ class LocalServer:
 
 
 @contextlib.contextmanager
-def local_server(*options: str, stderr: IO[str] | None = None) -> Iterator[LocalServer]:
+def local_server(
+    *options: str, stderr: IO[str] | None = None, program: tuple[str, ...] = ("-m", "parallel_infer")
+) -> Iterator[LocalServer]:
     """A server started with these options of `serve`, on an ipc address of its own unless `--bind` is among them.
 
-    Stopped with SIGTERM at the end. Raises ServerUnavailable where it does not start; it says why on stderr.
+    `program` is what Python runs, with the arguments of the command line. Stopped with SIGTERM at the
+    end. Raises ServerUnavailable where it does not start; it says why on stderr.
     """
     with ended_by_signals(), socket_directory() as folder:
         bind = () if "--bind" in options else ("--bind", f"ipc://{folder}/server")
-        command = [sys.executable, "-m", "parallel_infer", "serve", *bind, "--json", *options]
+        command = [sys.executable, *program, "serve", *bind, "--json", *options]
         started = time.monotonic()
         # In a process group of its own: a Ctrl-C reaches us, and we stop it when we have seen its last answers. Not in
         # a session of its own, to which Linux would give half of the cores, however many processes it has.
