@@ -44,6 +44,7 @@ SAMPLES: dict[str, protocol.Request] = {
     "models": protocol.Models(id=7),
     "status": protocol.Status(id=7),
     "ready": protocol.Ready(id=7),
+    "load_chain": protocol.LoadChain(id=7, name="c", steps="m > m"),
     "load": protocol.Load(id=7, name="m", path="m.onnx", options={"a": 1}),
     "unload": protocol.Unload(id=7, name="m"),
     "stop": protocol.Stop(id=7),

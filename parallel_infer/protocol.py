@@ -27,6 +27,7 @@ MAX_TRACE = 60.0  # seconds
 MAX_LOOK = 60.0  # seconds
 MAX_COUNTS = 100  # of a report
 MAX_COUNTED = 64  # characters of the name of a line, a zone or a class in it
+MAX_STEPS = 4096  # characters of a chain's text
 MAX_SOURCE = 128  # characters of a live stream's name
 
 
@@ -160,6 +161,13 @@ class Load(_Request, frozen=True, kw_only=True, tag="load"):
     options: dict[str, Any] = {}
 
 
+class LoadChain(_Request, frozen=True, kw_only=True, tag="load_chain"):
+    """Serve a chain of models that are served, or replace the chain of that name."""
+
+    name: Name
+    steps: Annotated[str, Meta(min_length=1, max_length=MAX_STEPS)]
+
+
 class Reload(_Request, frozen=True, kw_only=True, tag="reload"):
     """Look at the file of a model that is served again, and serve what it holds now."""
 
@@ -167,7 +175,7 @@ class Reload(_Request, frozen=True, kw_only=True, tag="reload"):
 
 
 class Unload(_Request, frozen=True, kw_only=True, tag="unload"):
-    """Stop serving a model."""
+    """Stop serving a model or a chain."""
 
     name: Name
 
@@ -189,6 +197,7 @@ Request = (
     | Look
     | Report
     | Load
+    | LoadChain
     | Reload
     | Unload
     | Stop

@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 
 from parallel_infer.chains.steps import JOIN, Step
 from parallel_infer.crops import Selection
-from parallel_infer.errors import BadInput, UnknownModel
+from parallel_infer.errors import BadInput, InferError, UnknownModel
 from parallel_infer.model_spec import ModelSpec
 from parallel_infer.wrong_fields import explained, nearest
 
@@ -64,6 +64,17 @@ def resolve(name: str, served: Served) -> Node:
         if name not in served.chains:
             raise
         raise type(error)(f"chain {name!r}: {error}") from None
+
+
+def broken_chains(served: Served) -> dict[str, InferError]:
+    """The chains that no picture could go through, and why."""
+    broken: dict[str, InferError] = {}
+    for name in served.chains:
+        try:
+            resolve(name, served)
+        except (UnknownModel, BadInput) as error:
+            broken[name] = error
+    return broken
 
 
 def _resolved(step: Step, served: Served, path: tuple[str, ...]) -> Node:

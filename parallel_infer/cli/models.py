@@ -1,4 +1,4 @@
-"""`parallel-infer models`: list, load and unload the models of a running server."""
+"""`parallel-infer models`: list, load and unload the models and chains of a running server."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _read_options(_: click.Context, parameter: click.Parameter, values: Sequence
 
 @click.group("models")
 def command() -> None:
-    """List, load and unload the models of a running server."""
+    """List, load and unload the models and chains of a running server."""
 
 
 @command.command("list")
@@ -88,14 +88,29 @@ def load(
         print_said(name, loaded)
 
 
+@command.command("load-chain")
+@click.argument("name")
+@click.argument("steps")
+@server_options
+@as_json
+def load_chain(name: str, steps: str, server: str, key: str | None, as_json: bool) -> None:
+    """Serve the chain STEPS of served models as NAME, for example "detector(class_filter=car) > reader"."""
+    with connected(server, key) as client:
+        loaded = client.load_chain(name, steps)
+    _print_done(loaded, f"{name} is served: {loaded.get('became', 'new')}", as_json)
+
+
 @command.command("unload")
 @click.argument("name")
 @server_options
 @as_json
 def unload(name: str, server: str, key: str | None, as_json: bool) -> None:
-    """Stop serving NAME; jobs that were admitted are still answered."""
+    """Stop serving NAME, a model or a chain; jobs that were admitted are still answered."""
     with connected(server, key) as client:
-        _print_done(client.unload(name), f"{name} is unloaded", as_json)
+        unloaded = client.unload(name)
+    _print_done(unloaded, f"{name} is unloaded", as_json)
+    if not as_json:
+        print_said(name, unloaded)
 
 
 def _path(path: str) -> str:

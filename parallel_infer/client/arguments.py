@@ -12,7 +12,7 @@ import numpy as np
 from parallel_infer.chains.steps import JOIN
 from parallel_infer.errors import BadInput
 from parallel_infer.limits import MAX_NAME
-from parallel_infer.protocol import LEAST_PRIORITY, MAX_SOURCE, MOST_PRIORITY
+from parallel_infer.protocol import LEAST_PRIORITY, MAX_SOURCE, MAX_STEPS, MOST_PRIORITY
 
 Drop = Literal["none", "latest"]
 Errors = Literal["raise", "return"]
@@ -44,6 +44,11 @@ def checked_names(model: Any) -> str:
     if joined := next((name for name in names if JOIN in name), None) if len(names) > 1 else None:
         raise BadInput(f"a model whose name has a {JOIN} in it, {joined!r}, cannot be asked together with others")
     return checked_name(JOIN.join(names))
+
+
+def checked_steps(steps: Any) -> str:
+    """The steps of a chain. Raises BadInput for what cannot be any."""
+    return _checked_text(steps, "the steps of a chain", 1, MAX_STEPS)
 
 
 def checked_source(source: Any) -> str:

@@ -26,6 +26,7 @@ from parallel_infer.client.arguments import (
     checked_path,
     checked_pictures,
     checked_source,
+    checked_steps,
 )
 from parallel_infer.client.async_driver import Driver
 from parallel_infer.client.async_stream import AsyncStream, Source, pulled
@@ -191,8 +192,12 @@ class AsyncClient:
         fields = {"name": checked_name(name), "path": checked_path(path), "options": model_options(options)}
         return await self._ask(protocol.Load, timeout, **fields)
 
+    async def load_chain(self, name: str, steps: str) -> Any:
+        """Have the server serve a chain; see `Client.load_chain`."""
+        return await self._ask(protocol.LoadChain, name=checked_name(name), steps=checked_steps(steps))
+
     async def unload(self, name: str) -> Any:
-        """Have the server stop serving a model."""
+        """Have the server stop serving a model or a chain; see `Client.unload`."""
         return await self._ask(protocol.Unload, name=checked_name(name))
 
     async def stop(self) -> Any:

@@ -29,6 +29,7 @@ from parallel_infer.client.arguments import (
     checked_path,
     checked_plain,
     checked_source,
+    checked_steps,
 )
 from parallel_infer.client.connection import Connection
 from parallel_infer.client.connection_pool import ConnectionPool
@@ -211,8 +212,15 @@ class Client:
         fields = {"name": checked_name(name), "path": checked_path(path), "options": model_options(options)}
         return self._ask_in_turn(protocol.Load, timeout, **fields)
 
+    def load_chain(self, name: str, steps: str) -> Any:
+        """Have the server serve the chain `steps`, such as "detector(class_filter=car) > reader", under `name`.
+
+        It takes the place of the chain of that name; requests under way end with the one that they began with.
+        """
+        return self._ask_in_turn(protocol.LoadChain, name=checked_name(name), steps=checked_steps(steps))
+
     def unload(self, name: str) -> Any:
-        """Have the server stop serving a model."""
+        """Have the server stop serving a model or a chain; the result has `warnings` about chains that need it."""
         return self._ask_in_turn(protocol.Unload, name=checked_name(name))
 
     def stop(self) -> Any:

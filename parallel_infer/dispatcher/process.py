@@ -27,6 +27,7 @@ from parallel_infer.ipc.messages import (
     Expect,
     GatewayUp,
     Inferred,
+    LoadChain,
     LoadModel,
     ModelAdded,
     ModelFailed,
@@ -152,7 +153,7 @@ class DispatcherProcess:
                 self._router.send(peer, StatusReply(message.query, status(core, self._report)))
             case TraceQuery():
                 core.leasing.recording = Recording(peer, message.query, now + message.seconds)
-            case LoadModel() | ReloadModel() | UnloadModel() | StopServer():
+            case LoadModel() | LoadChain() | ReloadModel() | UnloadModel() | StopServer():
                 self._router.send(core.supervisor, message)
             case _:
                 self._obey(message, now)

@@ -210,6 +210,11 @@ class GatewayLink:
         await self.ask(protocol.Load, _LOAD_TIMEOUT, name=name, path=path, options=dict(options))
         await self.models(fresh=True)
 
+    async def load_chain(self, name: str, steps: str) -> None:
+        """Have a chain served."""
+        await self.ask(protocol.LoadChain, name=name, steps=steps)
+        await self.models(fresh=True)
+
     async def unload(self, name: str) -> None:
         """Stop serving a model; returns when its last job is answered."""
         await self.ask(protocol.Unload, _LOAD_TIMEOUT, name=name)

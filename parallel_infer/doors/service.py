@@ -14,7 +14,7 @@ from parallel_infer.client.requests import encode_options
 from parallel_infer.doors.answers import Output, picture_outputs
 from parallel_infer.doors.file_models import FileModels
 from parallel_infer.doors.gateway_link import GatewayLink, Work, option_of
-from parallel_infer.doors.model_view import ModelView, Port
+from parallel_infer.doors.model_view import PICTURE, ModelView, Port
 from parallel_infer.doors.tensors import BYTES, Array, check_is_sent
 from parallel_infer.errors import BadInput, InferError, UnknownModel
 from parallel_infer.protocol import MAX_TIMEOUT, Tensor
@@ -85,6 +85,22 @@ class InferenceService:
         if version and version != str(view.version):
             raise UnknownModel(f"model {name!r} has no version {version!r}; served is version {view.version}")
         return view, picture
+
+    async def load(self, name: str, parameters: Mapping[str, Any]) -> None:
+        """Load a configured model anew, or the chain whose steps `parameters` has; returns when it is served.
+
+        Raises BadInput and UnknownModel.
+        """
+        refused = next((key for key in parameters if key == "config" or key.startswith("file:")), None)
+        if refused is not None:
+            raise BadInput(f"parameter {refused!r} is not taken: models are files of the server's machine")
+        steps = parameters.get("chain")
+        if steps is None:
+            await self._link.reload(name.removesuffix(PICTURE))
+        elif isinstance(steps, str):
+            await self._link.load_chain(name, steps)
+        else:
+            raise BadInput("parameter 'chain' is a text, such as detector > reader")
 
     async def unload(self, name: str) -> None:
         """Stop serving a model, called by either of its names; returns when its last job is answered.

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from parallel_infer.chains.plan import Node, Served, asked, parts_of, resolve
-from parallel_infer.chains.steps import read_chain
+from parallel_infer.chains.steps import Step, read_chain
 from parallel_infer.crops import Crop, CutOut, PicturePart
 from parallel_infer.errors import (
     BadInput,
@@ -208,7 +208,6 @@ class Composites:
         replies: Replies,
         ingress: Ingress,
         models: Mapping[str, ModelOpened],
-        chains: Mapping[str, str],
         number: Callable[[], int],
         clock: Callable[[], float],
         *,
@@ -219,8 +218,8 @@ class Composites:
         self.replies = replies
         self.ingress = ingress
         self._models = models
-        self._texts = chains
-        self.chains = {name: read_chain(name, text) for name, text in chains.items()}
+        self._texts: Mapping[str, str] = {}
+        self.chains: Mapping[str, Step] = {}
         self.number = number
         self.clock = clock
         self._max_objects = max_objects
@@ -238,6 +237,12 @@ class Composites:
 
     def models_changed(self) -> None:
         """A model is served, or is not any more: names may mean something else now."""
+        self._known.clear()
+
+    def chains_changed(self, texts: Mapping[str, str]) -> None:
+        """These are the chains now. Requests under way have what they began with."""
+        self._texts = texts
+        self.chains = {name: read_chain(name, text) for name, text in texts.items()}
         self._known.clear()
 
     def nodes(self, name: str) -> tuple[Node, ...]:

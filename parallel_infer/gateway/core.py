@@ -26,6 +26,7 @@ from parallel_infer.ipc.messages import (
     Answered,
     AnswersInDoubt,
     CancelJob,
+    ChainsServed,
     CloseDoor,
     GatewayUp,
     JobError,
@@ -55,6 +56,7 @@ from parallel_infer.protocol import (
     Infer,
     Lend,
     Load,
+    LoadChain,
     Look,
     Models,
     Ready,
@@ -93,7 +95,7 @@ class Core:
         self.cache = ResponseCache(options.response_cache)
         self.replies = Replies(outbox, ingress, self.looks, self.cache, clock)
         self.composites = Composites(
-            *(outbox, self.replies, ingress, self._models, options.chains, number, clock),
+            *(outbox, self.replies, ingress, self._models, number, clock),
             max_objects=options.max_objects,
             max_crops=options.max_crops,
         )
@@ -140,7 +142,7 @@ class Core:
                 self.admission.infer(request, requester, payload)
             case Cancel():
                 self._cancel(request, requester)
-            case Lend() | Trace() | Load() | Reload() | Unload() if self.leaving is not None:
+            case Lend() | Trace() | Load() | LoadChain() | Reload() | Unload() if self.leaving is not None:
                 raise ServerStopping(STOPPING)
             case Lend():
                 self.queries.lend(request, requester)
@@ -161,7 +163,7 @@ class Core:
             case Report():
                 self.replies.tally.report(request)
                 requester.result({})
-            case Load() | Reload() | Unload() | Stop():
+            case Load() | LoadChain() | Reload() | Unload() | Stop():
                 self.queries.manage(request, requester)
             case _:
                 assert_never(request)
@@ -218,6 +220,8 @@ class Core:
                 self._models.pop(message.model, None)
                 self.composites.models_changed()
                 self.cache.closed(message.model)
+            case ChainsServed():
+                self.composites.chains_changed(message.chains)
             case Register():
                 self._register(message)
             case OpenDoor():

@@ -11,9 +11,9 @@ from parallel_infer.gateway.handover import Handover
 from parallel_infer.gateway.requests import read_request
 from parallel_infer.ipc.channel import Context, Watch
 from parallel_infer.ipc.client_socket import ClientSocket, ReplyAddress, ZapAuthenticator
-from parallel_infer.protocol import Hello, Load, Reload, Request, Stop, Unload
+from parallel_infer.protocol import Hello, Load, LoadChain, Reload, Request, Stop, Unload
 
-_MANAGING = frozenset({Load, Reload, Unload, Stop})
+_MANAGING = frozenset({Load, LoadChain, Reload, Unload, Stop})
 
 
 class DoorTerms(Protocol):

@@ -21,6 +21,7 @@ from parallel_infer.gateway.replies import Replies
 from parallel_infer.gateway.requests import chain_detail, chain_facts, model_detail, model_facts
 from parallel_infer.gateway.tracing import Tracing
 from parallel_infer.ipc.messages import (
+    LoadChain,
     LoadModel,
     Manage,
     Managed,
@@ -36,7 +37,7 @@ from parallel_infer.limits import payload_too_large
 from parallel_infer.model_spec import is_hidden
 from parallel_infer.observe.histogram import BOUNDS
 
-Management = protocol.Load | protocol.Reload | protocol.Unload | protocol.Stop
+Management = protocol.Load | protocol.LoadChain | protocol.Reload | protocol.Unload | protocol.Stop
 
 
 class Queries:
@@ -191,6 +192,8 @@ def _to_supervisor(request: Management, number: int) -> Manage:
         case protocol.Load():
             options = msgspec.Raw(msgspec.msgpack.encode(request.options))
             return LoadModel(number, request.name, request.path, options)
+        case protocol.LoadChain():
+            return LoadChain(number, request.name, request.steps)
         case protocol.Reload():
             return ReloadModel(number, request.name)
         case protocol.Unload():

@@ -70,7 +70,6 @@ class GatewayOptions(ChildOptions, frozen=True, kw_only=True):
     timeout: float  # seconds, of a request that names none
     keys: str | None
     max_clients: int
-    chains: dict[str, str] = {}  # what each stands for, as parallel_infer.chains.steps reads it
     max_objects: int = 64
     max_crops: int = 256
 

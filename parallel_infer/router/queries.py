@@ -84,7 +84,7 @@ class Queries:
                 self._gather(request, _PATIENCE, lambda found: requester.result(self._status(found, closed)))
             case protocol.Ready():
                 self._gather(request, _READY_PATIENCE, lambda found: requester.result(self._ready(found, closed)))
-            case protocol.Load() | protocol.Reload() | protocol.Unload():
+            case protocol.Load() | protocol.LoadChain() | protocol.Reload() | protocol.Unload():
                 if closed:
                     raise ServerStopping(STOPPING)
                 self._manage(request, requester)
@@ -161,7 +161,7 @@ class Queries:
         told = {"doors": doors} if doors else {}
         return {**whole, **told, "ready": whole["ready"] and not closed and away not in doors.values()}
 
-    def _manage(self, request: protocol.Load | protocol.Reload | protocol.Unload, requester: Requester) -> None:
+    def _manage(self, request: protocol.Request, requester: Requester) -> None:
         """All members do it. One that fails is an error that says who did and who did not."""
 
         def done(found: Found) -> None:

@@ -111,7 +111,7 @@ class ChildSpecs:
             max_pixels=self._config.max_pixels,
             formats=tuple(self._config.formats),
             confined=self._config.confine == "on",
-            kept=self._config.kept_pictures_mb << 20 if self._config.chain else 0,
+            kept=self._config.kept_pictures_mb << 20,
         )
         for number in range(count):
             yield ChildSlot(f"decode-{number}", Role.WORKER, f"{_WORKER}decode:main", options)
@@ -149,7 +149,6 @@ class ChildSpecs:
                 timeout=config.timeout_ms / 1000,
                 keys=config.keys,
                 max_clients=config.max_clients,
-                chains=config.chain,
                 max_objects=config.max_objects,
                 max_crops=config.max_crops,
             ),

@@ -24,6 +24,7 @@ from parallel_infer.ipc.messages import (
     KillWorker,
     Left,
     Listening,
+    LoadChain,
     LoadModel,
     ModelClosed,
     ModelServed,
@@ -108,7 +109,7 @@ class Core:
     @property
     def names(self) -> list[str]:
         """The names of the models that are served."""
-        return self.registry.names
+        return list(self.registry.specs)
 
     @property
     def confinements(self) -> set[str]:
@@ -178,7 +179,7 @@ class Core:
             case ModelClosed():
                 self.registry.closed(message.model)
                 self._report()
-            case LoadModel() | ReloadModel() | UnloadModel():
+            case LoadModel() | LoadChain() | ReloadModel() | UnloadModel():
                 self.registry.manage(message)
             case StopServer():
                 self.registry.manage(message)

@@ -14,6 +14,7 @@ from parallel_infer.config.sources import check_model_name, model_config, zoo_mo
 from parallel_infer.errors import BadInput, ConfigError, InferError, ModelRejected, UnknownModel
 from parallel_infer.ipc.messages import (
     CloseModel,
+    LoadChain,
     LoadModel,
     Manage,
     ModelClosed,
@@ -36,6 +37,7 @@ from parallel_infer.supervisor.outside import Found, LoadRequest, Outside
 from parallel_infer.supervisor.plan import Plan, plan_model
 from parallel_infer.supervisor.probes import too_slow
 from parallel_infer.supervisor.reload import Reload, change_in_words, changed_settings
+from parallel_infer.supervisor.served_chains import ServedChains
 
 log = logging.getLogger(__name__)
 
@@ -52,12 +54,9 @@ class ModelRegistry:
         outside: Outside,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._config = config
-        self._plan = plan
-        self._specs = specs
-        self._children = children
-        self._dispatcher = outside.dispatcher
-        self._gateway = outside.gateway
+        self._config, self._plan = config, plan
+        self._specs, self._children = specs, children
+        self._dispatcher, self._gateway = outside.dispatcher, outside.gateway
         self._resources = outside.resources
         self._outcomes = Outcomes(outside.gateway)
         self._clock = clock
@@ -65,13 +64,19 @@ class ModelRegistry:
         self._models: dict[str, ModelVersion] = {}  # by key
         self._versions: dict[str, int] = {}  # the last one of each name
         self._probing: dict[str, tuple[LoadRequest, float]] = {}  # by name; when it has taken too long
-        self._unloading: dict[str, int] = {}  # key -> the client's request that waits for its end
+        self._unloading: dict[str, tuple[int | None, list[str]]] = {}  # key -> who asked for it, and warnings
+        self.chains = ServedChains(config.chain, config.max_objects, outside.gateway, self)
 
     @property
-    def names(self) -> list[str]:
-        """The names of the models that are served, but for those that are there for doors alone."""
-        served = [version.plan.name for version in self._models.values() if version.serving and not version.closing]
-        return [name for name in served if not is_hidden(name)]
+    def specs(self) -> dict[str, ModelSpec]:
+        """The models that are served, by name, but for those that are there for doors alone."""
+        served = [version.plan for version in self._models.values() if version.serving and not version.closing]
+        return {plan.name: plan.spec for plan in served if not is_hidden(plan.name)}
+
+    @property
+    def names(self) -> set[str]:
+        """The names of all models, of those that are being loaded and closed as well."""
+        return {*self._probing, *(version.plan.name for version in self._models.values())}
 
     @property
     def deadlines(self) -> list[float]:
@@ -117,6 +122,7 @@ class ModelRegistry:
     def open_doors(self) -> None:
         """Tell a new gateway what is served."""
         self._starting = False
+        self.chains.introduce()
         for version in self._models.values():
             if version.opened and not version.closing:
                 self._gateway.send(ModelOpened(version.plan, version.provider))
@@ -154,17 +160,17 @@ class ModelRegistry:
         """A client wants something loaded, unloaded, or the server stopped, which is not done here."""
         try:
             match message:
+                case _ if (done := self.chains.manage(message)) is not None:
+                    self._outcomes.tell(message.query, done)
                 case LoadModel():
                     check_model_name(message.name)
-                    options = msgspec.msgpack.decode(message.options)
-                    self._load(
-                        message.name, model_config(path_meant(message.path, self._served), options), message.query
-                    )
+                    path, options = path_meant(message.path, self._served), msgspec.msgpack.decode(message.options)
+                    self._load(message.name, model_config(path, options), message.query)
                 case ReloadModel():
                     self._load_again(message.name, message.query)
                 case UnloadModel():
                     self._unload(message.name, message.query)
-                case StopServer():
+                case StopServer() | LoadChain():
                     self._outcomes.tell(message.query, {})
                 case _:
                     assert_never(message)
@@ -173,7 +179,7 @@ class ModelRegistry:
 
     def reload(self, models: dict[str, ModelConfig]) -> Reload:
         """Make the served models those of `models`: load what is new or differs, then unload what is not there."""
-        reload = self._outcomes.begin_reload(models, [name for name in self.names if name not in models])
+        reload = self._outcomes.begin_reload(models, [name for name in self.specs if name not in models])
         self._load_all(models, reload)
         self._go_on()
         return reload
@@ -212,7 +218,7 @@ class ModelRegistry:
             self._gateway.send(ModelOpened(version.plan, version.provider))
         if not self._starting:
             version.log_served()
-            self._outcomes.served(version.plan.name, version.query, version.became, version)
+            self._outcomes.served(version.plan.name, version.query, version.became, version, self.chains.check())
             self._go_on()
 
     def closed(self, key: str) -> None:
@@ -221,7 +227,8 @@ class ModelRegistry:
         if version is not None and version.closing:
             self._remove(version)
             log.info("model %s: version %d is closed", version.plan.name, version.plan.version)
-        self._outcomes.tell(self._unloading.pop(key, None), {"name": version.plan.name if version else key})
+        query, warnings = self._unloading.pop(key, (None, []))
+        self._outcomes.tell(query, {"name": version.plan.name if version else key, "warnings": warnings})
         if self._outcomes.reload is not None:
             self._outcomes.reload.closed(key)
         self._go_on()
@@ -281,18 +288,15 @@ class ModelRegistry:
         self._load(name, config, query)
 
     def _load(self, name: str, config: ModelConfig, query: int | None) -> None:
-        if name in self._config.chain:
-            raise BadInput(f"{name!r} is the name of a chain; call the model something else")
+        self.chains.check_free(name)
         if name in self._probing or any(
             version.plan.name == name and not version.serving for version in self._models.values()
         ):
             raise BadInput(f"model {name!r} is being loaded already")
         current = self._served(name)
         settings = changed_settings(current.config, config) if current is not None else ()
-        known = ""
-        if current is not None and not settings and not current.failed and self._resources.has_file(current.plan.spec):
-            in_place = current.plan.spec.path == current.config.path  # what is served there is what the path means
-            known = current.plan.spec.digest if not in_place or config.path == current.config.path else ""
+        is_same = current is not None and not settings and self._resources.has_file(current.plan.spec)
+        known = current.digest_known(config) if current is not None and is_same else ""
         request = LoadRequest(name, config, query, known, settings)
         self._resources.probe(request)
         self._probing[name] = request, self._clock() + self._config.start_timeout_ms / 1000
@@ -327,19 +331,15 @@ class ModelRegistry:
         self._outcomes.found_no_room(name, version.query, ModelRejected(f"model {name!r} cannot be loaded: {why}"))
 
     def _unload(self, name: str, query: int | None) -> None:
-        for version in self._models.values():
-            if version.plan.name == name and version.serving and not version.closing:
-                # First the door, so that no new job is let in; the last jobs inside are still answered.
-                self._gateway.send(ModelClosed(name))
-                version.closing = True
-                self._dispatcher.send(CloseModel(version.plan.key))
-                if query is not None:
-                    self._unloading[version.plan.key] = query
-                return
-        if name in self._config.chain:
-            raise BadInput(f"{name!r} is a chain, which is there while its models are")
-        known = ", ".join(sorted(self.names)) or "none"
-        raise UnknownModel(f"no model {name!r} is served; served are: {known}")
+        version = self._served(name)
+        if version is None:
+            known = ", ".join(sorted((*self.specs, *self.chains.names))) or "none"
+            raise UnknownModel(f"no model {name!r} is served; served are: {known}")
+        # First the door, so that no new job is let in; the last jobs inside are still answered.
+        self._gateway.send(ModelClosed(name))
+        version.closing = True
+        self._dispatcher.send(CloseModel(version.plan.key))
+        self._unloading[version.plan.key] = query, self.chains.check()
 
     def _remove(self, version: ModelVersion) -> None:
         """End a model's instances, which hold no lease, and remove its segments."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -69,6 +69,11 @@ class ModelVersion:
         """What runs it, as the instances that are up say, on each device once."""
         return "; ".join(dict.fromkeys(slot.started.provider for slot in self.slots if slot.started.provider))
 
+    def digest_known(self, config: ModelConfig) -> str:
+        """The digest of what needs not be loaded again by the same settings; empty where it has to be."""
+        in_place = self.plan.spec.path == self.config.path  # what is served there is what the path means
+        return "" if self.failed or (in_place and config.path != self.config.path) else self.plan.spec.digest
+
     def log_served(self) -> None:
         """Say in the log that it is served, and what may be wrong with it."""
         plan = self.plan
@@ -77,8 +82,8 @@ class ModelVersion:
         for warning in plan.spec.warnings:
             log.warning("model %s: %s", plan.name, warning)
 
-    def loaded(self, became: str) -> LoadedModel:
-        """What a client is told that asked for it."""
+    def loaded(self, became: str, broke: Sequence[str] = ()) -> LoadedModel:
+        """What a client is told that asked for it, with warnings of what does not work with it."""
         spec = self.plan.spec
         return LoadedModel(
             **msgspec.structs.asdict(self.report()),
@@ -86,7 +91,7 @@ class ModelVersion:
             task=spec.task,
             family=spec.family,
             evidence=spec.evidence,
-            warnings=spec.warnings,
+            warnings=(*spec.warnings, *broke),
         )
 
     def report(self) -> ModelReport:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -29,11 +29,13 @@ class Outcomes:
         self.reload = Reload(models, leaving)
         return self.reload
 
-    def served(self, name: str, query: int | None, became: str, version: ModelVersion) -> None:
-        """A model that was to be loaded is served."""
+    def served(
+        self, name: str, query: int | None, became: str, version: ModelVersion, broke: Sequence[str] = ()
+    ) -> None:
+        """A model that was to be loaded is served; `broke` are warnings about chains that cannot do with it."""
         if query is None and self.reload is not None:
             self.reload.note(name, became)
-        self.tell(query, version.loaded(became))
+        self.tell(query, version.loaded(became, broke))
 
     def refused(self, name: str, query: int | None, error: Exception) -> None:
         """A model cannot be served as it was asked for."""
@@ -50,7 +52,7 @@ class Outcomes:
         else:
             self.refused(name, query, error)
 
-    def tell(self, query: int | None, outcome: LoadedModel | dict[str, str] | Exception) -> None:
+    def tell(self, query: int | None, outcome: LoadedModel | Mapping[str, object] | Exception) -> None:
         """Answer a client's management request."""
         if query is None:
             return
@@ -61,5 +63,5 @@ class Outcomes:
             self._gateway.send(Managed(query, "", "", _result(outcome)))
 
 
-def _result(outcome: LoadedModel | dict[str, str]) -> msgspec.Raw:
+def _result(outcome: LoadedModel | Mapping[str, object]) -> msgspec.Raw:
     return msgspec.Raw(msgspec.msgpack.encode(outcome))

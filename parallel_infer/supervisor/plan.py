@@ -8,12 +8,12 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from parallel_infer.chains.plan import Served, resolve
+from parallel_infer.chains.plan import Served, broken_chains
 from parallel_infer.chains.steps import read_chain
 from parallel_infer.config.model_schema import Devices
 from parallel_infer.config.schema import ModelConfig, ServerConfig
 from parallel_infer.config.sources import zoo_models
-from parallel_infer.errors import ConfigError, InferError
+from parallel_infer.errors import ConfigError
 from parallel_infer.execution_providers import ON_GPU, ProviderName
 from parallel_infer.ipc.messages import ModelPlan, SessionOptions
 from parallel_infer.keys.server import KeyFolder
@@ -85,11 +85,8 @@ def make_plan(
 def check_chains(config: ServerConfig, specs: Mapping[str, ModelSpec]) -> None:
     """Raises ConfigError for a chain that no picture could go through."""
     served = Served(specs, {name: read_chain(name, text) for name, text in config.chain.items()}, config.max_objects)
-    for name in config.chain:
-        try:
-            resolve(name, served)
-        except InferError as error:
-            raise ConfigError(str(error)) from None
+    for error in broken_chains(served).values():
+        raise ConfigError(str(error))
 
 
 def planned_again(plan: Plan, config: ServerConfig) -> Plan:

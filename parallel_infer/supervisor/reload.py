@@ -83,7 +83,7 @@ def changed_settings(old: ModelConfig, new: ModelConfig) -> tuple[str, ...]:
 
 def needs_restart(old: ServerConfig, new: ServerConfig) -> tuple[str, ...]:
     """The settings of a server that are others now, and are taken over by a restart alone."""
-    return _changed(old, new, "models")
+    return _changed(old, new, "models", "chain")
 
 
 def change_in_words(old_digest: str, new_digest: str, settings: tuple[str, ...]) -> str:
@@ -92,6 +92,6 @@ def change_in_words(old_digest: str, new_digest: str, settings: tuple[str, ...])
     return " and ".join(parts + ([f"the settings {', '.join(settings)}"] if settings else [])) or "started anew"
 
 
-def _changed(old: msgspec.Struct, new: msgspec.Struct, but: str) -> tuple[str, ...]:
-    names = (name for name in old.__struct_fields__ if name != but)
+def _changed(old: msgspec.Struct, new: msgspec.Struct, *but: str) -> tuple[str, ...]:
+    names = (name for name in old.__struct_fields__ if name not in but)
     return tuple(name for name in names if getattr(old, name) != getattr(new, name))

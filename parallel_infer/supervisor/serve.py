@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +27,7 @@ from parallel_infer.supervisor.free_addresses import check_free
 from parallel_infer.supervisor.memory_report import check_memory, shared_memory
 from parallel_infer.supervisor.plan import make_plan
 from parallel_infer.supervisor.processes import ProcessSupervisor
-from parallel_infer.supervisor.reload import needs_restart
+from parallel_infer.supervisor.reload import Reload, needs_restart
 from parallel_infer.supervisor.run import Run, new_run
 from parallel_infer.supervisor.service_manager import ServiceManager
 from parallel_infer.supervisor.signals import Signals
@@ -143,14 +143,25 @@ def _reload(supervisor: ProcessSupervisor, signals: Signals, told: _Told) -> Non
         log.error("SIGHUP: the configuration was not taken over, and everything stays as it is: %s", error)
         return
     core = supervisor.core
-    reload = core.reload(now_told.models or zoo_models())
+    models = now_told.models or zoo_models()
+    removed = core.registry.chains.remove_all_but(now_told.chain.keys() - models)
+    reload = core.reload(models)
     supervisor.run_until(lambda: reload.done or signals.ending or core.state != State.SERVING)
+    refused = dict(reload.refused)
     if reload.done:
-        log.info("SIGHUP: configuration taken over; %s", reload)
-    for why in reload.refused.values():
+        became, refused_chains = core.registry.chains.configure(now_told.chain)
+        refused |= refused_chains
+        log.info("SIGHUP: configuration taken over; %s", "; ".join(_became(reload, removed | became)))
+    for why in refused.values():
         log.error("SIGHUP: not taken over, and served as before where it was: %s", why)
     if restart := needs_restart(told.config, now_told):
         log.warning("SIGHUP: these settings have changed and take a restart: %s", ", ".join(restart))
+
+
+def _became(models: Reload, chains: Mapping[str, str]) -> Iterator[str]:
+    """What became of each, in words."""
+    yield str(models)
+    yield from (f"chain {name}: {became}" for name, became in chains.items())
 
 
 def _status(core: Core) -> str:

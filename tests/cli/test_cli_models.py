@@ -104,6 +104,14 @@ def test_load_makes_a_path_absolute_that_is_one_here(
     assert [request.path for request in server.requests] == [str(tmp_path / "a.onnx"), "elsewhere.onnx"]
 
 
+def test_a_chain_is_loaded(server: Recorder) -> None:
+    result = models(server, "load-chain", "x", "a > b")
+    assert (result.exit_code, result.stdout) == (0, "x is served: new\n")
+    (request,) = server.requests
+    assert isinstance(request, protocol.LoadChain)
+    assert (request.name, request.steps) == ("x", "a > b")
+
+
 def test_unload(server: Recorder) -> None:
     result = models(server, "unload", "x", "--json")
     assert (result.exit_code, result.stdout) == (0, '{"name": "x"}\n')

@@ -172,10 +172,11 @@ def test_reply_that_does_not_fit_is_an_error(server):
     ("manage", "kind"),
     [
         (lambda client: client.load("m", "m.onnx"), protocol.Load),
+        (lambda client: client.load_chain("n", "m > m"), protocol.LoadChain),
         (lambda client: client.unload("m"), protocol.Unload),
         (lambda client: client.stop(), protocol.Stop),
     ],
-    ids=["load", "unload", "stop"],
+    ids=["load", "load_chain", "unload", "stop"],
 )
 def test_what_was_submitted_before_reaches_the_server_before_a_change(server, manage, kind):
     busy, go = threading.Event(), threading.Event()

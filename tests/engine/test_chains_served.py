@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from parallel_infer import Answer, Client
 from parallel_infer.cli import main
 from parallel_infer.errors import BadInput, DeadlineExceeded, InferError, UnknownModel
 from tests.doors.door_server import Doors, ask, free_port
-from tests.engine.serving import Server, StartRefused
+from tests.engine.serving import Server, StartRefused, eventually
 
 CHAINS = {
     "kinds": "detector(confidence=0.3) > classifier(top=3)",
@@ -37,16 +38,21 @@ def doors(_adopt_orphans: None, tmp_path_factory: pytest.TempPathFactory) -> Ite
     pytest.importorskip("grpc", reason="the gRPC door needs the extra grpc")
     folder = tmp_path_factory.mktemp("chains")
     models = [f"--model={name}=zoo:{name}" for name in ("detector", "classifier", "pose", "segmenter")]
-    chains = [f"--chain={name}={steps}" for name, steps in CHAINS.items()]
+    config = folder / "server.toml"
+    write_chains(config, CHAINS)
     http, grpc = (f"127.0.0.1:{free_port()}" for _ in range(2))
     ways_in = ("--bind", "tcp://127.0.0.1:0", "--http", http, "--grpc", grpc, "--alias", "seen/3=kinds")
-    server = Server(folder, *ways_in, *models, *chains)
+    server = Server(folder, *ways_in, *models, "--config", str(config))
     try:
         server.wait_until_ready()
         yield Doors(server, http, grpc, "", "")
         server.check_clean_end()
     finally:
         server.close()
+
+
+def write_chains(config: Path, chains: dict[str, str]) -> None:
+    config.write_text("".join(f'[chain.{name}]\nsteps = "{steps}"\n' for name, steps in chains.items()))
 
 
 @pytest.fixture(scope="module")
@@ -303,6 +309,69 @@ def test_the_example(server: Server, tmp_path: Path, street: np.ndarray) -> None
     assert "pose: person" in lines[1]
     assert lines[4:] == ["  classifier was not asked about 2 more"]
     assert "BAD_INPUT: not a picture" in ran.stderr
+
+
+# --- while it runs ----------------------------------------------------------------------------------------------------
+
+
+def listed(client: Client) -> dict[str, str]:
+    return {model["name"]: model["chain"] for model in client.models() if model["chain"]}
+
+
+def test_a_chain_is_added_changed_and_removed_while_the_server_runs(
+    doors: Doors, client: Client, street: np.ndarray
+) -> None:
+    picture = small(street)
+    with pytest.raises(UnknownModel):
+        client.infer("new", picture)
+    assert client.load_chain("new", "detector(confidence=0.3) > classifier(top=2)")["became"] == "new"
+    assert len(answer(client.infer("new", picture).children[0]["classifier"])) == 2
+    found = ask(doors, "/infer/new", picture)[1]
+    assert found["predictions"][0]["children"]["classifier"]["top"]
+    told = json.dumps({"parameters": {"chain": "detector(confidence=0.3) > pose"}}).encode()
+    assert ask(doors, "/v2/repository/models/new/load", told) == (200, {})
+    assert client.infer("new", picture).children[0].keys() == {"pose"}
+    assert ask(doors, "/v2/models/new/ready")[0] == 200
+    assert listed(client) == {**CHAINS, "new": "detector(confidence=0.3) > pose"}
+    with pytest.raises(BadInput, match="did you mean 'person'"):
+        client.load_chain("new", "detector(class_filter=perso) > pose")
+    status, said = ask(doors, "/v2/repository/models/new/load", b'{"parameters": {"chain": "detector > nobody"}}')
+    assert (status, "chain 'new': no model 'nobody' is served" in said["error"]) == (404, True)
+    assert ask(doors, "/v2/repository/models/new/load", b'{"parameters": {"chain": 7}}')[0] == 400
+    assert ask(doors, "/v2/repository/models/new.picture/unload", b"")[0] == 200
+    assert listed(client) == CHAINS
+    assert ask(doors, "/infer/new", picture)[0] == 404
+
+
+def test_a_chain_is_added_over_grpc_and_by_the_page(doors: Doors, client: Client) -> None:
+    grpc = pytest.importorskip("grpc", reason="the gRPC door needs the extra grpc")
+    from parallel_infer.doors.grpc.messages import message
+    from parallel_infer.doors.grpc.servicer import SERVICE
+
+    request = message("inference.RepositoryModelLoadRequest")(model_name="new")
+    request.parameters["chain"].string_param = "detector > pose"
+    with grpc.insecure_channel(doors.grpc) as channel:
+        channel.unary_unary(f"/{SERVICE}/RepositoryModelLoad")(request.SerializeToString(), timeout=20)
+    assert listed(client) == {**CHAINS, "new": "detector > pose"}
+    told = json.dumps({"name": "new", "steps": "detector > pose, classifier"}).encode()
+    assert ask(doors, "/page/load", told, Content_Type="application/json")[0] == 200
+    assert listed(client)["new"] == "detector > pose, classifier"
+    assert client.unload("new") == {"name": "new", "warnings": []}
+
+
+def test_at_sighup_the_chains_are_those_of_the_file(server: Server, client: Client) -> None:
+    config = server.folder / "server.toml"
+    write_chains(config, {"kinds": CHAINS["kinds"], "shapes": "segmenter > pose", "bad": "classifier > pose"})
+    server.process.send_signal(signal.SIGHUP)
+    eventually(lambda: "configuration taken over" in server.log.read_text())
+    became = "chain persons: removed; chain kinds: unchanged; chain shapes: changed (its steps); chain bad: refused"
+    assert became in server.log.read_text()
+    eventually(lambda: "chain 'bad': model 'classifier' does classify" in server.log.read_text())
+    assert listed(client) == {"kinds": CHAINS["kinds"], "shapes": "segmenter > pose"}
+    assert "take a restart" not in server.log.read_text()
+    for name in ("shapes", "persons"):
+        client.load_chain(name, CHAINS[name])
+    assert listed(client) == CHAINS
 
 
 def test_what_a_chain_found_is_drawn(client: Client, street: np.ndarray) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import itertools
 import secrets
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,6 +20,7 @@ from parallel_infer.ipc.messages import (
     TIMES,
     Admit,
     Answered,
+    ChainsServed,
     CloseDoor,
     DispatcherStatus,
     FromChild,
@@ -178,6 +180,7 @@ class Rig:
         lent_memory: int = 8 * SMALL,
         epoch: int = 1,
         cache: int = 0,
+        chains: Mapping[str, str] = MappingProxyType({}),
         **further: Any,
     ) -> None:
         self.now = 100.0
@@ -211,6 +214,7 @@ class Rig:
         self.core = Core(
             *(self.outbox, self.supervisor, self.doors, self.ingress, self._lending, options, lambda: self.now)
         )
+        self.core.take(ChainsServed(dict(chains)))
         self._numbers = itertools.count(1)
         self._epochs = itertools.count(1)
         self.requests: list[Request] = []

@@ -20,6 +20,7 @@ from parallel_infer.ipc.messages import (
     Answered,
     AnswersInDoubt,
     CancelJob,
+    ChainsServed,
     ModelClosed,
     Overdue,
     Refused,
@@ -407,6 +408,25 @@ def test_a_chain_is_there_while_its_models_are(rig: Rig) -> None:
     client = Client(rig, "plates")
     assert client.code == "UNKNOWN_MODEL"
     assert "chain 'plates': no model 'reader' is served" in client.errors[0].message
+
+
+def test_requests_under_way_end_with_the_chain_that_they_began_with(rig: Rig) -> None:
+    client, other = Client(rig, "plates"), Client(rig, "plates")
+    first, second = rig.told(Admit)
+    reply(rig, first, objects=1)
+    rig.take(ChainsServed({"plates": "reader", "new": "finder"}))
+    assert Client(rig, "both").code == "UNKNOWN_MODEL"
+    Client(rig, "plates")
+    child, now = rig.told(Admit)
+    assert (child.model, now.model) == ("reader", "reader")
+    reply(rig, child)
+    reply(rig, second, objects=1)
+    reply(rig, rig.admitted())
+    assert [list(found.found[0].children[0]) for found in (client, other)] == [["reader"], ["reader"]]
+    reply(rig, now)
+    (listed,) = rig.ask(protocol.Models).results
+    chains = {model["name"]: model["chain"] for model in listed if model["chain"]}
+    assert chains == {"plates": "reader", "new": "finder"}
 
 
 def test_jobs_are_counted_by_model_and_requests_by_what_was_asked(rig: Rig) -> None:

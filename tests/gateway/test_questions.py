@@ -15,7 +15,9 @@ from parallel_infer.ipc.messages import (
     Admit,
     Alive,
     CloseDoor,
+    LoadChain,
     LoadModel,
+    Manage,
     Managed,
     Ping,
     SlotFate,
@@ -128,12 +130,13 @@ def test_there_is_one_trace_at_a_time(rig: Rig) -> None:
     ("kind", "fields", "message"),
     [
         (protocol.Load, {"name": "n", "path": "n.onnx", "options": {}}, LoadModel(0, "n", "n.onnx", Raw(b"\x80"))),
+        (protocol.LoadChain, {"name": "n", "steps": "m > m"}, LoadChain(0, "n", "m > m")),
         (protocol.Unload, {"name": "m"}, UnloadModel(0, "m")),
         (protocol.Stop, {}, StopServer(0)),
     ],
 )
 def test_the_supervisor_manages(
-    rig: Rig, kind: type[protocol.Request], fields: dict[str, Any], message: LoadModel | UnloadModel | StopServer
+    rig: Rig, kind: type[protocol.Request], fields: dict[str, Any], message: Manage
 ) -> None:
     done, failed = rig.ask(kind, **fields), rig.ask(kind, **fields)
     first, second = rig.told(type(message))
@@ -163,6 +166,7 @@ def test_a_stop_answers_what_is_inside_and_refuses_what_is_new(rig: Rig) -> None
     assert rig.ask(protocol.Lend).errors[0].reason == "stopping"
     assert rig.ask(protocol.Trace).errors[0].reason == "stopping"
     assert rig.ask(protocol.Load, name="n", path="n").errors[0].reason == "stopping"
+    assert rig.ask(protocol.LoadChain, name="n", steps="m").errors[0].reason == "stopping"
     assert rig.ask(protocol.Unload, name="m").errors[0].reason == "stopping"
     assert not rig.ask(protocol.Ready).results[0]["ready"]
     assert rig.ask(protocol.Hello).code == ""

@@ -21,7 +21,7 @@ from parallel_infer.doors.grpc.messages import message
 from parallel_infer.doors.grpc.stream import Stream
 from parallel_infer.doors.lifetime import Activity
 from parallel_infer.doors.memory import Memory
-from parallel_infer.doors.model_view import PICTURE, ModelView
+from parallel_infer.doors.model_view import ModelView
 from parallel_infer.doors.service import InferenceService
 from parallel_infer.doors.statistics import model_statistics
 from parallel_infer.doors.statuses import INTERNAL, STATUSES
@@ -264,10 +264,8 @@ class Servicer:
 
     async def _load(self, request: Any, call: Call) -> Any:
         _check_manages(call)
-        refused = [name for name in request.parameters if name == "config" or name.startswith("file:")]
-        if refused:
-            raise BadInput(f"parameter {refused[0]!r} is not taken: models are files of the server's machine")
-        await self._link.reload(request.model_name.removesuffix(PICTURE))
+        parameters = {name: value.string_param for name, value in request.parameters.items()}
+        await self._service.load(request.model_name, parameters)
         return message("inference.RepositoryModelLoadResponse")()
 
     async def _unload(self, request: Any, call: Call) -> Any:

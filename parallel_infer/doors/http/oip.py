@@ -23,7 +23,7 @@ from parallel_infer.doors.http.oip_codec import (
     write_response,
 )
 from parallel_infer.doors.http.query import OPTIONS, once_each
-from parallel_infer.doors.model_view import PICTURE, ModelView
+from parallel_infer.doors.model_view import ModelView
 from parallel_infer.doors.statistics import model_statistics
 from parallel_infer.errors import BadInput, InferError
 
@@ -184,16 +184,12 @@ async def index(request: web.Request) -> web.Response:
 
 
 async def load(request: web.Request) -> web.Response:
-    """Load a configured file anew; 200 when it is served."""
+    """Load a configured file anew, or a chain; 200 when it is served."""
     check_manages(request)
     context = request.app[CONTEXT]
     async with context.bodies.read(request) as body:
         parameters = _repository(body).parameters
-    refused = [name for name in parameters if name == "config" or name.startswith("file:")]
-    if refused:
-        raise BadInput(f"parameter {refused[0]!r} is not taken: models are files of the server's machine")
-    name = request.match_info["model"].removesuffix(PICTURE)
-    await context.link.reload(name)
+    await context.service.load(request.match_info["model"], parameters)
     return json_response({})
 
 

@@ -14,15 +14,23 @@ class LoadModel(Struct, frozen=True, array_like=True, tag=62):
     options: Raw
 
 
+class LoadChain(Struct, frozen=True, array_like=True, tag=73):
+    """From the gateway: a client wants a chain served."""
+
+    query: int
+    name: str
+    steps: str
+
+
 class ReloadModel(Struct, frozen=True, array_like=True, tag=79):
-    """From the gateway: a client wants the file of a model looked at again."""
+    """From the gateway: a client wants the file of a model looked at again, or a chain of the configuration served."""
 
     query: int
     name: str
 
 
 class UnloadModel(Struct, frozen=True, array_like=True, tag=68):
-    """From the gateway: a client wants a model served no more."""
+    """From the gateway: a client wants a model or a chain served no more."""
 
     query: int
     name: str

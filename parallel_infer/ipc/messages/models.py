@@ -94,6 +94,12 @@ class ModelOpened(Struct, frozen=True, array_like=True, tag=25):
     provider: str
 
 
+class ChainsServed(Struct, frozen=True, array_like=True, tag=74):
+    """From the supervisor: these are the chains now, by name, as `parallel_infer.chains.steps` reads them."""
+
+    chains: dict[str, str]
+
+
 class ModelAdded(Struct, frozen=True, array_like=True, tag=44):
     """Leases for this model may come."""
 

@@ -2,7 +2,13 @@
 
 from parallel_infer.ipc.messages import jobs, leases, management, models, processes, status
 
-Manage = management.LoadModel | management.ReloadModel | management.UnloadModel | management.StopServer
+Manage = (
+    management.LoadModel
+    | management.LoadChain
+    | management.ReloadModel
+    | management.UnloadModel
+    | management.StopServer
+)
 SupervisorToDispatcher = (
     models.PrepareModel
     | models.OpenModel
@@ -38,6 +44,7 @@ ToGateway = (
     | jobs.JobError
     | models.ModelOpened
     | models.ModelClosed
+    | models.ChainsServed
     | processes.Register
     | processes.OpenDoor
     | processes.CloseDoor

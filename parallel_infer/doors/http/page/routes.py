@@ -51,10 +51,14 @@ HEADERS = {
 
 
 class _Load(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A model file of the server's machine, and the name to serve it under; without a path, the configured one."""
+    """A model file of the server's machine, or a chain's steps, and the name to serve it under.
+
+    Without either, the configured one.
+    """
 
     name: Name
     path: str = ""
+    steps: str = ""
 
 
 def routes() -> list[web.RouteDef]:
@@ -141,7 +145,7 @@ async def source(request: web.Request) -> web.Response:
 
 
 async def load(request: web.Request) -> web.Response:
-    """Serve a model file of this machine; answered with what became of it, once it is served."""
+    """Serve a model file of this machine, or a chain; answered with what became of it, once it is served."""
     check_manages(request)
     context = request.app[CONTEXT]
     async with context.bodies.read(request) as body:
@@ -149,7 +153,9 @@ async def load(request: web.Request) -> web.Response:
             asked = msgspec.json.decode(body, type=_Load)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise BadInput(f"the request's JSON cannot be read: {readable(error)}") from None
-    if asked.path:
+    if asked.steps:
+        await context.link.load_chain(asked.name, asked.steps)
+    elif asked.path:
         await context.link.load(asked.name, asked.path, {})
     else:
         await context.link.reload(asked.name)

@@ -180,7 +180,7 @@ def _repository() -> dict[str, Any]:
         }
     }
     for word, summary in (
-        ("load", "Load a configured file anew; answers when it is served."),
+        ("load", "Load a configured file anew, or the chain of the parameter chain; answers when it is served."),
         ("unload", "Stop serving a model; answers when its last job is answered."),
     ):
         nothing = _json({"type": "object"})

@@ -82,7 +82,7 @@ export class Models {
     [...one(".facts", card).children].forEach((fact, index) => say(fact.lastChild, facts[index]));
     one(".facts", card).lastChild.lastChild.title = model.digest;
     say(one(".chain", card), model.chain);
-    one(".facts", card).hidden = one(".actions", card).hidden = Boolean(model.chain); // those are of its models
+    one(".facts", card).hidden = Boolean(model.chain); // those are of its models
     const warnings = [...model.warnings, ...(now?.unavailable ? [now.unavailable] : [])];
     keyed(one(".warnings", card), warnings, (text) => text, (text) => h("p", { class: "warning" }, text), () => {});
     keyed(one("details ul", card), model.evidence, (text) => text, (text) => h("li", {}, text), () => {});
@@ -90,6 +90,7 @@ export class Models {
     const [reload, unload, progress] = one(".actions", card).children;
     const busy = this.busy.get(model.name);
     say(reload, gone ? "Load again" : "Reload");
+    reload.hidden = Boolean(model.chain) && !gone;
     unload.hidden = gone;
     reload.disabled = unload.disabled = Boolean(busy);
     say(progress, busy ? this.progress(busy) : "");
@@ -111,7 +112,8 @@ export class Models {
   }
 
   reload(name) {
-    return this.while(name, name, "loading", () => post("/page/load", { name }));
+    const steps = [...this.served, ...this.unloaded.values()].find((each) => each.name === name)?.chain;
+    return this.while(name, name, "loading", () => post("/page/load", steps ? { name, steps } : { name }));
   }
 
   async unload(name) {
@@ -123,9 +125,10 @@ export class Models {
     this.draw();
   }
 
-  async load(name, path) {
+  async load(name, what) {
     this.done = "";
-    const done = await this.while("", name, `looking into ${name}, loading and warming it up`, () => post("/page/load", path ? { name, path } : { name }));
+    const body = what.includes(">") ? { name, steps: what } : what ? { name, path: what } : { name };
+    const done = await this.while("", name, `looking into ${name}, loading and warming it up`, () => post("/page/load", body));
     if (done) this.done = `${name} is served, version ${done.version}.`;
     this.draw();
   }
