@@ -1,12 +1,13 @@
 """Resizing with antialiasing, as Pillow and torchvision do it: every pixel of the source counts where it is shrunk.
 
 The weights are Pillow's (`precompute_coeffs` in its Resample.c): a filter of the size of an output pixel, or of a
-source pixel where the picture grows. Both axes are banded matrices, multiplied block by block:
+source pixel where the picture grows. Each axis is a banded matrix, multiplied block by block, and rounded to bytes, as
+Pillow does between its passes. A product takes whole lines with their channels as they lie; therefore the picture is
+turned for the horizontal pass, which costs a tenth of the products:
 
-    source rows, bytes --[8 output columns a product]--> narrow rows, floats --[8 output rows a product]--> bytes
+    source [h, w, c] --turn--> [w, h, c] --8 lines a product--> [W, h, c] --turn--> [h, W, c] --8 lines--> [H, W, c]
 
-A strip of rows goes through both axes while it is in the cache. Channels stay interleaved: the horizontal weights are
-spread over them, which costs less than turning the picture around.
+A strip goes from bytes to bytes while it is in the cache.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import lru_cache, partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from stages.frame import Frame
+from stages.opencv import cv2
 
 Filter = Literal["bilinear", "bicubic"]
 Floats = npt.NDArray[np.float32]
@@ -27,8 +29,11 @@ Doubles = npt.NDArray[np.float64]
 
 _BLOCK = 8  # outputs computed by one product, where the filter is small
 _BAND = 64  # inputs of one product; wider filters get fewer outputs each, because most of a wide matrix is zeros
-_STRIP = 128  # source rows at a time: they go through both passes while they are in the cache
+_LINES = 1024  # of the source at a time: bounds the memory that a tall picture takes
+_STRIP = 256  # of them, or columns, as floats at a time: they stay in the cache meanwhile
 _SIZES = 16  # axes whose weights are kept: two for each size of pictures
+_FRACTION = 1 << 22  # Pillow's weights are whole numbers of this part of one
+_UP = {4: 1e-5, 8: 1e-8}  # by bytes of the floats: more than their sums err, or, of doubles, half of a fraction
 _CUBIC = -0.5  # the parameter of the cubic filter (Keys, 1981), as Pillow and torchvision have it
 
 
@@ -46,7 +51,7 @@ class _Block(NamedTuple):
     last: int
     start: int
     end: int
-    weights: Floats  # [outputs, inputs]; spread over channels: [inputs x channels, outputs x channels]
+    weights: Floats | Doubles  # [outputs, inputs]
 
 
 class Resampler:
@@ -54,63 +59,78 @@ class Resampler:
 
     def __init__(self, kind: Filter) -> None:
         self._blocks = lru_cache(_SIZES)(partial(_blocks, kind))
-        self._overshoots = kind != "bilinear"
-        self._memory: dict[str, Floats] = {}
+        self._memory: dict[str, npt.NDArray[Any]] = {}
 
     def resize(self, source: Frame, across: Span, down: Span, target: Frame) -> None:
         """Fill `target` with the part of `source` that the spans name; both are uint8 [h, w, c] or [h, w].
 
-        Pixels beside the part count at its edges, as they do where a whole picture is resized and cropped after.
+        The lines of `target` are contiguous. Pixels beside the part count at its edges, as they do where a whole
+        picture is resized and cropped after.
         """
-        (height, width), channels = target.shape[:2], math.prod(source.shape[2:])
-        columns = self._blocks(across, source.shape[1], width, channels)
-        for strip in _strips(self._blocks(down, source.shape[0], height, 0)):
-            top, bottom = strip[0].start, max(block.end for block in strip)
-            narrow = self._array("narrow", bottom - top, width * channels)
-            self._across(source[top:bottom], columns, narrow)
-            for block in strip:
-                lines = self._array("lines", block.last - block.first, width * channels)
-                np.matmul(block.weights, narrow[block.start - top : block.end - top], out=lines)
-                lines += np.float32(0.5)
-                np.clip(lines, 0, 255, out=lines)
-                part = target[block.first : block.last]
-                np.copyto(part, lines.reshape(part.shape), casting="unsafe")
+        width, channels = target.shape[1], source.shape[2:]
+        columns = self._blocks(across, source.shape[1], width)
+        for part in _strips(self._blocks(down, source.shape[0], target.shape[0]), _LINES):
+            top, bottom = _reach(part)
+            lines = self._array("lines", (bottom - top, width, *channels), np.uint8)
+            for start in range(top, bottom, _LINES):  # a filter may be wider
+                end = min(start + _LINES, bottom)
+                self._across(source[start:end], columns, lines[start - top : end - top])
+            for strip in _strips(part, _STRIP):
+                start, end = _reach(strip)
+                self._products(lines[start - top : end - top], strip, target[strip[0].first : strip[-1].last])
 
-    def _across(self, source: Frame, columns: list[_Block], narrow: Floats) -> None:
-        """The horizontal pass over some rows."""
-        channels = math.prod(source.shape[2:])
-        left, right = columns[0].start, max(block.end for block in columns)
-        inner = source[:, left:right]
-        wide = self._array("wide", len(source), (right - left) * channels)
-        np.copyto(wide.reshape(inner.shape), inner)
-        for block in columns:
-            own = wide[:, (block.start - left) * channels : (block.end - left) * channels]
-            np.matmul(own, block.weights, out=narrow[:, block.first * channels : block.last * channels])
-        if self._overshoots:  # a cubic filter does
-            np.clip(narrow, 0, 255, out=narrow)  # Pillow keeps bytes between its passes
+    def _across(self, source: Frame, columns: list[_Block], target: Frame) -> None:
+        """The horizontal pass over some lines."""
+        (height, width), channels = target.shape[:2], target.shape[2:]
+        narrow = self._array("narrow", (width, height, *channels), np.uint8)
+        for strip in _strips(columns, _STRIP):
+            start, end = _reach(strip)
+            turned = self._array("turned", (end - start, height, *channels), np.uint8)
+            cv2.transpose(source[:, start:end], dst=turned)
+            self._products(turned, strip, narrow[strip[0].first : strip[-1].last])
+        cv2.transpose(narrow, dst=target)
 
-    def _array(self, name: str, rows: int, columns: int) -> Floats:
+    def _products(self, source: Frame, strip: list[_Block], target: Frame) -> None:
+        """The first axis of `source`, what the strip needs of it, becomes that of `target`, what the strip makes."""
+        begin, first, dtype = strip[0].start, strip[0].first, strip[0].weights.dtype
+        floats = self._array(f"floats {dtype}", source.shape, dtype)
+        np.copyto(floats, source)
+        sums = self._array(f"sums {dtype}", target.shape, dtype)
+        flat, out = floats.reshape(len(floats), -1), sums.reshape(len(sums), -1)
+        for block in strip:
+            inputs = flat[block.start - begin : block.end - begin]
+            np.matmul(block.weights, inputs, out=out[block.first - first : block.last - first])
+        # OpenCV rounds and stays within 0 to 255, which cubic filters leave, at once. It rounds halves to even
+        # numbers, Pillow rounds them up.
+        cv2.addWeighted(sums, 1.0, sums, 0.0, _UP[dtype.itemsize], dst=target, dtype=cv2.CV_8U)
+
+    def _array(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """Memory of its own for each purpose, contiguous, growing to the largest size that was wanted."""
-        size = rows * columns
+        size = math.prod(shape)
         block = self._memory.get(name)
         if block is None or block.size < size:
-            block = self._memory[name] = np.empty(size, np.float32)
-        return block[:size].reshape(rows, columns)
+            block = self._memory[name] = np.empty(size, dtype)
+        return block[:size].reshape(shape)
 
 
-def _strips(blocks: list[_Block]) -> Iterator[list[_Block]]:
-    """Neighbouring blocks that need at most `_STRIP` inputs together; what two strips share is computed twice."""
+def _reach(blocks: list[_Block]) -> tuple[int, int]:
+    """The inputs of neighbouring blocks, from the first one on and up to the last one."""
+    return blocks[0].start, max(block.end for block in blocks)
+
+
+def _strips(blocks: list[_Block], most: int) -> Iterator[list[_Block]]:
+    """Neighbouring blocks that need at most so many inputs together; what two strips share is computed twice."""
     strip: list[_Block] = []
     for block in blocks:
-        if strip and block.end - strip[0].start > _STRIP:
+        if strip and block.end - strip[0].start > most:
             yield strip
             strip = []
         strip.append(block)
     yield strip
 
 
-def _blocks(kind: Filter, span: Span, size: int, count: int, channels: int) -> list[_Block]:
-    """The axis of `size` pixels, of which `span` becomes `count`, in blocks; spread over channels unless they are 0."""
+def _blocks(kind: Filter, span: Span, size: int, count: int) -> list[_Block]:
+    """The axis of `size` pixels, of which `span` becomes `count`, in blocks."""
     first, weights = _weights(kind, span, size, count)
     taps = weights.shape[1]
     # A strip must hold whole blocks.
@@ -121,16 +141,18 @@ def _blocks(kind: Filter, span: Span, size: int, count: int, channels: int) -> l
         own = first[start:end]
         places = own[:, None] - own[0] + np.arange(taps)
         band = min(int(own[-1]) + taps, size) - int(own[0])
-        matrix = np.zeros((end - start, band + taps), np.float32)  # beyond the source all weights are 0
+        matrix = np.zeros((end - start, band + taps), weights.dtype)  # beyond the source all weights are 0
         np.put_along_axis(matrix, places, weights[start:end], axis=1)
-        matrix = np.ascontiguousarray(matrix[:, :band])
-        spread = np.kron(matrix.T, np.eye(channels, dtype=np.float32)) if channels else matrix
-        blocks.append(_Block(start, end, int(own[0]), int(own[0]) + band, spread))
+        blocks.append(_Block(start, end, int(own[0]), int(own[0]) + band, np.ascontiguousarray(matrix[:, :band])))
     return blocks
 
 
-def _weights(kind: Filter, span: Span, size: int, count: int) -> tuple[npt.NDArray[np.int64], Floats]:
-    """The first source pixel of each output, and the weights [count, taps] of it and its followers; each sums to 1."""
+def _weights(kind: Filter, span: Span, size: int, count: int) -> tuple[npt.NDArray[np.int64], Floats | Doubles]:
+    """The first source pixel of each output, and the weights [count, taps] of it and its followers; each sums to 1.
+
+    Where the picture grows they are doubles, whose sums are exact: a weight may be 1 then, and what the first axis
+    rounded otherwise than Pillow would come out of the second one as large as it is.
+    """
     scale = span.length / count
     stretch = max(scale, 1.0)
     support = _SUPPORT[kind] * stretch
@@ -140,7 +162,8 @@ def _weights(kind: Filter, span: Span, size: int, count: int) -> tuple[npt.NDArr
     places = first[:, None] + np.arange(max(1, int((end - first).max())))
     weights = _FILTERS[kind]((places + 0.5 - centres[:, None]) / stretch)
     weights[places >= end[:, None]] = 0.0
-    return first, (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    weights = np.floor(weights / weights.sum(axis=1, keepdims=True) * _FRACTION + 0.5) / _FRACTION
+    return first, weights.astype(np.float32 if scale >= 1 else np.float64)
 
 
 def _triangle(distance: Doubles) -> Doubles:

@@ -94,12 +94,14 @@ def draw(frame: Frame, placement: Placement, canvas: Frame, pad: int, resampler:
     The frame is resized by `resampler`; without one as OpenCV does it, bilinear and without antialiasing.
     """
     target = placement.target.of(canvas)
-    if resampler is not None:
-        resampler.resize(frame, *placement.spans, target if frame.ndim == 3 else target[..., 0])
-        if frame.ndim == 2:
-            target[..., 1:] = target[..., :1]
-    else:
+    if resampler is None:
         _draw_linear(frame, placement, target)
+    elif frame.ndim == 3:
+        resampler.resize(frame, *placement.spans, target)
+    else:
+        gray = np.empty(target.shape[:2], np.uint8)
+        resampler.resize(frame, *placement.spans, gray)
+        cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR, dst=target)
     _surround(canvas, placement.target, pad)
 
 
