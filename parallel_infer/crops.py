@@ -14,6 +14,7 @@ class Selection(Struct, frozen=True, array_like=True):
     min_size: float = 1.0  # pixels of the shorter side
     margin: float = 0.0  # on each side, as a share of the box's width or height
     masked: bool = False  # what the object's mask leaves out becomes gray
+    wide: bool = False  # the longer side lies across, as in a line of text
 
 
 class Crop(Struct, frozen=True, array_like=True):

@@ -18,6 +18,7 @@ from stages.opencv import cv2
 
 Arrays = dict[str, npt.NDArray[Any]]
 _GRAY = 114  # pixel value of what a mask leaves out, as letterboxes have it
+_UPRIGHT = math.radians(10)  # how far from upright a line of text is still read downwards
 _SUBPIXEL = 4  # fractional bits of coordinates handed to OpenCV
 
 
@@ -56,24 +57,30 @@ def _crop(arrays: Arrays, index: int, size: tuple[int, int], selection: Selectio
     if selection.masked and (masks := polygons(arrays)) is not None:
         rings = tuple(ring.astype(np.float32).tobytes() for ring in masks[index])
     angle = float(arrays["angles"][index]) if "angles" in arrays else 0.0
-    if angle:
-        return Crop(*_least_turned(left, top, right, bottom, angle), *size, *_turn(angle), rings)
+    turn = _across(right - left, bottom - top, angle) if selection.wide else _least(angle)
+    if angle or turn:
+        return Crop(*_turned(left, top, right, bottom, angle - turn), *size, turn, rings)
     left, top = (float(min(max(0, math.floor(value)), most - 1)) for value, most in zip((left, top), size, strict=True))
     right, bottom = (float(min(math.ceil(value), most)) for value, most in zip((right, bottom), size, strict=True))
     return Crop(left, top, max(1.0, right - left), max(1.0, bottom - top), *size, 0.0, rings)
 
 
-def _turn(angle: float) -> tuple[float]:
+def _least(angle: float) -> float:
     """The same direction within an eighth of a turn: what is hardly turned is not laid on its side."""
-    return ((angle + math.pi / 4) % (math.pi / 2) - math.pi / 4,)
+    return (angle + math.pi / 4) % (math.pi / 2) - math.pi / 4
 
 
-def _least_turned(
-    left: float, top: float, right: float, bottom: float, angle: float
-) -> tuple[float, float, float, float]:
-    """Left, top, width and height of the box that `_turn` of the angle belongs to."""
+def _across(width: float, height: float, angle: float) -> float:
+    """The direction of the longer side, from the left to the right; what is about upright is read downwards."""
+    along = angle if width >= height else angle + math.pi / 2
+    most = math.pi / 2 + _UPRIGHT
+    return most - (most - along) % math.pi
+
+
+def _turned(left: float, top: float, right: float, bottom: float, by: float) -> tuple[float, float, float, float]:
+    """Left, top, width and height of the same box turned back `by` whole quarters of a turn."""
     width, height = right - left, bottom - top
-    if round((angle - _turn(angle)[0]) / (math.pi / 2)) % 2:
+    if round(by / (math.pi / 2)) % 2:
         centre_x, centre_y = (left + right) / 2, (top + bottom) / 2
         return centre_x - height / 2, centre_y - width / 2, height, width
     return left, top, width, height

@@ -230,8 +230,13 @@ def _object_texts(answer: Answer) -> list[str]:
 
 def _said_of(children: Parts) -> str:
     """What the next models say about an object, but for what is drawn itself."""
-    told = (found for found in children.values() if isinstance(found, InferError) or not len(found.boxes))
+    told = (found for found in children.values() if isinstance(found, InferError) or not _shows_itself(found))
     return "".join(f", {in_words(found)}" for found in told)
+
+
+def _shows_itself(found: Answer) -> bool:
+    """Whether it is drawn, or is nothing to be looked at, as a vector."""
+    return len(found.boxes) > 0 or found.embedding is not None
 
 
 def _class_texts(answer: Answer) -> list[str]:

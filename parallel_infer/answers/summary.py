@@ -16,7 +16,9 @@ def in_words(found: Answer | InferError) -> str:
         return found.text or "no text"
     if found.task == "classify":
         return f"{found.top} {found.scores[0]:.2f}" if found.top is not None else "no class"
-    if found.task in ("embedding", "tensor", "map", "fan"):
+    if found.embedding is not None:
+        return f"a vector of {len(found.embedding)} numbers"
+    if found.task in ("tensor", "map", "fan"):
         return repr(found)
     names = ", ".join(found.names[:_MOST]) + (", ..." if len(found.names) > _MOST else "")
     return f"{len(found)} found" + (f": {names}" if names else "")

@@ -28,6 +28,7 @@ class Cut(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_objects: Annotated[int, Meta(ge=1, le=100_000)] | None = None
     margin: Annotated[float, Meta(ge=0, le=10)] = 0.0
     mask: bool = False
+    wide: bool = False
 
 
 CUTS = Cut.__struct_fields__
@@ -147,6 +148,7 @@ def _selection(step: Step, node: Node, above: ModelSpec, served: Served) -> Sele
         cut.min_size,
         cut.margin,
         cut.mask,
+        cut.wide,
     )
 
 

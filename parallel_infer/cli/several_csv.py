@@ -42,7 +42,7 @@ def rows_of(said: Said) -> Iterator[tuple[object, ...]]:
         score = float(answer.to_dict()["confidence"])
         yield said.model, said.path, "", "", f"{score:.6g}", *[""] * 4, answer.text
         return
-    if len(answer.names) != len(answer.scores) or answer.task == "tensor":
+    if len(answer.names) != len(answer.scores) or answer.task in ("tensor", "embedding", "map"):
         raise BadInput(f"what {said.model!r} says ({answer.task}) has no place in a line of CSV; use --json")
     boxes = [[f"{value:.2f}" for value in box] for box in answer.boxes.tolist()] or [[""] * 4] * len(answer)
     found = zip(answer.names, answer.classes.tolist(), answer.scores.tolist(), boxes, strict=True)

@@ -90,6 +90,30 @@ def test_a_turned_box_is_cut_out_upright_by_the_smaller_turn(degrees: float) -> 
     assert pixels[11:, :].max() < 50
 
 
+@pytest.mark.parametrize("degrees", [-75, -60, -30, 0, 20, 70, 90, 95])
+@pytest.mark.parametrize("laid", ["along", "across"])
+def test_a_wide_crop_has_its_longer_side_across_from_left_to_right(degrees: float, laid: str) -> None:
+    """However the model turned its box: the end of the line, which is bright, is on the right."""
+    line = np.zeros((160, 160, 3), np.uint8)
+    cv2.rectangle(line, (50, 70), (109, 89), (100, 100, 100), cv2.FILLED)
+    cv2.rectangle(line, (90, 70), (109, 89), (255, 255, 255), cv2.FILLED)
+    frame = cv2.warpAffine(line, cv2.getRotationMatrix2D((79.5, 79.5), -degrees, 1.0), (160, 160))
+    box, turned = ((50, 70, 110, 90), degrees) if laid == "along" else ((70, 50, 90, 110), degrees - 90)
+    arrays = boxes(box) | {"angles": np.array([math.radians(turned)], np.float32)}
+    (found,), _ = select(arrays, (160, 160), (Selection(9, wide=True),))
+    pixels = cut(frame, found.crop)
+    assert pixels.shape[:2] == (20, 60)
+    assert pixels[3:-3, 43:-3].min() > 200
+    assert 60 < pixels[3:-3, 3:37].mean() < 140
+
+
+def test_an_upright_box_that_is_higher_than_wide_is_laid_down_where_it_shall_be_wide() -> None:
+    crop = one(Selection(9, wide=True))  # 40 x 40: stays
+    assert crop.angle == 0.0
+    crop = one(Selection(9, wide=True), boxes=np.array([[10, 20, 30, 80]], np.float32))
+    assert np.array_equal(cut(FRAME, crop), np.rot90(FRAME[20:80, 10:30]))  # read from top to bottom
+
+
 @given(
     st.floats(-0.78, 0.78), st.floats(20, 80), st.floats(20, 80), st.floats(5, 60), st.floats(5, 60),
     st.floats(0, 1), st.floats(0, 1),
