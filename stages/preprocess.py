@@ -96,12 +96,20 @@ class Preprocessor:
         if row.shape != self.shape or row.dtype != self.dtype or not row.flags.c_contiguous:
             raise ValueError(f"a row is contiguous {self.dtype} {self.shape}; got {row.dtype} {row.shape}")
         frame = checked(frame)
-        height, width = frame.shape[:2]
-        placement = resize.place(self._preprocess, width, height)
+        placement, placed = self._placed(frame, geometry)
         resize.draw(frame, placement, self._canvas, self._preprocess.pad, self._resampler)
         self._fill(row, color)
+        return placed
+
+    def _placed(self, frame: Frame, geometry: Geometry | None) -> tuple[resize.Placement, Geometry]:
+        """Where `frame` goes, and how the picture that it is of, in full size or smaller, comes to the row."""
+        height, width = frame.shape[:2]
+        if geometry is not None and self._resampler is not None:  # which takes pixels in part
+            whole = resize.place(self._preprocess, int(geometry.width), int(geometry.height))
+            return whole.within(geometry), whole.geometry(geometry.width, geometry.height)
+        placement = resize.place(self._preprocess, width, height)
         placed = placement.geometry(width, height)
-        return placed if geometry is None else _chained(geometry, placed)
+        return placement, placed if geometry is None else _chained(geometry, placed)
 
     def _fill(self, row: Row, color: Color) -> None:
         """From the canvas, uint8 HWC in `color`, to the row."""

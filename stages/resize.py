@@ -15,6 +15,10 @@ from stages.resample import Resampler, Span
 if TYPE_CHECKING:
     from stages.preprocess import Preprocess
 
+_FILTERED = 1.4
+"""Pixels of a reduced picture per pixel of a row, along each axis, that a filter with antialiasing is given. From here
+on rows of the shipped pictures move less than by writing the JPEG in quality 85 instead of 90."""
+
 
 class Box(NamedTuple):
     """Whole pixels."""
@@ -43,7 +47,14 @@ class Placement(NamedTuple):
             return Span(source.x, source.width), Span(source.y, source.height)
         return source
 
-    def geometry(self, width: int, height: int) -> Geometry:
+    def within(self, frame: Geometry) -> Placement:
+        """The same of a frame of the picture that is smaller, or whose edge lies within a pixel."""
+        across, down = self.spans
+        across = Span(across.start * frame.scale_x + frame.offset_x, across.length * frame.scale_x)
+        down = Span(down.start * frame.scale_y + frame.offset_y, down.length * frame.scale_y)
+        return self._replace(source=(across, down))
+
+    def geometry(self, width: float, height: float) -> Geometry:
         """The map that these numbers, rather than the ratio they were rounded from, stand for."""
         across, down = self.spans
         scale_x = self.target.width / across.length
@@ -75,9 +86,9 @@ def place(preprocess: Preprocess, width: int, height: int) -> Placement:
 def least_scale(preprocess: Preprocess, width: int, height: int) -> float:
     """The smallest scale at which a picture of that size still has a pixel for every pixel of the row.
 
-    A filter gets two and more per pixel, or there is nothing left for it to do (Pillow's `reducing_gap` of 2).
+    A filter gets more, or there is nothing left for it to do.
     """
-    pixels = 1 if preprocess.filter == "linear" else 2
+    pixels = 1.0 if preprocess.filter == "linear" else _FILTERED
     ratios = pixels * preprocess.width / width, pixels * preprocess.height / height
     match preprocess.resize:
         case "stretch":

@@ -15,7 +15,7 @@ from parallel_infer.model_spec import TensorSpec
 from stages.geometry import Geometry
 from stages.pictures import Decoder, PictureLimits
 from stages.preprocess import Preprocess, Preprocessor, constants
-from tests.pictures.picture_samples import bounds, encoded, exif, jpeg_with, photo, segment
+from tests.pictures.picture_samples import ZOO, bounds, encoded, exif, jpeg_with, photo, segment
 
 IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
 NUMBERS = [
@@ -216,20 +216,27 @@ def test_least_scale_gives_every_pixel_of_the_row():
             geometry = preprocessor.write(np.zeros((height, width), np.uint8), row)
             assert scale == pytest.approx(max(geometry.scale_x, geometry.scale_y), rel=0.02)
             filtered = Preprocessor(wish(224, 160, resize, crop_fraction=0.875, filter="bilinear"), "uint8", "nhwc")
-            assert filtered.least_scale(width, height) == 2 * scale
+            assert filtered.least_scale(width, height) == pytest.approx(1.4 * scale)
 
 
-def test_a_reduced_decode_leaves_the_filter_enough_to_do():
-    """What `decode = fast` gives a classifier is what it gets from the whole picture, within a grey level or two."""
-    payload = encoded(".jpg", photo(1280, 720), cv2.IMWRITE_JPEG_QUALITY, 95)
-    rows = []
-    for reduced in (False, True):
-        preprocessor = Preprocessor(wish(144, 144, "crop", crop_fraction=0.875, filter="bicubic"), "uint8", "nhwc")
+@pytest.mark.parametrize("kind", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("name", ["astronaut.png", "chelsea.png", "coffee.png"])
+def test_a_reduced_decode_leaves_the_filter_enough_to_do(name, kind):
+    """What `decode = fast` gives a classifier moves less than by a slightly lower quality of the JPEG."""
+    picture = cv2.imread(str(ZOO / "pictures" / name))
+    side = int(min(picture.shape[:2]) / 2 / 1.41)
+
+    def row_of(quality, reduced=False):
+        preprocessor = Preprocessor(wish(side, side, "crop", filter=kind), "uint8", "nhwc")
+        payload = encoded(".jpg", picture, cv2.IMWRITE_JPEG_QUALITY, quality)
         frame, geometry = Decoder(PictureLimits()).decode(payload, preprocessor.least_scale if reduced else None)
-        assert (frame.shape[0] == 360) == reduced
-        rows.append(np.zeros(preprocessor.shape, np.uint8))
-        preprocessor.write(frame, rows[-1], geometry)
-    assert np.abs(rows[0].astype(int) - rows[1]).mean() <= 1.5
+        assert (frame.shape[0] < picture.shape[0]) == reduced
+        row = np.zeros(preprocessor.shape, np.uint8)
+        preprocessor.write(frame, row, geometry)
+        return row.astype(int)
+
+    exact = row_of(90)
+    assert np.abs(row_of(90, reduced=True) - exact).mean() < np.abs(row_of(85) - exact).mean()
 
 
 @pytest.mark.parametrize("kind", ["linear", "bilinear", "bicubic"])
