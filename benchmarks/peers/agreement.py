@@ -10,28 +10,36 @@ Answer = dict[str, Any]
 
 _OVERLAP = 0.9  # IoU of two boxes that are the same
 _SCORE = 0.05  # most that two scores of the same thing differ: decoders and bfloat16 are not exact
+_CHILD_SCORE = 0.1  # the same of an object cut out: its box may differ by a pixel
 _SURE = 0.25 + 0.05  # so far above the confidence a detection must be found by both
 
 
 def differences(expected: Answer, given: Answer) -> list[str]:
     """What one answer has and the other has not, for people; empty where they agree."""
     if "boxes" not in expected:
-        return _of_classes(expected, given)
-    missing = [
-        f"{_words(thing)} is missing" for thing in _things(expected) if thing[1] > _SURE and not _in(thing, given)
+        return _of_classes(expected, given, _SCORE)
+    found = [
+        f"{_words(thing)} is too much"
+        for thing in _things(given)
+        if thing[1] > _SURE and _place(thing, expected) is None
     ]
-    return missing + [
-        f"{_words(thing)} is too much" for thing in _things(given) if thing[1] > _SURE and not _in(thing, expected)
-    ]
+    for number, thing in enumerate(_things(expected)):
+        place = _place(thing, given)
+        if place is None:
+            found += [f"{_words(thing)} is missing"] if thing[1] > _SURE else []
+        elif "children" in expected:
+            of_it = _of_classes(expected["children"][number], given["children"][place], _CHILD_SCORE)
+            found += [f"{_words(thing)}: {text}" for text in of_it]
+    return found
 
 
-def _of_classes(expected: Answer, given: Answer) -> list[str]:
+def _of_classes(expected: Answer, given: Answer, most: float) -> list[str]:
     """Top classes: those of either must be among the other's, or below its last one by a hair."""
     found = []
     for one, other in ((expected, given), (given, expected)):
         scores = dict(zip(other["classes"], other["scores"], strict=True))
         for number, score in zip(one["classes"], one["scores"], strict=True):
-            if abs(scores.get(number, min(other["scores"])) - score) > _SCORE:
+            if abs(scores.get(number, min(other["scores"])) - score) > most:
                 found.append(f"class {number} with {score:.3f} against {scores.get(number, 0):.3f}")
     return found
 
@@ -40,12 +48,13 @@ def _things(answer: Answer) -> list[tuple[int, float, list[float]]]:
     return list(zip(answer["classes"], answer["scores"], answer["boxes"], strict=True))
 
 
-def _in(thing: tuple[int, float, list[float]], answer: Answer) -> bool:
+def _place(thing: tuple[int, float, list[float]], answer: Answer) -> int | None:
+    """Where the same thing stands in the answer."""
     number, score, box = thing
-    return any(
-        other == number and abs(value - score) <= _SCORE and _iou(box, place) >= _OVERLAP
-        for other, value, place in _things(answer)
-    )
+    for place, (other, value, where) in enumerate(_things(answer)):
+        if other == number and abs(value - score) <= _SCORE and _iou(box, where) >= _OVERLAP:
+            return place
+    return None
 
 
 def _iou(first: list[float], second: list[float]) -> float:

@@ -1,217 +1,169 @@
-"""The order of a comparison: which server runs when, for how long, and what is kept."""
+"""A comparison as a list of turns, one server each: when it runs, what came of it, what is left to do."""
 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
-from benchmarks.machine import free_port
-from benchmarks.peers.agreement import differences
-from benchmarks.peers.peer import Peer, PeerFailed, Running, ours, started
-from benchmarks.peers.settings import Setting, our_settings, settings
-from benchmarks.peers.work import Setup
+from benchmarks.peers.journal import Journal
+from benchmarks.peers.measuring import Measuring
+from benchmarks.peers.pairs import (
+    TRIAL_IN_FLIGHT,
+    Conditions,
+    Durations,
+    Pair,
+    Record,
+    eight_bits_key,
+    our_trial_key,
+    trial_key,
+    turn_key,
+)
+from benchmarks.peers.peer import PeerFailed
+from benchmarks.peers.schedule import OURS, Group, groups
+from benchmarks.peers.settings import Setting, our_settings
 from parallel_infer.errors import ServerUnavailable
 
-_TRIAL_IN_FLIGHT = 32
-_CLIENT_TIMEOUT = 30.0  # seconds, while capacity is measured: nobody is to give up
-_OVERLOAD = 2.0  # times the capacity
-_FILLED = 0.5  # of the deadline: so long is the queue at capacity that a server may keep under overload
-
-Point = dict[str, Any]
-
-
-class Provider(NamedTuple):
-    """What runs the model in a peer."""
-
-    name: str  # "cpu" or "openvino"
-    precision: str
-    spins: bool
-    label: str  # for tables
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.precision}{', spinning' if self.spins else ''}"
+_START, _OUR_START = 3.5, 5.0  # seconds that starting and stopping a server takes, for the estimate
+_SLOW = 60.0  # pictures per second, at which what is under way at the end of a point is waited for, for the estimate
 
 
 @dataclass(frozen=True)
-class Durations:
-    """Seconds of each part, and how often all is repeated."""
+class Turn:
+    """One server for a while. Its figures are kept under `key`; where there are none, its pairs have failed."""
 
-    trial: float = 2.0
-    warm: float = 0.5
-    point: float = 2.5
-    overload: float = 3.0  # 0: none
-    rounds: int = 3
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """What is the same for every pair."""
-
-    in_flight: tuple[int, ...]
-    our_options: tuple[str, ...]
-    tunes_ours: bool
-    decoder: str  # of the peers
-    deadline: float  # seconds, under overload
-    over: str = "wire"  # how ours is asked: over our own wire, or over http with the same client as the peers
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A peer with a provider, to be compared on a model."""
-
-    model: str
-    path: str
-    peer: Peer
-    provider: Provider
-    is_comparable: bool = True  # whether both must find the same in the photographs
-
-    @property
-    def label(self) -> str:
-        return f"{self.model}: {self.peer.title} ({self.provider})"
-
-
-@dataclass
-class Record:
-    """What came of a pair: rounds[i] is {"ours": points, "peer": points}."""
-
-    pair: Pair
-    setting: Setting | None = None
-    our_options: tuple[str, ...] = ()
-    trials: list[dict[str, Any]] = field(default_factory=list)
-    disagreements: list[str] = field(default_factory=list)
-    rounds: list[dict[str, list[Point]]] = field(default_factory=list)
-    failure: str = ""
+    key: str
+    pairs: tuple[Pair, ...]
+    seconds: float  # about
+    measure: Callable[[], Any]
 
 
 class Campaign:
-    """Runs pairs; one server is alive at any time."""
+    """Runs turns, one server at a time, and keeps what comes of each in the journal."""
 
-    def __init__(self, durations: Durations, conditions: Conditions, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, durations: Durations, conditions: Conditions, journal: Journal, say: Callable[[str], None]
+    ) -> None:
         self._durations = durations
         self._conditions = conditions
+        self._journal = journal
         self._say = say
-        self._tuned: dict[str, tuple[str, ...]] = {}  # options of our server by model
+        self._measuring = Measuring(durations, conditions)
+        self._failures: dict[Pair, str] = {}
 
     def run(self, pairs: Sequence[Pair]) -> list[Record]:
-        """Trials of every pair, then rounds over all pairs, in which ours comes first and last by turns."""
-        records = [Record(pair) for pair in pairs]
-        for record in records:
-            with _failing(record, self._say):
-                self._try(record)
+        """Trials of every pair, then rounds over all pairs. What the journal has is not measured again."""
+        turns = [turn for turn in self._turns(pairs) if turn.key not in self._journal]
+        left = sum(turn.seconds for turn in turns)
+        self._say(f"{len(pairs)} comparisons, {len(turns)} servers to start, about {left / 60:.0f} minutes")
+        begin = time.monotonic()
+        for number, turn in enumerate(turns, 1):
+            if not turn.pairs or any(pair not in self._failures for pair in turn.pairs):
+                with self._failing(turn):
+                    value = turn.measure()
+                    self._journal.put(turn.key, value)
+                    self._say(f"[{number}/{len(turns)}, {left / 60:.0f} min left] {turn.key}: {_rates(value)}")
+            left -= turn.seconds
+        self._say(f"done after {(time.monotonic() - begin) / 60:.1f} minutes")
+        return [self._record(pair, pairs) for pair in pairs]
+
+    def _turns(self, pairs: Sequence[Pair]) -> Iterator[Turn]:
+        """All of them, in order."""
+        models = {pair.model: tuple(each for each in pairs if each.model == pair.model) for pair in pairs}
+        for concerned in models.values():
+            yield from self._trials(concerned)
         for number in range(self._durations.rounds):
-            for record in records:
-                if not record.failure:
-                    with _failing(record, self._say):
-                        self._round(record, number)
-        return records
+            for model, concerned in models.items():
+                for group in groups(concerned, number):
+                    for side in group.order:
+                        yield self._turn(group, number, side)
+                if model in self._conditions.eight_bits:
+                    seconds = self._seconds(_OUR_START, [TRIAL_IN_FLIGHT] * len(self._conditions.ways))
+                    measure = partial(self._ours_in_eight_bits, concerned[0], number)
+                    yield Turn(eight_bits_key(number, model), (), seconds, measure)
 
-    def _try(self, record: Record) -> None:
-        """Find the best setting by a short load, and see that the peer answers as ours does."""
-        pair = record.pair
-        record.our_options = self._our_best(pair)
-        with ours(pair.path, record.our_options, _CLIENT_TIMEOUT, self._conditions.over) as server:
-            expected = server.photographs()
-        if None in expected:
-            raise PeerFailed("our server did not answer every photograph")
-        best = -1.0
-        point = self._closed(_TRIAL_IN_FLIGHT, self._durations.trial)
-        for setting in settings(pair.peer.name):
-            with started(pair.peer, self._setup(pair, setting)) as running:
-                given = running.photographs()
-                (figures,) = running.load([point])
-            for number, (one, other) in enumerate(zip(expected, given, strict=True) if pair.is_comparable else ()):
-                found = ["no answer"] if one is None or other is None else differences(one, other)
-                record.disagreements += [f"photograph {number}: {text}" for text in found]
-            record.trials.append({"setting": str(setting), "per_second": figures["per_second"]})
-            self._say(f"{pair.label}, {setting}: {figures['per_second']:.1f}/s")
-            if figures["per_second"] > best:
-                best, record.setting = figures["per_second"], setting
-        if record.disagreements:
-            raise PeerFailed(f"other answers than ours: {record.disagreements[0]}")
+    def _trials(self, pairs: tuple[Pair, ...]) -> Iterator[Turn]:
+        """Of every setting of each pair of one model, and of ours where it is tuned too."""
+        seconds = self._durations.trial - self._durations.point + self._seconds(_START, [TRIAL_IN_FLIGHT])
+        for options in our_settings() if self._conditions.tunes_ours else ():
+            measure = partial(self._measuring.our_trial, pairs[0], options)
+            yield Turn(our_trial_key(pairs[0].model, options), pairs, seconds, measure)
+        for pair in pairs:
+            for setting in pair.settings:
+                yield Turn(trial_key(pair, setting), (pair,), seconds, partial(self._measuring.trial, pair, setting))
 
-    def _our_best(self, pair: Pair) -> tuple[str, ...]:
+    def _turn(self, group: Group[Pair], number: int, side: Pair | str) -> Turn:
+        """A peer's, or ours for the peers beside it."""
+        key, loads, overload = turn_key(group, number, side), self._conditions.in_flight, self._durations.overload
+        again = _START + overload + 2 * self._durations.warm if overload else 0.0
+        if isinstance(side, Pair):
+            return Turn(key, (side,), self._seconds(_START, loads) + again, partial(self._peer, side))
+        ways = len(self._conditions.ways)
+        seconds = self._seconds(_OUR_START, loads * ways) + again * ways
+        return Turn(key, group.peers, seconds, partial(self._ours, group.peers[0], number))
+
+    def _seconds(self, start: float, loads: Sequence[int]) -> float:
+        each = self._durations.point + self._durations.warm
+        return start + len(loads) * each + sum(loads) / _SLOW
+
+    def _peer(self, pair: Pair) -> Any:
+        setting, _ = self._best(pair)
+        return self._measuring.peer(pair, setting)
+
+    def _ours(self, pair: Pair, number: int) -> Any:
+        return self._measuring.ours(pair, self._our_options(pair.model), number)
+
+    def _ours_in_eight_bits(self, pair: Pair, number: int) -> Any:
+        return self._measuring.ours_in_eight_bits(pair, self._our_options(pair.model), number)
+
+    def _best(self, pair: Pair) -> tuple[Setting, list[dict[str, Any]]]:
+        """The setting that was fastest when tried, and all trials. Raises PeerFailed where one is missing."""
+        rates = {setting: self._journal.get(trial_key(pair, setting)) for setting in pair.settings}
+        if missing := [setting for setting, figures in rates.items() if figures is None]:
+            raise PeerFailed(f"{missing[0]}: not tried")
+        trials = [{"setting": str(one), "per_second": figures["per_second"]} for one, figures in rates.items()]
+        return max(rates, key=lambda setting: rates[setting]["per_second"]), trials
+
+    def _our_options(self, model: str) -> tuple[str, ...]:
         """Options of our server: those given, and where it is tuned the best of a trial like the peers'."""
         given = self._conditions.our_options
         if not self._conditions.tunes_ours:
             return given
-        if pair.model not in self._tuned:
-            rates = {}
-            for tried in our_settings():
-                with ours(pair.path, [*given, *tried], _CLIENT_TIMEOUT, self._conditions.over) as server:
-                    (figures,) = server.load([self._closed(_TRIAL_IN_FLIGHT, self._durations.trial)])
-                rates[tried] = figures["per_second"]
-                self._say(f"{pair.model}: ours, {' '.join(tried) or 'as it starts'}: {rates[tried]:.1f}/s")
-            self._tuned[pair.model] = max(rates, key=lambda tried: rates[tried])
-        return (*given, *self._tuned[pair.model])
+        rates = {tried: self._journal.get(our_trial_key(model, tried)) for tried in our_settings()}
+        if not all(rates.values()):
+            return given
+        return (*given, *max(rates, key=lambda tried: rates[tried]["per_second"]))
 
-    def _round(self, record: Record, number: int) -> None:
-        turns: list[str] = ["ours", "peer"] if number % 2 == 0 else ["peer", "ours"]
-        figures: dict[str, list[Point]] = {}
-        for side in turns:
-            figures[side] = self._measured(record, side)
-            rates = ", ".join(f"{point['per_second']:.1f}" for point in figures[side] if "per_second" in point)
-            self._say(f"{record.pair.label}, round {number + 1}, {side}: {rates}/s")
-        record.rounds.append(figures)
+    def _record(self, pair: Pair, pairs: Sequence[Pair]) -> Record:
+        record = Record(pair, our_options=self._our_options(pair.model), failure=self._failures.get(pair, ""))
+        with contextlib.suppress(PeerFailed):
+            record.setting, record.trials = self._best(pair)
+        concerned = tuple(each for each in pairs if each.model == pair.model)
+        for number in range(self._durations.rounds):
+            group = next(group for group in groups(concerned, number) if pair in group.peers)
+            found = {"ours": self._journal.get(turn_key(group, number, OURS))}
+            found["peer"] = self._journal.get(turn_key(group, number, pair))
+            if found["ours"] and found["peer"]:
+                record.rounds.append(found | {"eight bits": self._journal.get(eight_bits_key(number, pair.model))})
+        return record
 
-    def _measured(self, record: Record, side: str) -> list[Point]:
-        """Capacity at every number in flight, then, on a fresh server with the deadline set, the overload."""
-        durations = self._durations
-        with self._server(record, side, _CLIENT_TIMEOUT, 1024) as running:
-            points = running.load([self._closed(count, durations.point) for count in self._conditions.in_flight])
-        for point in points:
-            point["seconds_to_ready"] = running.seconds_to_ready
-        if not durations.overload:
-            return points
-        capacity = max(point["per_second"] for point in points)
-        deadline = self._conditions.deadline
-        queue = max(8, round(capacity * deadline * _FILLED))
-        order = {"rate": _OVERLOAD * max(capacity, 1.0), "seconds": durations.overload, "deadline": deadline}
-        with self._server(record, side, deadline, queue) as running:
-            _, overload = running.load([self._closed(_TRIAL_IN_FLIGHT, durations.warm), order])
-        return [*points, overload | {"capacity": capacity, "queue": queue}]
-
-    def _closed(self, in_flight: int, seconds: float) -> Point:
-        return {"in_flight": in_flight, "warm": self._durations.warm, "seconds": seconds}
-
-    def _server(
-        self, record: Record, side: str, timeout: float, queue: int
-    ) -> contextlib.AbstractContextManager[Running]:
-        pair = record.pair
-        if side == "ours":
-            return ours(pair.path, [*record.our_options, "--queue-size", str(queue)], timeout, self._conditions.over)
-        assert record.setting is not None  # the trial found one
-        return started(pair.peer, self._setup(pair, record.setting, timeout, queue))
-
-    def _setup(self, pair: Pair, setting: Setting, timeout: float = _CLIENT_TIMEOUT, queue: int = 1024) -> Setup:
-        return Setup(
-            model=pair.path,
-            port=free_port(),
-            timeout_ms=round(timeout * 1000),
-            queue=queue,
-            provider=pair.provider.name,
-            precision=pair.provider.precision,
-            spins=pair.provider.spins,
-            decoder=self._conditions.decoder,
-            **setting._asdict(),
-        )
-
-    def seconds(self, pairs: Sequence[Pair], start: float) -> float:
-        """About how long it takes, if a server takes `start` seconds to start and stop."""
-        durations = self._durations
-        trial = start + durations.trial + durations.warm
-        side = start + len(self._conditions.in_flight) * (durations.point + durations.warm)
-        side += (start + durations.overload + 2 * durations.warm) if durations.overload else 0
-        tried = sum(len(settings(pair.peer.name)) for pair in pairs)
-        return tried * trial + len(pairs) * (start + 2 * durations.rounds * side)
+    @contextlib.contextmanager
+    def _failing(self, turn: Turn) -> Iterator[None]:
+        """A server that fails is reported; the other pairs go on."""
+        try:
+            yield
+        except (PeerFailed, ServerUnavailable) as error:
+            self._failures |= dict.fromkeys(turn.pairs, f"{turn.key}: {error}")
+            self._say(f"{turn.key}: {error}")
 
 
-@contextlib.contextmanager
-def _failing(record: Record, say: Callable[[str], None]) -> Iterator[None]:
-    """A server that fails is reported; the other pairs go on."""
-    try:
-        yield
-    except (PeerFailed, ServerUnavailable) as error:
-        record.failure = str(error)
-        say(f"{record.pair.label}: {error}")
+def _rates(value: Any) -> str:
+    """The figures of a turn for people."""
+    if isinstance(value, list):
+        return ", ".join(f"{point['per_second']:.1f}" for point in value if "per_second" in point) + "/s"
+    if "per_second" in value:
+        return _rates([value])
+    return "; ".join(f"over {way} {_rates(points)}" for way, points in value.items())

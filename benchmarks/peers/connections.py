@@ -54,7 +54,13 @@ class Ours:
             return Reply(Verdict.EXPIRED)
         except InferError:
             return Reply(Verdict.FAILED)
-        return Reply(Verdict.ANSWERED, answer.arrays)  # type: ignore[arg-type]
+        found: dict[str, Any] = dict(answer.arrays)
+        if answer.children:
+            children = [child for each in answer.children for child in each.values()]
+            if any(isinstance(child, InferError) for child in children):
+                return Reply(Verdict.FAILED)
+            found["children"] = [child.arrays for child in children if not isinstance(child, InferError)]
+        return Reply(Verdict.ANSWERED, found)
 
     async def close(self) -> None:
         await self._client.close()
@@ -94,10 +100,10 @@ class Http:
     async def ask(self, picture: int) -> Reply:
         try:
             response = await self._exchange(self._requests[picture])
+            verdict = self._verdict(response)
+            return Reply(verdict, self._answer(response) if verdict == Verdict.ANSWERED else None)
         except (OSError, EOFError, ValueError):
             return Reply(Verdict.FAILED)
-        verdict = self._verdict(response)
-        return Reply(verdict, self._answer(response) if verdict == Verdict.ANSWERED else None)
 
     async def close(self) -> None:
         for _, writer in self._idle:
@@ -138,20 +144,29 @@ class OursOverHttp(Http):
     """Our server's HTTP door: the picture is the body, the answer our result map."""
 
     def _answer(self, response: Response) -> dict[str, Any]:
-        found = json.loads(response.body)["predictions"]
-        answer: dict[str, Any] = {
-            "classes": [each["class_id"] for each in found],
-            "scores": [each["confidence"] for each in found],
-        }
-        if found and "width" in found[0]:  # centres and sizes
-            answer["boxes"] = [
-                [
-                    *(each["x"] - each["width"] / 2, each["y"] - each["height"] / 2),
-                    *(each["x"] + each["width"] / 2, each["y"] + each["height"] / 2),
-                ]
-                for each in found
+        return _arrays(json.loads(response.body)["predictions"])
+
+
+def _arrays(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Our result map as the peers answer; boxes as corners. Raises ValueError where an object has no answer."""
+    answer: dict[str, Any] = {
+        "classes": [each["class_id"] for each in found],
+        "scores": [each["confidence"] for each in found],
+    }
+    if found and "width" in found[0]:  # centres and sizes
+        answer["boxes"] = [
+            [
+                *(each["x"] - each["width"] / 2, each["y"] - each["height"] / 2),
+                *(each["x"] + each["width"] / 2, each["y"] + each["height"] / 2),
             ]
-        return answer
+            for each in found
+        ]
+    if found and "children" in found[0]:
+        children = [child for each in found for child in each["children"].values()]
+        if failed := [child for child in children if "error" in child]:
+            raise ValueError(str(failed[0]["error"]))
+        answer["children"] = [_arrays(child["predictions"]) for child in children]
+    return answer
 
 
 class TritonHttp(Http):

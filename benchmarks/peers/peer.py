@@ -61,12 +61,16 @@ PEERS = {
 }
 
 
+CHAINS = {"triton": Peer("triton", "Triton BLS", "/v2/models/chain/infer", kind="triton", work="chain")}
+
+
 @dataclass(frozen=True)
 class Running:
     """A server that is ready, and what the load has to know about it."""
 
     route: dict[str, Any]
     seconds_to_ready: float
+    first_answers: Sequence[dict[str, Any] | None] = ()  # of a peer about the photographs, when it became ready
 
     def load(self, points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """The figures of each point, in order."""
@@ -88,15 +92,25 @@ class Running:
 
 
 @contextlib.contextmanager
-def ours(model: str, options: Sequence[str], timeout: float, over: str = "wire") -> Iterator[Running]:
-    """Our server as its users start it, on tcp like the others; `over` "http" it is asked as they are."""
-    bind, port = f"tcp://127.0.0.1:{free_port()}", free_port()
-    door = ("--http", f"127.0.0.1:{port}", "--timeout-ms", str(round(timeout * 1000))) if over == "http" else ()
-    with local_server("--model", f"model={model}", "--bind", bind, "--log-level", "warning", *door, *options) as server:
-        route = {"kind": "ours", "address": server.address, "model": "model", "timeout": timeout}
-        if over == "http":
-            route = {"kind": "ours over http", "port": port, "path": "/infer/model"}
-        yield Running(route, server.seconds_to_ready)
+def ours(
+    model: str, options: Sequence[str], timeout: float, ways: Sequence[str] = ("wire",), second: str = ""
+) -> Iterator[dict[str, Running]]:
+    """Our server as its users start it, on tcp like the others, by the way it is asked: "wire" or "http".
+
+    With a `second` model a chain of both is asked.
+    """
+    bind, port, asked = f"tcp://127.0.0.1:{free_port()}", free_port(), "chain" if second else "model"
+    words = ["--model", f"model={model}", "--bind", bind, "--log-level", "warning", *options]
+    if second:
+        words += ["--model", f"second={second}", "--chain", "chain=model > second"]
+    if "http" in ways:
+        words += ["--http", f"127.0.0.1:{port}", "--timeout-ms", str(round(timeout * 1000))]
+    with local_server(*words) as server:
+        routes = {
+            "wire": {"kind": "ours", "address": server.address, "model": asked, "timeout": timeout},
+            "http": {"kind": "ours over http", "port": port, "path": f"/infer/{asked}"},
+        }
+        yield {way: Running(routes[way], server.seconds_to_ready) for way in ways}
 
 
 @contextlib.contextmanager
@@ -105,8 +119,8 @@ def started(peer: Peer, setup: Setup) -> Iterator[Running]:
     begin = time.monotonic()
     with launched(peer, setup) as (process, log):
         route = {"kind": peer.kind, "port": setup.port, "path": peer.path}
-        _wait_until_answering(process, Running(route, time.monotonic() - begin), log)
-        yield Running(route, time.monotonic() - begin)
+        answers = _first_answers(process, Running(route, time.monotonic() - begin), log)
+        yield Running(route, time.monotonic() - begin, answers)
 
 
 @contextlib.contextmanager
@@ -130,7 +144,13 @@ def _spawn(peer: Peer, setup: Setup, folder: Path, log: Path) -> subprocess.Pope
     command = [str(peer.python), "-m", f"servers.{peer.name}_{peer.work}"]
     with log.open("wb") as output:
         return subprocess.Popen(
-            command, cwd=HERE, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            # In a session of its own, Linux would give it half of the cores, however many processes it has.
+            command,
+            cwd=HERE,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            process_group=0,
         )
 
 
@@ -144,12 +164,14 @@ def _wait_until_open(process: subprocess.Popen[bytes], port: int, log: Path) -> 
     raise PeerFailed(f"the server did not open its port within {_START_TIMEOUT:.0f} s:\n{_last_words(log)}")
 
 
-def _wait_until_answering(process: subprocess.Popen[bytes], running: Running, log: Path) -> None:
+def _first_answers(process: subprocess.Popen[bytes], running: Running, log: Path) -> Sequence[dict[str, Any] | None]:
+    """Those about the photographs, when all are there."""
     end = time.monotonic() + _START_TIMEOUT
-    while None in running.photographs():
+    while None in (answers := running.photographs()):
         _still_running(process, log)
         if time.monotonic() > end:
             raise PeerFailed(f"the server answered no picture within {_START_TIMEOUT:.0f} s:\n{_last_words(log)}")
+    return answers
 
 
 def _still_running(process: subprocess.Popen[bytes], log: Path) -> None:

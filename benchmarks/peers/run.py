@@ -2,9 +2,10 @@
 
     benchmarks/peers/build.sh                                  makes an environment per peer
     python benchmarks/peers/run.py                             everything built
-    python benchmarks/peers/run.py --short --peers mosec       one peer and model in a few minutes
+    python benchmarks/peers/run.py --short --peers mosec       one peer in a few minutes
 
-Prints one table; writes JSON and a picture of the ratios to benchmarks/results/.
+Prints tables; writes JSON and a picture of the ratios to benchmarks/results/. Figures are kept in a journal as they are
+made: a run that is cut off goes on with --resume, and --settings-from takes over what another run found out by trials.
 """
 
 from __future__ import annotations
@@ -15,8 +16,7 @@ import json
 import shlex
 import signal
 import sys
-import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,14 @@ import msgspec
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.machine import processor, versions
-from benchmarks.peers.campaign import Campaign, Conditions, Durations, Pair, Provider
+from benchmarks.peers.campaign import Campaign
+from benchmarks.peers.eight_bits import copies
 from benchmarks.peers.graphs import MAKERS, graph_file
-from benchmarks.peers.peer import HERE, PEERS, Peer
+from benchmarks.peers.journal import Facts, Journal, changed, read
+from benchmarks.peers.pairs import AS_OURS, AS_STARTED, TRIAL_IN_FLIGHT, Conditions, Durations, Pair, Provider, is_trial
+from benchmarks.peers.peer import CHAINS, HERE, PEERS, Peer
 from benchmarks.peers.plot import write_plot
-from benchmarks.peers.summary import lines, notes, summary
+from benchmarks.peers.summary import in_eight_bits, lines, notes, summary, verdict
 from parallel_infer.inference.options import SessionConfig
 from parallel_infer.inference.providers import choose, survey
 from parallel_infer.machine.cores import usable_cores
@@ -37,17 +40,19 @@ from parallel_infer.tools.bench.plot import load_figure
 
 RESULTS = HERE.parent / "results"
 ZOO = HERE.parents[1] / "parallel_infer" / "zoo"
-MODELS = ("detector", "classifier", *MAKERS)
+MODELS = ("detector", "classifier", "chain", *MAKERS)
+SECOND = "classifier"  # asked about each object of the chain
 SHORT = Durations(trial=1.0, point=2.0, rounds=1)
+_PEERS = "names, separated by commas; mosec:default is measured as ONNX Runtime starts only, mosec:ours as ours (all)"
 _PROVIDERS = "of the peers: as ONNX Runtime starts, as our server, or both (auto: both where ours is not the CPU one)"
-_START = 3.5  # seconds that starting and stopping a server takes, for the estimate
+_DONE = "done"  # the key of a journal that is complete
 
 
 def parsed() -> argparse.Namespace:
     """The command line."""
     full = Durations()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peers", default=",".join(PEERS), help="names, separated by commas (all)")
+    parser.add_argument("--peers", default=",".join(PEERS), help=_PEERS)
     parser.add_argument("--models", default="detector,classifier", help=f"of {', '.join(MODELS)} (the first two)")
     parser.add_argument("--in-flight", default="1,8,32,128", help="requests under way at once")
     parser.add_argument("--providers", choices=("auto", "both", "default", "ours"), default="auto", help=_PROVIDERS)
@@ -60,8 +65,14 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--ours", default="", metavar="OPTIONS", help="of our server, such as '--instances 2'")
     parser.add_argument("--tune-ours", action="store_true", help="try settings of our server as of the peers")
     parser.add_argument(
-        "--over", choices=("wire", "http"), default="wire", help="how ours is asked; over http as the peers are (wire)"
+        "--over", default="wire", help="how ours is asked: wire, http as the peers are, or both: wire,http"
     )
+    parser.add_argument(
+        "--eight-bits", default="", metavar="MODELS", help="ours serves copies in 8 bits of these as well"
+    )
+    parser.add_argument("--settings-from", type=Path, metavar="JOURNAL", help="of the peers: trials of an earlier run")
+    parser.add_argument("--resume", action="store_true", help="go on with the run of this name that was cut off")
+    parser.add_argument("--trials-only", action="store_true", help="try the peers' settings, and measure nothing")
     parser.add_argument("--short", action="store_true", help="one round of short points")
     parser.add_argument("--name", default="peers", help="of the files in benchmarks/results/")
     return parser.parse_args()
@@ -78,14 +89,15 @@ def durations(arguments: argparse.Namespace) -> Durations:
     return Durations(**(asdict(base) | {name: value for name, value in given.items() if value is not None}))
 
 
-def chosen_peers(names: str) -> list[Peer]:
-    """The peers that are built; what is not is said."""
+def chosen_peers(names: str) -> list[tuple[Peer, str]]:
+    """The peers that are built, each with the providers asked for ("": those of the run); what is not is said."""
     found = []
-    for name in names.split(","):
-        if name not in PEERS:
-            raise SystemExit(f"unknown peer {name!r}; known are {', '.join(PEERS)}")
+    for word in names.split(","):
+        name, _, wanted = word.partition(":")
+        if name not in PEERS or wanted not in ("", "both", "default", "ours"):
+            raise SystemExit(f"unknown peer {word!r}; known are {', '.join(PEERS)}, with :both, :default or :ours")
         if PEERS[name].is_built:
-            found.append(PEERS[name])
+            found.append((PEERS[name], wanted))
         else:
             print(f"{PEERS[name].title}: not built, left out; benchmarks/peers/build.sh {name} builds it")
     if not found:
@@ -93,15 +105,24 @@ def chosen_peers(names: str) -> list[Peer]:
     return found
 
 
+def chosen_ways(text: str) -> tuple[str, ...]:
+    """The ways to ask ours."""
+    ways = tuple(dict.fromkeys(text.split(",")))
+    if unknown := set(ways) - {"wire", "http"}:
+        raise SystemExit(f"unknown way {', '.join(sorted(unknown))} in --over; known are wire and http")
+    return ways
+
+
 def model_path(name: str) -> str:
     if name not in MODELS:
         raise SystemExit(f"unknown model {name!r}; known are {', '.join(MODELS)}")
-    return str(graph_file(name, HERE / ".models") if name in MAKERS else ZOO / f"{name}.onnx")
+    zoo = "detector" if name == "chain" else name
+    return str(graph_file(name, HERE / ".models") if name in MAKERS else ZOO / f"{zoo}.onnx")
 
 
 def providers(wanted: str, our_options: list[str]) -> list[Provider]:
     """What the peers run the model with: as ONNX Runtime starts, and as our server does."""
-    default = Provider("cpu", "fp32", spins=True, label="default")
+    default = Provider("cpu", "fp32", spins=True, label=AS_STARTED)
     named = dict(itertools.pairwise(word for option in our_options for word in option.split("=", 1)))
     given = {name: named[f"--{name}"] for name in ("provider", "precision") if f"--{name}" in named}
     config = msgspec.convert(given, SessionConfig)
@@ -111,16 +132,78 @@ def providers(wanted: str, our_options: list[str]) -> list[Provider]:
             f"our server would run on {choice.provider}, the peers are built for processors only; "
             "add --ours '--provider cpu'"
         )
-    same = Provider(choice.provider, choice.precision, spins=False, label="as ours")
+    same = Provider(choice.provider, choice.precision, spins=False, label=AS_OURS)
     if wanted == "auto":
         wanted = "ours" if same.name == default.name else "both"
     return {"both": [default, same], "default": [default], "ours": [same]}[wanted]
 
 
-def write_json(summaries: list[dict[str, Any]], facts: dict[str, Any], path: Path) -> None:
-    machine = {"processor": processor(), "cores": usable_cores(), "versions": versions()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"command": _command(), "machine": machine, **facts, "pairs": summaries}, indent=1))
+def chosen_pairs(arguments: argparse.Namespace) -> list[Pair]:
+    """What is to be compared."""
+    our_options = shlex.split(arguments.ours)
+    peers = chosen_peers(arguments.peers)
+    precision = providers("ours", our_options)[0].precision
+    return [
+        # Random weights are sure of nothing: in another precision they may find other things.
+        Pair(model, path, peer, provider, model not in MAKERS or provider.precision == precision, second)
+        for model in arguments.models.split(",")
+        for path, second in [(model_path(model), model_path(SECOND) if model == "chain" else "")]
+        for peer, wanted in (_with_chains(peers) if second else peers)
+        for provider in providers(wanted or arguments.providers, our_options)
+    ]
+
+
+def _with_chains(peers: list[tuple[Peer, str]]) -> list[tuple[Peer, str]]:
+    """Those that have a chain, as what runs it."""
+    found = [(CHAINS[peer.name], wanted) for peer, wanted in peers if peer.name in CHAINS]
+    if not found:
+        raise SystemExit(f"none of the chosen peers has a chain; {', '.join(CHAINS)} has")
+    return found
+
+
+def chosen_conditions(arguments: argparse.Namespace) -> Conditions:
+    """What is the same for all. Copies in 8 bits are made here."""
+    in_flight = tuple(int(count) for count in arguments.in_flight.split(","))
+    wanted = arguments.eight_bits.split(",") if arguments.eight_bits else []
+    if wanted and TRIAL_IN_FLIGHT not in in_flight:
+        raise SystemExit(f"--eight-bits is measured at {TRIAL_IN_FLIGHT} in flight, which --in-flight has not")
+    return Conditions(
+        in_flight,
+        tuple(shlex.split(arguments.ours)),
+        arguments.tune_ours,
+        arguments.decoder,
+        arguments.deadline,
+        chosen_ways(arguments.over),
+        copies({name: model_path(name) for name in wanted}, HERE / ".models", _say),
+    )
+
+
+def journal_of(arguments: argparse.Namespace, facts: Facts) -> Journal:
+    """That of this run: empty, with another run's trials, or with all that was measured before it was cut off."""
+    path = HERE / ".runs" / f"{arguments.name}.jsonl"
+    known: dict[str, Any] = {}
+    if arguments.settings_from:
+        values = _read(arguments.settings_from, facts, "machine", "decoder")
+        known = {key: value for key, value in values.items() if is_trial(key)}
+    if arguments.resume:
+        known |= _read(path, facts, *facts)
+    elif path.exists() and _DONE not in read(path)[1]:
+        raise SystemExit(
+            f"{path}: that run was cut off, or a peer failed; --resume goes on with it, remove it to begin anew"
+        )
+    known.pop(_DONE, None)
+    return Journal(path, facts, known)
+
+
+def _read(path: Path, facts: Facts, *same: str) -> dict[str, Any]:
+    """The values of a journal, of which these facts must be the same."""
+    try:
+        before, values = read(path)
+    except (OSError, ValueError, IndexError) as error:
+        raise SystemExit(f"{path} cannot be read: {error}") from None
+    if found := changed({name: before.get(name) for name in same}, {name: facts[name] for name in same}):
+        raise SystemExit(f"{path} is of other conditions: {'; '.join(found)}")
+    return values
 
 
 def main() -> None:
@@ -128,39 +211,34 @@ def main() -> None:
     arguments = parsed()
     load_figure()  # where matplotlib is missing, that is said before hours of measurements
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that the server alive then is stopped too
-    print(f"machine: {processor()}, {usable_cores()} cores")
+    machine = {"processor": processor(), "cores": usable_cores(), "versions": versions()}
+    print(f"machine: {machine['processor']}, {machine['cores']} cores")
     print(f"versions: {', '.join(f'{name} {number}' for name, number in versions().items())}")
     print(f"command: {_command()}\n")
-    our_options = shlex.split(arguments.ours)
-    peers, lengths = chosen_peers(arguments.peers), durations(arguments)
-    precision = providers("ours", our_options)[0].precision
-    pairs = [
-        # Random weights are sure of nothing: in another precision they may find other things.
-        Pair(model, model_path(model), peer, provider, model not in MAKERS or provider.precision == precision)
-        for model in arguments.models.split(",")
-        for peer in peers
-        for provider in providers(arguments.providers, our_options)
-    ]
-    in_flight = [int(count) for count in arguments.in_flight.split(",")]
-    conditions = Conditions(
-        tuple(in_flight),
-        tuple(our_options),
-        arguments.tune_ours,
-        arguments.decoder,
-        arguments.deadline,
-        arguments.over,
-    )
-    campaign = Campaign(lengths, conditions, _say)
-    _say(f"{len(pairs)} comparisons, about {campaign.seconds(pairs, _START) / 60:.0f} minutes")
-    begin = time.monotonic()
-    summaries = [summary(record) for record in campaign.run(pairs)]
-    _say(f"done after {(time.monotonic() - begin) / 60:.1f} minutes\n")
-    print("\n".join([*lines(summaries), "", *notes(summaries)]))
-    facts = {"durations": asdict(lengths), "conditions": asdict(conditions)}
-    write_json(summaries, facts, RESULTS / f"{arguments.name}.json")
-    write_plot(summaries, RESULTS / f"{arguments.name}.png")
+    lengths, pairs = durations(arguments), chosen_pairs(arguments)
+    if arguments.trials_only:
+        lengths = replace(lengths, rounds=0)
+    conditions = chosen_conditions(arguments)
+    facts = {
+        "machine": machine,
+        "decoder": conditions.decoder,
+        "durations": asdict(lengths),
+        "conditions": asdict(conditions),
+    }
+    journal = journal_of(arguments, facts)
+    summaries = [summary(record) for record in Campaign(lengths, conditions, journal, _say).run(pairs)]
+    if arguments.trials_only:
+        print("\n".join(["", *notes(summaries)]))
+    else:
+        last = [*verdict(summaries), *in_eight_bits(summaries, list(conditions.eight_bits))]
+        print("\n".join(["", *lines(summaries), "", *notes(summaries), "", *last]))
+        RESULTS.mkdir(exist_ok=True)
+        text = json.dumps({"command": _command(), **facts, "pairs": summaries}, indent=1)
+        (RESULTS / f"{arguments.name}.json").write_text(text)
+        write_plot(summaries, RESULTS / f"{arguments.name}.png")
     if any(pair["failure"] for pair in summaries):
         raise SystemExit("a peer failed; see above")
+    journal.put(_DONE, True)
 
 
 def _command() -> str:

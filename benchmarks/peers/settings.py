@@ -19,11 +19,13 @@ class Setting(NamedTuple):
     batch: int = 8
     delay_ms: float = 2.0
     split: bool = False
+    callers: int = 1  # processes that lead requests through a chain
 
     def __str__(self) -> str:
         text = f"{self.workers} x {self.threads} threads"
         if self.batch > 1:
             text += f", batch {self.batch} within {self.delay_ms:g} ms"
+        text += f", {self.callers} callers" if self.callers > 1 else ""
         return text + (", decoders apart" if self.split else "")
 
 
@@ -34,10 +36,23 @@ def our_settings() -> tuple[tuple[str, ...], ...]:
     return ((), *(("--instances", str(copies), "--threads", str(threads)) for copies, threads in shapes))
 
 
-def settings(peer: str) -> tuple[Setting, ...]:
-    """One big copy; a copy per core, with batches that wait little or long, and without; more threads than cores."""
+def settings(peer: str, work: str = "server") -> tuple[Setting, ...]:
+    """One big copy; a copy per core, with batches that wait little or long, and without; more threads than cores.
+
+    Of a chain: few requests under way and many, decoded by those who lead them or by a model of its own.
+    """
     cores = usable_cores()
     per_core = Setting(cores, 1)
+    if work == "chain":
+        few, many = 2 * cores, 8 * cores
+        return (
+            per_core._replace(callers=few),
+            per_core._replace(callers=many),
+            per_core._replace(callers=many, delay_ms=10.0),
+            Setting(1, cores, callers=many),
+            Setting(cores, cores, callers=many),
+            per_core._replace(callers=many, split=True),
+        )
     if peer == "fastapi":  # it forms no batches
         return (Setting(1, cores, 1), Setting(cores, 1, 1), Setting(cores, cores, 1))
     tried = [

@@ -1,20 +1,18 @@
-"""Figures of a comparison brought together: medians over rounds, ratios of neighbours, one table."""
+"""Figures of a comparison brought together: medians over rounds, ratios of neighbours, tables, the lowest of all."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from benchmarks.peers.campaign import Point, Record
+from benchmarks.peers.pairs import AS_STARTED, TRIAL_IN_FLIGHT, Point, Record
 
 _FAULTS = ("refused", "expired", "failed")
 
 
 def summary(record: Record) -> dict[str, Any]:
-    """One pair for JSON: medians per point and all that they were made from."""
-    places = range(len(record.rounds[0]["ours"])) if record.rounds else ()
-    points = [_point([(turn["ours"][place], turn["peer"][place]) for turn in record.rounds]) for place in places]
+    """One pair for JSON: medians per point, by the way that ours was asked, and all that they were made from."""
     return {
         "model": record.pair.model,
         "peer": record.pair.peer.name,
@@ -23,11 +21,16 @@ def summary(record: Record) -> dict[str, Any]:
         "setting": str(record.setting) if record.setting else None,
         "our_options": list(record.our_options),
         "trials": record.trials,
-        "disagreements": record.disagreements,
         "failure": record.failure or None,
-        "points": points,
+        "points": list(_points(record.rounds)),
         "rounds": record.rounds,
     }
+
+
+def _points(rounds: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for way in sorted(rounds[0]["ours"], reverse=True) if rounds else ():
+        for place in range(len(rounds[0]["peer"])):
+            yield {"over": way} | _point([(turn["ours"][way][place], turn["peer"][place]) for turn in rounds])
 
 
 def _point(turns: Sequence[tuple[Point, Point]]) -> dict[str, Any]:
@@ -57,7 +60,7 @@ def _median(values: Iterable[float | None]) -> float | None:
 
 def lines(summaries: Sequence[dict[str, Any]]) -> list[str]:
     """The table for people."""
-    head = f"{'model':<11}{'peer':<24}{'load':<14}{'ours/s':>8}{'peer/s':>8}{'ratio':>7}  {'range':<12}"
+    head = f"{'model':<11}{'peer':<24}{'load':<14}{'over':<6}{'ours/s':>8}{'peer/s':>8}{'ratio':>7}  {'range':<12}"
     head += f"{'ours p50, p99 ms':>18}{'peer p50, p99 ms':>18}{'faults ours, peer':>19}"
     table = [head, "-" * len(head)]
     for pair in summaries:
@@ -72,7 +75,7 @@ def _line(pair: dict[str, Any], point: dict[str, Any]) -> str:
     overload = point["kind"] == "overload"
     load = "2x, in time" if overload else f"{point['in_flight']} in flight"
     key = "good_per_second" if overload else "per_second"
-    text = f"{pair['model']:<11}{pair['peer_title']:<24}{load:<14}{ours[key]:>8.1f}{peer[key]:>8.1f}"
+    text = f"{pair['model']:<11}{pair['peer_title']:<24}{load:<14}{point['over']:<6}{ours[key]:>8.1f}{peer[key]:>8.1f}"
     if "ratio" in point:
         spread = f"{point['lowest']:.2f}-{point['highest']:.2f}"
         text += f"{point['ratio']:>7.2f}  {spread:<12}"
@@ -95,10 +98,73 @@ def notes(summaries: Sequence[dict[str, Any]]) -> list[str]:
         for pair in summaries
         if pair["setting"]
     ]
-    for side, title in (("ours", "of our package"), ("peer", "over HTTP")):
-        costs = [
-            point[side]["client_ms"] for pair in summaries for point in pair["points"] if point["kind"] == "closed"
-        ]
+    closed = [point for pair in summaries for point in pair["points"] if point["kind"] == "closed"]
+    costs_of = {
+        "of our package": [point["ours"]["client_ms"] for point in closed if point["over"] == "wire"],
+        "over HTTP": [point["peer"]["client_ms"] for point in closed],
+    }
+    for title, costs in costs_of.items():
         if costs:
             found.append(f"the client {title} took {statistics.median(costs):.2f} ms of processor time per picture")
     return found
+
+
+def verdict(summaries: Sequence[dict[str, Any]]) -> list[str]:
+    """The lowest ratio and the median of all points of a closed loop, by provider and by the way that ours is asked."""
+    points = [(pair, point) for pair in summaries for point in pair["points"] if "ratio" in point]
+    points = [(pair, point) for pair, point in points if point["kind"] == "closed"]
+    labels = dict.fromkeys(pair["provider"]["label"] for pair, _ in points)
+    ways = dict.fromkeys(point["over"] for _, point in points)
+    kinds = [(label, way) for label in labels for way in ways]
+    found = [
+        _extent(f"provider {label}, over {way}", [each for each in points if _kind(*each) == (label, way)])
+        for label, way in kinds
+    ]
+    if len(kinds) > 1:
+        found += [
+            _extent(f"provider {label}", [each for each in points if _kind(*each)[0] == label]) for label in labels
+        ]
+        found.append(_extent("all", points))
+    return found
+
+
+def _kind(pair: dict[str, Any], point: dict[str, Any]) -> tuple[str, str]:
+    return pair["provider"]["label"], point["over"]
+
+
+def _extent(title: str, points: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> str:
+    if not points:
+        return f"{title}: no points"
+    pair, lowest = min(points, key=lambda each: float(each[1]["ratio"]))
+    below = sum(point["ratio"] < 1.0 for _, point in points)
+    where = f"{pair['model']}, {pair['peer_title']}, {lowest['in_flight']} in flight, over {lowest['over']}"
+    middle = statistics.median(point["ratio"] for _, point in points)
+    return f"{title}: lowest {lowest['ratio']:.2f} ({where}), {below} of {len(points)} below 1.0, median {middle:.2f}"
+
+
+def in_eight_bits(summaries: Sequence[dict[str, Any]], models: Sequence[str]) -> list[str]:
+    """Our copies in 8 bits against the best peer of each round as its users start it."""
+    started = [pair for pair in summaries if AS_STARTED in (pair["provider"]["label"], _started_as_ours(pair))]
+    found = []
+    for model in models:
+        rounds = list(zip(*(pair["rounds"] for pair in started if pair["model"] == model), strict=False))
+        rounds = [turns for turns in rounds if turns[0]["eight bits"]]
+        for way in rounds[0][0]["eight bits"] if rounds else ():
+            ours = [turns[0]["eight bits"][way][0]["per_second"] for turns in rounds]
+            best = [max(_at_trial_load(turn["peer"]) for turn in turns) for turns in rounds]
+            ratios = [one / other for one, other in zip(ours, best, strict=True)]
+            figures = f"{statistics.median(ours):.1f}/s, best peer as it starts {statistics.median(best):.1f}/s"
+            times = f"{statistics.median(ratios):.2f} times ({min(ratios):.2f}-{max(ratios):.2f})"
+            found.append(f"{model} in 8 bits over {way}, {TRIAL_IN_FLIGHT} in flight: {figures}, {times}")
+        if not rounds:
+            found.append(f"{model} in 8 bits: not measured beside a peer as it starts")
+    return found
+
+
+def _started_as_ours(pair: dict[str, Any]) -> str:
+    """The label of a peer as it starts, where that is also how ours runs the model."""
+    return AS_STARTED if pair["provider"]["name"] == "cpu" and pair["provider"]["precision"] == "fp32" else ""
+
+
+def _at_trial_load(points: Sequence[Point]) -> float:
+    return next(float(point["per_second"]) for point in points if point.get("in_flight") == TRIAL_IN_FLIGHT)

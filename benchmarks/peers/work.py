@@ -41,6 +41,8 @@ class Setup:
     spins: bool = True  # idle threads of ONNX Runtime spin: its default
     decoder: str = "cv2"  # or "simplejpeg"
     split: bool = False  # decoding in processes of its own, where the peer has such a thing
+    second: str = ""  # path of the model that a chain asks about each object
+    callers: int = 1  # processes that lead requests through a chain
 
     @classmethod
     def from_environment(cls) -> Setup:
@@ -71,7 +73,14 @@ class Preparation:
 
     def row(self, payload: bytes) -> Row:
         """Decode and resize. Raises ValueError for what is no picture."""
-        frame = self._decode(payload)
+        return self.resized(self.frame(payload))
+
+    def frame(self, payload: bytes) -> Array:
+        """Decode: uint8 [h, w, 3] BGR. Raises ValueError for what is no picture."""
+        return self._decode(payload)
+
+    def resized(self, frame: Array) -> Row:
+        """What the model takes of a picture."""
         height, width = frame.shape[:2]
         size = (self.width, self.height)
         if self._resize == "stretch":
@@ -132,13 +141,13 @@ class Work:
         return [_objects(predictions, row) for predictions, row in zip(outputs, rows, strict=True)]
 
 
-def preparation_of(setup: Setup) -> Preparation:
-    """Only the decoding, for processes that do nothing else."""
+def preparation_of(setup: Setup, second: str = "") -> Preparation:
+    """Only the decoding and resizing, of the model or of a `second`, for processes that do nothing else."""
     cv2.setNumThreads(1)
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
-    session = ort.InferenceSession(setup.model, options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(second or setup.model, options, providers=["CPUExecutionProvider"])
     return Preparation(session.get_modelmeta().custom_metadata_map, setup.decoder)
 
 

@@ -9,7 +9,9 @@ import shutil
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from work import Setup
 
@@ -55,12 +57,12 @@ def write_model(setup: Setup, folder: Path) -> None:
     (folder / "peer" / "config.pbtxt").write_text(text)
 
 
-def main() -> None:
-    setup = Setup.from_environment()
+def become_server(port: int, write_models: Callable[[Path], None]) -> NoReturn:
+    """Have the repository written and take the server's place in this process."""
     server = server_folder()
     folder = Path(tempfile.mkdtemp(prefix="peer-triton-", dir=os.environ["PEER_FOLDER"]))
     write_backend(server, folder / "backends")
-    write_model(setup, folder / "models")
+    write_models(folder / "models")
     packages = sysconfig.get_path("purelib")
     libraries = [sysconfig.get_config_var("LIBDIR") or "", f"{packages}/nvidia_pytriton.libs"]
     # Triton's Python ignores PYTHONPATH; it finds its packages by the first `python3` on the path.
@@ -70,7 +72,7 @@ def main() -> None:
     }
     command = [str(server / "bin" / "tritonserver")]
     command += [f"--model-repository={folder / 'models'}", f"--backend-directory={folder / 'backends'}"]
-    command += ["--http-address=127.0.0.1", f"--http-port={setup.port}", "--allow-grpc=false", "--allow-metrics=false"]
+    command += ["--http-address=127.0.0.1", f"--http-port={port}", "--allow-grpc=false", "--allow-metrics=false"]
     command += [
         "--log-info=false",
         "--log-warning=false",
@@ -80,4 +82,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    given = Setup.from_environment()
+    become_server(given.port, lambda folder: write_model(given, folder))

@@ -1,0 +1,134 @@
+"""The comparison with other servers, without servers: order, journal, agreement and what is told at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.peers.agreement import differences
+from benchmarks.peers.journal import Journal, changed, read
+from benchmarks.peers.pairs import AS_OURS, AS_STARTED, Pair, Provider, Record
+from benchmarks.peers.peer import PEERS
+from benchmarks.peers.schedule import OURS, groups
+from benchmarks.peers.summary import in_eight_bits, lines, summary, verdict
+
+STARTED, SAME = Provider("cpu", "fp32", True, AS_STARTED), Provider("openvino", "bf16", False, AS_OURS)
+
+
+@given(st.integers(1, 9), st.integers(0, 5))
+def test_every_peer_runs_once_a_round_right_beside_ours(count, number):
+    found = groups([f"peer {place}" for place in range(count)], number)
+    order = [side for group in found for side in group.order]
+    assert sorted(side for side in order if side != OURS) == [f"peer {place}" for place in range(count)]
+    for group in found:
+        assert group.order.count(OURS) == 1
+        at = group.order.index(OURS)
+        assert all(abs(group.order.index(peer) - at) == 1 for peer in group.peers)
+
+
+@given(st.integers(1, 9))
+def test_every_other_round_runs_backwards(count):
+    peers = [f"peer {place}" for place in range(count)]
+    first, second = ([side for group in groups(peers, number) for side in group.order] for number in (0, 1))
+    assert first == second[::-1]
+
+
+def test_a_journal_is_read_up_to_the_line_that_was_cut_off(tmp_path):
+    path = tmp_path / "runs" / "one.jsonl"
+    journal = Journal(path, {"cores": 2}, {"trial": 1.5})
+    journal.put("round 1", [{"per_second": 7.0}])
+    whole = path.read_text()
+    path.write_text(whole + '["round 2", [{"per_sec')
+    assert read(path) == ({"cores": 2}, {"trial": 1.5, "round 1": [{"per_second": 7.0}]})
+    facts, values = read(path)
+    assert "round 1" in Journal(path, facts, values)
+    assert path.read_text() == whole  # and what goes on with it begins a line of its own
+
+
+def test_what_changed_between_two_runs_is_named():
+    before = {"cores": 2, "durations": {"point": 2.0}, "in_flight": [1, 8]}
+    assert changed(before, {"cores": 2, "durations": {"point": 2.0}, "in_flight": (1, 8)}) == []
+    assert changed(before, before | {"durations": {"point": 3.0}}) == [
+        'durations was {"point": 2.0}, is {"point": 3.0}'
+    ]
+
+
+def answer(**more):
+    return {"boxes": [[0, 0, 10, 10], [50, 50, 90, 90]], "scores": [0.9, 0.8], "classes": [1, 2]} | more
+
+
+def child(number, score=0.8):
+    return {"classes": [number, 7], "scores": [score, 0.1]}
+
+
+def test_children_are_compared_with_those_of_the_same_object():
+    expected = answer(children=[child(3), child(4)])
+    turned = {name: values[::-1] for name, values in expected.items()}
+    assert differences(expected, turned) == []
+    assert differences(expected, answer(children=[child(4), child(3)]))
+    assert differences(expected, answer(children=[child(3), child(4, 0.5)]))
+
+
+def test_what_only_one_of_two_finds_is_told_by_name():
+    less = {name: values[:1] for name, values in answer().items()}
+    (text,) = differences(answer(), less)
+    assert "class 2" in text
+    assert "missing" in text
+    (text,) = differences(less, answer())
+    assert "too much" in text
+
+
+def record(peer, provider, rates, eight_bits=None):
+    """A pair of the detector: `rates` are (ours over the wire, ours over HTTP, peer) of each round at 32 in flight."""
+    rounds = [
+        {
+            "ours": {"wire": [point(wire)], "http": [point(http)]},
+            "peer": [point(theirs)],
+            "eight bits": eight_bits and {"wire": [point(eight_bits)]},
+        }
+        for wire, http, theirs in rates
+    ]
+    return Record(Pair("detector", "detector.onnx", PEERS[peer], provider), rounds=rounds)
+
+
+def point(rate):
+    faults = {"refused": 0, "expired": 0, "failed": 0}
+    return {"in_flight": 32, "per_second": rate, "p50_ms": 1.0, "p99_ms": 2.0, "client_ms": 0.1, **faults}
+
+
+def test_ratios_are_made_within_a_round_and_the_lowest_is_named():
+    summaries = [
+        summary(record("mosec", SAME, [(100, 90, 100), (60, 50, 40), (80, 99, 80)])),
+        summary(record("triton", SAME, [(120, 90, 100)] * 3)),
+    ]
+    told = verdict(summaries)
+    assert told[0] == (
+        "provider as ours, over wire: lowest 1.00 (detector, Mosec, as ours, 32 in flight, over wire), "
+        "0 of 2 below 1.0, median 1.10"
+    )
+    assert "over http: lowest 0.90 (detector, Triton Python" in told[1]
+    assert told[-1].startswith("all: lowest 0.90")
+    assert "1 of 4 below 1.0" in told[-1]
+    assert len(lines(summaries)) == 2 + 4
+
+
+def test_eight_bits_are_compared_with_the_best_peer_of_each_round_as_it_starts():
+    rates = {"mosec": [(1, 1, 50), (1, 1, 20), (1, 1, 40)], "litserve": [(1, 1, 30), (1, 1, 60), (1, 1, 40)]}
+    summaries = [summary(record(peer, STARTED, found, eight_bits=120)) for peer, found in rates.items()]
+    summaries.append(summary(record("triton", SAME, [(1, 1, 500)] * 3, eight_bits=120)))
+    told = in_eight_bits(summaries, ["detector", "resnet50"])
+    assert told == [
+        "detector in 8 bits over wire, 32 in flight: 120.0/s, best peer as it starts 50.0/s, 2.40 times (2.00-3.00)",
+        "resnet50 in 8 bits: not measured beside a peer as it starts",
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "no JSON\n"])
+def test_what_is_no_journal_is_refused(tmp_path: Path, text):
+    path = tmp_path / "one.jsonl"
+    path.write_text(text)
+    with pytest.raises(ValueError):
+        read(path)
