@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -21,10 +21,20 @@ def read_options(_: click.Context, parameter: click.Parameter, values: Sequence[
         key, separator, value = text.partition("=")
         if not separator or not key:
             raise click.BadParameter(f"{text!r} is not KEY=VALUE", param=parameter)
+        if key in options:
+            raise click.BadParameter(f"{key!r} is given twice; give it once", param=parameter)
         options[key] = value
         with contextlib.suppress(ValueError):
             options[key] = json.loads(value)
     return options
+
+
+def options_of(conf: float | None, iou: float | None, further: Mapping[str, Any]) -> dict[str, Any]:
+    """What --conf, --iou and --option say together. Raises UsageError for what two of them say."""
+    given = {name: value for name, value in {"confidence": conf, "iou": iou}.items() if value is not None}
+    if both := given.keys() & further.keys():
+        raise click.UsageError(f"{both.pop()!r} is given in two ways, one of them --option; give it once")
+    return {**given, **further}
 
 
 def answer_options(command: Command) -> Command:

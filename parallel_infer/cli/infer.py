@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from parallel_infer.cli.answer_formats import FORMATS, Format
-from parallel_infer.cli.answer_options import answer_options
+from parallel_infer.cli.answer_options import answer_options, options_of
 from parallel_infer.cli.common_options import timeout_option
 from parallel_infer.cli.model_argument import model_and_rest, model_option
 from parallel_infer.cli.parameter_types import GivenPath
@@ -65,8 +65,7 @@ def command(
 
     A picture that fails is reported and does not stop the others; the exit code is then 1.
     """  # noqa: D301  # click looks for the character itself
-    given = {"confidence": conf, "iou": iou}
-    options = {name: value for name, value in given.items() if value is not None} | options
+    options = options_of(conf, iou, options)
     shown = FORMATS[form or "table"]()
     name, pictures = model_and_rest(model, words, server, key)
     files, left_out = _files(STDIN if picture == "-" else Path(picture) for picture in pictures)

@@ -26,7 +26,7 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON d
 
 def _read_options(_: click.Context, parameter: click.Parameter, values: Sequence[str]) -> dict[str, Any]:
     """KEY=VALUE pairs as the settings of a model, each in its own type."""
-    options = {}
+    options: dict[str, Any] = {}
     for text in values:
         key, separator, value = text.partition("=")
         key = key.strip().replace("-", "_")
@@ -34,6 +34,8 @@ def _read_options(_: click.Context, parameter: click.Parameter, values: Sequence
             raise click.BadParameter(f"{text!r} is not KEY=VALUE", param=parameter)
         if key not in MODEL_FIELDS or key == "path":
             raise click.BadParameter(f"unknown setting {key!r}{nearest(key, MODEL_FIELDS)}", param=parameter)
+        if key in options:
+            raise click.BadParameter(f"{key!r} is given twice; give it once", param=parameter)
         try:
             names = read_names(value, Path()) if key == "names" else value
             options[key] = names if names is not value else MODEL_FIELDS[key].parse(value, key)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from parallel_infer.cli.answer_options import answer_options
+from parallel_infer.cli.answer_options import answer_options, options_of
 from parallel_infer.cli.common_options import timeout_option
 from parallel_infer.cli.model_argument import model_and_rest, model_option
 from parallel_infer.cli.parameter_types import FiniteRange, GivenPath
@@ -137,7 +137,6 @@ def _sources(texts: tuple[str, ...], given: dict[str, Any]) -> list[Source]:
 def _settings(given: dict[str, Any], track: Tracking | None) -> StreamSettings:
     from parallel_infer.video import Drop, StreamSettings
 
-    options = {"confidence": given["conf"], "iou": given["iou"]}
     return StreamSettings(
         drop=Drop(given["drop"]) if given["drop"] else None,
         max_age=given["max_age_ms"] / _MS if given["max_age_ms"] else None,
@@ -148,7 +147,7 @@ def _settings(given: dict[str, Any], track: Tracking | None) -> StreamSettings:
         silence=given["silence"],
         attempts=given["attempts"],
         track=track,
-        options={name: value for name, value in options.items() if value is not None} | given["options"],
+        options=options_of(given["conf"], given["iou"], given["options"]),
     )
 
 

@@ -30,6 +30,9 @@ def check_addresses(config: ServerConfig) -> None:
     for alias in config.alias:
         if not all(alias.partition("=")[::2]):
             raise ConfigError(f"alias {alias!r} is not of the form OTHER=NAME, for example coco/3=detector")
+    others = [alias.partition("=")[0] for alias in config.alias]
+    if again := next((other for other in others if others.count(other) > 1), None):
+        raise ConfigError(f"alias {again!r} is given twice; give it once")
     _check_keyless(config)
     if config.keys is None and not config.insecure:
         zmq_doors = (address for setting in ("bind", *ZMQ_DOORS) for address in getattr(config, setting))

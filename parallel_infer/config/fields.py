@@ -21,6 +21,7 @@ from msgspec import inspect
 from parallel_infer.config.fleet_schema import FleetConfig
 from parallel_infer.config.schema import OPTION, ModelConfig, ServerConfig
 from parallel_infer.errors import ConfigError
+from parallel_infer.json_keys import twice
 from parallel_infer.wrong_fields import in_words
 
 PREFIX = "PARALLEL_INFER_"
@@ -78,6 +79,8 @@ class Field:
         """The value that `text` stands for: a list has commas, a table NAME=VALUE and semicolons; or JSON."""
         try:
             value = _parse(text.strip(), self.type)
+        except Twice as error:
+            raise ConfigError(f"{place} is {show(text)}; {error} is there twice; give it once") from None
         except ValueError as error:
             raise self.wrong(text, place) from error
         try:
@@ -88,6 +91,13 @@ class Field:
     def wrong(self, value: Any, place: str) -> ConfigError:
         """The error for a value that this field does not accept."""
         return ConfigError(f"{place} is {show(value)}; expected {self.expected}")
+
+
+class Twice(Exception):
+    """A name that a table has twice, either of which might be meant."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(repr(name[:64]))
 
 
 def fields_of(structure: type[msgspec.Struct]) -> dict[str, Field]:
@@ -150,7 +160,10 @@ def _without_none(kind: inspect.Type) -> inspect.Type:
 
 def _parse(text: str, kind: inspect.Type) -> Any:
     if text[:1] in ("[", "{") and not isinstance(kind, inspect.StrType):
-        return json.loads(text)
+        found = json.loads(text)
+        if name := twice(text.encode()):
+            raise Twice(name)
+        return found
     match kind:
         case inspect.BoolType():
             return _parse_switch(text)
@@ -161,10 +174,19 @@ def _parse(text: str, kind: inspect.Type) -> Any:
         case inspect.ListType(item_type=item):
             return [_parse(part.strip(), item) for part in text.split(",") if part.strip()]
         case inspect.DictType():
-            return dict(_entry(part) for part in text.split(";") if part.strip())
+            return _table(text)
         case inspect.UnionType(types=types):
             return _parse_first(text, types)
     return text
+
+
+def _table(text: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in (_entry(part) for part in text.split(";") if part.strip()):
+        if name in found:
+            raise Twice(name)
+        found[name] = value
+    return found
 
 
 def _entry(text: str) -> tuple[str, str]:

@@ -15,6 +15,7 @@ from parallel_infer.config.addresses import socket_path
 from parallel_infer.doors.access import Networks
 from parallel_infer.doors.lifetime import Activity
 from parallel_infer.errors import BadInput, ConfigError, InferError, Unauthorized
+from parallel_infer.json_keys import twice
 
 
 class Response(NamedTuple):
@@ -41,9 +42,12 @@ def json_of(data: bytes) -> Any:
     if len(data) > _MOST_HEADER:
         raise BadInput(f"the first frame has {len(data)} bytes; a header of up to {_MOST_HEADER} is read")
     try:
-        return msgspec.json.decode(data)
+        found = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise BadInput("the first frame is no JSON") from None
+    if name := twice(data):
+        raise BadInput(f"{name[:64]!r} is there twice in the first frame; give it once")
+    return found
 
 
 class ZmqDoor:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from parallel_infer.errors import ConfigError
+from parallel_infer.json_keys import twice
 from parallel_infer.model_files.location import absolute_path
 
 _SUFFIXES = (".txt", ".names", ".labels", ".json", ".yaml", ".yml")
@@ -52,6 +53,8 @@ def _parsed(text: str, suffix: str) -> Any:
             found = json.loads(text)
         except ValueError as error:
             raise ConfigError(f"names: the file is not JSON: {error}") from error
+        if name := twice(text.encode(errors="surrogatepass")):
+            raise ConfigError(f"names: {name!r} is there twice in the file; give it once")
         if isinstance(found, dict):
             found = next((found[key] for key in ("names", "id2label", "categories") if key in found), found)
         return found
@@ -86,6 +89,8 @@ def _collected(entries: list[tuple[str, str]]) -> list[str] | dict[str, str]:
     names = [_unquoted(name.strip()) for _, name in entries]
     numbers = [number for number, _ in entries]
     if any(numbers):
+        if again := next((number for number in numbers if numbers.count(number) > 1), None):
+            raise ConfigError(f"names: class {again} is there twice in the file; give it once")
         return dict(zip(numbers, names, strict=True)) if all(numbers) else []
     return names
 

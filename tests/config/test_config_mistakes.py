@@ -114,6 +114,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
             {"PARALLEL_INFER_THREADS": "many"},
             'the environment variable PARALLEL_INFER_THREADS is "many"; expected a whole number from 0 to 256',
         ),
+        ({"PARALLEL_INFER_CHAIN": "a=b > c; a=d > e"}, "'a' is there twice; give it once"),
+        ({"PARALLEL_INFER_CHAIN": '{"a": "b", "a": "c"}'}, "'a' is there twice; give it once"),
         ({"PARALLEL_INFER_INSECURE": "maybe"}, 'is "maybe"; expected true or false'),
         ({"PARALLEL_INFER_FORMATS": "jpeg,xyz"}, 'is "jpeg,xyz"; expected a list, each of it one of'),
         ({"PARALLEL_INFER_MODELS": "detector"}, "is not NAME=PATH"),
@@ -147,6 +149,7 @@ def test_a_mistake_on_the_command_line_is_named(arguments: dict[str, Any], expec
         ({"http": ["[::1]:80"], "imagezmq_bind": ["tcp://[::1]:80"]}, "http and imagezmq_bind name the same place"),
         ({"bind": ["ipc:///x/d"], "frigate_bind": ["ipc:///x/d"]}, "bind and frigate_bind name the same place"),
         ({"http": ["127.0.0.1:80", "127.0.0.1:80"]}, "http names twice the same place"),
+        ({"alias": ["coco/3=a", "coco/3=b"]}, "alias 'coco/3' is given twice"),
     ],
 )
 def test_two_settings_want_one_place(settings: dict[str, Any], said: str) -> None:

@@ -88,6 +88,7 @@ BAD: dict[str, tuple[dict[str, Any] | bytes, str | None, str]] = {
     "out of range": (described(datatype="UINT8", data=[256] * 6), None, "out of the range of UINT8"),
     "out of range of a float": (described(datatype="FP16", data=[1e6] * 6), None, "out of the range of FP16"),
     "NaN as an integer": (described(datatype="INT32", data=[float("nan")] * 6), None, "is no INT32"),
+    "twice": (json.dumps(described())[:-1].encode() + b', "parameters": {}, "p\\u0061rameters": {}}', None, "'param"),
     "NaN in no JSON": (b'{"inputs": [NaN}', None, "JSON cannot be read"),
     "NaN in no request": (b'{"inputs": [NaN]}', None, "JSON cannot be read: Expected `object`"),
     "nested without end": (b'{"a": NaN, "inputs": ' + b"[" * 100_000, None, "JSON cannot be read"),

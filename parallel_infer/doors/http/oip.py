@@ -14,12 +14,12 @@ from aiohttp import web
 from parallel_infer import protocol
 from parallel_infer.doors import model_view
 from parallel_infer.doors.http.app import CONTEXT, check_manages, client_of, json_response
+from parallel_infer.doors.http.json_text import decoded
 from parallel_infer.doors.http.oip_codec import (
     LENGTH_HEADER,
     json_length,
     read_request,
     read_single,
-    readable,
     write_response,
 )
 from parallel_infer.doors.http.query import OPTIONS, once_each
@@ -211,7 +211,4 @@ class _Repository(msgspec.Struct, frozen=True):
 def _repository(body: memoryview) -> _Repository:
     if not len(body):
         return _Repository()
-    try:
-        return msgspec.json.decode(body, type=_Repository)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadInput(f"the request's JSON cannot be read: {readable(error)}") from None
+    return decoded(body, _Repository)

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
+from parallel_infer.doors.http.json_text import check_once, readable
 from parallel_infer.doors.service import InferRequest, InferResponse, NamedTensor, wanted
 from parallel_infer.doors.tensors import (
     BYTES,
@@ -73,6 +74,7 @@ def read_request(
 ) -> tuple[InferRequest, Binary]:
     """A request from its body and the JSON in front of it. Raises BadInput for whatever is wrong with it."""
     parsed = _parsed(json)
+    check_once(json)
     blobs = _Blobs(body[len(json) :])
     inputs = tuple(_tensor(tensor, blobs) for tensor in parsed.inputs)
     blobs.check_empty()
@@ -179,11 +181,6 @@ def _with_nan(json: bytes, error: msgspec.DecodeError) -> _Body:
     except ValueError:
         raise error from None
     return msgspec.convert(found, _Body)
-
-
-def readable(error: Exception) -> str:
-    """A decoder's complaint with the place named as people write it: `$.inputs[0].shape` is inputs[0].shape."""
-    return str(error).replace("`$.", "`").replace("at `$`", "at the top")
 
 
 class _Blobs:

@@ -14,7 +14,8 @@ from parallel_infer.client.requests import encode_options
 from parallel_infer.doors.gateway_link import Work, option_of
 from parallel_infer.doors.http.app import CONTEXT, check_key, client_of, json_response
 from parallel_infer.doors.http.bodies import Body, Pieces
-from parallel_infer.doors.http.oip_codec import base64_bytes, readable
+from parallel_infer.doors.http.json_text import decoded
+from parallel_infer.doors.http.oip_codec import base64_bytes
 from parallel_infer.doors.http.pictures import drawn, picture_of_form
 from parallel_infer.doors.http.query import NOT_OPTIONS, OPTIONS, check_apart, check_spelling, once_each
 from parallel_infer.doors.model_view import ModelView
@@ -80,10 +81,7 @@ def _picture(request: web.Request, body: Body) -> tuple[Pieces, Mapping[str, str
         return [picture], {**fields, **query}, key
     if not _is_json(request, body):
         return body.pieces, query, {}
-    try:
-        given = msgspec.json.decode(body.whole(), type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadInput(f"the request's JSON cannot be read: {readable(error)}") from None
+    given: dict[str, Any] = decoded(body.whole(), dict)
     if "image" not in given:
         raise BadInput('the JSON has no image; send {"image": "BASE64"} with options beside it, or the picture itself')
     return [base64_bytes(given.pop("image"), "image")], query, given

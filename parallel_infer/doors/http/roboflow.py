@@ -14,7 +14,8 @@ from parallel_infer.answers.answer import Answer
 from parallel_infer.client.requests import encode_options
 from parallel_infer.doors.gateway_link import Work
 from parallel_infer.doors.http.app import CONTEXT, check_key, check_manages, client_of, is_known, json_response
-from parallel_infer.doors.http.oip_codec import base64_bytes, readable
+from parallel_infer.doors.http.json_text import decoded
+from parallel_infer.doors.http.oip_codec import base64_bytes
 from parallel_infer.doors.http.pictures import drawn, picture_of_form
 from parallel_infer.doors.http.query import check_apart, check_spelling, once_each
 from parallel_infer.doors.model_view import ModelView
@@ -113,7 +114,7 @@ class _ModelId(msgspec.Struct, frozen=True):
 async def add(request: web.Request) -> web.Response:
     """A model that is served is there already; others are not fetched."""
     async with request.app[CONTEXT].bodies.read(request) as body:
-        asked = _decoded(body, _ModelId)
+        asked = decoded(body, _ModelId)
     await check_key(request, asked.api_key)
     entries = await _entries(request)
     if not any(entry["model_id"] == asked.model_id for entry in entries):
@@ -125,7 +126,7 @@ async def add(request: web.Request) -> web.Response:
 async def remove(request: web.Request) -> web.Response:
     """Unload one model."""
     async with request.app[CONTEXT].bodies.read(request) as body:
-        asked = _decoded(body, _ModelId)
+        asked = decoded(body, _ModelId)
     await check_key(request, asked.api_key)
     check_manages(request)
     await _unload(request, [request.app[ALIASES].model_of(asked.model_id)])
@@ -135,7 +136,7 @@ async def remove(request: web.Request) -> web.Response:
 async def clear(request: web.Request) -> web.Response:
     """Unload every model."""
     async with request.app[CONTEXT].bodies.read(request) as body:
-        asked = _decoded(body, _ModelId) if len(body) else _ModelId()
+        asked = decoded(body, _ModelId) if len(body) else _ModelId()
     await check_key(request, asked.api_key)
     check_manages(request)
     served = await request.app[CONTEXT].link.models(fresh=True)
@@ -177,7 +178,7 @@ async def infer(request: web.Request) -> web.Response:
     bodies = request.app[CONTEXT].bodies
     async with bodies.read(request) as body:
         with bodies.parsing(body):
-            return await _inferred(request, _decoded(body, _Infer))
+            return await _inferred(request, decoded(body, _Infer))
 
 
 async def _inferred(request: web.Request, asked: _Infer) -> web.Response:
@@ -201,13 +202,6 @@ async def _inferred(request: web.Request, asked: _Infer) -> web.Response:
         for result, picture, answer in zip(results, pictures, answers, strict=True):
             result["visualization"] = await _visualized(picture, answer)
     return json_response(results if isinstance(asked.image, list) else results[0])
-
-
-def _decoded(body: memoryview, kind: type[Any]) -> Any:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadInput(f"the request's JSON cannot be read: {readable(error)}") from None
 
 
 def _picture(image: _Image, what: str) -> bytes:

@@ -14,7 +14,7 @@ import parallel_infer
 from parallel_infer.doors.gateway_link import GatewayLink
 from parallel_infer.doors.http.app import CONTEXT, check_manages, json_response
 from parallel_infer.doors.http.errors import HttpError
-from parallel_infer.doors.http.oip_codec import readable
+from parallel_infer.doors.http.json_text import decoded
 from parallel_infer.doors.http.page.feed import Feed
 from parallel_infer.doors.http.page.previews import Previews
 from parallel_infer.errors import BadInput, Unauthorized
@@ -149,10 +149,7 @@ async def load(request: web.Request) -> web.Response:
     check_manages(request)
     context = request.app[CONTEXT]
     async with context.bodies.read(request) as body:
-        try:
-            asked = msgspec.json.decode(body, type=_Load)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise BadInput(f"the request's JSON cannot be read: {readable(error)}") from None
+        asked = decoded(body, _Load)
     if asked.steps:
         await context.link.load_chain(asked.name, asked.steps)
     elif asked.path:
