@@ -84,6 +84,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 SERVED = "served:"  # begins the path of what is loaded from the file of a model that is served: served:NAME
+PICTURE = ".picture"  # ends the names under which doors offer models that take pictures
 FILE = "@file"  # ends the names under which doors have the unchanged graphs of models served
 
 

@@ -13,6 +13,7 @@ from msgspec import NODEFAULT, inspect
 from parallel_infer.cli.parameter_types import FiniteRange, GivenPath
 from parallel_infer.config.fields import PREFIX, SERVER_FIELDS, Field
 from parallel_infer.config.sources import Configuration, read_config
+from parallel_infer.errors import ConfigError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -81,7 +82,11 @@ def _table_option(field: Field) -> Callable[[Command], Command]:
     """NAME=VALUE, several times; what is in VALUE is its own business."""
 
     def together(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str] | None:
-        return {name: value for text in values for name, value in field.parse(text, field.option).items()} or None
+        pairs = [pair for text in values for pair in field.parse(text, field.option).items()]
+        names = [name for name, _ in pairs]
+        if again := next((name for name in names if names.count(name) > 1), None):
+            raise ConfigError(f"{field.option}: {again!r} is given twice; give it once")
+        return dict(pairs) or None
 
     text = f"{field.meaning} May be given several times."
     return click.option(field.option, multiple=True, metavar="NAME=STEPS", callback=together, help=text)

@@ -20,9 +20,11 @@ from parallel_infer.config.fields import MODEL_FIELDS, SERVER_FIELDS, Field
 from parallel_infer.config.schema import ModelConfig, ServerConfig
 from parallel_infer.config.tables import absolute, chain_tables, check_key, fleet_table, model_tables, parse_file
 from parallel_infer.errors import ConfigError
+from parallel_infer.limits import MAX_NAME
 from parallel_infer.model_files.class_names import read_names
 from parallel_infer.model_files.location import ZOO_PREFIX, default_models, find_model, split_model
 from parallel_infer.model_files.repository import read_repository
+from parallel_infer.model_spec import FILE, PICTURE
 from parallel_infer.wrong_fields import nearest
 
 __all__ = [
@@ -38,7 +40,7 @@ __all__ = [
 
 COMMAND_LINE = "command line"
 DEFAULT = "default"
-LONGEST_MODEL_NAME = 128
+LONGEST_MODEL_NAME = MAX_NAME - len(FILE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,11 @@ def check_model_name(name: str) -> None:
     """Raises ConfigError for what no model can be called: it stands in logs, tables and addresses."""
     if not 0 < len(name) <= LONGEST_MODEL_NAME or not name.isprintable() or name != name.strip():
         raise ConfigError(f"the model name {name!r} is not 1 to {LONGEST_MODEL_NAME} printable characters")
+    if name.endswith((FILE, PICTURE)):
+        raise ConfigError(
+            f"the model name {name!r} ends as the names do under which doors know models ({FILE}, {PICTURE}); "
+            "choose another name"
+        )
 
 
 def model_config(path: str, options: Mapping[str, Any]) -> ModelConfig:

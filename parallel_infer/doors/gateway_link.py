@@ -17,9 +17,9 @@ from parallel_infer.client.endpoint import Address
 from parallel_infer.client.holds import Holds
 from parallel_infer.client.pending import Outcome, Pending
 from parallel_infer.client.requests import answer_of
-from parallel_infer.doors.model_view import PICTURE, ModelView, fan_view
+from parallel_infer.doors.model_view import ModelView, fan_view
 from parallel_infer.errors import InferError, ServerStopping, ServerUnavailable, UnknownModel
-from parallel_infer.model_spec import is_hidden
+from parallel_infer.model_spec import PICTURE, is_hidden
 from parallel_infer.protocol import Tensor
 
 _KNOWN_FOR = 1.0  # seconds for which a list of models is believed

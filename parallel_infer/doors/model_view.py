@@ -14,9 +14,8 @@ import msgspec
 
 from parallel_infer.chains.steps import JOIN
 from parallel_infer.doors.tensors import BYTES, datatype_of
-from parallel_infer.model_spec import FILE
+from parallel_infer.model_spec import FILE, PICTURE
 
-PICTURE = ".picture"
 PLATFORM = "onnxruntime_onnx"
 _STATES = {"ready": "READY", "degraded": "READY", "loading": "LOADING"}
 _YOLO_TASKS = {"keypoints": "pose"}  # Ultralytics' names where they differ from ours

@@ -14,9 +14,10 @@ from parallel_infer.client.requests import encode_options
 from parallel_infer.doors.answers import Output, picture_outputs
 from parallel_infer.doors.file_models import FileModels
 from parallel_infer.doors.gateway_link import GatewayLink, Work, option_of
-from parallel_infer.doors.model_view import PICTURE, ModelView, Port
+from parallel_infer.doors.model_view import ModelView, Port
 from parallel_infer.doors.tensors import BYTES, Array, check_is_sent
 from parallel_infer.errors import BadInput, InferError, UnknownModel
+from parallel_infer.model_spec import PICTURE
 from parallel_infer.protocol import MAX_TIMEOUT, Tensor
 
 _MOST_ROWS = 1024  # pictures or rows of one request

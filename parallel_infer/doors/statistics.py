@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from parallel_infer.doors.model_view import PICTURE, ModelView
+from parallel_infer.doors.model_view import ModelView
 from parallel_infer.errors import Dropped
+from parallel_infer.model_spec import PICTURE
 
 # the parts of a job's time (docs/protocol.md, Timing) that make up each of Triton's
 _PARTS = {

@@ -31,7 +31,7 @@ from parallel_infer.model_spec import ModelSpec, is_hidden
 from parallel_infer.supervisor.child_slot import ChildSlot
 from parallel_infer.supervisor.child_specs import ChildSpecs
 from parallel_infer.supervisor.children import Children
-from parallel_infer.supervisor.model_version import ModelVersion, path_meant
+from parallel_infer.supervisor.model_version import ModelVersion, name_given, path_meant
 from parallel_infer.supervisor.outcomes import Outcomes
 from parallel_infer.supervisor.outside import Found, LoadRequest, Outside
 from parallel_infer.supervisor.plan import Plan, plan_model
@@ -163,7 +163,7 @@ class ModelRegistry:
                 case _ if (done := self.chains.manage(message)) is not None:
                     self._outcomes.tell(message.query, done)
                 case LoadModel():
-                    check_model_name(message.name)
+                    check_model_name(name_given(message.name, message.path))
                     path, options = path_meant(message.path, self._served), msgspec.msgpack.decode(message.options)
                     self._load(message.name, model_config(path, options), message.query)
                 case ReloadModel():

@@ -13,7 +13,7 @@ from parallel_infer.config.schema import ModelConfig
 from parallel_infer.errors import UnknownModel
 from parallel_infer.ipc.messages import ModelPlan, ModelReport
 from parallel_infer.model_files.digest import SHORT
-from parallel_infer.model_spec import SERVED
+from parallel_infer.model_spec import FILE, SERVED
 from parallel_infer.supervisor.child_slot import ChildSlot
 
 log = logging.getLogger(__name__)
@@ -104,6 +104,11 @@ class ModelVersion:
             provider=self.provider,
             memory=self.plan.rows.size + self.plan.outputs.size,
         )
+
+
+def name_given(name: str, path: str) -> str:
+    """The name that a user has given to a model: a door that loads the file of NAME serves it under another one."""
+    return name.removesuffix(FILE) if path.startswith(SERVED) else name
 
 
 def path_meant(path: str, served: Callable[[str], ModelVersion | None]) -> str:

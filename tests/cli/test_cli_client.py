@@ -185,6 +185,7 @@ def test_models_are_listed(ask: Any) -> None:
         (["models", "load", "a", "b", "--option", "conf=0.2", "--option", "conf=0.3"], "'conf' is given twice"),
         (["infer", "--model", "a", "b", "--option", "top=3", "--option", "top=4"], "'top' is given twice"),
         (["infer", "--model", "a", "b", "--conf", "0.2", "--option", "confidence=0.3"], "is given in two ways"),
+        (["serve", "--dry-run", "--chain", "a=b > c", "--chain", "a=b > d"], "--chain: 'a' is given twice"),
         (["infer", "--model", "a"], "Missing argument"),
         (["status", "--server", "http://127.0.0.1"], "'http://127.0.0.1' is no address of a server"),
         (["status", "--key", "/nowhere"], "The key file '/nowhere' cannot be read"),

@@ -95,8 +95,9 @@ def test_a_door_at_every_address_takes_names_that_no_stranger_owns(bound: str, h
 
 def test_aliases_and_versions_lead_to_models() -> None:
     aliases = Aliases({"coco/3": "d", "gone/1": "nothing"})
-    assert [aliases.model_of(name) for name in ("coco/3", "d/1", "d")] == ["d", "d", "d"]
-    assert [aliases.model_of(name) for name in ("d/2", "d/01")] == ["d/2", "d/01"]  # no model: there is no such version
+    assert [aliases.model_of(name, ["d"]) for name in ("coco/3", "d/1", "d")] == ["d", "d", "d"]
+    assert [aliases.model_of(name, ["d"]) for name in ("d/2", "d/01")] == ["d/2", "d/01"]  # there is no such version
+    assert aliases.model_of("d/1", ["d", "d/1"]) == "d/1"  # a model that is called so
     assert aliases.identifiers(["d"]) == {"d/1": "d", "d": "d", "coco/3": "d"}
 
 

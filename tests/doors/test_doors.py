@@ -20,6 +20,8 @@ import onnxruntime
 import pytest
 import zmq
 
+from parallel_infer import Client
+from parallel_infer.errors import InferError
 from tests.doors.door_server import TIMEOUT, ask, start
 from tests.doors.door_server import Doors as DoorAddresses
 from tests.engine.serving import Server, eventually, free_port, running, short_folder
@@ -63,6 +65,22 @@ def picture_of(pictures: Path, name: str = "coffee.png") -> bytes:
 
 def expected_objects(expected: dict[str, Any], name: str) -> list[str]:
     return [found["name"] for found in expected[name]["detect"]]
+
+
+def test_names_of_models_and_of_the_doors_own_paths_do_not_mix(doors: Doors, pictures: Path) -> None:
+    picture = picture_of(pictures)
+    with Client(f"ipc://{doors.server.folder}/door") as client:
+        with pytest.raises(InferError, match="'detector@file' ends as the names do"):
+            client.load("detector@file", "zoo:classifier")
+        client.load("classification", "zoo:classifier", instances=1)  # which is a route of Roboflow's, too
+        status, answer = ask(doors, "/infer/classification", picture)
+        assert (status, answer["top"]) == (200, "espresso")
+        encoded = base64.b64encode(picture).decode()
+        plain = json.dumps({"image": encoded, "top": 1}).encode()
+        assert len(ask(doors, "/infer/classification", plain)[1]["predictions"]) == 1
+        theirs = {"model_id": "classifier", "image": {"type": "base64", "value": encoded}}
+        assert ask(doors, "/infer/classification", json.dumps(theirs).encode())[1]["top"] == "espresso"
+        client.unload("classification")
 
 
 # --- Open Inference Protocol ------------------------------------------------------------------------------------------

@@ -35,31 +35,35 @@ def routes() -> list[web.RouteDef]:
 
 async def infer(request: web.Request) -> web.Response:
     """A picture in, its answer out: as the body, as a form's part, or in JSON as base64."""
+    async with request.app[CONTEXT].bodies.pieces(request) as body:
+        return await answered(request, request.match_info["model"], body)
+
+
+async def answered(request: web.Request, name: str, body: Body) -> web.Response:
+    """The answer of the model `name` about the picture in the body of a request."""
     context = request.app[CONTEXT]
-    name = request.match_info["model"]
-    async with context.bodies.pieces(request) as body:
-        with context.bodies.parsing(body.whole() if _is_json(request, body) else memoryview(b"")):
-            picture, asked, options = _picture(request, body)
-            check_apart(asked, options)
-        key = options.pop("api_key", None)
-        await check_key(request, key if isinstance(key, str) else None)
-        view, _ = await context.service.view(name)
-        options = {**{k: v for k, v in asked.items() if k not in NOT_OPTIONS}, **options}
-        work = Work(
-            model=view.name,
-            options=encode_options({k: option_of(k, v) for k, v in options.items()}),
-            timeout=_timeout(asked.get("timeout")),
-            priority=_priority(asked.get("priority")),
-            client=client_of(request),
-        )
-        form = asked.get("format", "json")
-        if form not in ("json", "image"):
-            raise BadInput(f"format is {form[:40]!r}; json and image are")
-        answer = await context.link.picture(work, *picture)
-        if form == "json":
-            return json_response(answer.to_dict())
-        _check_drawable(view)
-        jpeg = await asyncio.to_thread(drawn, b"".join(picture), answer)
+    with context.bodies.parsing(body.whole() if is_json(request, body) else memoryview(b"")):
+        picture, asked, options = _picture(request, body)
+        check_apart(asked, options)
+    key = options.pop("api_key", None)
+    await check_key(request, key if isinstance(key, str) else None)
+    view, _ = await context.service.view(name)
+    options = {**{k: v for k, v in asked.items() if k not in NOT_OPTIONS}, **options}
+    work = Work(
+        model=view.name,
+        options=encode_options({k: option_of(k, v) for k, v in options.items()}),
+        timeout=_timeout(asked.get("timeout")),
+        priority=_priority(asked.get("priority")),
+        client=client_of(request),
+    )
+    form = asked.get("format", "json")
+    if form not in ("json", "image"):
+        raise BadInput(f"format is {form[:40]!r}; json and image are")
+    answer = await context.link.picture(work, *picture)
+    if form == "json":
+        return json_response(answer.to_dict())
+    _check_drawable(view)
+    jpeg = await asyncio.to_thread(drawn, b"".join(picture), answer)
     return web.Response(body=jpeg, content_type="image/jpeg")
 
 
@@ -79,7 +83,7 @@ def _picture(request: web.Request, body: Body) -> tuple[Pieces, Mapping[str, str
         key = {"api_key": fields.pop("api_key")} if "api_key" in fields else {}
         check_apart(query, fields)
         return [picture], {**fields, **query}, key
-    if not _is_json(request, body):
+    if not is_json(request, body):
         return body.pieces, query, {}
     given: dict[str, Any] = decoded(body.whole(), dict)
     if "image" not in given:
@@ -93,7 +97,8 @@ def _fields(given: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in given.items() if name in OPTIONS}
 
 
-def _is_json(request: web.Request, body: Body) -> bool:
+def is_json(request: web.Request, body: Body) -> bool:
+    """Whether the body is JSON, whatever its type says."""
     return request.content_type == "application/json" or body.starts_with(b"{")
 
 

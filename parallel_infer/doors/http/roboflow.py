@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -17,6 +17,7 @@ from parallel_infer.doors.http.app import CONTEXT, check_key, check_manages, cli
 from parallel_infer.doors.http.json_text import decoded
 from parallel_infer.doors.http.oip_codec import base64_bytes
 from parallel_infer.doors.http.pictures import drawn, picture_of_form
+from parallel_infer.doors.http.plain import answered, is_json
 from parallel_infer.doors.http.query import check_apart, check_spelling, once_each
 from parallel_infer.doors.model_view import ModelView
 from parallel_infer.errors import BadInput, UnknownModel
@@ -41,10 +42,12 @@ class Aliases:
     def __init__(self, given: Mapping[str, str]) -> None:
         self._given = dict(given)
 
-    def model_of(self, identifier: str) -> str:
+    def model_of(self, identifier: str, served: Container[str]) -> str:
         """The model's name behind an identifier."""
         if identifier in self._given:
             return self._given[identifier]
+        if identifier in served:
+            return identifier
         stem, _, version = identifier.rpartition("/")
         return stem if stem and version == "1" else identifier
 
@@ -129,7 +132,7 @@ async def remove(request: web.Request) -> web.Response:
         asked = decoded(body, _ModelId)
     await check_key(request, asked.api_key)
     check_manages(request)
-    await _unload(request, [request.app[ALIASES].model_of(asked.model_id)])
+    await _unload(request, [await _meant(request, asked.model_id)])
     return json_response({"models": await _entries(request)})
 
 
@@ -142,6 +145,10 @@ async def clear(request: web.Request) -> web.Response:
     served = await request.app[CONTEXT].link.models(fresh=True)
     await _unload(request, [name for name, view in served.items() if not view.chain])
     return json_response({"models": await _entries(request)})
+
+
+async def _meant(request: web.Request, identifier: str) -> str:
+    return request.app[ALIASES].model_of(identifier, await request.app[CONTEXT].link.models())
 
 
 async def _unload(request: web.Request, names: list[str]) -> None:
@@ -174,17 +181,21 @@ class _Infer(msgspec.Struct, frozen=True):
 
 
 async def infer(request: web.Request) -> web.Response:
-    """Version 1: an object for one picture, a list for a list."""
-    bodies = request.app[CONTEXT].bodies
-    async with bodies.read(request) as body:
-        with bodies.parsing(body):
-            return await _inferred(request, decoded(body, _Infer))
+    """Version 1: an object for one picture, a list for a list. A model may be called like the route: see `plain`."""
+    context, route = request.app[CONTEXT], request.path.rpartition("/")[2]
+    async with context.bodies.pieces(request) as body:
+        if route in await context.link.models() and not (
+            is_json(request, body) and b'"model_id"' in bytes(body.whole())
+        ):
+            return await answered(request, route, body)
+        with context.bodies.parsing(body.whole()):
+            return await _inferred(request, decoded(body.whole(), _Infer))
 
 
 async def _inferred(request: web.Request, asked: _Infer) -> web.Response:
     context = request.app[CONTEXT]
     await check_key(request, asked.api_key)
-    view, _ = await context.service.view(request.app[ALIASES].model_of(asked.model_id))
+    view, _ = await context.service.view(await _meant(request, asked.model_id))
     route = request.path.rpartition("/")[2]
     wanted = _TASKS.get(view.task, ("", ""))[1]
     if route != wanted:
@@ -264,9 +275,8 @@ async def infer_zero(request: web.Request) -> web.Response:
     query: Mapping[str, str] = once_each(request.query)
     if "image" in query:
         raise BadInput("image= names something to fetch, and this server fetches nothing; send the picture's bytes")
-    view, _ = await context.service.view(
-        request.app[ALIASES].model_of(f"{request.match_info['project']}/{request.match_info['number']}")
-    )
+    identifier = f"{request.match_info['project']}/{request.match_info['number']}"
+    view, _ = await context.service.view(await _meant(request, identifier))
     async with context.bodies.read(request) as body:
         if request.content_type == "multipart/form-data":
             picture, fields = picture_of_form(request.headers.get("Content-Type", ""), body)
