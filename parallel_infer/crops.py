@@ -47,3 +47,4 @@ class PicturePart(Struct, frozen=True, array_like=True):
     picture: int  # a number that all of them have, and no other job
     crop: Crop | None = None  # None: the whole picture
     selections: tuple[Selection, ...] = ()  # what is cut out of its answer, by step
+    together: tuple[str, ...] = ()  # the models of a fan whose first jobs are best decoded together

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -16,13 +16,20 @@ from parallel_infer.ipc.messages import ModelPlan, PayloadKind
 from parallel_infer.model_spec import ModelSpec
 from parallel_infer.protocol import Tensor
 from stages import crops
-from stages.frame import Frame
 from stages.geometry import Geometry
 from stages.kept import KeptPictures
 from stages.pictures import Decoder, LeastScale, Picture, PictureLimits
 from stages.pipeline import task_for
 from stages.preprocess import Color, Preprocess, Preprocessor, constants
 from stages.tensors import Declared, Rows, copy_tensors, describe_inputs, encoded
+
+
+class Written(NamedTuple):
+    """How a row was written."""
+
+    geometry: Geometry
+    kept: int = 0  # bytes in which its picture is kept for further jobs; 0: it is not
+    reused: bool = False  # no payload was decoded
 
 
 class _Model:
@@ -76,16 +83,22 @@ class Decode:
         options: bytes,
         row: Rows,
         part: PicturePart | None = None,
-    ) -> Geometry:
-        """Write the row of a job. Raises BadInput for a payload or options the model does not take."""
+        *,
+        keep: bool = False,
+    ) -> Written:
+        """Write the row of a job. Raises BadInput for a payload or options the model does not take.
+
+        With `keep`, the decoded picture of `part` is kept for its further jobs, where there is room.
+        """
         model = self._models[name]
         wanted = model.task.options(options)  # wrong options cost no inference
         if kind == PayloadKind.TENSORS and (model.preprocessor is None or not encoded(tensors)):
             copy_tensors(model.spec, model.declared, model.further, tensors, payload, row)
-            return model.identity
+            return Written(model.identity)
         if model.preprocessor is None:
             raise BadInput(f"model {model.spec.name!r} takes tensors, not pictures: {describe_inputs(model.spec)}")
         color: Color = "bgr"
+        kept, reused = 0, True
         if kind == PayloadKind.FRAME:
             frame, geometry = _frame(tensors, payload), None
             color = _told(wanted, "color", ("bgr", "rgb")) or color
@@ -94,33 +107,33 @@ class Decode:
             scale = model.preprocessor.least_scale if fast else None
             if part is not None and part.crop is not None:
                 scale = None  # a crop is of the picture's own pixels
-            frame, geometry = self._decode(payload, scale, part)
+            (frame, geometry), kept, reused = self._decode(payload, scale, part, keep)
         for further, values in model.further.items():
             row[further][...] = values
         if part is not None and part.crop is not None:
             frame, geometry = crops.cut(frame, part.crop), None
-        return model.preprocessor.write(frame, row[model.picture], geometry, color)
+        return Written(model.preprocessor.write(frame, row[model.picture], geometry, color), kept, reused)
 
     def _decode(
-        self, payload: memoryview, scale: LeastScale | None, part: PicturePart | None
-    ) -> tuple[Frame, Geometry | None]:
-        """A picture that several jobs share is decoded once for those that come one after the other.
-
-        It is kept longer where objects may be cut out of it later.
-        """
+        self, payload: memoryview, scale: LeastScale | None, part: PicturePart | None, keep: bool
+    ) -> tuple[Picture, int, bool]:
+        """The picture, the bytes in which it is kept, and whether it was there: several jobs may share one."""
         if part is None or scale is not None:
             self._decoded = None  # the decoder's memory is used again
-            return self._decoder.decode(payload, scale)
-        if self._decoded is not None and self._decoded[0] == part.picture:
-            return self._decoded[1]
+            return self._decoder.decode(payload, scale), 0, False
         picture = self._kept.get(part.picture)
-        if picture is None:
+        if picture is not None:
+            return picture, picture.frame.nbytes, True
+        reused = self._decoded is not None and self._decoded[0] == part.picture
+        if self._decoded is None or not reused:
             self._decoded = None
-            picture = self._decoder.decode(payload)
-            self._decoded = part.picture, picture
-            if part.selections or part.crop is not None:
-                self._kept.put(part.picture, picture)
-        return picture
+            self._decoded = part.picture, self._decoder.decode(payload)
+        picture = self._decoded[1]
+        return picture, self._kept.put(part.picture, picture) if keep else 0, reused
+
+    def forget(self, pictures: Iterable[int] | None) -> None:
+        """Keep these pictures no more; None: any."""
+        self._kept.forget(pictures)
 
 
 def _told(options: Any, name: str, known: tuple[Color, ...] | tuple[str, ...]) -> Any:

@@ -1,11 +1,12 @@
-"""Decoded pictures that are kept while further objects may be cut out of them. Bounded; the ones used last stay."""
+"""Decoded pictures that are kept while further jobs are about them. Bounded; their memory is used again."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections.abc import Iterable
 
 import numpy as np
 
+from stages.frame import Frame
 from stages.pictures import Picture
 
 
@@ -14,23 +15,37 @@ class KeptPictures:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._used = 0
-        self._pictures: OrderedDict[int, Picture] = OrderedDict()
+        self._used = 0  # bytes, those of `_spare` too
+        self._pictures: dict[int, Picture] = {}
+        self._spare: list[Frame] = []  # of pictures that were forgotten: new memory costs a page fault for each 4 KiB
 
     def get(self, number: int) -> Picture | None:
         """The picture of a request, while it is kept."""
-        found = self._pictures.get(number)
-        if found is not None:
-            self._pictures.move_to_end(number)
-        return found
+        return self._pictures.get(number)
 
-    def put(self, number: int, picture: Picture) -> None:
-        """Keep a copy, and forget those not used for longest where there are too many bytes."""
-        size = picture.frame.nbytes
-        if size > self._limit or number in self._pictures:
-            return
-        while self._used + size > self._limit:
-            _, oldest = self._pictures.popitem(last=False)
-            self._used -= oldest.frame.nbytes
-        self._pictures[number] = picture._replace(frame=np.array(picture.frame))
-        self._used += size
+    def put(self, number: int, picture: Picture) -> int:
+        """Keep a copy; the bytes it takes, 0 where there is no room: those that are kept are needed sooner."""
+        memory = self._memory(picture.frame)
+        if memory is None:
+            return 0
+        np.copyto(memory, picture.frame)
+        self._pictures[number] = picture._replace(frame=memory)
+        return memory.nbytes
+
+    def forget(self, numbers: Iterable[int] | None) -> None:
+        """Keep these no more; None: any."""
+        for number in list(self._pictures) if numbers is None else numbers:
+            found = self._pictures.pop(number, None)
+            if found is not None:
+                self._spare.append(found.frame)
+
+    def _memory(self, frame: Frame) -> Frame | None:
+        for place, spare in enumerate(self._spare):
+            if spare.shape == frame.shape:
+                return self._spare.pop(place)
+        while self._spare and self._used + frame.nbytes > self._limit:
+            self._used -= self._spare.pop(0).nbytes
+        if self._used + frame.nbytes > self._limit:
+            return None
+        self._used += frame.nbytes
+        return np.empty(frame.shape, np.uint8)

@@ -255,8 +255,8 @@ class EngineConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     kept_pictures_mb: Annotated[
         int,
         says(
-            "Megabytes of decoded pictures that each decode worker keeps while a chain may cut objects out of them. "
-            "0: a picture is decoded again for its objects.",
+            "Megabytes of decoded pictures that each decode worker keeps while a chain may cut objects out of them, or "
+            "another model of a fan has no row yet. 0: a picture is decoded again for its objects.",
             ge=0,
             le=1_048_576,
         ),

@@ -8,6 +8,7 @@ from parallel_infer.dispatcher.estimate import learned
 from parallel_infer.dispatcher.jobs import Job, JobState
 from parallel_infer.dispatcher.ledger import Ledger, Send
 from parallel_infer.dispatcher.model_queue import ModelQueue
+from parallel_infer.dispatcher.pictures import SharedPictures
 from parallel_infer.dispatcher.policy import Policy
 from parallel_infer.dispatcher.recovery import Recovery
 from parallel_infer.dispatcher.scheduler import Leasing
@@ -41,14 +42,15 @@ class Core:
     """Every job, every model and every worker, and what happens next."""
 
     def __init__(
-        self, send: Send, policy: Callable[[ModelPlan], Policy], stage_limit: float, cores: int, first_lease: int = 1
+        self, send: Send, policy: Callable[[ModelPlan], Policy], stage_limit: float, cores: int, kept: int, first: int
     ) -> None:
+        """`kept` are bytes of pixels that each decode worker keeps, `first` is the number of the first lease."""
         self._send = send
         self._policy = policy
         self._stage_limit = stage_limit
-        self.ledger = Ledger(send)
+        self.ledger = Ledger(send, SharedPictures(kept))
         # Lease numbers of two dispatchers of one run never meet.
-        self.leasing = Leasing(self.ledger, cores, first_lease)
+        self.leasing = Leasing(self.ledger, cores, first)
         self._recovery = Recovery(self.ledger, self.leasing)
         self.supervisor = b"supervisor"
         self.serving: dict[str, ModelQueue] = {}  # by name; `models` also has those being loaded and drained
@@ -102,12 +104,13 @@ class Core:
         for job in list(self.ledger.jobs.values()):
             if not job.answered:
                 self.ledger.fail(job, Dropped.code, "the gateway restarted")
+        self.ledger.pictures.close()
 
     # --- what workers report -----------------------------------------------------------------------------------------
 
     def decoded(self, message: Decoded, now: float) -> None:
         """A row is written."""
-        lease = self.leasing.returned(message.lease, now, message.started, message.seconds)
+        lease = self.leasing.decoding_returned(message, now)
         if lease is None:
             return
         job, served = lease.jobs[0], lease.served
@@ -123,7 +126,7 @@ class Core:
 
     def decode_failed(self, message: DecodeFailed, now: float) -> None:
         """A payload is no picture, or not what the model takes."""
-        lease = self.leasing.returned(message.lease, now, message.started, message.seconds)
+        lease = self.leasing.decoding_returned(message, now)
         if lease is not None and self.ledger.decoding_ended(lease.jobs[0]):
             self.ledger.free_row(lease.jobs[0])
             self.ledger.fail_freed(lease.jobs[0], message.code, message.text)
@@ -226,8 +229,6 @@ class Core:
             return
         if worker.answered:
             self._send(self.ledger.gateway, AnswersInDoubt(tuple(worker.answered)))
-        for served in self.leasing.models.values():
-            served.progress.restart()
         self._recovery.recover(worker, now)
 
     # --- models ------------------------------------------------------------------------------------------------------
@@ -287,7 +288,7 @@ class Core:
     def next_timer(self) -> float | None:
         """When `step` has to be called even if nothing comes in; None: never."""
         times = [limit for worker in self.workers() if (limit := worker.overdue_at(self._stage_limit)) is not None]
-        times += self.leasing.look_again.values()
+        times += self.leasing.timers()
         times += [due for due in (self._watchdog.due, self._patience if self.awaited else None) if due is not None]
         deadline = self.ledger.deadlines.next()
         if deadline is not None:

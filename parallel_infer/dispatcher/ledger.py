@@ -13,6 +13,7 @@ from collections.abc import Callable
 from parallel_infer.deadlines import Deadlines
 from parallel_infer.dispatcher.jobs import Batch, Job, JobState
 from parallel_infer.dispatcher.model_queue import ModelQueue
+from parallel_infer.dispatcher.pictures import SharedPictures
 from parallel_infer.errors import DeadlineExceeded, Dropped, InferError
 from parallel_infer.ipc.messages import Admit, Refused, Released, SlotFate
 
@@ -22,14 +23,14 @@ Send = Callable[[bytes, object], None]
 class Ledger:
     """All jobs and their ends."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, pictures: SharedPictures) -> None:
         self.send = send
+        self.pictures = pictures
         self.gateway = b"gateway"
         self.jobs: dict[int, Job] = {}
         self.counts: Counter[str] = Counter()
         self.deadlines: Deadlines[Job] = Deadlines()
         self._queued_by_source: dict[str, Job] = {}
-        self._by_picture: dict[int, dict[int, Job]] = {}  # jobs of one picture, by number
 
     def enter(self, job: Job) -> None:
         """A job is in flight from now on."""
@@ -40,13 +41,7 @@ class Ledger:
         if admit.source:
             self._queued_by_source[admit.source] = job
         if admit.part is not None:
-            self._by_picture.setdefault(admit.part.picture, {})[admit.job] = job
-
-    def queued_with(self, job: Job) -> list[Job]:
-        """The other jobs about the same picture that wait for decoding."""
-        part = job.admit.part
-        kin = {} if part is None else self._by_picture.get(part.picture, {})
-        return [other for other in kin.values() if other.state == JobState.QUEUED]
+            self.pictures.enter(job)
 
     def forget(self, job: Job) -> None:
         """A job holds nothing any more and has its reply."""
@@ -54,12 +49,8 @@ class Ledger:
         if self.jobs.pop(job.admit.job, None) is not None:
             self.deadlines.discard(job.admit.job, job.admit.deadline)
             job.served.jobs -= 1
-            part = job.admit.part
-            if part is not None:
-                kin = self._by_picture[part.picture]
-                del kin[job.admit.job]
-                if not kin:
-                    del self._by_picture[part.picture]
+            if job.admit.part is not None:
+                self.pictures.leave(job)
 
     def turn_away(self, admit: Admit, error: InferError) -> None:
         """Tell the gateway that a job is not taken in."""

@@ -35,6 +35,7 @@ class ModelQueue:
         self.outputs = Slots(plan.outputs.slots)
         self.instances: dict[bytes, Worker] = {}
         self.queue = Waiting()
+        self.fans: Counter[tuple[str, ...]] = Counter()  # queued first jobs of fans, by the models that are asked
         self.decoding = 0
         self.ready: dict[int, Job] = {}  # row -> job, in the order they became ready
         self.closing = False
@@ -54,6 +55,11 @@ class ModelQueue:
     def inferring(self) -> int:
         """Jobs in batches that instances hold."""
         return sum(len(lease.jobs) for worker in self.instances.values() for lease in worker.leases.values())
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether enough is decoded, or about to be, for the next batch of each instance."""
+        return len(self.ready) + self.decoding >= self.policy.target * max(1, len(self.instances))
 
     @property
     def on_processor(self) -> bool:
@@ -129,6 +135,8 @@ class ModelQueue:
         """Queue a job behind those of higher priority or earlier deadline."""
         job.state = JobState.QUEUED
         self.queue.add(job)
+        if job.admit.part is not None and job.admit.part.together:
+            self.fans[job.admit.part.together] += 1
 
     def head(self, now: float) -> Job | None:
         """The job whose turn it is: the first that can be in time. Where none can, a worker takes the best chance.
@@ -153,6 +161,10 @@ class ModelQueue:
     def dequeue(self, job: Job) -> None:
         """Take a job off the queue, wherever it stands."""
         self.queue.remove(job)
+        if job.admit.part is not None and (fan := job.admit.part.together):
+            self.fans[fan] -= 1
+            if not self.fans[fan]:
+                del self.fans[fan]
 
     def late_rows(self, now: float) -> list[Job]:
         """Ready jobs that would be late in the next batch, where there are others that would not."""

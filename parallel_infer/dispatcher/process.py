@@ -19,6 +19,7 @@ from parallel_infer.ipc.messages import (
     EPOCH_BITS,
     Admit,
     Alive,
+    AllCut,
     CancelJob,
     CloseModel,
     Decoded,
@@ -75,7 +76,8 @@ class DispatcherProcess:
         epoch = options.epoch
         self._context = new_context()
         self._router: Router[ToDispatcher] = Router(self._context, options.address, ToDispatcher)
-        self._core = Core(self._router.send, policy, options.stage_limit, options.cores, (epoch << EPOCH_BITS) + 1)
+        limits = options.stage_limit, options.cores, options.kept
+        self._core = Core(self._router.send, policy, *limits, (epoch << EPOCH_BITS) + 1)
         self._epoch = epoch
         self._running = True
         self._due = math.inf  # the timer that this turn of the loop may wait for
@@ -143,6 +145,9 @@ class DispatcherProcess:
             case Overdue():
                 if peer == core.ledger.gateway:
                     core.overdue(message.job)
+            case AllCut():
+                if peer == core.ledger.gateway:
+                    core.ledger.pictures.all_cut(message.picture)
             case WorkerReady():
                 self._worker_ready(peer, message)
             case Hello():

@@ -20,6 +20,9 @@ class Recovery:
 
     def recover(self, worker: Worker, now: float) -> None:
         """Give what it held to others, once; a job that killed two workers is poison."""
+        self._ledger.pictures.lost(worker.name)
+        for served in self._leasing.models.values():
+            served.progress.restart()
         for lease in [lease for lease in self._leasing.leases.values() if lease.carrier is worker]:
             self._leasing.recall(lease, now)
         for lease in list(worker.reserved.values()):

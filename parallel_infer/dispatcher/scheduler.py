@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict, deque
+from collections import deque
+from collections.abc import Iterator
 
 from parallel_infer.dispatcher.core_load import Load
+from parallel_infer.dispatcher.holding import Holding, with_rows
 from parallel_infer.dispatcher.jobs import Batch, Job, JobState
 from parallel_infer.dispatcher.ledger import Ledger
 from parallel_infer.dispatcher.model_queue import ModelQueue
 from parallel_infer.dispatcher.policy import Situation, Wait
 from parallel_infer.dispatcher.recording import Recording
 from parallel_infer.dispatcher.workers import Lease, Pool, Worker
-from parallel_infer.ipc.messages import DecodeLease, InferLease, Onward, PostJob, PostLease, Recall
+from parallel_infer.ipc.messages import (
+    Decoded,
+    DecodeFailed,
+    DecodeLease,
+    InferLease,
+    Onward,
+    PostJob,
+    PostLease,
+    Recall,
+)
 
 _SPLIT = 0.003  # seconds of postprocessing from which a batch is split over idle workers
-_REMEMBERED = 4096  # pictures of which it is known who decoded them
+_CROPS = 32  # leases that a worker may hold when it is given what is cut out of a picture that it has
 _CREDIT = 2  # batches an instance may hold
 
 
@@ -34,7 +45,7 @@ class Leasing:
         self.virtual_now = 0.0  # the virtual time of the model served last: where idle models join
         self.look_again: dict[str, float] = {}  # model -> when its policy wants to be asked again
         self.recording: Recording | None = None  # while somebody wants to know what workers do
-        self._decoded_by: OrderedDict[int, bytes] = OrderedDict()  # worker by picture that more may be cut out of
+        self.holding = Holding(ledger.pictures, self.models)
         self._answers: deque[tuple[ModelQueue, Batch, list[int]]] = deque()  # outputs that wait for postprocessing
 
     def hand_out(self, now: float) -> None:
@@ -56,6 +67,22 @@ class Leasing:
             if self.recording is not None:
                 self.recording.returned(lease, started, seconds)
         return lease
+
+    def decoding_returned(self, message: Decoded | DecodeFailed, now: float) -> Lease | None:
+        """The same of a decode worker, which may have kept the picture's pixels for other jobs."""
+        lease = self.returned(message.lease, now, message.started, message.seconds)
+        if lease is not None and lease.jobs[0].admit.part is not None:
+            kept = message.kept if isinstance(message, Decoded) else 0
+            self._ledger.pictures.decoded(lease.jobs[0], lease.worker.name, kept)
+            if isinstance(message, Decoded):
+                lease.served.counts["reused" if message.reused else "decoded"] += 1
+        return lease
+
+    def timers(self) -> Iterator[float]:
+        """When something is to be handed out though nothing has come in."""
+        yield from self.look_again.values()
+        if self.holding.until < math.inf:
+            yield self.holding.until
 
     def batches(self, served: ModelQueue) -> set[Batch]:
         """The batches of a model whose outputs lie in a slot, or are about to."""
@@ -79,43 +106,44 @@ class Leasing:
 
     def _lease_decoding(self, now: float) -> None:
         """Queued jobs to decode workers: across models by virtual time, within one by its own order."""
+        self.holding.until = math.inf
         while True:
             eligible = [m for m in self.models.values() if m.queue and m.rows.free]
             heads = [(m.virtual_time, m.key, m, head) for m in eligible if (head := m.head(now)) is not None]
-            if not heads:
+            for *_, served, head in sorted(heads):
+                if self.holding.holds(served, head, self.decoders.workers, now):
+                    continue
+                worker = self._decoder_for(head)
+                if worker is not None:
+                    self._lease_picture(head, worker, now)
+                    break
+            else:
                 return
-            *_, served, head = min(heads)
-            worker = self._decoder_for(head)
-            if worker is None:
-                return
-            self._lease_head(served, head, worker, now)
-            if head.admit.part is not None and not head.deaths:
-                self._lease_rest_of_picture(head, worker, now)
 
     def _decoder_for(self, job: Job) -> Worker | None:
-        """What is cut out of a picture goes to the worker that decoded it, if that has room: it may have it still."""
-        part = job.admit.part
-        if part is not None and part.crop is not None and not job.deaths:
-            worker = self.decoders.workers.get(self._decoded_by.get(part.picture, b""))
-            if worker is not None and worker.open(self.decoders.depth()):
-                return worker
-        worker = self.decoders.pick(job)
-        if part is not None and worker is not None and (part.selections or part.crop):
-            self._decoded_by[part.picture] = worker.name
-            if len(self._decoded_by) > _REMEMBERED:
-                self._decoded_by.popitem(last=False)
-        return worker
+        """A job goes to the worker that has its picture's pixels, as long as that has not very much to do."""
+        part, pictures = job.admit.part, self._ledger.pictures
+        if part is None or job.deaths:
+            return self.decoders.pick(job)
+        worker = self.decoders.workers.get(pictures.holder(job))
+        if worker is not None and worker.open(_CROPS):
+            return worker
+        return self.decoders.pick(job, pictures.with_room(self.decoders.workers) if part.selections else ())
 
-    def _lease_rest_of_picture(self, head: Job, worker: Worker, now: float) -> None:
-        """Jobs about the picture that a worker is given are its own too: it decodes once for all of them.
+    def _lease_picture(self, head: Job, worker: Worker, now: float) -> None:
+        """A job, and all others about the same picture that can have a row: it is decoded once for all of them.
 
         One that may have killed a worker is worked on alone.
         """
-        for job in self._ledger.queued_with(head):
-            if not job.deaths and job.served.rows.free:
-                self._lease_head(job.served, job, worker, now)
+        pictures = self._ledger.pictures
+        jobs = [head]
+        if head.admit.part is not None and not head.deaths:
+            jobs += with_rows(pictures.queued_with(head), head)
+        keep = pictures.hold(jobs, worker.name)
+        for job in jobs:
+            self._lease_head(job.served, job, worker, now, keep)
 
-    def _lease_head(self, served: ModelQueue, job: Job, worker: Worker, now: float) -> None:
+    def _lease_head(self, served: ModelQueue, job: Job, worker: Worker, now: float, keep: bool) -> None:
         served.dequeue(job)
         self._ledger.left_queue(job)
         self.virtual_now = served.virtual_time
@@ -127,8 +155,8 @@ class Leasing:
         served.decoding += 1
         number = self._lease(worker, served, [job], None, self.decoders.seconds, now).number
         admit = job.admit
-        lease = DecodeLease(number, served.key, admit.ref, admit.kind, admit.tensors, admit.options, row, admit.part)
-        self._ledger.send(worker.name, lease)
+        told = served.key, admit.ref, admit.kind, admit.tensors, admit.options, row, admit.part, keep
+        self._ledger.send(worker.name, DecodeLease(number, *told, self._ledger.pictures.done(worker.name)))
 
     def _lease_batches(self, served: ModelQueue, now: float) -> None:
         """Start as many batches of a model as its policy wants now."""

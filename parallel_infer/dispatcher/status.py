@@ -69,6 +69,8 @@ def _model(core: Core, served: ModelQueue, report: ModelReport | None) -> ModelS
         batches=counts["batches"],
         batched_rows=counts["rows"],
         gathered_rows=counts["gathered"],
+        decoded=counts["decoded"],
+        reused=counts["reused"],
         batch_sizes={str(size): number for size, number in sorted(served.batch_sizes.items())},
         batch_target=served.policy.target,
         batch_seconds=round(served.policy.expected(plan.max_batch), 6),

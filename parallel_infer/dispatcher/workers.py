@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from parallel_infer.dispatcher.estimate import learned
@@ -136,13 +137,15 @@ class Pool:
         low, high = _DEPTH
         return max(low, min(high, int(_AHEAD / max(self.seconds, 1e-6))))
 
-    def pick(self, job: Job) -> Worker | None:
-        """The worker that should get this job (or jobs like it), or None when all have enough.
+    def pick(self, job: Job, names: Collection[bytes] = ()) -> Worker | None:
+        """The worker that should get this job (or jobs like it), of `names` if there are any; None: all have enough.
 
         A suspect is worked on alone, with nothing behind it: whoever is blamed for a death was at work.
         """
         room = 1 if job.deaths else self.depth()
         open_workers = [worker for worker in self.workers.values() if worker.open(room)]
+        if names:
+            open_workers = [worker for worker in open_workers if worker.name in names]
         if not open_workers:
             return None
         if self.seconds < _FINE:  # one that is awake already takes it sooner than one that has to wake up

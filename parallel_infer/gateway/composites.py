@@ -27,7 +27,7 @@ from parallel_infer.gateway.assembly import assembled
 from parallel_infer.gateway.ingress import Ingress
 from parallel_infer.gateway.pending import Outbox, PendingJob
 from parallel_infer.gateway.replies import KNOWN, Replies, crop_of
-from parallel_infer.ipc.messages import TIMES, Admit, CancelJob, ModelOpened, PayloadKind, Refused, SlotFate
+from parallel_infer.ipc.messages import TIMES, Admit, AllCut, CancelJob, ModelOpened, PayloadKind, Refused, SlotFate
 from parallel_infer.model_spec import is_hidden
 
 _WINDOW = 16  # crops of one request that are under way at a time: no picture of many objects holds up others
@@ -88,6 +88,8 @@ class Composite:
         self._most = most  # crops that it may still ask for
         self._composites = composites
         self._roots = [Part(self, node) for node in nodes]
+        self._together = tuple(node.model for node in nodes) if len(nodes) > 1 else ()
+        self._cuts = any(node.then for node in nodes)  # something may still be cut out of the picture
         self._waiting: deque[Part] = deque()
         self._jobs: dict[int, Part] = {}
         self.retry_at = 0.0  # when crops that found a full queue are sent again
@@ -143,6 +145,7 @@ class Composite:
         if not self._over:
             composites.replies.refused(Refused(job, code, text, SlotFate.FREE, reason, retry_after))
         composites.resting.discard(self)
+        self._end_cutting()
 
     @property
     def _over(self) -> bool:
@@ -165,8 +168,16 @@ class Composite:
             self._composites.resting.add(self)
         else:
             self._composites.resting.discard(self)
+        if self._cuts and not self._waiting and not any(part.node.then for part in self._jobs.values()):
+            self._end_cutting()
         if not self._jobs and not self._waiting:
             self._finish()
+
+    def _end_cutting(self) -> None:
+        """Nothing more will be cut out: the pixels need not be kept for longer than what has been sent takes."""
+        if self._cuts:
+            self._cuts = False
+            self._composites.outbox.send(AllCut(self._parent.admit.job))
 
     def _send(self, part: Part) -> None:
         composites, whole, node = self._composites, self._parent.admit, part.node
@@ -176,7 +187,7 @@ class Composite:
             deadline=whole.deadline,
             priority=whole.priority,
             source=f"{whole.source}/{node.name}" if whole.source and part.crop is None else "",
-            part=PicturePart(whole.job, part.crop, node.selections),
+            part=PicturePart(whole.job, part.crop, node.selections, () if part.crop else self._together),
         )
         if composites.is_poison(admit):
             part.failure = Poison.code, KNOWN
@@ -188,6 +199,7 @@ class Composite:
     def _finish(self) -> None:
         composites, whole = self._composites, self._parent.admit
         composites.resting.discard(self)
+        self._end_cutting()
         failures = [(root.node.name, root.failure) for root in self._roots if root.failure is not None]
         if len(failures) == len(self._roots):  # nothing to answer with
             (first, (code, text)), *others = failures
@@ -214,7 +226,7 @@ class Composites:
         max_objects: int,
         max_crops: int,
     ) -> None:
-        self._outbox = outbox
+        self.outbox = outbox
         self.replies = replies
         self.ingress = ingress
         self._models = models
@@ -289,10 +301,10 @@ class Composites:
         pending = self.replies.pending.jobs.get(number)
         if pending is None:
             return
-        if self._outbox.withdraw(pending.admit):
+        if self.outbox.withdraw(pending.admit):
             self.replies.refused(Refused(number, Dropped.code, "cancelled", SlotFate.FREE))
         else:
-            self._outbox.send(CancelJob(number))
+            self.outbox.send(CancelJob(number))
 
     def timers(self) -> Iterator[float]:
         """When `on_timer` has something to do."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import numpy.typing as npt
@@ -56,6 +56,21 @@ class EncodedAnswer(Protocol):
         """By selection, the objects that were too many."""
 
 
+class WrittenRow(Protocol):
+    """How a row was written."""
+
+    @property
+    def geometry(self) -> tuple[float, ...]: ...
+
+    @property
+    def kept(self) -> int:
+        """Bytes in which the picture's pixels are kept for further jobs; 0: they are not."""
+
+    @property
+    def reused(self) -> bool:
+        """Whether no payload was decoded."""
+
+
 class DecodeStage(Protocol):
     """Decodes payloads for every model."""
 
@@ -71,12 +86,17 @@ class DecodeStage(Protocol):
         options: bytes,
         row: Arrays,
         part: PicturePart | None = None,
-    ) -> tuple[float, ...]:
-        """Write the row of a job, and tell its geometry. Raises BadInput.
+        *,
+        keep: bool = False,
+    ) -> WrittenRow:
+        """Write the row of a job. Raises BadInput.
 
-        Jobs of one `part.picture` that come one after the other may be decoded once. With a crop, the row is that of
-        the crop, and so is the geometry.
+        Jobs of one `part.picture` that come one after the other are decoded once, and with `keep` so are those that
+        come later, until the picture is forgotten. With a crop, the row is that of the crop, and so is the geometry.
         """
+
+    def forget(self, pictures: Iterable[int] | None) -> None:
+        """Keep these pictures no more; None: any."""
 
 
 class InferStage(Protocol):

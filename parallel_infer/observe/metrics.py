@@ -145,6 +145,11 @@ def _models(models: Mapping[str, Any]) -> Iterator[Metric]:
     yield _counter("rows", "Rows that were inferred.", labels, _each(models, names, "batched_rows"))
     gathered = _each(models, names, "gathered_rows")
     yield _counter("gathered_rows", "Rows that were copied together for their batch.", labels, gathered)
+    for figure, text in (
+        ("decoded", "Times that a picture of a fan or a chain was decoded for a model."),
+        ("reused", "Jobs of fans and chains whose picture was decoded already."),
+    ):
+        yield _counter(f"shared_pictures_{figure}", text, labels, _each(models, names, figure))
     family = HistogramMetricFamily(_PREFIX + "batch_size", "Jobs that were inferred together.", labels=labels)
     for key, model in models.items():
         family.add_metric(names[key], *_sizes(model["batch_sizes"]))

@@ -24,6 +24,7 @@ class DispatcherOptions(ChildOptions, frozen=True, kw_only=True):
     policy: str
     stage_limit: float  # seconds
     cores: int  # that the processes of the server may use
+    kept: int = 0  # bytes of decoded pictures that each decode worker keeps
 
 
 class WorkerOptions(ChildOptions, frozen=True, kw_only=True):
@@ -39,7 +40,7 @@ class DecodeOptions(WorkerOptions, frozen=True, kw_only=True):
     max_pixels: int
     formats: tuple[str, ...]
     confined: bool
-    kept: int = 0  # bytes of decoded pictures that objects may still be cut out of
+    kept: int = 0  # bytes of decoded pictures that further jobs are about
 
 
 class InferOptions(WorkerOptions, frozen=True, kw_only=True):

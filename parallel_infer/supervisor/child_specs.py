@@ -63,6 +63,7 @@ class ChildSpecs:
                 policy="stages.pipeline:batching",
                 stage_limit=self._config.stage_limit_ms / 1000,
                 cores=usable_cores(),
+                kept=self._config.kept_pictures_mb << 20,
             ),
         )
         yield from self._postprocess_workers(plan.postprocess_workers)

@@ -24,7 +24,7 @@ from parallel_infer.shm.ring import RingSpec, byte_ring
 from parallel_infer.supervisor.probes import probe
 
 _MEBI = 1 << 20
-_SMALL_ROWS = _MEBI  # bytes of rows that a model of small inputs gets at least
+_SMALL_ROWS = 4 * _MEBI  # bytes of rows that a model of small inputs gets at least
 _MOST_ROWS = 256
 # Shares of the ingress memory by slot size: many small pictures, a few large frames.
 _CLASSES = ((16 << 10, 0.03), (256 << 10, 0.25), (2 << 20, 0.30), (8 << 20, 0.30), (None, 0.12))

@@ -14,6 +14,7 @@ from parallel_infer.ipc.messages import (
     DecodeLease,
     ModelAdded,
     ModelRemoved,
+    Register,
     Started,
     ToDecodeWorker,
 )
@@ -58,6 +59,9 @@ class DecodeWorker(WorkerProcess[ToDecodeWorker]):
             case ModelRemoved():
                 self._stage.remove(message.model)
                 self._rings.pop(message.model).close()
+            case Register():
+                self._stage.forget(None)  # a new dispatcher knows of no picture that is kept
+                self._take_common(message)
             case _:
                 self._take_common(message)
 
@@ -66,19 +70,23 @@ class DecodeWorker(WorkerProcess[ToDecodeWorker]):
 
     def _decode(self, lease: DecodeLease) -> None:
         started = time.monotonic()
+        if lease.done:
+            self._stage.forget(lease.done)
         rows = self._rings[lease.model].arrays
         row = {name: array[lease.row, ...] for name, array in rows.items()}
         try:
             payload = self._payloads.read(lease.ref)
             told = lease.kind, lease.tensors, payload, lease.options, row, lease.part
-            geometry = self._stage.decode(lease.model, *told)
+            written = self._stage.decode(lease.model, *told, keep=lease.keep)
         except InferError as error:
             self._link.send(DecodeFailed(lease.lease, error.code, str(error), started, time.monotonic() - started))
         except Exception:
             log.exception("decoding failed in a way nobody foresaw")
             self._link.send(DecodeFailed(lease.lease, InferError.code, INTERNAL, started, time.monotonic() - started))
         else:
-            self._link.send(Decoded(lease.lease, tuple(geometry), started, time.monotonic() - started))
+            seconds = time.monotonic() - started
+            done = Decoded(lease.lease, tuple(written.geometry), started, seconds, written.kept, written.reused)
+            self._link.send(done)
 
 
 def main(child: Child, encoded: bytes) -> None:

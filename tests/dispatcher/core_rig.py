@@ -87,6 +87,8 @@ class FakeWorker:
     leases: list[Lease] = field(default_factory=list)
     recalled: set[int] = field(default_factory=set)
     old: list[Lease] = field(default_factory=list)  # of a dispatcher that died
+    kept: set[int] = field(default_factory=set)  # pictures, of one byte each
+    last: int = 0  # the picture that was decoded last
 
 
 @dataclass(frozen=True)
@@ -108,17 +110,23 @@ class Rig:
         cores: int = 64,
         policy: Callable[[ModelPlan], Policy] = batching,
         onward: bool = False,
+        kept: int = 0,
     ) -> None:
-        """With `onward` workers hand leases on; what they say arrives when a test lets it (`arrive`, `hear`)."""
+        """`kept` counts the pictures that a decode worker keeps.
+
+        With `onward` workers hand leases on; what they say arrives when a test lets it (`arrive`, `hear`).
+        """
         self.now = 100.0
         self.plans = plans
         self.onward = onward
-        self.core = Core(self._deliver, policy, stage_limit, cores, first_lease=(1 << 40) + 1)
+        self.core = Core(self._deliver, policy, stage_limit, cores, kept, (1 << 40) + 1)
+        self._kept = kept
+        self.decodes: Counter[int] = Counter()  # of each picture of several jobs
         self.flights: list[Flight] = []
         self.reports: list[tuple[str, Inferred, int]] = []  # who says it, and the lease that was handed on
         self.recalls: list[tuple[str, int]] = []  # workers that have not said yet that a lease is recalled
         self.limbo: dict[int, tuple[str, int]] = {}  # rows of batches of which it is not known how they ended
-        self._new_core = lambda epoch: Core(self._deliver, policy, stage_limit, cores, first_lease=(epoch << 40) + 1)
+        self._new_core = lambda epoch: Core(self._deliver, policy, stage_limit, cores, kept, (epoch << 40) + 1)
         self.epoch = 1
         self.workers: dict[str, FakeWorker] = {}
         self.dead: set[str] = set()
@@ -208,7 +216,8 @@ class Rig:
                 self.core.decode_failed(DecodeFailed(lease.lease, "BAD_INPUT", "no picture"), self.now)
             else:
                 geometry = (float(job), 0.0, 1.0, 1.0, 0.0, 0.0)
-                self.core.decoded(Decoded(lease.lease, geometry, self.now, seconds), self.now)
+                told = self._pixels(worker, lease)
+                self.core.decoded(Decoded(lease.lease, geometry, self.now, seconds, *told), self.now)
         elif isinstance(lease, InferLease):
             jobs = [self._rows[worker.model, row] for row in lease.rows]
             failed = tuple(FailedRow(at, "BAD_INPUT", "bad row") for at, job in enumerate(jobs) if job in bad)
@@ -224,6 +233,21 @@ class Rig:
                 self.answered[job.job] += 1
             self.limbo.pop(lease.lease, None)
             self.core.postprocessed(Postprocessed(lease.lease, seconds), self.now)
+
+    def _pixels(self, worker: FakeWorker, lease: DecodeLease) -> tuple[int, bool]:
+        """Bytes in which a job's picture is kept, and whether it was there already."""
+        worker.kept.difference_update(lease.done)
+        if lease.part is None:
+            worker.last = 0
+            return 0, False
+        picture = lease.part.picture
+        reused = picture in (*worker.kept, worker.last)
+        if picture not in worker.kept:
+            worker.last = picture
+        if lease.keep and len(worker.kept) < self._kept:
+            worker.kept.add(picture)
+        self.decodes[picture] += not reused
+        return int(picture in worker.kept), reused
 
     def _hand_on(self, worker: FakeWorker, lease: InferLease) -> None:
         assert lease.onward is not None
@@ -311,6 +335,7 @@ class Rig:
                     self._hand_on(worker, lease)
                 self.core.inferred(Inferred(lease.lease, self.now, 0.001, 0, {}, ()), self.now)
         worker.old = []
+        worker.kept.clear()
         worker.epoch = self.epoch
         self.core.worker_ready(worker.name.encode(), self._ready(worker, {}))
         self._admit_again()
@@ -376,6 +401,7 @@ class Rig:
         assert replied == self.admitted.keys()
         assert not self.core.ledger.jobs
         assert not self.core.leasing.leases
+        assert not self.core.ledger.pictures
         assert not self.held, "slots of refused jobs that nobody released"
         for served in self.core.leasing.models.values():
             assert served.rows.free == served.rows.count

@@ -127,7 +127,7 @@ class SimulatedServer:
         self._workers: dict[bytes, FakeWorker] = {}
         self._timer = 0
         self._cores = Cores(cores, self._later, lambda: self.now) if cores else None
-        self.core = Core(self._deliver, policy, 30.0, cores or 64)
+        self.core = Core(self._deliver, policy, 30.0, cores or 64, kept=0, first=1)
         self._threads = threads
         self._warm_up = warm_up
         self.batches: list[int] = []  # sizes

@@ -286,7 +286,7 @@ def test_the_jobs_of_one_picture_go_to_one_decode_worker_in_a_row():
 
 
 def test_what_is_cut_out_goes_to_who_decoded_the_picture_while_that_has_room():
-    rig = Rig(plan("a"), plan("b"))
+    rig = Rig(plan("a"), plan("b"), kept=1)
     workers = [rig.worker("decode") for _ in range(3)]
     root = rig.admit("a", part=PicturePart(7, None, (Selection(9),)))
     rig.step()
@@ -299,6 +299,7 @@ def test_what_is_cut_out_goes_to_who_decoded_the_picture_while_that_has_room():
     child = rig.admit("b", part=PicturePart(7, CROP))
     rig.step()
     assert decoded_by(rig, child) == {who}
+    rig.core.ledger.pictures.all_cut(7)
     crew(rig, "a", "b")
     rig.run_dry()
     assert rig.refused == {}

@@ -174,6 +174,21 @@ def test_what_is_left_out_is_counted(client: Client, street: np.ndarray) -> None
     assert chain.to_dict()["left_out"] == {"classifier": 2}
 
 
+def test_a_picture_is_decoded_once_for_all_models_and_objects(client: Client, street: np.ndarray) -> None:
+    def counts() -> tuple[int, int]:
+        models = client.status()["models"].values()
+        return sum(model["decoded"] for model in models), sum(model["reused"] for model in models)
+
+    picture, before = small(street), counts()
+    fans = client.infer_many("detector+pose", [picture] * 32, timeout=300.0)
+    assert [len(found.parts) for found in fans if isinstance(found, Answer)] == [2] * 32
+    decoded, reused = counts()
+    assert (decoded - before[0], reused - before[1]) == (32, 32)
+    chains = client.infer_many("kinds", [picture] * 16, timeout=300.0)
+    assert all(found.children for found in chains if isinstance(found, Answer))
+    assert counts()[0] - decoded == 16
+
+
 def test_mistakes_are_named(client: Client, street: np.ndarray) -> None:
     with pytest.raises(UnknownModel, match="no model 'plates' is served; served are: classifier, detector, kinds"):
         client.infer(["detector", "plates"], street)

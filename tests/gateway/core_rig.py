@@ -47,7 +47,7 @@ TIMEOUT = 10.0  # seconds: of jobs that name none
 ADDRESS = "ipc://run/s"
 COUNTS = (
     *("memory", "jobs", "queued", "decoding", "ready", "answered", "failed", "expired", "dropped", "rejected"),
-    *("batches", "batched_rows", "gathered_rows", "batch_target"),
+    *("batches", "batched_rows", "gathered_rows", "batch_target", "decoded", "reused"),
 )
 Message = TypeVar("Message")
 

@@ -17,6 +17,7 @@ from parallel_infer.errors import DeadlineExceeded, InferError, Poison
 from parallel_infer.ipc.messages import (
     TIMES,
     Admit,
+    AllCut,
     Answered,
     AnswersInDoubt,
     CancelJob,
@@ -238,6 +239,52 @@ def test_a_chain_that_finds_nothing_is_an_answer(rig: Rig) -> None:
     client = Client(rig, "plates")
     reply(rig, rig.admitted(), crops=0)
     assert (client.found[0].children, client.found[0].left_out) == ([{}], {})
+
+
+def test_a_picture_is_kept_until_the_last_crop_is_sent(rig: Rig) -> None:
+    Client(rig, "deep")
+    finder = rig.admitted()
+    assert finder.part is not None
+    reply(rig, finder, objects=1)
+    (plates,) = rig.told(Admit)  # in which something is found again
+    reply(rig, plates, objects=2)
+    rig.outbox.flush()
+    *children, end = rig.outbox.sent
+    assert end == AllCut(finder.part.picture)
+    rig.outbox.sent.clear()
+    for child in children:
+        assert isinstance(child, Admit)
+        reply(rig, child)
+    assert rig.told(AllCut) == []
+
+
+@pytest.mark.parametrize("end", ["nothing found", "an error", "cancelled", "the deadline"])
+def test_a_picture_is_kept_no_longer_than_its_request_lasts(rig: Rig, end: str) -> None:
+    client = Client(rig, "plates")
+    finder = rig.admitted()
+    assert finder.part is not None
+    if end == "nothing found":
+        reply(rig, finder, crops=0)
+    elif end == "an error":
+        rig.refuse(finder.job)
+    elif end == "cancelled":
+        rig.core.request(protocol.Cancel(id=1, job=client.request), client)
+    else:
+        rig.pass_time(TIMEOUT + 1.0)
+    assert client.replies == 1
+    assert rig.told(AllCut) == [AllCut(finder.part.picture)]
+    if end in ("cancelled", "the deadline"):
+        rig.refuse(finder.job, "DROPPED")
+        rig.release(finder.job)
+
+
+def test_of_a_fan_nothing_is_cut_out(rig: Rig) -> None:
+    Client(rig, "finder+reader")
+    admits = rig.told(Admit)
+    assert [admit.part and admit.part.together for admit in admits] == [("finder", "reader")] * 2
+    for admit in admits:
+        reply(rig, admit)
+    assert rig.told(AllCut) == []
 
 
 def test_children_hang_under_their_objects_in_the_map(rig: Rig) -> None:

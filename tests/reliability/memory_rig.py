@@ -50,7 +50,7 @@ class MemoryRig:
         self._random = random.Random(seed)
         self.now = 100.0
         one = plan(rows=6, outputs=3, queue_size=64)
-        self.core = Core(self._deliver, batching, stage_limit=30.0, cores=2)
+        self.core = Core(self._deliver, batching, 30.0, cores=2, kept=0, first=1)
         self.rows = np.zeros((one.rows.slots, PIECES), np.int64)
         self.outputs = np.zeros((one.outputs.slots, one.max_batch, PIECES), np.int64)
         self.workers: dict[bytes, Writer] = {}

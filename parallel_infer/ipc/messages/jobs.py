@@ -72,6 +72,12 @@ class CancelJob(Struct, frozen=True, array_like=True, tag=2):
     held: bool = False  # its payload is kept until it is sure that nobody reads it
 
 
+class AllCut(Struct, frozen=True, array_like=True, tag=35):
+    """From the gateway: nothing will be cut out of this picture (`PicturePart.picture`) but what has been asked for."""
+
+    picture: int
+
+
 class Overdue(Struct, frozen=True, array_like=True, tag=19):
     """From the gateway: it answered this job itself, its deadline being past; Released tells when its slot is free."""
 

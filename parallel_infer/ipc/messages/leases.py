@@ -30,7 +30,10 @@ class WorkerReady(Struct, frozen=True, array_like=True, tag=3):
 
 
 class DecodeLease(Struct, frozen=True, array_like=True, tag=40):
-    """Decode the payload in `ref` into `row` of the model's input ring."""
+    """Decode the payload in `ref` into `row` of the model's input ring.
+
+    Before that, `done` pictures need not be kept any more. `keep` that of `part`: more jobs about it will follow.
+    """
 
     lease: int
     model: str
@@ -40,16 +43,24 @@ class DecodeLease(Struct, frozen=True, array_like=True, tag=40):
     options: bytes
     row: int
     part: PicturePart | None = None
+    keep: bool = False
+    done: tuple[int, ...] = ()
 
 
 @final
 class Decoded(Struct, frozen=True, array_like=True, tag=4):
-    """From a decode worker: the row is written."""
+    """From a decode worker: the row is written.
+
+    `kept` bytes hold the picture's pixels for further jobs; 0: they are gone. `reused`: they were there, and no payload
+    was decoded.
+    """
 
     lease: int
     geometry: Geometry
     started: float
     seconds: float
+    kept: int = 0
+    reused: bool = False
 
 
 class DecodeFailed(Struct, frozen=True, array_like=True, tag=5):

@@ -24,6 +24,7 @@ SupervisorToDispatcher = (
 RareToDispatcher = (
     jobs.CancelJob
     | jobs.Overdue
+    | jobs.AllCut
     | processes.GatewayUp
     | status.StatusQuery
     | status.TraceQuery

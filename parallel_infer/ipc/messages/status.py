@@ -61,6 +61,8 @@ class ModelStatus(ModelReport, frozen=True, kw_only=True):
     batches: int
     batched_rows: int
     gathered_rows: int
+    decoded: int  # pictures of fans and chains
+    reused: int  # jobs of those whose picture was decoded already
     batch_sizes: dict[str, int]
     batch_target: int
     batch_seconds: float

@@ -102,7 +102,7 @@ class Loop:
         payload: Payload = next(self._payloads)
         rows = {name: array[row, ...] for name, array in self._rows.arrays.items()}
         kind, data = _KINDS[payload.kind], memoryview(payload.data)
-        return self._decode.decode(self._plan.name, kind, payload.tensors, data, _NO_OPTIONS, rows)
+        return self._decode.decode(self._plan.name, kind, payload.tensors, data, _NO_OPTIONS, rows).geometry
 
     def infer(self, batch: int) -> dict[str, Any]:
         """The outputs [batch, ...] of the first rows. Raises InferError where the model fails."""
