@@ -81,6 +81,10 @@ class WorkerLost(InferError):
     code = "WORKER_LOST"
 
 
+class DeviceLost(InferError):
+    """The device that computes a model answers nothing but errors from now on; a new process may find it well."""
+
+
 class Unauthorized(InferError):
     """The client's key is unknown, or may not do this."""
 

@@ -14,10 +14,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from parallel_infer.errors import InferError
+from parallel_infer.errors import DeviceLost, InferError
 from parallel_infer.execution_providers import ON_GPU
 from parallel_infer.inference.options import ArenaStrategy, GraphOptimization, SessionConfig
-from parallel_infer.inference.session import Session
+from parallel_infer.inference.session import Binding, Session
 from parallel_infer.ipc.messages import FailedRow, ModelPlan
 from parallel_infer.ipc.stages import HasArrays
 from parallel_infer.model_files.digest import check_unchanged
@@ -40,8 +40,33 @@ class Ran(NamedTuple):
     failed: tuple[FailedRow, ...]
 
 
+class Begun:
+    """A batch that is under way: wait for it, in any thread, then let the thread that began it finish it."""
+
+    __slots__ = ("_finish", "_wait", "error", "outputs")
+
+    def __init__(
+        self, wait: Callable[[], Arrays], finish: Callable[[Begun], Ran], error: InferError | None = None
+    ) -> None:
+        self._wait = wait
+        self._finish = finish
+        self.outputs: Arrays = {}  # by name, of a run without an error
+        self.error = error
+
+    def wait(self) -> None:
+        """Sleep until the run is over. Raises nothing: an error is told by `finish`."""
+        try:
+            self.outputs = self._wait()
+        except InferError as error:
+            self.error = error
+
+    def finish(self) -> Ran:
+        """What became of the batch, after `wait`. Raises DeviceLost."""
+        return self._finish(self)
+
+
 class Infer:
-    """Runs one model from its row ring into its output ring; used by one thread."""
+    """Runs one model from its row ring into its output ring; all but `Begun.wait` in one thread."""
 
     def __init__(self, plan: ModelPlan, rows: HasArrays, outputs: HasArrays) -> None:
         self._plan = plan
@@ -59,13 +84,17 @@ class Infer:
         self._output_axes = {tensor.name: tensor.axis for tensor in plan.spec.outputs}
         self._unknown = [tensor.name for tensor in plan.spec.outputs if -1 in tensor.shape]
         # Where rows are no neighbours, or too few for a fixed batch, they are copied together here.
-        self._gathered: Arrays = {
-            tensor.name: np.full((plan.max_batch, *tensor.shape), tensor.usual, tensor.dtype)
-            for tensor in plan.spec.inputs
-        }
-
+        self._gathered: list[Arrays] = [
+            {
+                tensor.name: np.full((plan.max_batch, *tensor.shape), tensor.usual, tensor.dtype)
+                for tensor in plan.spec.inputs
+            }
+            for _ in range(self.session.at_once)
+        ]
+        self._turn = 0  # the buffer set of the next batch that is begun
+        gathered = [array for arrays in self._gathered for array in arrays.values()]
         for session in {self.session, self._alone}:
-            session.lock_pages([*self._rows.values(), *self._outputs.values(), *self._gathered.values()])
+            session.lock_pages([*self._rows.values(), *self._outputs.values(), *gathered])
 
     @property
     def provider(self) -> str:
@@ -76,6 +105,11 @@ class Infer:
     def on_processor(self) -> bool:
         """Whether the cores compute it."""
         return self.session.choice.provider not in ON_GPU
+
+    @property
+    def at_once(self) -> int:
+        """Batches that `begin` takes before the first of them is finished."""
+        return self.session.at_once
 
     def warm_up(self) -> tuple[dict[int, float], dict[int, float]]:
         """Run batches of one and of the largest size; the least seconds of each, and the least of processor time.
@@ -90,7 +124,7 @@ class Infer:
         others = () if self.on_processor else self.session.config.batches
         sizes = [largest] if self._plan.fixed_batch else sorted({1, *others, largest})
         for size in sizes:
-            run_once = self._warm_run(self._fed({name: array[:size] for name, array in self._gathered.items()}))
+            run_once, *others_once = (self._warm_run(size, number) for number in range(self.at_once))
             for run in range(_MOST_RUNS):
                 started, used = time.monotonic(), time.process_time()
                 run_once()
@@ -98,16 +132,20 @@ class Infer:
                 seconds[size] = min(seconds.get(size, math.inf), time.monotonic() - started)
                 if run + 1 >= _WARM_UPS and seconds[size] > _SHORT:
                     break
+            for other_once in others_once:
+                other_once()
         for _ in range(_WARM_UPS):  # never a larger batch: its memory would be kept twice
-            self._alone.run(self._fed({name: array[: sizes[0]] for name, array in self._gathered.items()}))
+            self._alone.run(self._fed({name: array[: sizes[0]] for name, array in self._gathered[0].items()}))
         return seconds, costs if self.on_processor else {}
 
-    def _warm_run(self, inputs: Arrays) -> Callable[[], object]:
-        """A run of these inputs as it will be while serving: on another device, with memory of the outputs bound."""
+    def _warm_run(self, size: int, buffer_set: int) -> Callable[[], object]:
+        """A run of a size as it will be while serving: on another device, with memory of the outputs bound."""
+        inputs = self._fed({name: array[:size] for name, array in self._gathered[buffer_set].items()})
         if self.on_processor:
             return partial(self.session.run, inputs)
         outputs = self.session.run(inputs)
-        return self.session.bind(inputs, {name: outputs[name] for name in outputs if name not in self._unknown}).run
+        fixed = {name: outputs[name] for name in outputs if name not in self._unknown}
+        return self.session.bind(inputs, fixed, buffer_set).run
 
     def close(self) -> None:
         """Write the profile, where one was asked for, and let go of the rings."""
@@ -119,25 +157,44 @@ class Infer:
     def run(self, rows: tuple[int, ...], slot: int, alone: bool = False) -> Ran:
         """Run the model on these rows into this output slot; a row that fails does not fail the others.
 
-        `alone`: one row, and nothing else needs the cores, so that this run may have more of them.
+        `alone`: one row, and nothing else needs the cores, so that this run may have more of them. Raises DeviceLost.
         """
+        begun = self.begin(rows, slot, alone)
+        begun.wait()
+        return begun.finish()
+
+    def begin(self, rows: tuple[int, ...], slot: int, alone: bool = False) -> Begun:
+        """The same, not waited for; up to `at_once` batches may be under way, and are over in the order of this."""
         session = self._alone if alone else self.session
-        gathered, inputs = self._inputs(rows)
+        buffer_set = self._turn % self.at_once
+        self._turn += 1
+        gathered, inputs = self._inputs(rows, self._gathered[buffer_set])
+        finish = partial(self._ended, rows, slot, gathered, buffer_set)
         try:
-            return Ran(gathered, self._bound(session, inputs, slot, 0, len(rows)), ())
+            return Begun(self._bound(session, inputs, slot, 0, len(rows), buffer_set).begin(), finish)
         except InferError as error:
-            if len(rows) == 1 or self._plan.fixed_batch or self._unknown:
-                return Ran(gathered, {}, tuple(FailedRow(i, error.code, str(error)) for i in range(len(rows))))
+            return Begun(dict, finish, error)
+
+    def _ended(self, rows: tuple[int, ...], slot: int, gathered: int, buffer_set: int, begun: Begun) -> Ran:
+        error = begun.error
+        if error is None:
+            return Ran(gathered, self._shapes(begun.outputs), ())
+        if isinstance(error, DeviceLost):
+            raise error
+        if len(rows) == 1 or self._plan.fixed_batch or self._unknown:
+            return Ran(gathered, {}, tuple(FailedRow(i, error.code, str(error)) for i in range(len(rows))))
         failed = []
         for index, row in enumerate(rows):
             try:
                 row_inputs = {name: array[row : row + 1] for name, array in self._rows.items()}
-                self._bound(session, row_inputs, slot, index, 1)
-            except InferError as error:
-                failed.append(FailedRow(index, error.code, str(error)))
+                self._bound(self.session, row_inputs, slot, index, 1, buffer_set).run()
+            except DeviceLost:
+                raise
+            except InferError as error_of_row:
+                failed.append(FailedRow(index, error_of_row.code, str(error_of_row)))
         return Ran(gathered, {}, tuple(failed))
 
-    def _inputs(self, rows: tuple[int, ...]) -> tuple[int, Arrays]:
+    def _inputs(self, rows: tuple[int, ...], gathered: Arrays) -> tuple[int, Arrays]:
         """The batch as views of the ring where rows are neighbours, else copied together; and how many were copied."""
         fixed = self._plan.fixed_batch
         if not fixed or len(rows) == fixed:
@@ -145,12 +202,12 @@ class Infer:
             if all(view is not None for view in views.values()):
                 return 0, {name: view for name, view in views.items() if view is not None}
         for name, array in self._rows.items():
-            gather_into(array, rows, self._gathered[name])
+            gather_into(array, rows, gathered[name])
         size = fixed or len(rows)
-        return len(rows), {name: array[:size] for name, array in self._gathered.items()}
+        return len(rows), {name: array[:size] for name, array in gathered.items()}
 
-    def _bound(self, session: Session, inputs: Arrays, slot: int, first: int, count: int) -> dict[str, tuple[int, ...]]:
-        """Run with outputs bound to places `first` and on of the slot; shapes of what could not be bound."""
+    def _bound(self, session: Session, inputs: Arrays, slot: int, first: int, count: int, buffer_set: int) -> Binding:
+        """A run with outputs bound to places `first` and on of the slot."""
         size = self._plan.fixed_batch or count
         outputs = {
             name: array[slot]
@@ -158,8 +215,11 @@ class Infer:
             else _as_graph(array[slot, first : first + size], self._output_axes[name])
             for name, array in self._outputs.items()
         }
-        results = session.bind(self._fed(inputs), outputs).run()
-        return {name: _as_rows(results[name].shape, self._output_axes[name]) for name in self._unknown}
+        return session.bind(self._fed(inputs), outputs, buffer_set)
+
+    def _shapes(self, outputs: Arrays) -> dict[str, tuple[int, ...]]:
+        """Of outputs that could not be bound."""
+        return {name: _as_rows(outputs[name].shape, self._output_axes[name]) for name in self._unknown}
 
     def _fed(self, inputs: Arrays) -> Arrays:
         """The same memory in the graph's own dimensions."""
@@ -201,6 +261,7 @@ def session_config(plan: ModelPlan) -> SessionConfig:
         gpu_mem_limit=limit << 20 if limit else None,
         page_locked=options.page_locked,
         cuda_graphs=options.cuda_graphs,
+        cuda_overlap=options.cuda_overlap,
         arena_strategy=_ARENA[options.arena_strategy],
         cache=Path(options.cache) if options.cache else None,
         profile=str(Path(profile) / plan.key.replace("/", "_")) if profile is not None else None,

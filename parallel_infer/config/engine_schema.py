@@ -156,6 +156,13 @@ class EngineConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             "others, and all with false, are always computed in their largest batch, which is slower."
         ),
     ] = True
+    cuda_overlap: Annotated[
+        bool,
+        says(
+            "Copy one batch to and from the GPU while another is computed by the same instance, with `page_locked` and "
+            "`cuda_graphs`. Takes the GPU memory of inputs and outputs a second time."
+        ),
+    ] = True
     cache: Annotated[
         str | None,
         says("Folder for compiled models (openvino) and engines (tensorrt), so that the next start is quick."),

@@ -30,9 +30,9 @@ class Recovery:
                 self._leasing.forgo(lease.batch, now)
         for number, lease in enumerate(worker.leases.values()):
             del self._leasing.leases[lease.number]
-            # An infer worker reports each batch at once: it had not begun the rest. The others hold reports back a
-            # moment, so that any of their leases may be the deadly one; alone, next time, it is found out.
-            if lease.begun and (number == 0 or worker.stage != "infer"):
+            # An infer worker reports each batch at once: it had not begun more than `at_once`. The others hold reports
+            # back a moment, so that any of their leases may be the deadly one; alone, next time, it is found out.
+            if lease.begun and (number < worker.at_once or worker.stage != "infer"):
                 for job in lease.jobs:
                     job.deaths += 1
             self.give_again(lease)

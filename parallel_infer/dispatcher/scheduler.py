@@ -163,12 +163,12 @@ class Leasing:
         while served.ready and served.outputs.free:
             workers = [w for w in served.instances.values() if not w.doomed]
             idle = [w for w in workers if not w.leases]
-            spare = [w for w in workers if 0 < len(w.leases) < _CREDIT]
+            spare = [w for w in workers if w.leases and w.open(_CREDIT)]
             if not idle and not spare:
                 return
             self._put_back_late(served, now)
-            if not served.ready:
-                return
+            if not served.ready or (not idle and next(iter(served.ready.values())).deaths):
+                return  # a suspect waits for an instance that has nothing else
             decision = served.policy.decide(self._situation(served, len(idle), len(spare), now))
             if isinstance(decision, Wait):
                 if decision.seconds != math.inf:

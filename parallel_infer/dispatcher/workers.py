@@ -62,6 +62,7 @@ class Worker:
     __slots__ = (
         "address",
         "answered",
+        "at_once",
         "busy_seconds",
         "cores",
         "done",
@@ -78,6 +79,7 @@ class Worker:
         self.name = name
         self.address = ready.address  # where it takes leases from other workers; empty: nowhere
         self.cores = ready.cores if ready.stage == "infer" else 1  # that it works on; 0: another device computes
+        self.at_once = ready.at_once  # batches that an infer worker may have begun
         self.stage = ready.stage
         self.model = ready.model  # of an infer worker; others serve all models
         self.leases: dict[int, Lease] = {}  # in the order they were handed out

@@ -41,9 +41,9 @@ class SessionConfig:
     of one row by input, for graphs that leave more open than the batch size. `gpu_mem_limit` is in bytes and bounds
     the arena of one session. `page_locked` lets a GPU read and write the memory of bindings by itself, and
     `cuda_graphs` has it repeat a recorded run of each batch size instead of being told every operator, where the whole
-    model runs there (CUDA). `cache`
-    is a directory for compiled models (OpenVINO) and engines (TensorRT); it is made where it is missing. `profile` is
-    the prefix of a profile that ONNX Runtime writes when the session closes.
+    model runs there (CUDA). With both, `cuda_overlap` lets a run be copied while another one computes. `cache` is a
+    directory for compiled models (OpenVINO) and engines (TensorRT); it is made where it is missing. `profile` is the
+    prefix of a profile that ONNX Runtime writes when the session closes.
     """
 
     provider: ProviderName = "auto"
@@ -53,6 +53,7 @@ class SessionConfig:
     arena_strategy: ArenaStrategy = ArenaStrategy.NEXT_POWER_OF_TWO
     page_locked: bool = True
     cuda_graphs: bool = True
+    cuda_overlap: bool = True
     cache: Path | None = None
     threads: int = 0
     inter_threads: int = 1

@@ -9,17 +9,17 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from parallel_infer.errors import BadInput, Dropped, InferError, ModelRejected, ResourceUnavailable
+from parallel_infer.errors import BadInput, DeviceLost, Dropped, InferError, ModelRejected, ResourceUnavailable
 from parallel_infer.execution_providers import CACHING
 from parallel_infer.inference.engines import Engine, Stop
-from parallel_infer.inference.engines.cuda import CudaEngine
+from parallel_infer.inference.engines.cuda import CudaBoundRun, CudaEngine
 from parallel_infer.inference.engines.onnx_runtime import OrtEngine
 from parallel_infer.inference.options import SessionConfig
 from parallel_infer.inference.providers import ON_CPU, choose, survey
@@ -93,14 +93,26 @@ class Session:
             outputs = self._engine.run(inputs, running)
         return dict(zip((tensor.name for tensor in self.signature.outputs), outputs, strict=True))
 
-    def bind(self, inputs: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray] | None = None) -> Binding:
+    @property
+    def at_once(self) -> int:
+        """Runs that are worth beginning (`Binding.begin`) before the first of them is over, in so many buffer sets."""
+        return self._engine.at_once
+
+    def bind(
+        self,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Mapping[str, np.ndarray] | None = None,
+        buffer_set: int = 0,
+    ) -> Binding:
         """Ties a run to `inputs`, read where they lie, and to `outputs`, written where they lie.
 
         An output array has the dtype and shape of the output. Where the shape is known only after a run, a
         one-dimensional uint8 array is taken as bytes to copy the output to, whatever its shape. Outputs that are not
         named are allocated. All arrays are C-contiguous. `BadInput` where an array does not fit the model.
+
+        Bindings that are under way at once have a `buffer_set` each, counted from 0, of memory on the device.
         """
-        return Binding(self, inputs, outputs or {})
+        return Binding(self, inputs, outputs or {}, buffer_set)
 
     def terminate(self) -> None:
         """Ends all runs going on now, each at its next operator, with `Dropped`. Later runs are not affected."""
@@ -180,9 +192,12 @@ class Session:
             self._running.add(stop)
         try:
             yield stop
-        except InferError:
-            raise
         except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
+            known = isinstance(error, InferError)
+            if (type(error) is InferError or not known) and self._engine.is_lost():
+                raise DeviceLost(f"{self.choice.device} has failed: {reason(error)}") from error
+            if known:
+                raise
             raise _run_error(error, stop) from error
         finally:
             with self._running_lock:
@@ -194,7 +209,13 @@ class Binding:
 
     __slots__ = ("_bound", "_fixed", "_fresh", "_inputs", "_session", "_targets")
 
-    def __init__(self, session: Session, inputs: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Mapping[str, np.ndarray],
+        buffer_set: int = 0,
+    ) -> None:
         sizes = session.signature.check(inputs)
         unknown = outputs.keys() - {tensor.name for tensor in session.signature.outputs}
         if unknown:
@@ -207,7 +228,7 @@ class Binding:
         for tensor in session.signature.outputs:
             self._place(tensor, outputs.get(tensor.name), sizes)
         with session._run(None):
-            self._bound = session._engine.bind(self._inputs, self._fixed, self._fresh)
+            self._bound = session._engine.bind(self._inputs, self._fixed, self._fresh, buffer_set)
 
     def run(self, stop: Stop | None = None) -> dict[str, np.ndarray]:
         """Outputs by name: the bound arrays themselves, views into byte buffers, fresh arrays for what is not bound.
@@ -222,6 +243,25 @@ class Binding:
             for name, array in zip(self._fresh, fresh, strict=True):
                 outputs[name] = _copied(name, array, self._targets[name]) if name in self._targets else array
         return outputs
+
+    def begin(self) -> Callable[[], dict[str, np.ndarray]]:
+        """Begin a run, in the thread that bound it. What this returns waits for its end, once and in any thread.
+
+        Both raise what `run` raises, and what is returned gives what `run` gives; inputs and outputs must be left alone
+        until then. Where the device does nothing beside a run, it is over when this returns.
+        """
+        if not isinstance(self._bound, CudaBoundRun):
+            outputs = self.run()
+            return lambda: outputs
+        with self._session._run(None):
+            wait = self._bound.begin()
+
+        def finish() -> dict[str, np.ndarray]:
+            with self._session._run(None):
+                wait()
+            return dict(self._fixed)
+
+        return finish
 
     def _place(self, tensor: DeclaredTensor, array: np.ndarray | None, sizes: dict[str, int]) -> None:
         if array is None:

@@ -99,6 +99,16 @@ class DecodeStage(Protocol):
         """Keep these pictures no more; None: any."""
 
 
+class BatchUnderWay(Protocol):
+    """A batch that was begun."""
+
+    def wait(self) -> None:
+        """Sleep until it has run, in any thread."""
+
+    def finish(self) -> BatchResult:
+        """What became of it, once `wait` has returned; in the thread that began it."""
+
+
 class InferStage(Protocol):
     """Runs one model from its rows into its outputs."""
 
@@ -110,8 +120,15 @@ class InferStage(Protocol):
     def on_processor(self) -> bool:
         """Whether the cores compute it."""
 
+    @property
+    def at_once(self) -> int:
+        """Batches that may be under way at once: more than one where a device computes beside its copies."""
+
     def run(self, rows: tuple[int, ...], slot: int, alone: bool = False) -> BatchResult:
         """Run the model on these rows into this output slot; a row that fails does not fail the others."""
+
+    def begin(self, rows: tuple[int, ...], slot: int, alone: bool = False) -> BatchUnderWay:
+        """Begin to; batches are over in the order they were begun in."""
 
 
 class PostprocessStage(Protocol):

@@ -176,6 +176,7 @@ def plan_model(
             arena_strategy=config.arena_strategy,
             page_locked=config.page_locked,
             cuda_graphs=config.cuda_graphs,
+            cuda_overlap=config.cuda_overlap,
             cache=config.cache,
             profile=config.profile,
         ),

@@ -70,6 +70,7 @@ OTHER_VALUES: dict[str, tuple[Any, str]] = {
     "arena_strategy": ("as-requested", "as-requested"),
     "page_locked": (False, "no"),
     "cuda_graphs": (False, "no"),
+    "cuda_overlap": (False, "no"),
     "cache": ("/tmp/cache", "/tmp/cache"),
     "model_copies": ("/tmp/copies", "/tmp/copies"),
     "profile": ("/tmp/profile", "/tmp/profile"),

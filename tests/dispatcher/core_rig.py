@@ -111,6 +111,7 @@ class Rig:
         policy: Callable[[ModelPlan], Policy] = batching,
         onward: bool = False,
         kept: int = 0,
+        at_once: int = 1,
     ) -> None:
         """`kept` counts the pictures that a decode worker keeps.
 
@@ -118,6 +119,7 @@ class Rig:
         """
         self.now = 100.0
         self.plans = plans
+        self.at_once = at_once  # batches that an infer worker may have begun
         self.onward = onward
         self.core = Core(self._deliver, policy, stage_limit, cores, kept, (1 << 40) + 1)
         self._kept = kept
@@ -156,7 +158,8 @@ class Rig:
         return worker
 
     def _ready(self, worker: FakeWorker, times: dict[int, float]) -> WorkerReady:
-        return WorkerReady(worker.stage, worker.model, times, address=worker.name if self.onward else "")
+        address = worker.name if self.onward else ""
+        return WorkerReady(worker.stage, worker.model, times, address=address, at_once=self.at_once)
 
     def admit(
         self,

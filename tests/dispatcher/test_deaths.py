@@ -61,6 +61,34 @@ def test_poison_takes_nobody_with_it(stage):
     rig.check_drained()
 
 
+def test_whoever_was_begun_may_have_killed_an_instance_and_runs_alone_next():
+    rig = Rig(plan(max_batch=4, preferred=4, rows=32), at_once=2)
+    infer, decoder = crew(rig)
+    jobs = [rig.admit() for _ in range(12)]
+    while len(infer.leases) < 2:
+        rig.step()
+        if decoder.leases:
+            rig.finish(decoder)
+    poison = jobs[5]  # in the second batch
+    assert [poison in batch for batch in rig.jobs_of(infer)] == [False, True]
+    kills = 0
+    for _ in range(200):
+        rig.step()
+        for worker in list(rig.workers.values()):
+            begun = rig.jobs_of(worker)[:2] if worker.stage == "infer" else []
+            if poison in flat(begun):
+                if kills:
+                    assert begun == [[poison]]
+                rig.replace(worker)
+                kills += 1
+            elif worker.leases:
+                rig.finish(worker)
+    assert kills == 2
+    assert codes(rig) == {poison: "POISON"}
+    assert rig.answered == dict.fromkeys(set(jobs) - {poison}, 1)
+    rig.check_drained()
+
+
 def test_poison_is_found_behind_work_that_was_done_but_not_reported():
     rig = Rig(plan(rows=32))
     for name in ("decode", "infer", "postprocess"):

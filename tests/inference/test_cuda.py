@@ -1,9 +1,8 @@
 """Copies and graphs on CUDA. Here the host plays the GPU: what is tested is what is copied when, and what is done about
-a GPU that answers wrongly. The last test asks a real one."""
+a GPU that answers wrongly. The last tests ask a real one."""
 
 from __future__ import annotations
 
-import ctypes
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,82 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parallel_infer.errors import ConfigError, Dropped, InferError
+from parallel_infer.errors import ConfigError, Dropped
 from parallel_infer.inference.engines import Stop, address_of
-from parallel_infer.inference.engines.cuda import CudaBoundRun, CudaEngine
-from parallel_infer.inference.engines.cuda_runtime import CudaRuntime
+from parallel_infer.inference.engines.cuda import CudaBoundRun
 from parallel_infer.inference.engines.onnx_runtime import OrtBoundRun, OrtEngine
 from parallel_infer.inference.options import SessionConfig
-from parallel_infer.inference.providers import ON_CPU, choose, survey
+from parallel_infer.inference.providers import choose, survey
 from parallel_infer.inference.session import Session
 from tests.inference import session_models as models
-
-STREAM = 4711
-
-
-class HostRuntime(CudaRuntime):
-    """Memory of the host as memory of a GPU. Copies back happen when they are waited for, as late as may be."""
-
-    kind = "cpu"
-
-    def __init__(self, *, refuses_to_lock: bool = False, spoils: bool = False) -> None:
-        self.calls: list[str] = []
-        self.targets: set[int] = set()  # addresses of memory on the GPU
-        self.locked: dict[int, int] = {}
-        self._late: list[tuple[int, int, int]] = []
-        self._refuses_to_lock = refuses_to_lock
-        self._spoils = spoils
-
-    def stream(self) -> int:
-        return STREAM
-
-    def copy_to_device(self, target: int, source: int, size: int, stream: int) -> None:
-        assert stream == STREAM
-        self.calls.append("to device")
-        self.targets.add(target)
-        ctypes.memmove(target, source, size)
-
-    def copy_to_host(self, target: int, source: int, size: int, stream: int) -> None:
-        assert stream == STREAM
-        self.calls.append("to host")
-        self._late.append((target, source, size))
-
-    def wait(self, stream: int) -> None:
-        assert stream == STREAM
-        self.calls.append("wait")
-        for target, source, size in self._late:
-            ctypes.memmove(target, source, size)
-            if self._spoils:
-                ctypes.memset(target, 0x41, size)
-        self._late.clear()
-
-    def lock_pages(self, address: int, size: int) -> None:
-        if self._refuses_to_lock:
-            raise InferError("CUDA: operation not supported")
-        assert address not in self.locked
-        self.locked[address] = size
-
-    def unlock_pages(self, address: int) -> None:
-        del self.locked[address]
-
-
-class NotedGraphs:
-    """A session that notes the CUDA graph of each bound run."""
-
-    def __init__(self, session: Any) -> None:
-        self._session = session
-        self.graphs: list[str] = []
-
-    def run_with_iobinding(self, binding: Any, options: Any) -> None:
-        self.graphs.append(options.get_run_config_entry("gpu_graph_id"))
-        self._session.run_with_iobinding(binding, options)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._session, name)
-
-
-def engine(model: bytes, runtime: HostRuntime, **values: Any) -> CudaEngine:
-    return CudaEngine(model, SessionConfig(provider="cpu", threads=1, **values), ON_CPU, runtime)
+from tests.inference.host_cuda import HostRuntime
+from tests.inference.host_cuda import host_engine as engine
 
 
 def floats(*shape: int, start: int = 0) -> np.ndarray:
@@ -112,7 +45,6 @@ def test_a_run_copies_in_runs_copies_out_and_waits_once():
 def test_memory_on_the_gpu_stays_where_it_is_for_each_batch_size():
     runtime = HostRuntime()
     made = engine(models.addition(), runtime)
-    session = made.session = NotedGraphs(made.session)
     ring, slot = floats(8, 3), np.zeros((8, 3), np.float32)
     for first, count in ((0, 2), (3, 2), (1, 3), (6, 2)):
         rows = slice(first, first + count)
@@ -122,13 +54,12 @@ def test_memory_on_the_gpu_stays_where_it_is_for_each_batch_size():
         assert (np.delete(slot, range(first, first + count), 0) == -1).all()
     assert len(runtime.targets) == 4  # two inputs for each of two sizes
     # a graph of its own for each size: each run, and the first of a size once more to compare
-    assert session.graphs == ["0", "0", "0", "1", "1", "0"]
+    assert made.session.graphs == ["0", "0", "0", "1", "1", "0"]
 
 
 def test_a_batch_is_filled_up_to_the_next_of_a_few_sizes():
     runtime = HostRuntime()
     made = engine(models.addition(), runtime, batches=(1, 2, 4))
-    session = made.session = NotedGraphs(made.session)
     ring, slot = floats(8, 3), np.zeros((8, 3), np.float32)
     for first, count in ((0, 4), (1, 3), (3, 4), (5, 1), (2, 5)):
         rows = slice(first, first + count)
@@ -136,7 +67,16 @@ def test_a_batch_is_filled_up_to_the_next_of_a_few_sizes():
         made.bind({"a": ring[rows], "b": ring[rows]}, {"y": slot[rows]}, ()).run(Stop(), prompt=False)
         np.testing.assert_array_equal(slot[rows], ring[rows] * 2)
         assert (np.delete(slot, range(first, first + count), 0) == -1).all()
-    assert session.graphs == ["0", "0", "0", "0", "1", "1", "2", "2"]  # three rows are computed as four, five as five
+    assert made.session.graphs == [
+        "0",
+        "0",
+        "0",
+        "0",
+        "1",
+        "1",
+        "2",
+        "2",
+    ]  # three rows are computed as four, five as five
 
 
 @pytest.mark.parametrize("graphs", [False, True])
@@ -150,12 +90,11 @@ def test_onnx_runtime_waits_itself_where_it_runs_operators(graphs):
 def test_without_graphs_every_batch_is_the_largest():
     runtime = HostRuntime()
     made = engine(models.addition(), runtime, batches=(1, 2, 4), cuda_graphs=False)
-    session = made.session = NotedGraphs(made.session)
     rows, slot = floats(4, 3), np.zeros((4, 3), np.float32)
     for count in (4, 1, 2):
         made.bind({"a": rows[:count], "b": rows[:count]}, {"y": slot[:count]}, ()).run(Stop(), prompt=False)
         np.testing.assert_array_equal(slot[:count], rows[:count] * 2)
-    assert session.graphs == ["0"] * 4
+    assert made.session.graphs == ["0"] * 4
 
 
 def test_a_model_that_cannot_be_recorded_runs_without_graphs(monkeypatch, caplog):

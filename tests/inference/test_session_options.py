@@ -111,6 +111,7 @@ def test_what_a_server_is_told_reaches_its_sessions(tmp_path: Path):
         "arena_strategy": "as-requested",
         "page_locked": False,
         "cuda_graphs": False,
+        "cuda_overlap": False,
         "cache": str(tmp_path / "cache"),
         "profile": str(tmp_path / "profile"),
     }
@@ -131,6 +132,7 @@ def test_what_a_server_is_told_reaches_its_sessions(tmp_path: Path):
         arena_strategy=ArenaStrategy.SAME_AS_REQUESTED,
         page_locked=False,
         cuda_graphs=False,
+        cuda_overlap=False,
         cache=tmp_path / "cache",
         profile=str(tmp_path / "profile" / plan.key.replace("/", "_")),
     )

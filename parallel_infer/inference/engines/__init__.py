@@ -36,6 +36,11 @@ class Engine(Protocol):
     signature: Signature
 
     @property
+    def at_once(self) -> int:
+        """Runs that are worth beginning before the first of them is over; each takes a buffer set of its own."""
+        ...
+
+    @property
     def metadata(self) -> dict[str, str]:
         """The custom metadata of the file."""
         ...
@@ -44,12 +49,21 @@ class Engine(Protocol):
         """All outputs in the order of the signature, in arrays of their own."""
         ...
 
-    def bind(self, inputs: Mapping[str, Array], fixed: Mapping[str, Array], fresh: Sequence[str]) -> BoundRun:
-        """A run that reads `inputs` and writes outputs to `fixed` where they lie; outputs in `fresh` get memory."""
+    def bind(
+        self, inputs: Mapping[str, Array], fixed: Mapping[str, Array], fresh: Sequence[str], buffer_set: int = 0
+    ) -> BoundRun:
+        """A run that reads `inputs` and writes outputs to `fixed` where they lie; outputs in `fresh` get memory.
+
+        `buffer_set` tells apart the memory of the device, where it has its own, for runs that are under way at once.
+        """
         ...
 
     def lock_pages(self, arrays: Iterable[Array]) -> None:
         """Make ready memory that runs will read and write for as long as this engine is open."""
+        ...
+
+    def is_lost(self) -> bool:
+        """Whether the device will answer this process with nothing but errors, asked after one."""
         ...
 
     def close(self) -> None:

@@ -1,8 +1,16 @@
 """A session of ONNX Runtime on an NVIDIA GPU, with copies of its own.
 
-ONNX Runtime by itself copies inputs and outputs through pageable memory and waits for the GPU after each step. Here
-everything of a run goes into one stream: copies to the GPU out of page-locked memory, the model, copies back. Tensors
-on the GPU stay where they are, one set for each batch size, as CUDA graphs need it.
+ONNX Runtime by itself copies inputs and outputs through pageable memory and waits for the GPU after each step. Here a
+run is put into three streams that go on side by side, as the hardware does: copies to the GPU out of page-locked
+memory, the model, copies back. Events put the parts of one run in order, and keep a run from memory on the GPU that an
+earlier one still needs:
+
+    to the GPU      | batch 1 | batch 2 |         | batch 3 |
+    the model       |         | batch 1           | batch 2           | batch 3
+    to the host     |                             | batch 1 |         | batch 2 |
+
+Tensors on the GPU stay where they are, as CUDA graphs need it: one set for each batch size and for each run that may be
+under way at once.
 
 Each change of the batch size takes ONNX Runtime a tenth of a second and more, since it has cuDNN plan every convolution
 anew and keeps one plan. A graph is a run that was planned already. So there is a graph for each of a few sizes, and a
@@ -12,9 +20,10 @@ because it does not run on the GPU throughout, is always run in its largest batc
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 _ALIKE = 0.02  # relative difference up to which two runs say the same: TensorFloat-32, and sums in another order
 _GRAPHS_REFUSED = "graph capture"  # in what ONNX Runtime says of a model that it cannot record
+_AT_ONCE = 2  # runs: one that computes, one that is copied
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
 
@@ -46,7 +56,7 @@ class CudaEngine(OrtEngine):
         runtime: CudaRuntime | None = None,
     ) -> None:
         self._runtime = runtime or CudaRuntime(config.device)
-        self._stream = self._runtime.stream()
+        self._stream, self._upload, self._download = (self._runtime.stream() for _ in range(3))
         self._device = config.device
         self._has_graphs = config.cuda_graphs
         try:
@@ -59,10 +69,20 @@ class CudaEngine(OrtEngine):
             super().__init__(model, replace(config, cuda_graphs=False), choice, self._stream)
         sizes = {1, *config.batches} if config.batches and self.signature.has_open_batch else set()
         self._sizes = sorted(sizes) if self._has_graphs else sorted(sizes)[-1:]
-        self._buffers: dict[Shapes, _Buffers] = {}
+        self._buffers: dict[tuple[int, Shapes], _Buffers] = {}
         self._locked: list[Array] = []
         self._is_plain = False
-        self._running = threading.Lock()  # one stream, and graphs are replayed one at a time
+        # A run that is not a graph is over when ONNX Runtime returns, and pageable memory is not copied beside others.
+        self._overlaps = config.cuda_overlap and config.page_locked and self._has_graphs
+        self._under_way = 0  # runs that were begun and not waited for
+        self._running = threading.Lock()  # ONNX Runtime records a graph for each thread, and bears no call beside it
+
+    @property
+    def at_once(self) -> int:
+        return _AT_ONCE if self._overlaps and not self._is_plain else 1
+
+    def is_lost(self) -> bool:
+        return self._runtime.is_lost()
 
     def lock_pages(self, arrays: Iterable[Array]) -> None:
         """Keep memory that runs will use from being moved, so that the GPU reads and writes it by itself.
@@ -74,49 +94,89 @@ class CudaEngine(OrtEngine):
                 self._runtime.lock_pages(address_of(array), array.nbytes)
             except InferError as error:
                 logger.warning("memory is not page-locked, copies to the GPU take longer: %s", error)
+                self._overlaps = False
                 return
             self._locked.append(array)
 
     def close(self) -> None:
         """Give up page-locked memory, which otherwise could not be unmapped."""
-        self._runtime.wait(self._stream)
+        self._settle()
         while self._locked:
             self._runtime.unlock_pages(address_of(self._locked.pop()))
 
-    def bind(self, inputs: Mapping[str, Array], fixed: Mapping[str, Array], fresh: Sequence[str]) -> BoundRun:
+    def bind(
+        self, inputs: Mapping[str, Array], fixed: Mapping[str, Array], fresh: Sequence[str], buffer_set: int = 0
+    ) -> BoundRun:
         if fresh or self._is_plain or not self._can_bind(inputs, fixed):
             return super().bind(inputs, fixed, fresh)
-        key = tuple((name, self._filled_up(array.shape)) for name, array in (*inputs.items(), *fixed.items()))
+        shapes = tuple((name, self._filled_up(array.shape)) for name, array in (*inputs.items(), *fixed.items()))
+        key = buffer_set, shapes
         if key not in self._buffers:
             with self._running:
-                self._buffers[key] = self._checked(self._made(key, inputs, fixed), inputs, fixed)
+                if self._under_way:  # a graph is recorded while the GPU does nothing else
+                    return super().bind(inputs, fixed, fresh)
+                self._buffers[key] = self._checked(self._made(shapes, inputs, fixed), inputs, fixed)
             if self._is_plain:
                 return super().bind(inputs, fixed, fresh)
         return CudaBoundRun(self, self._buffers[key], inputs, fixed)
 
-    def execute(
-        self, buffers: _Buffers, inputs: Mapping[str, Array], outputs: Mapping[str, Array], stop: Stop | None
-    ) -> None:
-        """One run: everything into the stream, then one wait."""
-        runtime, stream = self._runtime, self._stream
-        for name, array in inputs.items():
-            runtime.copy_to_device(buffers.inputs[name].data_ptr(), address_of(array), array.nbytes, stream)
-        if stop is not None and stop.is_set:
-            runtime.wait(stream)
-            raise Dropped("the run was stopped before it began")
-        self.session.run_with_iobinding(buffers.io, buffers.options)
-        for name, array in outputs.items():
-            runtime.copy_to_host(address_of(array), buffers.outputs[name].data_ptr(), array.nbytes, stream)
-        runtime.wait(stream)
+    def begin(self, buffers: _Buffers, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Callable[[], None]:
+        """Put one run into the streams. What this returns waits for its end, once and in any thread.
+
+        The thread must be the one that bound the run: ONNX Runtime keeps graphs by thread.
+        """
+        with self._running:
+            self._enqueue(buffers, inputs, outputs)
+            self._under_way += 1
+        return lambda: self._finish(buffers)
+
+    def execute(self, buffers: _Buffers, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+        """One run, from its beginning to its end."""
+        self._enqueue(buffers, inputs, outputs)
+        self._runtime.wait_event(buffers.downloaded)
 
     def run_exclusively(
         self, buffers: _Buffers, inputs: Mapping[str, Array], outputs: Mapping[str, Array], stop: Stop
     ) -> None:
         with self._running, stop.calling(buffers.terminate):
+            if stop.is_set:
+                raise Dropped("the run was stopped before it began")
             try:
-                self.execute(buffers, inputs, outputs, stop)
+                self.execute(buffers, inputs, outputs)
             finally:
                 buffers.options.terminate = False
+
+    def _enqueue(self, buffers: _Buffers, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+        runtime = self._runtime
+        try:
+            runtime.follow(self._upload, buffers.computed)  # first, because the last run reads its inputs until then
+            for name, array in inputs.items():
+                runtime.copy_to_device(buffers.inputs[name].data_ptr(), address_of(array), array.nbytes, self._upload)
+            runtime.record(buffers.uploaded, self._upload)
+            runtime.follow(self._stream, buffers.uploaded)
+            runtime.follow(self._stream, buffers.downloaded)  # the outputs of the last run
+            self.session.run_with_iobinding(buffers.io, buffers.options)
+            runtime.record(buffers.computed, self._stream)
+            runtime.follow(self._download, buffers.computed)
+            for name, array in outputs.items():
+                runtime.copy_to_host(address_of(array), buffers.outputs[name].data_ptr(), array.nbytes, self._download)
+            runtime.record(buffers.downloaded, self._download)
+        except BaseException:
+            self._settle()  # then the caller's memory is the caller's again
+            raise
+
+    def _finish(self, buffers: _Buffers) -> None:
+        try:
+            self._runtime.wait_event(buffers.downloaded)
+        finally:
+            with self._running:
+                self._under_way -= 1
+
+    def _settle(self) -> None:
+        """Wait until nothing of earlier runs is under way, whatever became of it."""
+        for stream in (self._upload, self._stream, self._download):
+            with contextlib.suppress(InferError):
+                self._runtime.wait(stream)
 
     def device_tensor(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         """Memory on the GPU, whatever is in it."""
@@ -138,8 +198,8 @@ class CudaEngine(OrtEngine):
         size = next((size for size in self._sizes if size >= shape[0]), None) if self._sizes else None
         return shape if size is None else (size, *shape[1:])
 
-    def _made(self, key: Shapes, inputs: Mapping[str, Array], fixed: Mapping[str, Array]) -> _Buffers:
-        shapes = dict(key)
+    def _made(self, of: Shapes, inputs: Mapping[str, Array], fixed: Mapping[str, Array]) -> _Buffers:
+        shapes = dict(of)
         tensors = {
             name: self.device_tensor(shapes[name], array.dtype) for name, array in (*inputs.items(), *fixed.items())
         }
@@ -148,7 +208,7 @@ class CudaEngine(OrtEngine):
             self._runtime.copy_to_device(tensors[name].data_ptr(), address_of(zeros), zeros.nbytes, self._stream)
             self._runtime.wait(self._stream)
         ins, outs = ({name: tensors[name] for name in names} for names in (inputs, fixed))
-        return _Buffers(self, ins, outs, len(self._buffers))
+        return _Buffers(self, ins, outs, len(self._buffers), self._runtime)
 
     def _can_bind(self, inputs: Mapping[str, Array], fixed: Mapping[str, Array]) -> bool:
         return all(array.size for array in (*inputs.values(), *fixed.values()))
@@ -158,7 +218,7 @@ class CudaEngine(OrtEngine):
         plain = dict(zip((t.name for t in self.signature.outputs), super().run(inputs, Stop()), strict=True))
         found = {name: np.empty_like(array) for name, array in fixed.items()}
         try:
-            self.execute(buffers, inputs, found, None)
+            self.execute(buffers, inputs, found)
             agree = all(_alike(array, plain[name]) for name, array in found.items())
             reason = "" if agree else "its answers differ from those of a plain run"
         except Exception as error:  # exceptions of ONNX Runtime share no base class of their own
@@ -186,13 +246,25 @@ class CudaBoundRun:
         self._engine.run_exclusively(self._buffers, self._inputs, self._fixed, stop)
         return []
 
+    def begin(self) -> Callable[[], None]:
+        """Begin a run beside those under way in other buffer sets; what this returns waits for its end."""
+        return self._engine.begin(self._buffers, self._inputs, self._fixed)
+
 
 class _Buffers:
-    """Tensors on the GPU for one batch size, bound once, and the options of their runs."""
+    """Tensors on the GPU for one batch size, bound once, the options of their runs, and how far the last one is."""
 
-    def __init__(self, engine: CudaEngine, inputs: Mapping[str, Any], outputs: Mapping[str, Any], number: int) -> None:
+    def __init__(
+        self,
+        engine: CudaEngine,
+        inputs: Mapping[str, Any],
+        outputs: Mapping[str, Any],
+        number: int,
+        runtime: CudaRuntime,
+    ) -> None:
         self.inputs = inputs
         self.outputs = outputs
+        self.uploaded, self.computed, self.downloaded = (runtime.event() for _ in range(3))
         self.io = engine.session.io_binding()
         for name, value in inputs.items():
             self.io.bind_ortvalue_input(name, value)

@@ -11,6 +11,7 @@ _NAMES = ("libcudart.so.13", "libcudart.so.12", "libcudart.so")
 _TO_DEVICE, _TO_HOST = 1, 2  # cudaMemcpyKind
 _NON_BLOCKING = 1  # cudaStreamNonBlocking
 _PORTABLE = 1  # cudaHostRegisterPortable
+_SLEEPING = 1 | 2  # cudaEventBlockingSync, cudaEventDisableTiming: who waits leaves its core to others
 
 
 class CudaRuntime:
@@ -20,13 +21,41 @@ class CudaRuntime:
 
     def __init__(self, device: int) -> None:
         self._library = _loaded()
-        self._check(self._library.cudaSetDevice(ctypes.c_int(device)))
+        self._device = ctypes.c_int(device)
+        self._check(self._library.cudaSetDevice(self._device))
 
     def stream(self) -> int:
         """A new stream."""
         handle = ctypes.c_void_p()
         self._check(self._library.cudaStreamCreateWithFlags(ctypes.byref(handle), ctypes.c_uint(_NON_BLOCKING)))
         return handle.value or 0
+
+    def event(self) -> int:
+        """A new event, which counts as reached until it is recorded."""
+        handle = ctypes.c_void_p()
+        self._check(self._library.cudaEventCreateWithFlags(ctypes.byref(handle), ctypes.c_uint(_SLEEPING)))
+        return handle.value or 0
+
+    def record(self, event: int, stream: int) -> None:
+        """The event is reached when all that is in the stream by now is done."""
+        self._check(self._library.cudaEventRecord(ctypes.c_void_p(event), ctypes.c_void_p(stream)))
+
+    def follow(self, stream: int, event: int) -> None:
+        """Nothing put into the stream from now on begins before the event, as it was recorded last, is reached."""
+        result = self._library.cudaStreamWaitEvent(ctypes.c_void_p(stream), ctypes.c_void_p(event), ctypes.c_uint(0))
+        self._check(result)
+
+    def wait_event(self, event: int) -> None:
+        """Sleep until the event is reached, in any thread."""
+        self._check(self._library.cudaSetDevice(self._device))  # else a thread's first call opens GPU 0
+        self._check(self._library.cudaEventSynchronize(ctypes.c_void_p(event)))
+
+    def is_lost(self) -> bool:
+        """Whether the device answers nothing but errors from now on: CUDA's own end, that of a process, mends it."""
+        self._library.cudaSetDevice(self._device)
+        lost: bool = self._library.cudaDeviceSynchronize() != 0
+        self._library.cudaGetLastError()
+        return lost
 
     def copy_to_device(self, target: int, source: int, size: int, stream: int) -> None:
         """Begin to copy `size` bytes from the host; pageable memory is copied aside first, before this returns."""

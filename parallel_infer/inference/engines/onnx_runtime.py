@@ -30,6 +30,10 @@ class OrtEngine:
         self.copies_inputs = choice.provider != "cpu"
 
     @property
+    def at_once(self) -> int:
+        return 1
+
+    @property
     def metadata(self) -> dict[str, str]:
         return dict(self.session.get_modelmeta().custom_metadata_map)
 
@@ -37,11 +41,16 @@ class OrtEngine:
         outputs: list[Array] = self.session.run(None, dict(inputs), stop.options)
         return outputs
 
-    def bind(self, inputs: Mapping[str, Array], fixed: Mapping[str, Array], fresh: Sequence[str]) -> BoundRun:
+    def bind(
+        self, inputs: Mapping[str, Array], fixed: Mapping[str, Array], fresh: Sequence[str], buffer_set: int = 0
+    ) -> BoundRun:
         return OrtBoundRun(self, inputs, fixed, fresh)
 
     def lock_pages(self, arrays: Iterable[Array]) -> None:
         """Nothing: other devices than CUDA's read memory where it lies, or copy it themselves."""
+
+    def is_lost(self) -> bool:
+        return False
 
     def close(self) -> None:
         """Nothing is held beyond the session."""

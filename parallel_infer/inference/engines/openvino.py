@@ -45,6 +45,10 @@ class OpenVinoEngine:
         self._idle: dict[Kind, list[Any]] = {}
 
     @property
+    def at_once(self) -> int:
+        return 1
+
+    @property
     def metadata(self) -> dict[str, str]:
         return dict(self._metadata)
 
@@ -52,11 +56,16 @@ class OpenVinoEngine:
         contiguous = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
         return self.bind(contiguous, {}, tuple(self._outputs)).run(stop, prompt=True)
 
-    def bind(self, inputs: Mapping[str, Array], fixed: Mapping[str, Array], fresh: Sequence[str]) -> OpenVinoBoundRun:
+    def bind(
+        self, inputs: Mapping[str, Array], fixed: Mapping[str, Array], fresh: Sequence[str], buffer_set: int = 0
+    ) -> OpenVinoBoundRun:
         return OpenVinoBoundRun(self, inputs, fixed, fresh)
 
     def lock_pages(self, arrays: Iterable[Array]) -> None:
         """Nothing: the processor reads memory where it lies."""
+
+    def is_lost(self) -> bool:
+        return False
 
     def close(self) -> None:
         """Forget the requests, which keep the memory they last used."""

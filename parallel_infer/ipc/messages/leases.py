@@ -18,7 +18,7 @@ class WorkerReady(Struct, frozen=True, array_like=True, tag=3):
 
     `address` is where it takes leases that other workers hand on to it; empty: nowhere. Of infer workers alone:
     `times` are measured seconds by batch size, `costs` seconds of processor time, `cores` is how many processor cores a
-    batch takes, 0 where another device computes it.
+    batch takes, 0 where another device computes it, and `at_once` how many batches it may have begun.
     """
 
     stage: str
@@ -27,6 +27,7 @@ class WorkerReady(Struct, frozen=True, array_like=True, tag=3):
     cores: int = 0
     costs: dict[int, float] = {}
     address: str = ""
+    at_once: int = 1
 
 
 class DecodeLease(Struct, frozen=True, array_like=True, tag=40):

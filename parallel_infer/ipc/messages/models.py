@@ -30,6 +30,7 @@ class SessionOptions(Struct, frozen=True, kw_only=True):
     arena_strategy: str = "power-of-two"
     page_locked: bool = True
     cuda_graphs: bool = True
+    cuda_overlap: bool = True
     cache: str | None = None
     profile: str | None = None
 
