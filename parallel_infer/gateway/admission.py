@@ -70,7 +70,7 @@ class Admission:
         if nodes:
             check_pixels(request.model, nodes, kind)
             nodes = self.composites.asked(nodes, bytes(request.options))
-        question = self._question(request, requester, payload, now) if self._cache.enabled else None
+        question = self._question(request, requester, payload, now, nodes) if self._cache.enabled else None
         again = self._replies.answer_again
         if question is not None and again(question, requester, source_name(request), now, part=request.part is True):
             return
@@ -84,7 +84,7 @@ class Admission:
             self._replies.counts["rejected"] += 1
             raise
         if question is not None and request.slot is not None:
-            ref, question = self._keep_still(request, ref, share)
+            ref, question = self._keep_still(request, ref, share, nodes)
         admit = Admit(
             self._number(),
             request.model,
@@ -120,21 +120,28 @@ class Admission:
         del self._full[model]
 
     def _question(
-        self, request: protocol.Infer, requester: Requester, payload: memoryview | None, now: float
+        self,
+        request: protocol.Infer,
+        requester: Requester,
+        payload: memoryview | None,
+        now: float,
+        nodes: tuple[Node, ...],
     ) -> Question | None:
         """What is asked, where an answer to it may be kept; None where the payload will be refused."""
         if request.slot is not None:
             payload = self._lending.read(self._lending.ref(requester.client, request.slot, now))
-        return self._cache.question(request, payload) if payload and len(payload) <= self.max_payload else None
+        return self._cache.question(request, payload, nodes) if payload and len(payload) <= self.max_payload else None
 
-    def _keep_still(self, request: protocol.Infer, lent: SlotRef, share: Share) -> tuple[SlotRef, Question | None]:
+    def _keep_still(
+        self, request: protocol.Infer, lent: SlotRef, share: Share, nodes: tuple[Node, ...]
+    ) -> tuple[SlotRef, Question | None]:
         """A copy of a lent payload, and the question that it is; the lent one, and no question, where there is no room.
 
         The client may change a lent slot before it is decoded. An answer is kept only for bytes that nobody changes.
         """
         content = self._lending.read(lent)
         ref = self._ingress.store(content, lent.size, share.slots, self.shares.clients)
-        return (lent, None) if ref is None else (ref, self._cache.question(request, self._ingress.read(ref)))
+        return (lent, None) if ref is None else (ref, self._cache.question(request, self._ingress.read(ref), nodes))
 
     def _store(
         self, request: protocol.Infer, requester: Requester, payload: memoryview | None, now: float, share: Share

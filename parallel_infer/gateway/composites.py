@@ -121,7 +121,7 @@ class Composite:
             self.fail(code, text, reason, retry_after)
             return
         else:
-            part.failure = code, text
+            self._spoil(part, code, text)
         self._go_on()
 
     def retry(self, now: float) -> None:
@@ -132,7 +132,7 @@ class Composite:
     def expire(self) -> None:
         """The deadline has passed: what has no answer by now has an error in its place."""
         for part in (*self._jobs.values(), *self._waiting):
-            part.failure = DeadlineExceeded.code, _LATE
+            self._spoil(part, DeadlineExceeded.code, _LATE)
         self._waiting.clear()
         self._finish()
 
@@ -151,6 +151,11 @@ class Composite:
     def _over(self) -> bool:
         pending = self._composites.replies.pending
         return pending.jobs.get(self._parent.admit.job) is not self._parent
+
+    def _spoil(self, part: Part, code: str, text: str) -> None:
+        """A part has an error in its place: the same question may have a better answer next time."""
+        part.failure = code, text
+        self._parent.question = None
 
     def _ended(self, part: Part) -> None:
         for number in [number for number, other in self._jobs.items() if other is part]:
@@ -190,7 +195,7 @@ class Composite:
             part=PicturePart(whole.job, part.crop, node.selections, () if part.crop else self._together),
         )
         if composites.is_poison(admit):
-            part.failure = Poison.code, KNOWN
+            self._spoil(part, Poison.code, KNOWN)
             return
         self._jobs[admit.job] = part
         composites.ingress.share(whole.ref)

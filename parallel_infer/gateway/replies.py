@@ -100,16 +100,18 @@ class Replies:
         No stage has worked, so their times are 0, and so is `batch`.
         """
         found = None if self._looks.waits_for(source) else self._cache.get(question)
-        tally = self.tally.of(question.model)
+        tallies = [self.tally.of(name) for name in question.counted]
         if found is None:
-            tally.cache_misses += 1
+            for tally in tallies:
+                tally.cache_misses += 1
             return False
         timing = {**dict.fromkeys(TIMES, 0.0), "total": self._clock() - received}
-        tally.bytes_out += reply_to.answer(found.body, found.payload, timing, 0)
-        tally.cache_hits += 1
-        tally.ends["answered"] += 1
-        tally.requests += not part
-        tally.last = received + timing["total"]
+        tallies[0].bytes_out += reply_to.answer(found.body, found.payload, timing, 0)
+        for tally in tallies:
+            tally.cache_hits += 1
+            tally.ends["answered"] += 1
+            tally.requests += not part and len(tallies) == 1
+            tally.last = received + timing["total"]
         self.counts["answered"] += 1
         if source:
             self.tally.frame_answered(source, received)

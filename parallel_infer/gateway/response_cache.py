@@ -1,8 +1,9 @@
 """Answers that were given before, so that the same question is not computed twice. Bounded; off unless asked for.
 
-A question is a model as it is served, what its payload holds, and every field of the request that an answer depends
-on: options, tensors, kind of payload and format. The payload counts by its SHA-256, so that nobody can make a picture
-that gets another one's answer. A model that is loaded, reloaded or unloaded takes all its answers with it.
+A question is the models that are asked as they are served, what the payload holds, and every field of the request that
+an answer depends on: options, tensors, kind of payload and format. Of a fan or a chain, that is every step. The payload
+counts by its SHA-256, so that nobody can make a picture that gets another one's answer. A model that is loaded,
+reloaded or unloaded takes all its answers with it, those of fans and chains too.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections import OrderedDict
 from hashlib import sha256
 from typing import Any, NamedTuple
 
+from parallel_infer.chains.plan import Node
 from parallel_infer.protocol import Infer, Tensor
 
 _OVERHEAD = 1024  # bytes that an entry takes besides what it holds, about
@@ -20,13 +22,19 @@ _OVERHEAD = 1024  # bytes that an entry takes besides what it holds, about
 class Question(NamedTuple):
     """What an answer depends on."""
 
-    model: str
-    opening: int  # which loading of that name
+    model: str  # as it was asked for
+    openings: tuple[tuple[str, int], ...]  # every model that answers, and which loading of that name
+    steps: tuple[Node, ...]  # of a fan or a chain
     kind: str
     format: str
     tensors: tuple[Tensor, ...]
     options: bytes
     payload: bytes  # its SHA-256
+
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """Under which names it counts: a fan under those of its first models, all else under its own."""
+        return tuple(node.model for node in self.steps) if len(self.steps) > 1 else (self.model,)
 
 
 class CachedAnswer(NamedTuple):
@@ -65,16 +73,20 @@ class ResponseCache:
     def closed(self, model: str) -> None:
         """No model is served under this name any more."""
         self._openings.pop(model, None)
-        for question in [question for question in self._answers if question.model == model]:
+        for question in [found for found in self._answers if any(name == model for name, _ in found.openings)]:
             self.used -= self._answers.pop(question).size
 
-    def question(self, request: Infer, payload: Any) -> Question | None:
-        """What a request asks; None where answers are not kept, or its model is not served."""
-        opening = self._openings.get(request.model)
-        if not self._limit or opening is None:
+    def question(self, request: Infer, payload: Any, steps: tuple[Node, ...] = ()) -> Question | None:
+        """What a request asks; None where answers are not kept, or a model is not served.
+
+        `steps` are those of the fan or chain that is asked.
+        """
+        names = dict.fromkeys(name for node in steps for name in node.models) or (request.model,)
+        openings = tuple((name, self._openings[name]) for name in names if name in self._openings)
+        if not self._limit or len(openings) < len(names):
             return None
-        parts = request.model, opening, request.kind, request.format, request.tensors, bytes(request.options)
-        return Question(*parts, sha256(payload).digest())
+        parts = request.kind, request.format, request.tensors, bytes(request.options)
+        return Question(request.model, openings, steps, *parts, sha256(payload).digest())
 
     def get(self, question: Question) -> CachedAnswer | None:
         """The answer that this question got before."""
@@ -86,7 +98,7 @@ class ResponseCache:
     def put(self, question: Question, body: bytes, payload: Any) -> None:
         """Keep an answer, and forget those not used for longest where there are too many bytes."""
         answer = CachedAnswer(body, memoryview(payload).tobytes())
-        if question.opening != self._openings.get(question.model) or answer.size > self._limit:
+        if answer.size > self._limit or any(self._openings.get(name) != opening for name, opening in question.openings):
             return
         known = self._answers.pop(question, None)
         self.used += answer.size - (0 if known is None else known.size)

@@ -61,6 +61,7 @@ class Request:
     is_local: bool = True
     is_door: bool = False
     answers: list[bytes] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
     timings: list[dict[str, float]] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
     errors: list[protocol.Error] = field(default_factory=list)
@@ -72,6 +73,7 @@ class Request:
     def answer(self, body: bytes, payload: Any, timing: dict[str, float], batch: int) -> int:
         assert timing.keys() == {*TIMES, "total"}
         self.answers.append(bytes(payload))
+        self.bodies.append(body)
         self.timings.append(timing)
         self.batches.append(batch)
         return len(body) + len(payload)

@@ -11,8 +11,9 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from parallel_infer import Client, protocol
+from parallel_infer.crops import Crop, CutOut
 from parallel_infer.errors import BadInput
-from parallel_infer.ipc.messages import Admit, Answered, ModelClosed
+from parallel_infer.ipc.messages import Admit, Answered, ChainsServed, ModelClosed
 from parallel_infer.observe.metrics import ServerMetrics
 from parallel_infer.shm.ring import Ring, byte_ring
 from tests.engine.graphs import WIDE
@@ -237,3 +238,69 @@ def test_without_a_free_slot_a_lent_payload_is_computed_and_not_kept(rig: Rig, l
         rig.answer(admit.job)
     assert [other.replies for other in others] == [1] * 6
     computed(rig, None, slot=slot)
+
+
+# --- fans and chains --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def chains() -> Iterator[Rig]:
+    made = Rig(cache=ROOM)
+    for name, task in (("finder", "detect"), ("reader", "text"), ("other", "text")):
+        made.open_model(name, task=task, preprocess={"input": "x"})
+    made.take(ChainsServed({"plates": "finder > reader"}))
+    yield made
+    made.check_drained()
+    made.close()
+
+
+def work(rig: Rig, fails: str = "") -> int:
+    """Workers answer all jobs and find an object each; those of one model fail. How many jobs there were."""
+    count = 0
+    while admits := rig.told(Admit):
+        for admit in admits:
+            count += 1
+            if admit.model == fails:
+                rig.refuse(admit.job)
+                continue
+            crops = (CutOut(0, 0, Crop(0, 0, 1, 1, 9, 9)),) if admit.part and admit.part.selections else ()
+            body = msgspec.msgpack.encode(protocol.AnswerBody(task="detect", model=admit.model))
+            rig.take(Answered(admit.job, body, b"", 0, (0.0,) * len(TIMES), 1, crops))
+    return count
+
+
+@pytest.mark.parametrize("name", ["plates", "finder+reader", "plates+other"])
+def test_answers_of_fans_and_chains_are_kept(chains: Rig, name: str) -> None:
+    first = chains.infer(model=name)
+    assert (work(chains), first.replies) == (3 if "plates+" in name else 2, 1)
+    again = kept(chains, b"b", model=name)
+    assert again.bodies == first.bodies
+    tally = chains.core.own_status()["models"]
+    counted = ["finder", name.partition("+")[2]] if "+" in name else ["plates"]
+    assert [tally[model]["cache_hits"] for model in counted] == [1] * len(counted)
+    assert name == "plates" or name not in tally  # names of fans are without number
+    chains.infer(model=name, options=msgspec.Raw(b"\x81\xa1x\x01"))
+    assert work(chains) > 0
+
+
+@pytest.mark.parametrize("change", ["finder", "reader", "the chain"])
+def test_a_chain_that_is_another_one_is_computed(chains: Rig, change: str) -> None:
+    chains.infer(model="plates")
+    work(chains)
+    if change == "the chain":
+        chains.take(ChainsServed({"plates": "finder > other"}))
+    else:
+        chains.open_model(change, task="detect" if change == "finder" else "text", preprocess={"input": "x"})
+        assert chains.core.own_status()["response_cache"]["answers"] == 0
+    chains.infer(model="plates")
+    assert work(chains) == 2
+
+
+@pytest.mark.parametrize("name", ["plates", "finder+reader"])
+def test_an_answer_with_an_error_in_it_is_not_kept(chains: Rig, name: str) -> None:
+    assert chains.infer(model=name).replies == 0
+    work(chains, fails="reader")
+    assert chains.core.own_status()["response_cache"]["answers"] == 0
+    chains.infer(model=name)
+    assert work(chains) == 2
+    kept(chains, model=name)
