@@ -10,6 +10,7 @@ option = KEY "=" VALUE             a list has "|" between its items
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -35,6 +36,18 @@ def read_chain(name: str, text: str) -> Step:
     step = reader.chain(1)
     reader.expect("")
     return step
+
+
+def steps_below(name: str, chains: Mapping[str, str]) -> list[str]:
+    """The names of what is asked about each object that `name` finds, by the texts of all chains; none of a model."""
+    seen: set[str] = set()
+    found: list[str] = []
+    while (text := chains.get(name)) and name not in seen:
+        seen.add(name)
+        step = read_chain(name, text)
+        found = [*(below.model for below in step.then), *found]
+        name = step.model
+    return found
 
 
 class _Reader:

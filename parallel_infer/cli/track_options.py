@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -13,6 +13,7 @@ from parallel_infer.errors import ConfigError
 if TYPE_CHECKING:
     from parallel_infer.tracking.settings import Tracking
 
+_CHANGING = ("--track-keep", "--track-low", "--track-by", "--track-likeness", "--count-at")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -38,6 +39,18 @@ def track_options(command: Command) -> Command:
                 metavar="SCORE",
                 help="Score down to which an object that is followed is still reported; one that is new needs --conf.  "
                 "[default: 0.1; of fans and chains what is reported anyway]",
+            ),
+            click.option(
+                "--track-by",
+                metavar="STEP",
+                help="The step of a chain whose embeddings tell objects apart that cross or were hidden; boxes: none.  "
+                "[default: the first step that gives embeddings]",
+            ),
+            click.option(
+                "--track-likeness",
+                type=FiniteRange(-1, 1),
+                metavar="COSINE",
+                help="Least likeness of two embeddings of one object.  [default: 0.8]",
             ),
             click.option(
                 "--count-line",
@@ -67,13 +80,36 @@ def track_options(command: Command) -> Command:
     return command
 
 
+def _check_embeddings(names: Sequence[str], by: str | None, served: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises ConfigError where no object of these models would have an embedding, by the step `by` or by any."""
+    from parallel_infer.chains.steps import steps_below
+    from parallel_infer.tracking.settings import BOXES
+
+    if by == BOXES or not any(name in served for name in names):  # an unknown model is told of later
+        return
+    option = "--track-likeness" if by is None else f"--track-by {by}"
+    chains = {name: str(facts.get("chain", "")) for name, facts in served.items()}
+    steps = [step for name in names for step in steps_below(name, chains)]
+    giving = [step for step in steps if served.get(step, {}).get("task") == "embedding"]
+    if by in giving or (by is None and giving):
+        return
+    why = f"no step of {'+'.join(names)!r} gives any"
+    if by in steps:
+        why = f"{by!r} does {served[by]['task'] if by in served else 'something else'}"
+    elif by is not None and steps:
+        why = f"{'+'.join(names)!r} has no step {by!r}"
+    example = 'as those of --chain people="detector > embedder" would have'
+    take = f"; take {' or '.join(giving)}" if giving else f", {example}"
+    raise ConfigError(f"{option} needs objects with embeddings, and {why}{take}")
+
+
 def tracking(given: dict[str, Any], model: str, served: Sequence[dict[str, Any]]) -> Tracking | None:
     """How objects are to be followed; None: not at all. `served` are the models of the server.
 
     Raises ConfigError for lines and zones that are none, a model without boxes, and where a library is missing.
     """
     wanted = {name: given[name] for name in ("track", "lines", "zones") if given[name]}
-    others = {"--track-keep": given["track_keep"], "--track-low": given["track_low"], "--count-at": given["count_at"]}
+    others = {option: given.get(option[2:].replace("-", "_")) for option in _CHANGING}
     if not wanted:
         for name, value in others.items():
             if value is not None:
@@ -98,6 +134,9 @@ def tracking(given: dict[str, Any], model: str, served: Sequence[dict[str, Any]]
     usual = given["options"].get("confidence", plain and plain.get("thresholds", {}).get("confidence"))
     start = given["conf"] if given["conf"] is not None else usual if isinstance(usual, int | float) else None
     usual_low = None if plain is None else USUAL_LOW if start is None else min(USUAL_LOW, start)
+    by, likeness = given.get("track_by"), given.get("track_likeness")
+    if by is not None or likeness is not None:
+        _check_embeddings(model.split(JOIN), by, {facts["name"]: facts for facts in served})
     made = Tracking(
         start=start,
         low=usual_low if given["track_low"] is None else given["track_low"],
@@ -105,6 +144,8 @@ def tracking(given: dict[str, Any], model: str, served: Sequence[dict[str, Any]]
         lines=tuple(Line.parse(text, number) for number, text in enumerate(given["lines"], 1)),
         zones=tuple(Zone.parse(text, number) for number, text in enumerate(given["zones"], 1)),
         anchor=Anchor(given["count_at"] or defaults.anchor.value),
+        by=by,
+        likeness=defaults.likeness if likeness is None else likeness,
     )
     following_for(made)
     return made

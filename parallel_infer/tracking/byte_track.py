@@ -5,6 +5,9 @@ Boxes are matched with where the known ones should be by now, by overlap, in thr
 known, unsure ones with those that were seen last, and what is left of the sure ones with those that were seen once.
 Different from there: only boxes of one class match, times are seconds and not frames, and the overlap is not weighted
 by the score, because models that report from 0.25 on have no such scores.
+
+Where it is known what objects look like, sure boxes go first to who looks like them, those that were seen last in front
+(the cascade of DeepSORT), and overlap gives no box to a stranger that somebody known looks like.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
+from parallel_infer.tracking.looks import LIKENESS, Looks, is_alone
 from parallel_infer.tracking.motion import Motion, centred
 
 Ints = npt.NDArray[np.int64]
@@ -32,20 +36,26 @@ class Seen(NamedTuple):
     boxes: Floats  # [n, 4] xyxy
     scores: Floats  # [n]
     classes: Ints  # [n]
+    looks: npt.NDArray[np.float64] | None = None  # [n, d], vectors of length 1; not a number where there is none
 
 
 class ByteTrack:
     """The objects of one source. Numbers count from 1 and are given once."""
 
-    def __init__(self, start: float, keep: float) -> None:
-        """`start`: the score of a sure box. `keep`: seconds for which an object that is not seen is known."""
+    def __init__(self, start: float, keep: float, likeness: float = LIKENESS) -> None:
+        """`start`: the score of a sure box. `keep`: seconds for which an object that is not seen is known.
+
+        `likeness`: least cosine of what is taken for one object by its looks.
+        """
         self._start = start
         self._keep = keep
+        self._likeness = likeness
         self._last_number = 0
         self._forget()
 
     def _forget(self) -> None:
         self._motion = Motion()
+        self._looks = Looks(self._likeness)
         self._numbers = np.zeros(0, np.int64)  # NONE: seen once
         self._classes = np.zeros(0, np.int64)
         self._missed = np.zeros(0)  # when it was first missed; inf: seen in the last frame
@@ -68,12 +78,21 @@ class ByteTrack:
         once = self._numbers == NONE
         at_hand = np.isinf(self._missed)
         overlap = overlaps(self._motion.boxes(), seen.boxes)
-        overlap[self._classes[:, None] != seen.classes[None, :]] = 0
+        strange = self._classes[:, None] != seen.classes[None, :]
         pairs: list[tuple[int, int]] = []
+        if seen.looks is not None:
+            unlike = self._looks.distances(seen.looks)
+            unlike[strange] = np.nan
+            alike = self._looks.affinity(unlike, self._motion.distances(centred(seen.boxes)))
+            for known in (~once & at_hand, ~once & ~at_hand):
+                pairs += _matched(alike, known, sure, 0.0, pairs)
+            strange |= self._looks.belongs_to_another(unlike)
+        overlap[strange] = 0
         for known, found, least in ((~once, sure, _SURE), (~once & at_hand, ~sure, _UNSURE), (once, sure, _SEEN_ONCE)):
             pairs += _matched(overlap, known, found, least, pairs)
         rows, columns = np.array(pairs, np.int64).reshape(-1, 2).T
         self._motion.correct(rows, centred(seen.boxes[columns]))
+        self._learn(rows, columns, seen, sure)
         self._count(rows[once[rows]])
         numbers[columns] = self._numbers[rows]
         self._miss_others(rows)
@@ -93,6 +112,12 @@ class ByteTrack:
         self._keep_only(self._now - self._missed <= self._keep)
         self._motion.predict(self._now - before if math.isfinite(before) else 0.0, ~np.isinf(self._missed))
 
+    def _learn(self, rows: Ints, columns: Ints, seen: Seen, sure: Bools) -> None:
+        """Note what the matched objects look like now, of those that nobody else is in front of."""
+        if seen.looks is not None:
+            clear = (sure & is_alone(overlaps(seen.boxes, seen.boxes)))[columns]
+            self._looks.learn(rows[clear], seen.looks[columns[clear]])
+
     def _count(self, rows: Ints) -> None:
         """Give numbers to objects that were seen a second time."""
         self._numbers[rows] = self._last_number + 1 + np.arange(len(rows))
@@ -108,6 +133,7 @@ class ByteTrack:
 
     def _begin(self, seen: Seen, new: Bools) -> None:
         self._motion.add(centred(seen.boxes[new]))
+        self._looks.add(int(new.sum()), None if seen.looks is None else seen.looks[new])
         self._numbers = np.concatenate([self._numbers, np.full(new.sum(), NONE)])
         self._classes = np.concatenate([self._classes, seen.classes[new]])
         self._missed = np.concatenate([self._missed, np.full(new.sum(), np.inf)])
@@ -115,6 +141,7 @@ class ByteTrack:
     def _keep_only(self, rows: Bools) -> None:
         if not rows.all():
             self._motion.keep(rows)
+            self._looks.keep(rows)
             self._numbers, self._classes = self._numbers[rows], self._classes[rows]
             self._missed = self._missed[rows]
 

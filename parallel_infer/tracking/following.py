@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from parallel_infer.answers.answer import Answer
 from parallel_infer.answers.selection import with_numbers
-from parallel_infer.errors import ConfigError
+from parallel_infer.errors import ConfigError, InferError
 from parallel_infer.tracking.byte_track import NONE, ByteTrack, Seen
 from parallel_infer.tracking.counting import Counts, Followed, LineCounter, ZoneCounter
-from parallel_infer.tracking.settings import FAN, TASKS, USUAL_START, Anchor, CannotFollow, Moment, Tracking
+from parallel_infer.tracking.settings import BOXES, FAN, TASKS, USUAL_START, Anchor, CannotFollow, Moment, Tracking
 from parallel_infer.tracking.shapes import check_names
 
 
@@ -33,6 +33,7 @@ class Following:
             )
         self._settings = settings
         self._trackers: dict[str, ByteTrack] = {}  # by model: a fan has several
+        self._embedders: dict[str, str] = {}  # by model, whose embeddings tell its objects apart
         self._lines = [LineCounter(line) for line in settings.lines]
         self._zones = [ZoneCounter(zone) for zone in settings.zones]
         self._size: tuple[int, int] | None = None
@@ -68,11 +69,32 @@ class Following:
     def _followed(self, answer: Answer, model: str, still: bool, seconds: float) -> Answer:
         tracker = self._trackers.get(model)
         if tracker is None:
-            tracker = self._trackers[model] = ByteTrack(self._start, self._settings.keep)
+            tracker = self._trackers[model] = ByteTrack(self._start, self._settings.keep, self._settings.likeness)
         if still:
             tracker.rest(seconds)
-        numbers = tracker.update(Seen(bounds(answer), answer.scores, answer.classes), seconds)
+        seen = Seen(bounds(answer), answer.scores, answer.classes, self._looks(answer, model))
+        numbers = tracker.update(seen, seconds)
         return with_numbers(answer, numbers, (numbers != NONE) | (answer.scores >= self._start))
+
+    def _looks(self, answer: Answer, model: str) -> npt.NDArray[np.float64] | None:
+        """What the objects look like, [n, d], not a number where that is not told; None where no object's is."""
+        by = self._settings.by or self._embedder(answer, model)
+        if by is None or by == BOXES:
+            return None
+        vectors = [_embedding(children.get(by), by) for children in answer.children]
+        known = next((vector for vector in vectors if vector is not None), None)
+        if known is None:
+            return None
+        return np.array([np.full(len(known), np.nan) if vector is None else vector for vector in vectors], np.float64)
+
+    def _embedder(self, answer: Answer, model: str) -> str | None:
+        """The first step that gave a vector, as long as it is asked about objects."""
+        known = self._embedders.get(model)
+        if known is None or not any(known in children for children in answer.children):
+            known = _first_embedder(answer)
+        if known is not None:
+            self._embedders[model] = known
+        return known
 
     def _look_at(self, answer: Answer, moment: Moment) -> None:
         """Begin anew where the source did, or where its pictures have another size."""
@@ -109,6 +131,21 @@ def bounds(answer: Answer) -> npt.NDArray[np.float32]:
     """The boxes of an answer, xyxy [n, 4]; of rotated ones, the upright boxes around them."""
     corners = answer.corners
     return answer.boxes if corners is None else np.concatenate([corners.min(1), corners.max(1)], 1)
+
+
+def _first_embedder(answer: Answer) -> str | None:
+    """The first step that gives an object a vector."""
+    found = (item for children in answer.children for item in children.items())
+    return next((name for name, child in found if isinstance(child, Answer) and child.embedding is not None), None)
+
+
+def _embedding(child: Answer | InferError | None, by: str) -> npt.NDArray[np.float32] | None:
+    """The vector of an object; None where it was not asked for, or failed. Raises CannotFollow for something else."""
+    if not isinstance(child, Answer):
+        return None
+    if child.embedding is None:
+        raise CannotFollow(f"--track-by {by}: {by!r} does {child.task}, and objects are told apart by embeddings")
+    return child.embedding
 
 
 def _with_boxes(answer: Answer) -> dict[str, Answer]:

@@ -62,6 +62,12 @@ class Motion:
             speed_variance - speed_gain * covariance,
         )
 
+    def distances(self, boxes: Floats) -> Floats:
+        """Squared Mahalanobis distances [n, m] to boxes [m, 4]: how many deviations off they are in all coordinates."""
+        place, variance = self._state[0], self._state[2]
+        whole = variance + (_PLACE * place[:, _SIZES]) ** 2
+        return np.asarray(((boxes[None] - place[:, None]) ** 2 / whole[:, None]).sum(-1))
+
     def rest(self) -> None:
         """Nothing moves."""
         self._state[1] = 0

@@ -7,12 +7,14 @@ from enum import Enum
 from typing import NamedTuple
 
 from parallel_infer.errors import BadInput
+from parallel_infer.tracking.looks import LIKENESS
 from parallel_infer.tracking.shapes import Line, Zone
 
 FAN = "fan"  # the task of an answer of several models
 TASKS = ("detect", "segment", "keypoints", "obb")  # those with boxes
 USUAL_START = 0.25  # the confidence from which models report, where neither they nor their user say another
 USUAL_LOW = 0.1
+BOXES = "boxes"  # `Tracking.by` where embeddings shall not be looked at
 
 
 class CannotFollow(BadInput):
@@ -43,3 +45,5 @@ class Tracking:
     lines: tuple[Line, ...] = ()  # crossings of these are counted
     zones: tuple[Zone, ...] = ()  # what is in these is counted
     anchor: Anchor = Anchor.BOTTOM
+    by: str | None = None  # the step of a chain whose embeddings tell objects apart; None: the first; BOXES: none does
+    likeness: float = LIKENESS  # least cosine of two embeddings of one object

@@ -55,6 +55,44 @@ def colors(path: Path) -> Path:
     return _graph(nodes, {"half": np.array(0.4, np.float32)}, (16, 16), ["batch", 3], {"task": "embedding"}, path)
 
 
+def blobs(path: Path, side: float) -> Path:
+    """Finds the red and the blue square of `side` pixels in pictures of 64 x 64, as one class; less where one hides."""
+    across = np.broadcast_to(np.arange(64, dtype=np.float32) + 0.5, (64, 64))
+    weights = np.zeros((2, 3, 1, 1), np.float32)
+    weights[0, :, 0, 0], weights[1, :, 0, 0] = (2, -1, -1), (-1, -1, 2)
+    nodes = [
+        helper.make_node("Conv", ["images", "weights"], ["redness"]),
+        helper.make_node("Sub", ["redness", "one"], ["over"]),
+        helper.make_node("Clip", ["over", "zero", "one"], ["mask"]),
+        helper.make_node("ReduceSum", ["mask", "plane"], ["area"], keepdims=0),
+        helper.make_node("Max", ["area", "one"], ["some"]),
+        helper.make_node("Mul", ["mask", "across"], ["weighted_x"]),
+        helper.make_node("Mul", ["mask", "down"], ["weighted_y"]),
+        helper.make_node("ReduceSum", ["weighted_x", "plane"], ["sum_x"], keepdims=0),
+        helper.make_node("ReduceSum", ["weighted_y", "plane"], ["sum_y"], keepdims=0),
+        helper.make_node("Div", ["sum_x", "some"], ["x"]),
+        helper.make_node("Div", ["sum_y", "some"], ["y"]),
+        helper.make_node("Mul", ["area", "nothing"], ["none"]),
+        helper.make_node("Add", ["none", "side"], ["size"]),
+        helper.make_node("Mul", ["area", "share"], ["score"]),
+        *(helper.make_node("Unsqueeze", [name, "axis"], [f"{name}_row"]) for name in ("x", "y", "size", "score")),
+        helper.make_node("Concat", ["x_row", "y_row", "size_row", "size_row", "score_row"], ["table"], axis=1),
+        helper.make_node("Pad", ["table", "pads"], ["output"]),
+    ]
+    numbers = {"one": 1, "zero": 0, "nothing": 0, "side": side, "share": 0.9 / side**2}
+    constants = {
+        "weights": weights,
+        "across": across,
+        "down": np.ascontiguousarray(across.T),
+        **{name: np.array(number, np.float32) for name, number in numbers.items()},
+        "plane": np.array([2, 3], np.int64),
+        "axis": np.array([1], np.int64),
+        "pads": np.array([0, 0, 0, 0, 0, CELLS - 2], np.int64),
+    }
+    metadata = {"task": "detect", "names": "{0: 'square'}"}
+    return _graph(nodes, constants, (64, 64), ["batch", 5, CELLS], metadata, path)
+
+
 def written(digits: str) -> Frame:
     """A line as `reader` reads it, uint8 [32, 128, 3]."""
     steps = np.zeros(STEPS)
@@ -86,7 +124,7 @@ def _graph(
         "chain",
         [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, *size])],
         [helper.make_tensor_value_info("output", TensorProto.FLOAT, list(output))],
-        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+        [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in constants.items()],
     )
     return _written(finished(graph, metadata), path)
 

@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import json
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ DEGREES = (30, -60, 90)
 CHAINS = {
     "plates": "finder > reader",
     "both": "finder > reader, colors",
+    "squares": "blobs > colors",
+    "named": "squares > reader",
     **{f"tilted{number}": f"obb{number} > reader(wide=true)" for number in range(len(DEGREES))},
 }
 
@@ -38,6 +41,7 @@ def doors(_adopt_orphans: None, tmp_path_factory: pytest.TempPathFactory) -> Ite
         "finder": chain_graphs.finder(folder / "finder.onnx", PLATES),
         "reader": chain_graphs.reader(folder / "reader.onnx"),
         "colors": chain_graphs.colors(folder / "colors.onnx"),
+        "blobs": chain_graphs.blobs(folder / "blobs.onnx", 12),
     }
     for number, degrees in enumerate(DEGREES):
         row = (32, 32, 16, 4, 0.9, np.radians(degrees))
@@ -150,3 +154,77 @@ def test_each_object_has_a_vector_of_its_own(client: Client, doors: Doors, tmp_p
     refused = CliRunner().invoke(main, [*given, "--csv"])
     assert (refused.exit_code, "what 'colors' says (embedding) has no place in a line" in refused.output) == (2, True)
     assert "0, plate: colors: a vector of 3 numbers" in CliRunner().invoke(main, given).output
+
+
+# --- followed ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A red and a blue square that meet, the red one behind the blue one, and go back to where they came from."""
+    path = tmp_path_factory.mktemp("film") / "film.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25, (256, 256))
+    for number in range(50):
+        way = 4 * min(number, 50 - number)
+        frame = np.full((256, 256, 3), 100, np.uint8)
+        for left, color in ((10 + way, (0, 0, 255)), (198 - way, (255, 0, 0))):
+            frame[100:148, left : left + 48] = color
+        writer.write(frame)
+    writer.release()
+    return path
+
+
+def stream(doors: Doors, *arguments: object) -> Any:
+    pytest.importorskip("scipy", reason="following needs the extra track")
+    return CliRunner().invoke(main, ["stream", "--server", doors.server.address, *map(str, arguments)])
+
+
+def numbers_by_color(doors: Doors, *arguments: object) -> dict[str, set[int]]:
+    """The numbers that the red and the blue square have in a film."""
+    result = stream(doors, *arguments, "--json", "--track")
+    assert result.exit_code == 0, result.output
+    found = defaultdict(set)
+    for row in map(json.loads, result.stdout.splitlines()):
+        for each in row.get("predictions", ()):
+            red, _, blue = each["children"]["colors"]["embedding"]
+            if abs(red - blue) > 0.5 and each["tracker_id"] > 0:
+                found["red" if red > blue else "blue"].add(each["tracker_id"])
+    return dict(found)
+
+
+def test_what_looks_different_keeps_its_number_behind_something(doors: Doors, film: Path) -> None:
+    by_looks = {"red": {1}, "blue": {2}}
+    assert numbers_by_color(doors, "squares", film) == by_looks
+    named = numbers_by_color(doors, "named", film, "--track-by", "colors", "--track-likeness", 0.9)
+    assert named == by_looks  # a chain of a chain
+    alone = numbers_by_color(doors, "squares", film, "--track-by", "boxes")
+    assert alone == {"red": {1, 2}, "blue": {1, 2}}  # swapped when they turned back
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "said"),
+    [
+        (
+            "finder",
+            ["--track-by", "colors"],
+            "--track-by colors needs objects with embeddings, and no step of 'finder'",
+        ),
+        (
+            "plates",
+            ["--track-likeness", "0.7"],
+            "--track-likeness needs objects with embeddings, and no step of 'plates'",
+        ),
+        ("plates", ["--track-by", "reader"], "--track-by reader needs objects with embeddings, and 'reader' does text"),
+        ("both", ["--track-by", "reader"], "'reader' does text; take colors"),
+        ("both", ["--track-by", "color"], "'both' has no step 'color'; take colors"),
+        ("squares", ["--track-likeness", "1.5"], "1.5 is not in the range -1<=x<=1"),
+    ],
+)
+def test_embeddings_that_are_not_there_are_told_at_once(
+    doors: Doors, film: Path, model: str, arguments: list[str], said: str
+) -> None:
+    result = stream(doors, "--track", "--model", model, film, *arguments)
+    assert result.exit_code == 2
+    assert said in " ".join(result.output.split())
+    result = stream(doors, "--model", "squares", film, "--track-by", "colors")
+    assert (result.exit_code, "--track-by changes how objects are followed" in result.output) == (2, True)

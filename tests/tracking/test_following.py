@@ -176,3 +176,35 @@ def test_selected_objects_keep_their_masks():
     lengths["mask_rle_sizes"] = np.array([2, 3], np.int32)
     one = Answer("segment", "m", selected(lengths, np.array([False, True])), width=WIDTH, height=HEIGHT)
     assert [mask["counts"] for mask in one.rle] == ["cde"]
+
+
+def vector(*numbers):
+    return Answer("embedding", "looks", {"embedding": np.array(numbers, np.float32)})
+
+
+def meeting(frame, *children):
+    """Two that meet at the frame 30 and turn back, with what is said of each."""
+    way = 4 * min(frame, 60 - frame)
+    boxes = np.array([(100 + way, 100, 150 + way, 200), (340 - way, 104, 390 - way, 204)], np.float32)
+    whole = answer(frame, 0.9, 0.9, boxes=boxes)
+    whole.children = [dict(child) for child in children]
+    return whole
+
+
+def numbers_after(settings, *children):
+    following = following_for(settings)
+    for frame in range(60):
+        said = [child if 5 < frame < 55 or index else {} for index, child in enumerate(children)]
+        found = following.follow(meeting(frame, *said), Moment(frame / FPS, 0))
+    return found.track_ids.tolist()
+
+
+def test_embeddings_of_a_chain_tell_objects_apart():
+    text = Answer("text", "reader", {"text": np.zeros(0, np.uint8), "scores": np.zeros(0)})
+    one, other = {"reader": text, "looks": vector(1, 0)}, {"reader": text, "looks": vector(0, 1)}
+    assert numbers_after(Tracking(), one, other) == [1, 2]
+    assert numbers_after(Tracking(by="looks"), one, other) == [1, 2]
+    assert numbers_after(Tracking(by="boxes"), one, other) == [2, 1]
+    assert numbers_after(Tracking(), {}, {"looks": InferError("not this time")}) == [2, 1]
+    with pytest.raises(CannotFollow, match="--track-by reader: 'reader' does text, and objects are told apart by emb"):
+        numbers_after(Tracking(by="reader"), one, other)
