@@ -48,6 +48,16 @@ def _numbers(kind: type[int] | type[float]) -> Callable[..., Any]:
     return read
 
 
+def _frame_size(_context: click.Context, _option: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """Reads a width and a height."""
+    if value is None:
+        return None
+    width, _, height = value.partition("x")
+    if not (width.isdecimal() and height.isdecimal() and 0 < int(width) < 10**5 and 0 < int(height) < 10**5):
+        raise click.BadParameter(f"{value!r} is no size of a frame such as 640x480")
+    return int(width), int(height)
+
+
 @dataclass(frozen=True, kw_only=True)
 class BenchOptions:
     """What the command was asked for."""
@@ -57,6 +67,7 @@ class BenchOptions:
     models: tuple[str, ...]
     model_name: str | None
     pictures: Path | None
+    frames: tuple[int, int] | None
     concurrency: list[int] | None
     rate: list[float] | None
     seconds: float
@@ -80,7 +91,14 @@ class BenchOptions:
             models = (_SHIPPED,)
         return [*(word for model in models for word in ("--model", model)), *self.serve_options]
 
+    @property
+    def as_frames(self) -> str:
+        """What to add to the name of the pictures."""
+        return "" if self.frames is None else f", as frames of {self.frames[0]}x{self.frames[1]}"
+
     def check(self) -> None:
+        if self.frames is not None and self.compare is not None:
+            raise click.UsageError("--compare decodes pictures, so it goes without --frames")
         if self.server is not None and (self.models or self.serve_options):
             raise click.UsageError("--server names a server that runs; --model and options after -- start another one")
         if self.server is not None and self.compare is not None:
@@ -119,6 +137,12 @@ class BenchOptions:
 )
 @click.option("--model-name", metavar="NAME", help="Which model to ask, where there are several; else the first.")
 @pictures_option
+@click.option(
+    "--frames",
+    metavar="WIDTHxHEIGHT",
+    callback=_frame_size,
+    help="Send frames of this size, decoded already, instead; over ipc in memory that the server lends.",
+)
 @click.option(
     "--concurrency",
     metavar="N,N,...",
@@ -273,7 +297,7 @@ def _bench(options: BenchOptions) -> Iterator[tuple[Bench, dict[str, Any]]]:
             address, processes = server.address, tuple(server.processes())
         client = stack.enter_context(connected(address, options.key, 30.0))
         facts = _facts(client.models(), options.model_name)
-        target = Target(address, source_for(facts, str(folder)), options.key)
+        target = Target(address, source_for(facts, str(folder), options.frames), options.key)
         generators = stack.enter_context(Generators(target, options.processes))
         generators.ready()
         yield Bench(client, generators, str(facts["name"]), processes), facts
@@ -304,7 +328,7 @@ def _settings(options: BenchOptions) -> dict[str, float | int | str]:
         "timeout": options.timeout,
         "within_ms": options.within_ms,
         "processes": options.processes,
-        "pictures": "shipped, 1280x720" if options.pictures is None else options.pictures.name,
+        "pictures": ("shipped, 1280x720" if options.pictures is None else options.pictures.name) + options.as_frames,
         "serve options": shlex.join(options.serve_options),
     }
 

@@ -61,6 +61,37 @@ def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
         read_pictures(tmp_path)
 
 
+def test_pictures_are_sent_as_frames_of_a_size(folder: Path, server: LocalServer) -> None:
+    payloads = source_for({"task": "detect"}, str(folder), (64, 48)).payloads()
+    assert {(payload.kind, payload.tensors[0].shape) for payload in payloads} == {("frame", (48, 64, 3))}
+    with pytest.raises(ConfigError, match=r"the model m takes tensors, so it cannot be sent frames \(--frames\)"):
+        source_for({"task": "tensor", "name": "m", "inputs": []}, "", (64, 48))
+
+    words = (
+        "bench",
+        "--server",
+        server.address,
+        "--frames",
+        "64x48",
+        "--concurrency",
+        "4",
+        "--seconds",
+        "0.2",
+        "--json",
+    )
+    run = json.loads(invoke(*words).stdout)
+    assert run["settings"]["pictures"] == "shipped, 1280x720, as frames of 64x48"
+    assert run["levels"][0]["answers"] > 0
+    assert not run["levels"][0]["errors"]
+
+
+@pytest.mark.parametrize("words", [("--frames", "64"), ("--frames", "0x3"), ("--frames", "6x4", "--compare", "sync")])
+def test_sizes_of_frames_that_are_none_are_bad_usage(words: tuple[str, ...]) -> None:
+    result = invoke("bench", *words)
+    assert result.exit_code == 2
+    assert "--frames" in result.stderr
+
+
 def test_tensor_models_get_noise_of_their_shapes() -> None:
     source = source_for({"task": "tensor", "inputs": [["x", "float32", [3, 4]], ["n", "int64", [2]]]}, "")
 

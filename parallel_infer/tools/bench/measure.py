@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from parallel_infer.client import Client
+from parallel_infer.errors import ConfigError
 from parallel_infer.machine.cores import usable_cores
 from parallel_infer.tools.bench.figures import Level, level_of
 from parallel_infer.tools.bench.generators import Generators
@@ -76,10 +77,15 @@ def demands(demand: Demand, in_flight: Sequence[int], rates: Sequence[float]) ->
     return closed + [replace(demand, rate=rate) for rate in rates]
 
 
-def source_for(facts: dict[str, object], folder: str) -> Source:
-    """Payloads that a model takes: pictures, or for a tensor model noise. `facts` are those of `Client.models`."""
+def source_for(facts: dict[str, object], folder: str, frame: tuple[int, int] | None = None) -> Source:
+    """Payloads that a model takes: pictures, or for a tensor model noise. `facts` are those of `Client.models`.
+
+    Raises ConfigError for frames where the model takes tensors.
+    """
     if facts["task"] != "tensor":
-        return Source(folder)
+        return Source(folder, frame)
+    if frame is not None:
+        raise ConfigError(f"the model {facts['name']} takes tensors, so it cannot be sent frames (--frames)")
     inputs: list[tuple[str, str, list[int]]] = facts["inputs"]  # type: ignore[assignment]  # plain values of the wire
     return Source(tensors=tuple((name, dtype, tuple(shape)) for name, dtype, shape in inputs))
 

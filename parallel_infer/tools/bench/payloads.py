@@ -1,4 +1,5 @@
-"""What a load consists of: the shipped pictures as 1280x720 JPEG, the pictures of a folder, or random tensors.
+"""What a load consists of: the shipped pictures as 1280x720 JPEG, the pictures of a folder, their frames, or random
+tensors.
 
 Pictures lie in a folder, so that every process of the load generator reads them by itself.
 """
@@ -28,16 +29,21 @@ _SEED = 5
 
 
 class Source(Struct, frozen=True):
-    """Where the payloads of a load come from: pictures of a folder, or tensors `(name, dtype, shape)` of noise."""
+    """Where the payloads of a load come from: pictures of a folder, or tensors `(name, dtype, shape)` of noise.
+
+    With `frame`, a width and a height, pictures are sent as decoded frames of that size.
+    """
 
     folder: str = ""
+    frame: tuple[int, int] | None = None
     tensors: tuple[tuple[str, str, tuple[int, ...]], ...] = ()
 
     def payloads(self) -> list[Payload]:
         """Ready to be sent. Raises ConfigError where there is nothing to send."""
         if self.tensors:
             return [payload_of(_noise(self.tensors))]
-        return [payload_of(picture) for picture in read_pictures(Path(self.folder))]
+        pictures = read_pictures(Path(self.folder))
+        return [payload_of(picture if self.frame is None else _frame(picture, self.frame)) for picture in pictures]
 
 
 def read_pictures(folder: Path) -> list[bytes]:
@@ -80,6 +86,16 @@ def shipped_pictures() -> Iterator[Path]:
             frame = cv2.resize(frame, SIZE, interpolation=cv2.INTER_AREA)
             cv2.imwrite(f"{name}/{path.stem}.jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
         yield Path(name)
+
+
+def _frame(picture: bytes, size: tuple[int, int]) -> np.ndarray[Any, Any]:
+    """The picture, decoded and resized. Raises ConfigError where OpenCV cannot decode it."""
+    import cv2
+
+    frame = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
+    if frame is None:
+        raise ConfigError("one of the pictures is damaged, so it gives no frame")
+    return cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
 
 
 def _noise(tensors: tuple[tuple[str, str, tuple[int, ...]], ...]) -> dict[str, np.ndarray[Any, Any]]:
