@@ -18,7 +18,7 @@ import zmq
 from parallel_infer.client.endpoint import Address
 from parallel_infer.client.holds import Holds
 from parallel_infer.client.lent import Fences, LentRings, Slot
-from parallel_infer.client.line import IN_VAIN, NOW, Line
+from parallel_infer.client.line import FAILED, NOW, SENT_AWAY, Line
 from parallel_infer.client.outage import Outage, unanswered
 from parallel_infer.client.outbox import Outbox
 from parallel_infer.client.pending import Outcome, Pending, outcome_of
@@ -29,7 +29,6 @@ from parallel_infer.protocol import STOPPED, Cancel, Error, Hello, Reply
 from parallel_infer.wrong_fields import explained
 
 SLICE = 0.05  # seconds between looks at the state of the connection while waiting
-_FULL = 500  # status of a handshake with a server that has no room
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # seconds before it is tried again
 _ENCODE = msgspec.msgpack.Encoder().encode
 _DECODE = msgspec.msgpack.Decoder(Reply).decode
@@ -283,20 +282,8 @@ class Connection:
         return self._line.has_others
 
     def _observe(self, event: int, value: int) -> None:
-        if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH and value == _FULL:
-            self._outage.full = self._was_away = True
-            if not self._move_on():
-                self._reconnect_at = time.monotonic() + self._pause
-            return
-        if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
-            if not self._line.is_last and self._move_on():
-                return
-            self._refused = Unauthorized(f"The server at {self.address.endpoint} does not know this key")
-            self.fail_all(self._refused)
-            return
-        if event & IN_VAIN:
-            self._was_away = True
-            self._move_on()
+        if event & FAILED:
+            self._on_failed(event, value)
             return
         if event == zmq.EVENT_DISCONNECTED:
             self._on_disconnected()
@@ -310,6 +297,17 @@ class Connection:
         self._handshakes += 1
         if self._handshakes > 1:
             self._send_again()
+
+    def _on_failed(self, event: int, value: int) -> None:
+        """It came to no connection. Where only another key helps, and there is no other address, that is the answer."""
+        refusal = self._outage.refusal(event, value) if self._waiting or event & SENT_AWAY else None
+        if refusal is not None and (self._line.is_last or not self._move_on()):
+            self._refused = refusal
+            self.fail_all(refusal)
+        elif refusal is None:
+            self._was_away = True
+            if not self._move_on() and event & SENT_AWAY:  # ZeroMQ does not try again by itself
+                self._reconnect_at = time.monotonic() + self._pause
 
     def _on_disconnected(self) -> None:
         """What has arrived counts.

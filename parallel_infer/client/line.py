@@ -10,9 +10,11 @@ from zmq.utils.monitor import recv_monitor_message
 from parallel_infer.client.endpoint import Address, connect, open_socket
 
 COPY_BELOW = 65536  # bytes; sending without a copy costs a hand-over between threads
-# A try to connect that came to nothing: nobody listens, or whoever does is going away.
-IN_VAIN = zmq.EVENT_CLOSED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-_EVENTS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH | IN_VAIN
+# A try to connect that came to nothing: nobody listens, or whoever does is going away. ZeroMQ tries again.
+_IN_VAIN = zmq.EVENT_CLOSED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+SENT_AWAY = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL  # ZeroMQ does not try again
+FAILED = _IN_VAIN | SENT_AWAY
+_EVENTS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | FAILED
 # As plain numbers: zmq's flags are enums, and combining those takes longer than sending.
 NOW, _MORE = int(zmq.DONTWAIT), int(zmq.DONTWAIT | zmq.SNDMORE)
 _READABLE = int(zmq.POLLIN)

@@ -9,13 +9,18 @@ from __future__ import annotations
 import logging
 import threading
 
+import zmq
+
 from parallel_infer.client.endpoint import Address
 from parallel_infer.client.pending import Pending
-from parallel_infer.client.reachability import reason_for
-from parallel_infer.errors import InferError, ServerUnavailable, Unanswered
+from parallel_infer.client.reachability import other_mechanism, other_server_key, reason_for
+from parallel_infer.errors import InferError, ServerUnavailable, Unanswered, Unauthorized
 
 SAY_AFTER = 1.0  # seconds
 _LOOK_AFTER = 0.1  # seconds
+_FULL = 500  # status of a handshake with a server that has no room
+_OTHER_MECHANISM = int(zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH)
+_HANGS_UP = 2  # handshakes that end without a word, before and after a look, until the reason is clear
 _GLANCE = 0.1  # seconds that a look may take where somebody waits for it
 _SAY_AGAIN = 30.0  # seconds after which the same address may be spoken of again
 FULL = "{} takes no more clients: it has as many as it may (option max_clients), or as its open files allow (ulimit -n)"
@@ -45,6 +50,7 @@ class Outage:
         self._found = ""
         self._looking = False
         self._said = False
+        self._hung_up = 0  # handshakes that ended without a word, since a look or the last connection
         self.full = False  # the server said that it has no room
 
     def ended(self) -> None:
@@ -54,6 +60,34 @@ class Outage:
         self._since = None
         self._found = ""
         self._said = self.full = False
+        self._hung_up = 0
+
+    def refusal(self, event: int, value: int) -> Unauthorized | None:
+        """What is said of a handshake that failed, where nothing but another key helps; None where time may."""
+        if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            self.full = value == _FULL
+            text = f"The server at {self._address.endpoint} does not know this key"
+            return None if self.full else Unauthorized(text)
+        if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:  # of another value: it is no server of this kind
+            return Unauthorized(other_mechanism(self._address)) if value == _OTHER_MECHANISM else None
+        hung_up = event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL and self._address.key is not None
+        return Unauthorized(f"{other_server_key(self._address)}.") if hung_up and self._has_other_key() else None
+
+    def _has_other_key(self) -> bool:
+        """A handshake with keys ended without a word. Whether that is because the server's key is another one.
+
+        A server that cannot decrypt hangs up, and so does whatever stands before a server that is away. So it has to
+        be seen greeting as a server does, and to hang up again afterwards.
+        """
+        self._hung_up += 1
+        if self._looking or self._hung_up < _HANGS_UP:
+            return False
+        self._hung_up = 0
+        if self._found.startswith(other_server_key(self._address)):
+            self._found = ""  # it may have another key when it is tried next
+            return True
+        self._look()
+        return False
 
     def goes_on(self, now: float, until: float) -> None:
         """Requests wait for a connection, the last of them `until`."""

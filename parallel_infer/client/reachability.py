@@ -25,6 +25,21 @@ class _Obstacle(Exception):
     """Why it goes no further."""
 
 
+def other_mechanism(address: Address) -> str:
+    """What is said where only one of the two has a key."""
+    if address.key is None:
+        return (
+            f"The server at {address.endpoint} asks for a key, and this client has none (key=, on the command line "
+            "--key)."
+        )
+    return f"The server at {address.endpoint} uses no keys; connect without one (key=, on the command line --key)."
+
+
+def other_server_key(address: Address) -> str:
+    """What is said of a server that hangs up upon this client's first word, since it cannot decrypt it."""
+    return f"The key of the server at {address.endpoint} is not the one in this client's key file"
+
+
 def reason_for(address: Address, patience: float = PATIENCE) -> str:
     """Why the server at an address is not reached, as far as can be found out within some seconds."""
     return " ".join(_reason_for(Address(endpoint, address.key), patience) for endpoint in address.endpoints)
@@ -148,13 +163,8 @@ def _of_listener(address: Address, came: bytes | None) -> str:
     if len(came) < _GREETING or not _is_signature(came):
         return f"What listens at {endpoint} is no server of this kind: it does not speak ZeroMQ (ZMTP 3)."
     mechanism = came[12:32].rstrip(b"\0")
-    if mechanism == b"CURVE" and address.key is None:
-        return f"The server at {endpoint} asks for a key, and this client has none (key=, on the command line --key)."
-    if mechanism == b"NULL" and address.key is not None:
-        return f"The server at {endpoint} uses no keys; connect without one (key=, on the command line --key)."
+    if (mechanism == b"CURVE" and address.key is None) or (mechanism == b"NULL" and address.key is not None):
+        return other_mechanism(address)
     if address.key is not None:
-        return (
-            f"The key of the server at {endpoint} is not the one in this client's key file, or the handshake was not "
-            "finished yet."
-        )
+        return f"{other_server_key(address)}, or the handshake was not finished yet."
     return f"Somebody listens at {endpoint}, but no handshake was finished yet."

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+
 import pytest
 import zmq
+from click.testing import CliRunner
 from zmq.utils import z85
 
 from parallel_infer import Client
+from parallel_infer.cli import main
 from parallel_infer.client import Key
 from parallel_infer.errors import ServerUnavailable, Unauthorized
 from tests.client.client_calls import payload_of
@@ -29,7 +34,7 @@ def guarded(server):
     server.stop()
     server.key = Key(public, secret, server_public)
     server.known = z85.decode(public.encode())
-    server.configure = configure
+    server.configure = server.right = configure
     server.start()
     return server
 
@@ -56,17 +61,74 @@ def test_unknown_key(guarded):
         assert payload_of(client.submit("echo", b"here too").result(10)) == b"here too"
 
 
-def test_no_key(guarded):
-    with Client(guarded.address) as client, pytest.raises(ServerUnavailable, match="asks for a key"):
-        client.infer("echo", b"x", timeout=1.0)
+def no_key(key):
+    return None
+
+
+def other_server_key(key):
+    return Key(key.public, key.secret, pair()[0])
+
+
+@pytest.mark.parametrize(
+    ("key", "text"), [(no_key, "asks for a key, and this client has none"), (other_server_key, "key of the server")]
+)
+def test_what_no_time_mends_is_said_at_once(guarded, key, text):
+    """Each of these would wait for its timeout, and then be ServerUnavailable, if the server might still come."""
+    with Client(guarded.address, key=key(guarded.key), timeout=300) as client:
+        for _ in range(2):  # as is what is asked later
+            with pytest.raises(Unauthorized, match=text):
+                client.infer("echo", b"x")
+        assert isinstance(client.submit("echo", b"x").exception(), Unauthorized)
+        with pytest.raises(Unauthorized, match=text):
+            client.models()
+    if key is no_key:
+        result = CliRunner().invoke(main, ["infer", "--server", guarded.address, "--timeout", "300", "echo", __file__])
+        assert isinstance(result.exception, Unauthorized) or text in result.stderr
     assert guarded.count == 0
 
 
-def test_wrong_server_key(guarded):
-    wrong = Key(guarded.key.public, guarded.key.secret, pair()[0])
-    with Client(guarded.address, key=wrong) as client, pytest.raises(ServerUnavailable, match="key of the server"):
-        client.infer("echo", b"x", timeout=1.0)
-    assert guarded.count == 0
+def test_a_key_for_a_server_without_keys_is_said_at_once(server):
+    key = Key(*pair(), pair()[0])
+    with Client(server.address, key, timeout=300) as client, pytest.raises(Unauthorized, match="uses no keys"):
+        client.infer("echo", b"x")
+
+
+def test_a_server_that_has_the_right_key_later_is_reached(guarded):
+    right, wrong = guarded.key, pair()
+    guarded.stop()
+    guarded.configure = lambda socket: (
+        socket.setsockopt(zmq.CURVE_SECRETKEY, wrong[1].encode()) or socket.setsockopt(zmq.CURVE_SERVER, 1)
+    )
+    guarded.start()
+    with Client(guarded.address, key=right, timeout=300) as client:
+        with pytest.raises(Unauthorized, match="key of the server"):
+            client.infer("echo", b"x")
+        guarded.stop()
+        guarded.configure = guarded.right
+        guarded.start()
+        assert payload_of(client.infer("echo", b"x")) == b"x"
+
+
+def test_what_hangs_up_before_it_greets_may_become_a_server():
+    """As a tunnel does, or a load balancer, whose server is away."""
+    key, over = Key(*pair(), pair()[0]), threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = listener.getsockname()
+
+        def hang_up():
+            while not over.is_set():
+                listener.accept()[0].close()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        with (
+            Client(f"tcp://127.0.0.1:{address[1]}", key=key) as client,
+            pytest.raises(ServerUnavailable, match="hangs up at once"),
+        ):
+            client.infer("echo", b"x", timeout=1.0)
+        over.set()
+        socket.create_connection(address).close()
+        thread.join()
 
 
 @pytest.mark.parametrize(
