@@ -144,16 +144,17 @@ class OursOverHttp(Http):
     """Our server's HTTP door: the picture is the body, the answer our result map."""
 
     def _answer(self, response: Response) -> dict[str, Any]:
-        return _arrays(json.loads(response.body)["predictions"])
+        return result_map(json.loads(response.body))
 
 
-def _arrays(found: list[dict[str, Any]]) -> dict[str, Any]:
+def result_map(body: dict[str, Any]) -> dict[str, Any]:
     """Our result map as the peers answer; boxes as corners. Raises ValueError where an object has no answer."""
+    found = body["predictions"]
     answer: dict[str, Any] = {
         "classes": [each["class_id"] for each in found],
         "scores": [each["confidence"] for each in found],
     }
-    if found and "width" in found[0]:  # centres and sizes
+    if "top" not in body:  # centres and sizes of what was found, if anything was
         answer["boxes"] = [
             [
                 *(each["x"] - each["width"] / 2, each["y"] - each["height"] / 2),
@@ -165,7 +166,7 @@ def _arrays(found: list[dict[str, Any]]) -> dict[str, Any]:
         children = [child for each in found for child in each["children"].values()]
         if failed := [child for child in children if "error" in child]:
             raise ValueError(str(failed[0]["error"]))
-        answer["children"] = [_arrays(child["predictions"]) for child in children]
+        answer["children"] = [result_map(child) for child in children]
     return answer
 
 

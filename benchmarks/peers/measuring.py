@@ -26,7 +26,7 @@ class Measuring:
     def __init__(self, durations: Durations, conditions: Conditions) -> None:
         self._durations = durations
         self._conditions = conditions
-        self._expected: dict[str, list[dict[str, Any]]] = {}  # our answers about the photographs, by model
+        self._expected: dict[tuple[str, Options], list[dict[str, Any]]] = {}  # our answers by model and options
 
     def trial(self, pair: Pair, setting: Setting) -> Point:
         with self._started(pair, setting) as running:
@@ -89,7 +89,7 @@ class Measuring:
         self, pair: Pair, setting: Setting, timeout: float = _CLIENT_TIMEOUT, queue: int = 1024
     ) -> Iterator[Running]:
         """The peer, which has answered about the photographs what ours does. Raises PeerFailed."""
-        expected = self._answers(pair) if pair.is_comparable else ()
+        expected = () if pair.compared is None else self._answers(pair, pair.compared)
         with started(pair.peer, self._setup(pair, setting, timeout, queue)) as running:
             for number, (one, other) in enumerate(zip(expected, running.first_answers, strict=False)):
                 if other is None or (found := differences(one, other)):
@@ -97,11 +97,12 @@ class Measuring:
                     raise PeerFailed(f"other answers than ours: photograph {number}: {text}")
             yield running
 
-    def _answers(self, pair: Pair) -> list[dict[str, Any]]:
-        """What our server says about the photographs, over every way the same."""
-        if pair.model not in self._expected:
-            ways = self._conditions.ways
-            with ours(pair.path, self._conditions.our_options, _CLIENT_TIMEOUT, ways, pair.second) as running:
+    def _answers(self, pair: Pair, options: Options) -> list[dict[str, Any]]:
+        """What our server with these options says about the photographs, over every way the same."""
+        key = pair.model, options
+        if key not in self._expected:
+            ways, given = self._conditions.ways, (*self._conditions.our_options, *options)
+            with ours(pair.path, given, _CLIENT_TIMEOUT, ways, pair.second) as running:
                 first, *others = [running[way].photographs() for way in ways]
             known = [answer for answer in first if answer is not None]
             if len(known) < len(first):
@@ -109,8 +110,8 @@ class Measuring:
             for way, answers in zip(ways[1:], others, strict=True):
                 if any(other is None or differences(one, other) for one, other in zip(known, answers, strict=True)):
                     raise PeerFailed(f"our server answers otherwise over {way} than over {ways[0]}")
-            self._expected[pair.model] = known
-        return self._expected[pair.model]
+            self._expected[key] = known
+        return self._expected[key]
 
     def _setup(self, pair: Pair, setting: Setting, timeout: float, queue: int) -> Setup:
         return Setup(

@@ -61,7 +61,9 @@ class Pair:
     path: str
     peer: Peer
     provider: Provider
-    is_comparable: bool = True  # whether both must find the same in the photographs
+    compared: (
+        tuple[str, ...] | None
+    ) = ()  # our options while both must find the same in the photographs; None: need not
     second: str = ""  # path of the model that a chain asks about each object
 
     @property

@@ -142,15 +142,20 @@ def chosen_pairs(arguments: argparse.Namespace) -> list[Pair]:
     """What is to be compared."""
     our_options = shlex.split(arguments.ours)
     peers = chosen_peers(arguments.peers)
-    precision = providers("ours", our_options)[0].precision
     return [
-        # Random weights are sure of nothing: in another precision they may find other things.
-        Pair(model, path, peer, provider, model not in MAKERS or provider.precision == precision, second)
+        Pair(model, path, peer, provider, _compared(model, provider), second)
         for model in arguments.models.split(",")
         for path, second in [(model_path(model), model_path(SECOND) if model == "chain" else "")]
         for peer, wanted in (_with_chains(peers) if second else peers)
         for provider in providers(wanted or arguments.providers, our_options)
     ]
+
+
+def _compared(model: str, provider: Provider) -> tuple[str, ...] | None:
+    """Random weights are sure of nothing: only in float32 they find the same everywhere."""
+    if model not in MAKERS:
+        return ()
+    return ("--provider", "cpu") if provider.precision == "fp32" else None
 
 
 def _with_chains(peers: list[tuple[Peer, str]]) -> list[tuple[Peer, str]]:

@@ -58,6 +58,7 @@ class Row(NamedTuple):
     pixels: Array  # uint8 [h, w, 3] BGR, resized
     scale: tuple[float, float]  # x, y
     offset: tuple[float, float]
+    size: tuple[int, int] | None = None  # of the picture: width, height; None: boxes are left as they are
 
 
 class Preparation:
@@ -84,12 +85,13 @@ class Preparation:
         height, width = frame.shape[:2]
         size = (self.width, self.height)
         if self._resize == "stretch":
-            return Row(cv2.resize(frame, size), (self.width / width, self.height / height), (0.0, 0.0))
+            return Row(cv2.resize(frame, size), (self.width / width, self.height / height), (0.0, 0.0), (width, height))
         if self._resize == "crop":
             side = round(min(width, height) * self._crop)
             x, y = (width - side) // 2, (height - side) // 2
             scale = self.width / side
-            return Row(cv2.resize(frame[y : y + side, x : x + side], size), (scale, scale), (-x * scale, -y * scale))
+            offset = (-x * scale, -y * scale)
+            return Row(cv2.resize(frame[y : y + side, x : x + side], size), (scale, scale), offset, (width, height))
         return self._letterboxed(frame)
 
     def _letterboxed(self, frame: Array) -> Row:
@@ -101,7 +103,7 @@ class Preparation:
         resized = cv2.resize(frame, (inner_width, inner_height))
         borders = (top, spare_y - top, left, spare_x - left)
         pixels = cv2.copyMakeBorder(resized, *borders, cv2.BORDER_CONSTANT, value=(114, 114, 114))
-        return Row(pixels, (inner_width / width, inner_height / height), (left, top))
+        return Row(pixels, (inner_width / width, inner_height / height), (left, top), (width, height))
 
     def batch(self, rows: list[Row]) -> Array:
         """float32 [n, 3, h, w] RGB, normalised."""
@@ -237,6 +239,12 @@ def _add_openvino(options: ort.SessionOptions, setup: Setup) -> bool:
     return True
 
 
+def in_picture(boxes: Array, row: Row) -> Array:
+    """Boxes of a row as boxes of the picture, which end where it does."""
+    boxes = (boxes - np.array(row.offset * 2, np.float32)) / np.array(row.scale * 2, np.float32)
+    return boxes if row.size is None else np.clip(boxes, 0, np.array(row.size * 2, np.float32))
+
+
 def _top(scores: Array) -> dict[str, Any]:
     best = np.argpartition(scores, -TOP)[-TOP:]
     best = best[np.argsort(-scores[best])]
@@ -257,5 +265,5 @@ def _objects(predictions: Array, row: Row) -> dict[str, Any]:
     kept = kept[np.argsort(-scores[kept], kind="stable")][:MOST]
     boxes, scores, classes = boxes[kept], scores[kept], classes[kept]
     boxes[:, 2:] += boxes[:, :2]
-    boxes = (boxes - np.array(row.offset * 2, np.float32)) / np.array(row.scale * 2, np.float32)
+    boxes = in_picture(boxes, row)
     return {"boxes": boxes.tolist(), "scores": scores.tolist(), "classes": classes.tolist()}

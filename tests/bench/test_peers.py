@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.peers.agreement import differences
+from benchmarks.peers.connections import result_map
 from benchmarks.peers.journal import Journal, changed, read
 from benchmarks.peers.pairs import AS_OURS, AS_STARTED, Pair, Provider, Record
 from benchmarks.peers.peer import PEERS
@@ -70,6 +71,19 @@ def test_children_are_compared_with_those_of_the_same_object():
     assert differences(expected, turned) == []
     assert differences(expected, answer(children=[child(4), child(3)]))
     assert differences(expected, answer(children=[child(3), child(4, 0.5)]))
+
+
+def test_our_result_map_is_compared_as_the_peers_answer():
+    box = {"x": 5, "y": 5, "width": 10, "height": 10, "class_id": 1, "confidence": 0.9}
+    kind = {"predictions": [{"class_id": 3, "confidence": 0.8}], "top": "cat", "confidence": 0.8}
+    expected = {"boxes": [[0, 0, 10, 10]], "scores": [0.9], "classes": [1]}
+    assert result_map({"predictions": [box]}) == expected
+    assert result_map({"predictions": []}) == {"boxes": [], "scores": [], "classes": []}
+    assert result_map(kind) == {"scores": [0.8], "classes": [3]}
+    chained = result_map({"predictions": [box | {"children": {"second": kind}}]})
+    assert chained == expected | {"children": [{"scores": [0.8], "classes": [3]}]}
+    with pytest.raises(ValueError, match="DEADLINE"):
+        result_map({"predictions": [box | {"children": {"second": {"error": {"code": "DEADLINE_EXCEEDED"}}}}]})
 
 
 def test_what_only_one_of_two_finds_is_told_by_name():

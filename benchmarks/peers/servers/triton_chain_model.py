@@ -16,7 +16,7 @@ import triton_python_backend_utils as backend
 
 sys.path.append(os.environ["PEER_PATH"])  # PYTHONPATH is ignored here
 
-from work import Setup, preparation_of
+from work import Setup, in_picture, preparation_of
 
 Array = npt.NDArray[Any]
 
@@ -43,7 +43,7 @@ class TritonPythonModel:
             frame = self._first.frame(picture.as_numpy()[0, 0])
         row = self._first.resized(frame)
         found = (await _asked("detector", backend.Tensor("ROWS", row.pixels[None]), "FOUND")).as_numpy()[0].copy()
-        boxes = (found[:, 2:] - np.array(row.offset * 2, np.float32)) / np.array(row.scale * 2, np.float32)
+        boxes = in_picture(found[:, 2:], row)
         kinds = await self._kinds([self._second.resized(_cut(frame, box)).pixels for box in boxes])
         return {
             "classes": found[:, 0].astype(int).tolist(),
