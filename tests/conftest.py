@@ -25,6 +25,8 @@ from tests.engine.serving import Server, running, short_folder
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy machine")
 
+# Servers of tests start by the hundred: only the tests of trials let them try settings.
+os.environ["PARALLEL_INFER_TRIAL"] = "0"
 SEGMENTS = Path("/dev/shm")
 # Whoever runs the tests in the background or under nohup ignores these, and every process started from here would too.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

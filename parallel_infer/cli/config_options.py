@@ -62,6 +62,9 @@ def option_of(field: Field) -> Callable[[Command], Command]:
     """The option of the command line for a field."""
     kind = field.type
     if isinstance(kind, inspect.BoolType):
+        if field.default is True:
+            both = f"{field.option}/--no-{field.option.removeprefix('--')}"
+            return click.option(both, default=None, help=f"{field.meaning}  [default: {field.option[2:]}]")
         return click.option(field.option, is_flag=True, default=None, help=field.meaning)
     if isinstance(kind, inspect.DictType):
         return _table_option(field)

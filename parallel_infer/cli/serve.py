@@ -21,6 +21,7 @@ from parallel_infer.supervisor.memory_report import as_dict, check_memory, ring_
 if TYPE_CHECKING:
     from parallel_infer.supervisor.plan import Plan
 
+_TO_TRY = "the default; the start tries others (option trial)"
 log = logging.getLogger(__name__)
 
 
@@ -80,14 +81,15 @@ def _rehearse(config: ServerConfig, as_json: bool) -> None:
     """Look into every model, size every ring, and compare with what there is."""
     from parallel_infer.supervisor.fit import fit, what_was_lowered
     from parallel_infer.supervisor.plan import make_plan
+    from parallel_infer.supervisor.tried import known_settings
 
-    wanted, memory = make_plan(config), shared_memory()
+    wanted, memory = known_settings(config, make_plan(config)), shared_memory()
     smaller, plan = fit(config, wanted, memory)
     if smaller is not config:
         click.echo(f"warning: {what_was_lowered(config, smaller, wanted, memory)}", err=True)
     if as_json:
         models = {model.name: _facts(model) for model in plan.models}
-        click.echo(json.dumps({"models": models, "memory": as_dict(plan, memory)}))
+        click.echo(json.dumps({"models": models, "memory": as_dict(plan, memory), "trial": plan.trial or _TO_TRY}))
     else:
         _print_plan(plan)
         click.echo(f"/dev/shm has {size_text(memory.free)} free of {size_text(memory.size)}")
@@ -101,7 +103,8 @@ def _print_plan(plan: Plan) -> None:
     for model in plan.models:
         for warning in model.spec.warnings:
             click.echo(f"warning: {model.name}: {warning}")
-    click.echo(f"\ndecode workers: {plan.decode_workers}, postprocess workers: {plan.postprocess_workers}\n")
+    click.echo(f"\ndecode workers: {plan.decode_workers}, postprocess workers: {plan.postprocess_workers}")
+    click.echo(f"instances, threads and batches: {plan.trial or _TO_TRY}\n")
     print_table(("shared memory", "slots", "per slot", "in all"), ring_rows(plan))
 
 

@@ -19,6 +19,9 @@ from parallel_infer.config.model_schema import (
 )
 from parallel_infer.execution_providers import ProviderName
 
+USUAL_BATCH = 8
+"""The largest batch, where `max_batch_size` is not given and no trial has found another."""
+
 
 class EngineConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The part of `ServerConfig` that is not about access, logs, metrics and doors."""
@@ -59,13 +62,13 @@ class EngineConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         OPTION,
     ] = "auto"
     max_batch_size: Annotated[
-        Count,
+        Count | None,
         says(
             "Most pictures that one run of a model takes. A larger batch gives a GPU more throughput and each "
-            "picture more latency."
+            "picture more latency. None given: 8, or more where a trial finds that faster."
         ),
         OPTION,
-    ] = 8
+    ] = None
     max_queue_delay_ms: Annotated[
         Milliseconds,
         says(
@@ -92,6 +95,17 @@ class EngineConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     threads: Annotated[
         int, says("Threads of ONNX Runtime per instance. 0: chosen for the machine.", ge=0, le=256), OPTION
     ] = 0
+    trial: Annotated[
+        bool,
+        says(
+            "At a model's first start on a machine, measure a few settings of instances, threads and largest batch "
+            "and take the fastest. What is set by hand is left alone. The result is kept in the folder for caches."
+        ),
+        OPTION,
+    ] = True
+    trial_seconds: Annotated[
+        float, says("Most seconds that trying settings may add to a start.", ge=1, le=600), OPTION
+    ] = 20.0
     alone_threads: Annotated[
         int,
         says(
@@ -165,7 +179,10 @@ class EngineConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = True
     cache: Annotated[
         str | None,
-        says("Folder for compiled models (openvino) and engines (tensorrt), so that the next start is quick."),
+        says(
+            "Folder for compiled models (openvino) and engines (tensorrt), so that the next start is quick, and for "
+            "what trials found. None given: only the latter is kept, below $XDG_CACHE_HOME or ~/.cache."
+        ),
     ] = None
     model_copies: Annotated[
         str | None,

@@ -15,6 +15,7 @@ from typing import Any
 
 from parallel_infer.chains.steps import read_chain
 from parallel_infer.config.addresses import check_addresses, check_forms
+from parallel_infer.config.engine_schema import USUAL_BATCH
 from parallel_infer.config.environment import VARIABLES, familiar, our_variables
 from parallel_infer.config.fields import MODEL_FIELDS, SERVER_FIELDS, Field
 from parallel_infer.config.schema import ModelConfig, ServerConfig
@@ -255,7 +256,7 @@ def check(config: ServerConfig, bind: str) -> None:
         if name in config.models:
             raise ConfigError(f"chain {name!r} is called like a model; give it another name")
     for name, model in config.models.items():
-        limit = model.max_batch_size or config.max_batch_size
+        limit = model.max_batch_size or config.max_batch_size or USUAL_BATCH
         if model.preferred_batch_size is not None and model.preferred_batch_size > limit:
             raise ConfigError(
                 f"[models.{name}] preferred_batch_size is {model.preferred_batch_size}, but a batch of this model "

@@ -50,6 +50,7 @@ def _model(core: Core, served: ModelQueue, report: ModelReport | None) -> ModelS
         digest=plan.spec.digest,
         provider="",
         memory=plan.rows.size + plan.outputs.size,
+        trial=plan.trial,
     )
     return ModelStatus(
         **msgspec.structs.asdict(report),

@@ -26,7 +26,8 @@ from parallel_infer.process.options import (
 from parallel_infer.supervisor.child_slot import ChildSlot, Role
 from parallel_infer.supervisor.plan import Plan
 
-_STAGES = "stages.pipeline:STAGES"
+STAGES = "stages.pipeline:STAGES"
+POLICY = "stages.pipeline:batching"
 _WORKER = "parallel_infer.worker."
 
 
@@ -44,10 +45,10 @@ class ChildSpecs:
         self.dispatcher = f"ipc://{folder}/dispatcher"
         self.answers = f"ipc://{folder}/answers"
         self.inside = inside_door(folder)
-        stages = load_by_name(_STAGES)
+        stages = load_by_name(STAGES)
         missing = {"decode", "infer", "postprocess"} - set(stages)
         if missing:
-            raise ConfigError(f"{_STAGES} has no {', '.join(sorted(missing))}")
+            raise ConfigError(f"{STAGES} has no {', '.join(sorted(missing))}")
         self._stages: dict[str, str] = dict(stages)
 
     def everybody(self, plan: Plan) -> Iterator[ChildSlot]:
@@ -60,7 +61,7 @@ class ChildSpecs:
                 log_format=self._config.log_format,
                 log_level=self._config.log_level,
                 address=self.dispatcher,
-                policy="stages.pipeline:batching",
+                policy=POLICY,
                 stage_limit=self._config.stage_limit_ms / 1000,
                 cores=usable_cores(),
                 kept=self._config.kept_pictures_mb << 20,

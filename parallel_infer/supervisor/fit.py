@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from parallel_infer.config.engine_schema import USUAL_BATCH
 from parallel_infer.config.schema import ServerConfig
 from parallel_infer.supervisor.memory_report import SharedMemory, how_to_give, size_text
 from parallel_infer.supervisor.plan import Plan, planned_again
@@ -20,6 +21,7 @@ from parallel_infer.supervisor.plan import Plan, planned_again
 _MEBI = 1 << 20
 _LEAST_PAYLOADS = 8  # MB; the least that shared_memory_mb takes
 LOWERED = ("max_batch_size", "shared_memory_mb", "instances", "max_payload_mb")
+_UNSAID = "what the machine takes"
 log = logging.getLogger(__name__)
 
 
@@ -39,8 +41,9 @@ def fit(config: ServerConfig, plan: Plan, memory: SharedMemory) -> tuple[ServerC
 
 def what_was_lowered(config: ServerConfig, smaller: ServerConfig, plan: Plan, memory: SharedMemory) -> str:
     """One sentence for whoever started the server; `plan` is that of `config`, which did not fit."""
+    unsaid = {"max_batch_size": USUAL_BATCH}
     changes = [
-        f"{name}={getattr(smaller, name):g} instead of {getattr(config, name) or 'what the machine takes'}"
+        f"{name}={getattr(smaller, name):g} instead of {getattr(config, name) or unsaid.get(name, _UNSAID)}"
         for name in LOWERED
         if getattr(smaller, name) != getattr(config, name)
     ]
@@ -53,7 +56,8 @@ def what_was_lowered(config: ServerConfig, smaller: ServerConfig, plan: Plan, me
 def _smaller(config: ServerConfig, plan: Plan, free: int) -> Iterator[ServerConfig]:
     """Configurations that may fit, the one that is lowered least first."""
     batches = list(_batch_sizes(config))
-    for batch in batches:
+    yield from _with_payloads(config, plan, free)
+    for batch in batches[1:]:
         yield from _with_payloads(msgspec.structs.replace(config, max_batch_size=batch), plan, free)
     single = msgspec.structs.replace(config, max_batch_size=batches[-1], instances=1)
     yield from _with_payloads(single, plan, free)
@@ -64,7 +68,7 @@ def _smaller(config: ServerConfig, plan: Plan, free: int) -> Iterator[ServerConf
 def _batch_sizes(config: ServerConfig) -> Iterator[int]:
     """Halves, down to what no model of the configuration forbids."""
     preferred = [model.preferred_batch_size or 1 for model in config.models.values() if model.max_batch_size is None]
-    least, size = max(preferred, default=1), config.max_batch_size
+    least, size = max(preferred, default=1), config.max_batch_size or USUAL_BATCH
     while size > least:
         yield size
         size = max(size // 2, least)

@@ -34,7 +34,7 @@ from parallel_infer.supervisor.children import Children
 from parallel_infer.supervisor.model_version import ModelVersion, name_given, path_meant
 from parallel_infer.supervisor.outcomes import Outcomes
 from parallel_infer.supervisor.outside import Found, LoadRequest, Outside
-from parallel_infer.supervisor.plan import Plan, plan_model
+from parallel_infer.supervisor.plan import Plan, beside, plan_model
 from parallel_infer.supervisor.probes import too_slow
 from parallel_infer.supervisor.reload import Reload, change_in_words, changed_settings
 from parallel_infer.supervisor.served_chains import ServedChains
@@ -305,10 +305,9 @@ class ModelRegistry:
         spec = self._resources.keep(found)
         try:
             number = self._versions.get(request.name, 0) + 1
-            plan = plan_model(
-                self._config, request.config, spec, self._plan.segment_name, self._plan.decode_workers,
-                self._plan.postprocess_workers, number,
-            )  # fmt: skip
+            before = current.plan if current is not None else None
+            chosen = beside(self._config, before, request.settings)
+            plan = plan_model(self._config, request.config, spec, *self._plan.around, number, *chosen)
         except (InferError, ConfigError) as error:
             self._resources.release(spec)
             self._outcomes.refused(request.name, request.query, error)

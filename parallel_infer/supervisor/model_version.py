@@ -103,6 +103,7 @@ class ModelVersion:
             digest=self.plan.spec.digest,
             provider=self.provider,
             memory=self.plan.rows.size + self.plan.outputs.size,
+            trial=self.plan.trial,
         )
 
 

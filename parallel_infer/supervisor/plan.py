@@ -6,10 +6,13 @@ import math
 import re
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from parallel_infer.chains.plan import Served, broken_chains
 from parallel_infer.chains.steps import read_chain
+from parallel_infer.config.engine_schema import USUAL_BATCH
 from parallel_infer.config.model_schema import Devices
 from parallel_infer.config.schema import ModelConfig, ServerConfig
 from parallel_infer.config.sources import zoo_models
@@ -22,12 +25,15 @@ from parallel_infer.model_files.store import ModelStore
 from parallel_infer.model_spec import ModelSpec, TensorSpec
 from parallel_infer.shm.ring import RingSpec, byte_ring
 from parallel_infer.supervisor.probes import probe
+from parallel_infer.trial.settings import Setting
 
 _MEBI = 1 << 20
 _SMALL_ROWS = 4 * _MEBI  # bytes of rows that a model of small inputs gets at least
 _MOST_ROWS = 256
 # Shares of the ingress memory by slot size: many small pictures, a few large frames.
 _CLASSES = ((16 << 10, 0.03), (256 << 10, 0.25), (2 << 20, 0.30), (8 << 20, 0.30), (None, 0.12))
+UNTRIED = "not tried (option trial); the default"
+LATER = "not tried, since that would disturb models that are served: the next start does; until then the default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,13 @@ class Plan:
     decode_workers: int
     postprocess_workers: int
     segment_name: Callable[[str], str]  # what a segment of the run is called
+    chosen: Mapping[str, Setting] = field(default_factory=dict)  # by a trial, by model
+    trial: str = ""  # what came of it, for people
+
+    @property
+    def around(self) -> tuple[Callable[[str], str], int, int]:
+        """What `plan_model` has to know of the run besides a model: names of segments, other workers."""
+        return self.segment_name, self.decode_workers, self.postprocess_workers
 
     @property
     def rings(self) -> list[RingPlan]:
@@ -79,7 +92,7 @@ def make_plan(
     postprocess_workers = config.postprocess_workers or max(1, usable_cores() // 4)
     specs = tuple(probe(models, config, store).values())
     check_chains(config, {spec.name: spec for spec in specs})
-    return _plan_all(config, specs, segment_name, decode_workers, postprocess_workers)
+    return _plan_all(config, specs, segment_name, decode_workers, postprocess_workers, {}, "")
 
 
 def check_chains(config: ServerConfig, specs: Mapping[str, ModelSpec]) -> None:
@@ -90,9 +103,21 @@ def check_chains(config: ServerConfig, specs: Mapping[str, ModelSpec]) -> None:
 
 
 def planned_again(plan: Plan, config: ServerConfig) -> Plan:
-    """What `make_plan` would say of the same models and processes under other limits; nothing is probed again."""
+    """What `make_plan` would say of the same models and processes under other limits; nothing is probed again.
+
+    What a trial chose stays, but for larger batches, which take memory.
+    """
+    smaller = {
+        name: replace(chosen, max_batch=min(chosen.max_batch, config.max_batch_size or USUAL_BATCH))
+        for name, chosen in plan.chosen.items()
+    }
+    return with_chosen(plan, config, smaller, plan.trial)
+
+
+def with_chosen(plan: Plan, config: ServerConfig, chosen: Mapping[str, Setting], trial: str) -> Plan:
+    """The same models and processes with what a trial chose; `trial` says what came of it."""
     specs = tuple(model.spec for model in plan.models)
-    return _plan_all(config, specs, plan.segment_name, plan.decode_workers, plan.postprocess_workers)
+    return _plan_all(config, specs, *plan.around, chosen, trial)
 
 
 def _plan_all(
@@ -101,12 +126,16 @@ def _plan_all(
     segment_name: Callable[[str], str],
     decode_workers: int,
     postprocess_workers: int,
+    chosen: Mapping[str, Setting],
+    trial: str,
 ) -> Plan:
     models = config.models or zoo_models()
+    numbers = decode_workers, postprocess_workers
     plans = tuple(
-        plan_model(config, models[spec.name], spec, segment_name, decode_workers, postprocess_workers) for spec in specs
+        plan_model(config, models[spec.name], spec, segment_name, *numbers, chosen=chosen.get(spec.name), trial=trial)
+        for spec in specs
     )
-    return Plan(plans, ingress_rings(config, segment_name), decode_workers, postprocess_workers, segment_name)
+    return Plan(plans, ingress_rings(config, segment_name), *numbers, segment_name, chosen, trial)
 
 
 def plan_model(
@@ -117,9 +146,12 @@ def plan_model(
     decode_workers: int,
     postprocess_workers: int,
     version: int = 1,
+    chosen: Setting | None = None,
+    trial: str = "",
 ) -> ModelPlan:
-    """Sizes of one model's rings, and how it runs."""
-    max_batch = spec.batch or model.max_batch_size or config.max_batch_size
+    """Sizes of one model's rings, and how it runs; `chosen` by a trial counts where the user said nothing."""
+    usual = chosen.max_batch if chosen is not None else USUAL_BATCH
+    max_batch = spec.batch or model.max_batch_size or config.max_batch_size or usual
     max_batch = min(max_batch, spec.largest_batch or max_batch)
     provider = model.provider or config.provider
     devices = _devices(config.device if model.device is None else model.device)
@@ -127,10 +159,12 @@ def plan_model(
         usable_cores(),
         len(config.models or zoo_models()),
         len(devices) if _on_gpu(provider) else 0,
-        model.instances or config.instances,
+        model.instances or config.instances or (chosen.instances if chosen is not None else 0),
         model.threads or config.threads,
         config.alone_threads,
     )
+    if chosen is not None and not (model.threads or config.threads):
+        threads, alone_threads = chosen.threads, max(alone_threads, chosen.threads)
     if _on_gpu(provider) and instances < len(devices):
         raise ConfigError(
             f"the model {spec.name} has {instances} instances (option instances) for the {len(devices)} GPUs {devices} "
@@ -181,6 +215,26 @@ def plan_model(
             profile=config.profile,
         ),
         devices=devices,
+        trial=trial,
+    )
+
+
+def beside(config: ServerConfig, before: ModelPlan | None, changes: tuple[str, ...]) -> tuple[Setting | None, str]:
+    """How a model runs that is loaded while the server runs, if not by default, and why. Nothing is tried.
+
+    `before` is how a version of it is served that this one takes the place of, `changes` the options that differ.
+    """
+    if not config.trial:
+        return None, UNTRIED
+    if before is None or changes:
+        return None, LATER
+    return Setting(before.instances, before.session.threads, before.max_batch), before.trial
+
+
+def gpus_of(config: ServerConfig, model: ModelConfig) -> int:
+    """How many GPUs a model runs on; 0: on the processor."""
+    return len(_devices(config.device if model.device is None else model.device)) * _on_gpu(
+        model.provider or config.provider
     )
 
 

@@ -31,6 +31,7 @@ from parallel_infer.supervisor.reload import Reload, needs_restart
 from parallel_infer.supervisor.run import Run, new_run
 from parallel_infer.supervisor.service_manager import ServiceManager
 from parallel_infer.supervisor.signals import Signals
+from parallel_infer.supervisor.tried import tried
 
 _GRACE = 5.0  # seconds on top of a limit that is told to a service manager
 log = logging.getLogger(__name__)
@@ -90,7 +91,13 @@ def _serve(told: _Told, signals: Signals, manager: ServiceManager, run: Run) -> 
     config = told.config
     if config.profile is not None:
         make_folder(Path(config.profile), "profile")
-    wanted, memory = make_plan(config, run.mark.segment_name, run.store), shared_memory()
+    found = make_plan(config, run.mark.segment_name, run.store)
+
+    def waiting(why: str) -> None:
+        log.info("%s", why)
+        manager.starting(why, config.trial_seconds + _GRACE)
+
+    wanted, memory = tried(config, found, run.folder, waiting), shared_memory()
     config, plan = fit(told.config, wanted, memory)
     if config is not told.config:
         log.warning("%s", what_was_lowered(told.config, config, wanted, memory))

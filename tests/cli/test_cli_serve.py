@@ -45,6 +45,8 @@ GIVEN = {
     "postprocess_workers": ("3", 3),
     "instances": ("2", 2),
     "threads": ("4", 4),
+    "trial": (None, True),
+    "trial_seconds": ("5", 5.0),
     "device": ("0,1", [0, 1]),
     "chain": ("kinds=detector > classifier", {"kinds": "detector > classifier"}),
     "max_objects": ("8", 8),
@@ -69,7 +71,7 @@ GIVEN = {
 
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HOST", "PORT", "MAX_BATCH_SIZE", "PARALLEL_INFER_CONFIG"):
+    for name in ("HOST", "PORT", "MAX_BATCH_SIZE", "PARALLEL_INFER_CONFIG", "PARALLEL_INFER_TRIAL"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -98,6 +100,12 @@ def test_every_option_reaches_the_server(name: str, started: list[tuple[ServerCo
     ((config, announce),) = started
     assert getattr(config, name) == value
     assert announce is supervisor.Announce.TEXT
+
+
+def test_settings_are_not_tried_where_that_is_said(started: list[tuple[ServerConfig, Any]]) -> None:
+    serve("--no-trial")
+    ((config, _),) = started
+    assert config.trial is False
 
 
 def test_formats_may_be_given_one_by_one_or_together(started: list[tuple[ServerConfig, Any]]) -> None:

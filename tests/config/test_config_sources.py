@@ -56,6 +56,8 @@ OTHER_VALUES: dict[str, tuple[Any, str]] = {
     "queue_size": (7, "7"),
     "instances": (2, "2"),
     "threads": (4, "4"),
+    "trial": (False, "no"),
+    "trial_seconds": (5.0, "5"),
     "alone_threads": (4, "4"),
     "decode": ("fast", "fast"),
     "uint8_rows": (False, "no"),

@@ -53,6 +53,7 @@ class ModelPlan(Struct, frozen=True):
     decode: str  # "exact" or "fast"
     session: SessionOptions
     devices: tuple[int, ...] = (0,)  # GPUs that instances are spread over
+    trial: str = ""  # how instances, threads and largest batch came about, for people
 
     def session_of(self, instance: int) -> SessionOptions:
         """How an instance is run, counted from 0: on its own device."""

@@ -40,6 +40,7 @@ class ModelReport(Struct, frozen=True, kw_only=True):
     digest: str
     provider: str
     memory: int  # bytes of its rings
+    trial: str = ""  # how instances, threads and largest batch came about, for people
 
 
 class ModelStatus(ModelReport, frozen=True, kw_only=True):

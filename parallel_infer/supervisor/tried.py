@@ -1,0 +1,175 @@
+"""Settings of models by a trial: kept from an earlier start, found now, or the default, and always a word why."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from parallel_infer.config.schema import ModelConfig, ServerConfig
+from parallel_infer.config.sources import zoo_models
+from parallel_infer.errors import ConfigError
+from parallel_infer.ipc.messages import ModelPlan
+from parallel_infer.loading import load_by_name
+from parallel_infer.machine.cores import usable_cores
+from parallel_infer.model_spec import ModelSpec
+from parallel_infer.supervisor.child_specs import POLICY, STAGES
+from parallel_infer.supervisor.plan import UNTRIED, Plan, gpus_of, plan_model, with_chosen
+from parallel_infer.trial.record import Record, Records, ident, key_of, machine_facts, trials_folder
+from parallel_infer.trial.settings import Choice, Setting, mix_text
+from parallel_infer.trial.stand import Told
+from parallel_infer.trial.trial import Unusable, run_trial
+from parallel_infer.trial.worker import Code
+
+_ROUND = 0.6  # seconds of a measurement that are counted at least,
+_SHARE = 0.03  # or this part of the time, where there is little
+GIVEN = "not tried: instances, threads and max_batch_size are given"
+log = logging.getLogger(__name__)
+
+
+class _Model(NamedTuple):
+    """One model of a plan, and what may be decided about it."""
+
+    plan: ModelPlan
+    choice: Choice
+    make: Callable[[Setting], ModelPlan]
+    ident: bytes
+
+
+def tried(config: ServerConfig, plan: Plan, folder: Path, waiting: Callable[[str], object]) -> Plan:
+    """The plan with what a trial chose, at this start or at an earlier one.
+
+    `folder` is the run's; `waiting` is told why the start takes longer. Nothing here keeps a server from starting: what
+    goes wrong is a warning, and the default is served.
+    """
+    known = known_settings(config, plan)
+    if known.trial:
+        return known
+    models = sorted(_models(config, plan), key=lambda model: model.ident)
+    try:
+        records = Records(trials_folder(config.cache))
+        with records.locked() as alone:
+            if not alone:
+                return _default(plan, config, "not tried: another server here tries its models at the moment")
+            waiting(
+                f"trying settings of {_names(models)} for at most {config.trial_seconds:g} s (option trial_seconds)"
+            )
+            record = _run(config, plan, models, folder / "trial")
+            records.save(_key(config, plan, models), record)
+    except (ConfigError, Unusable, OSError) as error:
+        log.warning("settings were not tried, and the default is served (option trial): %s", error)
+        return _default(plan, config, f"not tried: {error}")
+    for setting, why in record.unusable.items():
+        log.warning("the setting %s cannot be used: %s", setting, why)
+    log.info("%s: %s", _names(models), _said(record))
+    return _chosen(config, plan, models, record)
+
+
+def known_settings(config: ServerConfig, plan: Plan) -> Plan:
+    """The plan with what an earlier trial chose; its `trial` is empty where only a trial can tell."""
+    models = sorted(_models(config, plan), key=lambda model: model.ident)
+    if not config.trial:
+        return _default(plan, config, UNTRIED)
+    if not any(choice.instances or choice.threads or choice.max_batch for _, choice, _, _ in models):
+        return _default(plan, config, GIVEN)
+    try:
+        record = Records(trials_folder(config.cache)).find(_key(config, plan, models), len(models))
+    except ConfigError as error:
+        log.warning("what an earlier trial found is not used: %s", error)
+        return plan
+    if record is None or (not record.complete and record.trial_seconds < config.trial_seconds):
+        return plan
+    return _chosen(config, plan, models, record)
+
+
+def _run(config: ServerConfig, plan: Plan, models: list[_Model], folder: Path) -> Record:
+    stages = load_by_name(STAGES)
+    told = Told(
+        folder=folder,
+        code=Code(stages["infer"], stages["decode"], POLICY),
+        plans=[model.make for model in models],
+        default=tuple(model.choice.default for model in models),
+        decode_workers=plan.decode_workers,
+        round=min(_ROUND, _SHARE * config.trial_seconds),
+        log_format=config.log_format,
+        log_level=config.log_level,
+    )
+    began = time.monotonic()
+    found = run_trial(told, [model.choice for model in models], usable_cores(), config.trial_seconds)
+    return Record(
+        models=tuple(model.plan.name for model in models),
+        settings=found.chosen,
+        rate=round(found.rate, 1),
+        default_rate=round(found.default_rate, 1),
+        default=told.default,
+        rates=found.rates,
+        seconds=round(time.monotonic() - began, 1),
+        unusable=found.unusable,
+        complete=found.complete,
+        trial_seconds=config.trial_seconds,
+    )
+
+
+def _models(config: ServerConfig, plan: Plan) -> Iterator[_Model]:
+    configs = config.models or zoo_models()
+    for model in plan.models:
+        of_model = configs[model.name]
+        choice = _choice(config, of_model, model)
+        make = partial(_with_setting, config, plan, model.spec)
+        open_fields = bytes((choice.instances, choice.threads, choice.max_batch))
+        yield _Model(model, choice, make, open_fields + ident(model))
+
+
+def _choice(config: ServerConfig, of_model: ModelConfig, model: ModelPlan) -> Choice:
+    return Choice(
+        default=Setting(model.instances, model.session.threads, model.max_batch),
+        instances=not (of_model.instances or config.instances),
+        threads=not (of_model.threads or config.threads),
+        max_batch=not (
+            of_model.max_batch_size or config.max_batch_size or of_model.preferred_batch_size or model.fixed_batch
+        ),
+        gpus=gpus_of(config, of_model),
+        most_batch=model.spec.largest_batch or 4096,
+    )
+
+
+def _with_setting(config: ServerConfig, plan: Plan, spec: ModelSpec, setting: Setting) -> ModelPlan:
+    of_model = (config.models or zoo_models())[spec.name]
+    return plan_model(config, of_model, spec, *plan.around, chosen=setting)
+
+
+def _key(config: ServerConfig, plan: Plan, models: list[_Model]) -> str:
+    facts = machine_facts() | {
+        "cores": usable_cores(),
+        "decode_workers": plan.decode_workers,
+        "postprocess_workers": plan.postprocess_workers,
+    }
+    return key_of([model.ident for model in models], facts)
+
+
+def _default(plan: Plan, config: ServerConfig, trial: str) -> Plan:
+    return with_chosen(plan, config, {}, trial)
+
+
+def _chosen(config: ServerConfig, plan: Plan, models: list[_Model], record: Record) -> Plan:
+    chosen = {model.plan.name: setting for model, setting in zip(models, record.settings, strict=True)}
+    return with_chosen(plan, config, chosen, _said(record))
+
+
+def _said(record: Record) -> str:
+    """What came of a trial, for people."""
+    took = f"tried {len(record.rates)} settings in {record.seconds:g} s"
+    if not record.rates:
+        return f"{record.trial_seconds:g} s were too short to try settings (option trial_seconds); the default"
+    short = "" if record.complete else " (others did not fit into the time, option trial_seconds)"
+    if record.settings == record.default:
+        return f"{took}{short}: kept the default {mix_text(record.default)}, {record.rate:g}/s"
+    chosen = f"chose {mix_text(record.settings)}, {record.rate:g}/s"
+    return f"{took}{short}: {chosen} against {record.default_rate:g}/s of the default {mix_text(record.default)}"
+
+
+def _names(models: list[_Model]) -> str:
+    return ", ".join(model.plan.name for model in models)

@@ -1,0 +1,191 @@
+"""Settings found by a trial: at a server's first start, kept for the next, and what is done where nothing can be."""
+
+from __future__ import annotations
+
+import signal
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from parallel_infer.config.schema import ServerConfig
+from parallel_infer.config.sources import load_config
+from parallel_infer.ipc.messages import LoadModel, Started
+from parallel_infer.supervisor.plan import LATER, UNTRIED, Plan, make_plan, planned_again
+from parallel_infer.supervisor.tried import GIVEN, known_settings, tried
+from parallel_infer.trial.record import Record, Records
+from parallel_infer.trial.settings import Setting
+from tests.engine import graphs
+from tests.engine.serving import Server, eventually, running, short_folder
+from tests.supervisor.core_rig import Rig, spec
+
+CHOSEN, DEFAULT = Setting(3, 5, 32), Setting(2, 1, 8)
+RECORD = Record(
+    models=("m",),
+    settings=(CHOSEN,),
+    default=(DEFAULT,),
+    rate=9.5,
+    default_rate=4.5,
+    seconds=3.0,
+    rates={str(CHOSEN): 9.5, str(DEFAULT): 4.5},
+    trial_seconds=1.0,
+)
+WAITS = "trying settings of m for at most"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return graphs.large(tmp_path_factory.mktemp("model") / "m.onnx", 64)
+
+
+def started(model: Path, cache: Path, seconds: int = 5) -> Server:
+    options = ("--trial", "--trial-seconds", str(seconds), "--max-batch-size", "2", "--threads", "1")
+    folder = short_folder()
+    bind = ("--bind", f"ipc://{folder}/s", "--model", f"m={model}")
+    return Server(folder, *bind, *options, environment={"XDG_CACHE_HOME": str(cache)})
+
+
+def trial_of(server: Server) -> str:
+    with server.client() as client:
+        return str(client.status()["models"]["m"]["trial"])
+
+
+def test_the_first_start_tries_and_says_so_and_the_next_one_remembers(model: Path, tmp_path: Path) -> None:
+    with running(started(model, tmp_path)) as server:
+        found = trial_of(server)
+        log = server.log.read_text()
+        assert log.count(WAITS) == 1
+        assert found in log
+    with running(started(model, tmp_path)) as server:
+        assert trial_of(server) == found
+        assert WAITS not in server.log.read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_during_a_trial_leaves_nothing(model: Path, tmp_path: Path, number: int) -> None:
+    server = started(model, tmp_path, seconds=600)
+    try:
+        eventually(lambda: WAITS in server.log.read_text())
+        eventually(lambda: "trial infer" in server.children())
+        family = server.supervisor.children(recursive=True)
+        assert server.stop(number) == 0
+        assert not [child for child in family if child.is_running()]
+        assert server.run_directories() == []
+        assert "Traceback" not in server.log.read_text()
+    finally:
+        server.close()
+
+
+# --- in this process, where nothing is tried --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def plan(model: Path) -> Plan:
+    return make_plan(config(model, Path("/nowhere")))
+
+
+def config(model: Path, cache: Path, **values: Any) -> ServerConfig:
+    told = {"models": [f"m={model}"], "provider": "cpu", "trial": True, "trial_seconds": 1.0, "cache": str(cache)}
+    return load_config(told | values, None, {})
+
+
+def said(config: ServerConfig, plan: Plan, folder: Path) -> str:
+    """What is said of a start that has no reason to wait."""
+    return tried(config, plan, folder, pytest.fail).trial
+
+
+def test_what_is_not_asked_for_is_not_tried(model: Path, plan: Plan, tmp_path: Path) -> None:
+    assert said(config(model, tmp_path, trial=False), plan, tmp_path) == UNTRIED
+    assert said(config(model, tmp_path, instances=1, threads=1, max_batch_size=1), plan, tmp_path) == GIVEN
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def unwritable(tmp_path: Path) -> Iterator[Path]:
+    """A file in the place of the folder: permissions do not keep root from anything."""
+    place = tmp_path / "file"
+    place.write_text("")
+    yield place
+    place.unlink()
+
+
+def test_what_could_not_be_kept_is_not_tried(
+    model: Path, plan: Plan, unwritable: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = tried(config(model, unwritable), plan, unwritable, pytest.fail)
+    assert found.models[0].instances == plan.models[0].instances
+    assert found.trial.startswith("not tried: cache ")
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "option trial" in record.message
+
+
+def test_two_servers_do_not_disturb_one_another(model: Path, plan: Plan, tmp_path: Path) -> None:
+    with Records(tmp_path / "trials").locked():
+        assert said(config(model, tmp_path), plan, tmp_path) == (
+            "not tried: another server here tries its models at the moment"
+        )
+
+
+def kept(config: ServerConfig, plan: Plan, folder: Path, record: Record) -> Path:
+    """The file where a trial keeps what it finds, with this record in it instead."""
+    why: list[str] = []
+    tried(config, plan, folder, why.append)
+    assert len(why) == 1
+    (file,) = (folder / "trials").glob("*.json")
+    assert stat.S_IMODE(file.stat().st_mode) & 0o022 == 0
+    file.write_bytes(msgspec.json.encode(record))
+    return file
+
+
+def test_time_that_was_too_short_is_remembered_until_there_is_more(model: Path, plan: Plan, tmp_path: Path) -> None:
+    told, more = config(model, tmp_path), config(model, tmp_path, trial_seconds=20.0)
+    kept(told, plan, tmp_path, msgspec.structs.replace(RECORD, settings=(DEFAULT,), rates={}, complete=False))
+    assert known_settings(told, plan).trial == (
+        "1 s were too short to try settings (option trial_seconds); the default"
+    )
+    assert known_settings(more, plan).trial == ""
+
+
+def test_a_damaged_record_is_a_warning_and_found_anew(
+    model: Path, plan: Plan, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = config(model, tmp_path)
+    file = kept(told, plan, tmp_path, RECORD)
+    file.write_text("{")
+    assert known_settings(told, plan).trial == ""
+    assert f"{file} is damaged" in caplog.text
+    why: list[str] = []
+    found = tried(told, plan, tmp_path, why.append)
+    assert len(why) == 1
+    assert known_settings(told, plan) == found
+
+
+def test_what_was_chosen_is_served_and_memory_that_is_short_takes_large_batches_first(
+    model: Path, plan: Plan, tmp_path: Path
+) -> None:
+    told = config(model, tmp_path)
+    kept(told, plan, tmp_path, RECORD)
+    found = known_settings(told, plan)
+    (served,) = found.models
+    assert (served.instances, served.session.threads, served.max_batch) == (3, 5, 32)
+    assert served.session.alone_threads >= 5
+    assert served.trial == (
+        "tried 2 settings in 3 s: chose 3 x 5, batch 32, 9.5/s against 4.5/s of the default 2 x 1, batch 8"
+    )
+    (again,) = planned_again(found, told).models
+    assert (again.instances, again.session.threads, again.max_batch) == (3, 5, 8)
+    by_hand = known_settings(config(model, tmp_path, threads=1), plan)
+    assert by_hand.trial == ""  # others were tried with other threads
+
+
+def test_a_model_that_is_loaded_later_is_not_tried(tmp_path: Path) -> None:
+    rig = Rig().serving()
+    rig.take(LoadModel(7, "n", __file__, b"\x80"))  # type: ignore[arg-type]
+    rig.find("n", spec("n"))
+    for number in range(2):
+        rig.say(f"infer-n-{number}", Started())
+    assert rig.core.registry.reports()["n"].trial == LATER
