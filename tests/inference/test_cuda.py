@@ -225,6 +225,80 @@ def test_the_process_outlives_its_session_on_a_real_gpu(name, graphs, ending, zo
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "ended\n", "")
 
 
+BROKEN = b"""
+.version 7.0
+.target sm_52
+.address_size 64
+.visible .entry broken() { trap; }
+"""
+LOSING = f"""
+import ctypes, os, sys
+import numpy as np
+from parallel_infer.errors import DeviceLost, InferError
+from parallel_infer.inference.options import SessionConfig
+from parallel_infer.inference.session import Session
+session = Session(sys.argv[1], SessionConfig(provider="cuda", batches=(1, 2)))
+x = np.ones((2, 8), np.float32)
+bindings = [session.bind({{"x": x}}, {{"y": np.zeros_like(x)}}, number) for number in range(2)]
+for binding in bindings:
+    assert (binding.run()["y"] == x).all()
+driver = ctypes.CDLL("libcuda.so.1")
+module, kernel = ctypes.c_void_p(), ctypes.c_void_p()
+assert driver.cuModuleLoadData(ctypes.byref(module), {BROKEN!r}) == 0
+assert driver.cuModuleGetFunction(ctypes.byref(kernel), module, b"broken") == 0
+assert driver.cuLaunchKernel(kernel, 1, 1, 1, 1, 1, 1, 0, None, None, None) == 0
+for run in (bindings[0].run, lambda: bindings[1].begin()(), lambda: session.run({{"x": x}})):
+    try:
+        run()
+    except DeviceLost as error:
+        print("lost", "gpu 0 has failed" in str(error), flush=True)
+    except InferError as error:
+        print("not told apart:", error, flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.gpu
+def test_a_real_gpu_that_is_lost_is_told_from_then_on(tmp_path):
+    with real_gpu(SessionConfig(provider="cuda")):
+        pass
+    (tmp_path / "model.onnx").write_bytes(models.identity())
+    command = [sys.executable, "-c", LOSING, str(tmp_path / "model.onnx")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "lost True\n" * 3), ended.stderr
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("overlap", [False, True])
+def test_batches_that_overlap_on_a_real_gpu_answer_as_one_by_one(overlap, zoo):
+    config = SessionConfig(provider="cuda", batches=(1, 2, 4), cuda_overlap=overlap)
+    with real_gpu(config):
+        session = Session(zoo / "detector.onnx", config)
+    (tensor,) = session.inputs
+    random, found = np.random.default_rng(1), []
+    rows = [random.random((count, *tensor.shape), np.float32) for count in (4, 1, 3, 2, 4, 4, 1, 2)]
+    expected = [session.run({tensor.name: array}) for array in rows]
+    outputs = [{name: np.zeros_like(array) for name, array in answer.items()} for answer in expected]
+    session.lock_pages([*rows, *(array for answer in outputs for array in answer.values())])
+    assert session.at_once == (2 if overlap else 1)
+    for number in range(2):  # graphs are recorded while nothing is under way
+        for array, answer in zip(rows, outputs, strict=True):
+            session.bind({tensor.name: array}, answer, number).run()
+    for answer in outputs:
+        for array in answer.values():
+            array[:] = 0
+    for _ in range(5):
+        for number, (array, answer) in enumerate(zip(rows, outputs, strict=True)):
+            found.append(session.bind({tensor.name: array}, answer, number % 2).begin())
+            if number:
+                found[-2]()
+        found[-1]()
+        for answer, wanted in zip(outputs, expected, strict=True):
+            for name, array in answer.items():
+                np.testing.assert_allclose(array, wanted[name], atol=0.02 * np.abs(wanted[name]).max())
+    session.close()
+
+
 @pytest.mark.gpu
 def test_a_model_of_which_a_part_runs_on_the_processor_is_served_by_a_real_gpu(caplog):
     with real_gpu(SessionConfig(provider="cuda", batches=(1, 2, 4)), models.determinant()) as session:
