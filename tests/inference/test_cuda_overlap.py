@@ -10,12 +10,13 @@ import pytest
 
 from parallel_infer.errors import DeviceLost, InferError
 from parallel_infer.inference import session as session_module
+from parallel_infer.inference.engines import Stop
 from parallel_infer.inference.engines.cuda import CudaBoundRun
 from parallel_infer.inference.options import SessionConfig
 from parallel_infer.inference.providers import Choice
 from parallel_infer.inference.session import Session
 from tests.inference import session_models as models
-from tests.inference.host_cuda import HostRuntime, host_engine
+from tests.inference.host_cuda import HostRuntime, HostSession, host_engine
 
 
 def floats(*shape: int, start: int = 0) -> np.ndarray:
@@ -121,6 +122,33 @@ def test_no_graph_is_recorded_while_a_run_is_under_way(runtime):
     wait()
     assert crowd.answered(0)
     assert isinstance(crowd.engine.bind({"a": x, "b": x}, {"y": y}, ()), CudaBoundRun)
+
+
+def test_nothing_else_runs_while_a_graph_is_recorded(runtime):
+    made = host_engine(models.identity(), runtime, batches=(1,))
+    x, y = floats(1, 8), np.zeros((1, 8), np.float32)
+    recording, ran, seen = threading.Event(), threading.Event(), []
+
+    class Recorder(HostSession):
+        """Another thread begins a plain run while this records, which must not come to its end meanwhile."""
+
+        def run_with_iobinding(self, binding, options):
+            recording.set()
+            seen.append(ran.wait(0.05))
+            super().run_with_iobinding(binding, options)
+
+    made.session = Recorder(made.session, runtime)
+
+    def plain():
+        recording.wait(30)
+        made.run({"x": x}, Stop())
+        ran.set()
+
+    thread = threading.Thread(target=plain)
+    thread.start()
+    made.bind({"x": x}, {"y": y}, ())
+    thread.join()
+    assert seen == [False]
 
 
 @pytest.mark.parametrize(

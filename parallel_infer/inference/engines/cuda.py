@@ -104,6 +104,10 @@ class CudaEngine(OrtEngine):
         while self._locked:
             self._runtime.unlock_pages(address_of(self._locked.pop()))
 
+    def run(self, inputs: Mapping[str, Array], stop: Stop) -> list[Array]:
+        with self._running:  # also a plain run must not fall into the recording of a graph
+            return super().run(inputs, stop)
+
     def bind(
         self, inputs: Mapping[str, Array], fixed: Mapping[str, Array], fresh: Sequence[str], buffer_set: int = 0
     ) -> BoundRun:
