@@ -32,11 +32,16 @@ class Holding:
         until = (head.admit.received + head.admit.deadline) / 2
         if now >= until:
             return False
-        crowded = bool(part.selections) and served.is_busy and not self._pictures.with_room(decoders)
-        if not crowded and not (part.together and self._waits_for_partner(served, head)):
+        if not (part.selections and self._waits_for_room(served, decoders)) and not (
+            part.together and self._waits_for_partner(served, head)
+        ):
             return False
         self.until = min(self.until, until)
         return True
+
+    def _waits_for_room(self, served: ModelQueue, decoders: Collection[bytes]) -> bool:
+        """Whether no picture can be kept now. A model that has few rows waits for its own pictures, not for others'."""
+        return (served.is_busy or self._pictures.keeps(served.key)) and not self._pictures.with_room(decoders)
 
     def _waits_for_partner(self, served: ModelQueue, head: Job) -> bool:
         """Whether another part of its fan has no row yet, and nobody else here could use the row meanwhile."""

@@ -14,12 +14,13 @@ _NEEDED = (JobState.QUEUED, JobState.DECODING)
 class SharedPicture:
     """One picture, while a job about it is in flight or more may come."""
 
-    __slots__ = ("holder", "is_open", "jobs", "size")
+    __slots__ = ("holder", "is_open", "jobs", "model", "size")
 
     def __init__(self) -> None:
         self.jobs: dict[int, Job] = {}
         self.is_open = False  # objects may be cut out of it later
         self.holder = b""  # the decode worker that has its pixels, or is to keep them; empty: nobody
+        self.model = ""  # whose job it was kept with
         self.size = 0  # bytes that they take there; 0: it has not said yet
 
 
@@ -32,7 +33,8 @@ class SharedPictures:
         self._done: defaultdict[bytes, list[int]] = defaultdict(list)  # by worker, what it need not keep any more
         self._used: Counter[bytes] = Counter()  # bytes, by worker
         self._promised: Counter[bytes] = Counter()  # pictures that a worker is to keep and has not decoded yet
-        self._usual = 0.0  # bytes of a picture, learned
+        self._of_model: Counter[str] = Counter()  # pictures that are kept, by model
+        self._usual = 0.0  # bytes of a picture: at least those of the last one
 
     def __len__(self) -> int:
         """Pictures that jobs are about, or that are kept."""
@@ -75,8 +77,9 @@ class SharedPictures:
             return shared.holder == worker
         if not shared.is_open and len(self.queued_with(jobs[0])) < len(jobs):
             return False
-        shared.holder = worker
+        shared.holder, shared.model = worker, jobs[0].served.key
         self._promised[worker] += 1
+        self._of_model[shared.model] += 1
         return True
 
     def decoded(self, job: Job, worker: bytes, kept: int) -> None:
@@ -91,7 +94,7 @@ class SharedPictures:
             self._promised[worker] -= 1
             shared.size = kept
             self._used[worker] += kept
-            self._usual = learned(self._usual or kept, kept, 0.1)
+            self._usual = max(kept, learned(self._usual, kept, 0.1))
         elif not kept:
             self._free(shared)
         self._settle(part.picture, shared, job)
@@ -126,6 +129,10 @@ class SharedPictures:
             return workers
         return [name for name in workers if self._used[name] + (self._promised[name] + 1) * self._usual <= self._limit]
 
+    def keeps(self, model: str) -> bool:
+        """Whether a picture is kept that was decoded for a model (its key): there will be room, then."""
+        return self._of_model[model] > 0
+
     def _settle(self, number: int, shared: SharedPicture, decoded: Job | None = None) -> None:
         """Nobody need have the pixels where no job needs them but one that was `decoded` just now."""
         if shared.is_open:
@@ -139,4 +146,5 @@ class SharedPictures:
     def _free(self, shared: SharedPicture) -> None:
         self._used[shared.holder] -= shared.size
         self._promised[shared.holder] -= not shared.size
+        self._of_model[shared.model] -= 1
         shared.holder, shared.size = b"", 0

@@ -87,7 +87,7 @@ class FakeWorker:
     leases: list[Lease] = field(default_factory=list)
     recalled: set[int] = field(default_factory=set)
     old: list[Lease] = field(default_factory=list)  # of a dispatcher that died
-    kept: set[int] = field(default_factory=set)  # pictures, of one byte each
+    kept: dict[int, int] = field(default_factory=dict)  # pictures, and bytes of each
     last: int = 0  # the picture that was decoded last
 
 
@@ -113,7 +113,7 @@ class Rig:
         kept: int = 0,
         at_once: int = 1,
     ) -> None:
-        """`kept` counts the pictures that a decode worker keeps.
+        """`kept` is how many bytes of pictures a decode worker keeps.
 
         With `onward` workers hand leases on; what they say arrives when a test lets it (`arrive`, `hear`).
         """
@@ -123,6 +123,7 @@ class Rig:
         self.onward = onward
         self.core = Core(self._deliver, policy, stage_limit, cores, kept, (1 << 40) + 1)
         self._kept = kept
+        self.picture_size = 1  # bytes
         self.decodes: Counter[int] = Counter()  # of each picture of several jobs
         self.flights: list[Flight] = []
         self.reports: list[tuple[str, Inferred, int]] = []  # who says it, and the lease that was handed on
@@ -239,7 +240,8 @@ class Rig:
 
     def _pixels(self, worker: FakeWorker, lease: DecodeLease) -> tuple[int, bool]:
         """Bytes in which a job's picture is kept, and whether it was there already."""
-        worker.kept.difference_update(lease.done)
+        for number in lease.done:
+            worker.kept.pop(number, None)
         if lease.part is None:
             worker.last = 0
             return 0, False
@@ -247,10 +249,10 @@ class Rig:
         reused = picture in (*worker.kept, worker.last)
         if picture not in worker.kept:
             worker.last = picture
-        if lease.keep and len(worker.kept) < self._kept:
-            worker.kept.add(picture)
+        if lease.keep and picture not in worker.kept and sum(worker.kept.values()) + self.picture_size <= self._kept:
+            worker.kept[picture] = self.picture_size
         self.decodes[picture] += not reused
-        return int(picture in worker.kept), reused
+        return worker.kept.get(picture, 0), reused
 
     def _hand_on(self, worker: FakeWorker, lease: InferLease) -> None:
         assert lease.onward is not None

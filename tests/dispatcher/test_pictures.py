@@ -105,7 +105,7 @@ def test_a_part_is_answered_in_time_though_the_other_model_stands_still() -> Non
 
 @pytest.mark.parametrize("decoders", [1, 3])
 def test_a_chain_is_decoded_once_however_many_are_under_way(decoders: int) -> None:
-    rig = Rig(plan("root", rows=34, max_batch=2), plan("child", rows=34), kept=8)
+    rig = Rig(plan("root", rows=34, max_batch=4), plan("child", rows=34), kept=2)
     crew(rig, "root", "child")
     for _ in range(decoders - 1):
         rig.worker("decode")
@@ -113,6 +113,17 @@ def test_a_chain_is_decoded_once_however_many_are_under_way(decoders: int) -> No
     pictures = range(1, 101)
     drive(rig, 32, iter([lambda picture=picture: chains.ask(picture) for picture in pictures]), chains.ended)
     assert rig.decodes == dict.fromkeys(pictures, 1)
+    rig.check_drained()
+
+
+def test_larger_pictures_are_counted_as_what_they_are_at_once() -> None:
+    rig = Rig(plan("root", rows=34, max_batch=2), plan("child", rows=34), kept=6)
+    crew(rig, "root", "child")
+    chains = Chains(rig)
+    for size, pictures in ((1, range(1, 41)), (3, range(41, 81))):
+        rig.picture_size = size
+        drive(rig, 32, iter([lambda picture=picture: chains.ask(picture) for picture in pictures]), chains.ended)
+    assert rig.decodes == dict.fromkeys(range(1, 81), 1)
     rig.check_drained()
 
 
@@ -131,7 +142,7 @@ def test_what_dies_takes_its_pictures_with_it(end: str) -> None:
     _, decoder = crew(rig, "root", "child")
     root = rig.admit("root", part=PicturePart(1, None, CUTS))
     rig.run_dry()
-    assert (rig.answered[root], decoder.kept) == (1, {1})
+    assert (rig.answered[root], decoder.kept) == (1, {1: 1})
     if end == "worker":
         decoder = rig.replace(decoder)
         rig.core.ledger.pictures.all_cut(1)
@@ -144,7 +155,7 @@ def test_what_dies_takes_its_pictures_with_it(end: str) -> None:
     assert not rig.core.ledger.pictures
     other = rig.admit("root", part=PicturePart(2, None, CUTS))
     rig.run_dry()
-    assert (rig.answered[other], decoder.kept) == (1, {2})
+    assert (rig.answered[other], decoder.kept) == (1, {2: 1})
     rig.core.ledger.pictures.all_cut(2)
     rig.check_drained()
 
