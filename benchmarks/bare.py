@@ -37,7 +37,7 @@ _STAGES = (b"decode", b"infer", b"postprocess")
 
 
 def _socket(kind: int, identity: bytes = b"") -> Socket:
-    socket = zmq.Context.instance().socket(kind)
+    socket: Socket = zmq.Context.instance().socket(kind)
     socket.linger, socket.sndhwm, socket.rcvhwm = 0, 0, 0
     if identity:
         socket.identity = identity
@@ -47,17 +47,20 @@ def _socket(kind: int, identity: bytes = b"") -> Socket:
 def _drained(socket: Socket) -> Iterator[list[bytes]]:
     """The first message, waiting for it, and those behind it."""
     yield socket.recv_multipart()
-    while socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+    while int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
         yield socket.recv_multipart(zmq.NOBLOCK)
 
 
 def _gateway(folder: str, memory: str) -> None:
     ring = SharedMemory(memory)
+    slots = ring.buf
+    assert slots is not None  # it is open
     front, inside, answers = _socket(zmq.ROUTER), _socket(zmq.DEALER, b"gateway"), _socket(zmq.PULL)
     front.bind(f"ipc://{folder}/front")
     inside.connect(f"ipc://{folder}/inside")
     answers.bind(f"ipc://{folder}/answers")
-    free, clients = deque(range(_SLOTS)), {}
+    free = deque(range(_SLOTS))
+    clients: dict[int, tuple[bytes, int]] = {}
     poller = zmq.Poller()
     poller.register(front, zmq.POLLIN)
     poller.register(answers, zmq.POLLIN)
@@ -68,14 +71,12 @@ def _gateway(folder: str, memory: str) -> None:
                 for slot in msgpack.unpackb(frames[0]):
                     client, number = clients.pop(slot)
                     free.append(slot)
-                    front.send_multipart(
-                        [client, msgpack.packb(number), bytes(ring.buf[slot * _SLOT : slot * _SLOT + 8])]
-                    )
+                    front.send_multipart([client, msgpack.packb(number), bytes(slots[slot * _SLOT : slot * _SLOT + 8])])
         if front in there:
             jobs = []
             for client, header, payload in _drained(front):
                 slot = free.popleft()
-                ring.buf[slot * _SLOT : slot * _SLOT + len(payload)] = payload
+                slots[slot * _SLOT : slot * _SLOT + len(payload)] = payload
                 clients[slot] = client, msgpack.unpackb(header)
                 jobs.append((slot, len(payload)))
             inside.send(msgpack.packb(jobs))
@@ -100,6 +101,8 @@ def _dispatcher(folder: str, ready: Any) -> None:
 
 def _stage(folder: str, memory: str, stage: bytes) -> None:
     ring = SharedMemory(memory)
+    slots = ring.buf
+    assert slots is not None  # it is open
     inside, answers = _socket(zmq.DEALER, stage), _socket(zmq.PUSH)
     inside.connect(f"ipc://{folder}/inside")
     answers.connect(f"ipc://{folder}/answers")
@@ -110,7 +113,7 @@ def _stage(folder: str, memory: str, stage: bytes) -> None:
             jobs = msgpack.unpackb(frame)
             if stage == b"decode":
                 for slot, size in jobs:
-                    row[:size] = ring.buf[slot * _SLOT : slot * _SLOT + size]
+                    row[:size] = slots[slot * _SLOT : slot * _SLOT + size]
             if stage == b"postprocess":
                 answers.send(msgpack.packb([slot for slot, _ in jobs]))
             else:

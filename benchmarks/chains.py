@@ -24,6 +24,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.machine import print_header
+from benchmarks.pictures import read_picture
 from parallel_infer import Answer, AsyncClient
 from parallel_infer.errors import ResourceUnavailable
 from parallel_infer.tools.local_server import local_server
@@ -36,7 +37,7 @@ MODELS = {"fan": ("detector", "pose"), "chain": ("detector", "classifier")}
 
 def street() -> bytes:
     """A JPEG of 1280x720: two people, a cup and a cat."""
-    person, cup, cat = (cv2.imread(str(PICTURES / f"{name}.png")) for name in ("astronaut", "coffee", "chelsea"))
+    person, cup, cat = (read_picture(PICTURES / f"{name}.png") for name in ("astronaut", "coffee", "chelsea"))
     canvas = np.full((720, 1280, 3), 114, np.uint8)
     canvas[104:616, :512] = person
     canvas[:360, 512:872] = cv2.resize(person, (360, 360))
@@ -76,7 +77,7 @@ def ways(what: str, jpeg: bytes) -> dict[str, Way]:
 
     async def by_hand(client: AsyncClient) -> list[Answer]:
         found = await client.infer("detector", jpeg, confidence=0.4)
-        frame = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+        frame = np.asarray(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR))
         corners = np.concatenate((np.floor(found.boxes[:, :2]), np.ceil(found.boxes[:, 2:])), axis=1).astype(int)
         crops = [frame[top:bottom, left:right] for left, top, right, bottom in corners]
         return [found, *await asyncio.gather(*(patiently(client, crop) for crop in crops))]

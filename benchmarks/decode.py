@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import parallel_infer
 from benchmarks.machine import print_header
+from benchmarks.pictures import read_picture
 from stages.frame import Frame
 from stages.opencv import cv2
 from stages.pictures import Decoder, PictureLimits
@@ -69,9 +70,7 @@ def main(rounds: int) -> None:
 
 def _payload(name: str, width: int, height: int) -> bytes:
     """The middle of a sample picture, enlarged to that size, as a JPEG as cameras write them (4:2:0)."""
-    picture = cv2.imread(str(Path(parallel_infer.__file__).parent / "zoo" / "pictures" / name))
-    if picture is None:
-        raise click.ClickException(f"{name} is not there")
+    picture = read_picture(Path(parallel_infer.__file__).parent / "zoo" / "pictures" / name)
     lines = picture.shape[1] * height // width
     top = (picture.shape[0] - lines) // 2
     enlarged = cv2.resize(picture[top : top + lines], (width, height), interpolation=cv2.INTER_CUBIC)
@@ -101,7 +100,7 @@ def _preprocessors(frames: list[Frame]) -> Iterator[tuple[str, Step]]:
 def _filters(frames: list[Frame], wish: Preprocess) -> Iterator[tuple[str, Step]]:
     """The same row by every filter; Pillow's own time is that of resizing alone, without its copy of the frame."""
     for name in ("linear", "bilinear", "bicubic"):
-        preprocessor = Preprocessor(msgspec.structs.replace(wish, filter=name), "uint8", "nhwc")  # type: ignore[arg-type]
+        preprocessor = Preprocessor(msgspec.structs.replace(wish, filter=name), "uint8", "nhwc")
         yield f"ours, {name}", _writer(preprocessor, frames, np.zeros(preprocessor.shape, np.uint8))
     with contextlib.suppress(ImportError):
         from PIL import Image

@@ -32,6 +32,7 @@ from benchmarks.fuzz_support.callers import PICTURE
 from benchmarks.fuzz_support.http_client import Conversation
 from benchmarks.machine import free_port, print_header
 from benchmarks.nothing_model import write_nothing_model
+from benchmarks.pictures import read_picture
 from parallel_infer import AsyncClient, Client
 from parallel_infer.doors.grpc.messages import message
 from parallel_infer.tools.local_server import local_server
@@ -94,7 +95,7 @@ class Doors:
 
     async def pictures(self, way: str, in_flight: int, seconds: float) -> Figures:
         """Pictures of 720p for the detector."""
-        picture = cv2.imencode(".jpg", cv2.resize(cv2.imread(str(PICTURE)), (1280, 720)))[1].tobytes()
+        picture = cv2.imencode(".jpg", cv2.resize(read_picture(PICTURE), (1280, 720)))[1].tobytes()
         if way == "http":
             return await self._posts("/infer/detector", picture, "Content-Type: image/jpeg\r\n", in_flight, seconds)
         return await self._own("detector", picture, in_flight, seconds)
@@ -131,7 +132,9 @@ class Doors:
         asked.inputs.add(name="x", datatype="UINT8", shape=[1, SIZE])
         data = asked.SerializeToString()
         async with grpc.aio.insecure_channel(self.grpc) as channel:
-            call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+            call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
+                "/inference.GRPCInferenceService/ModelInfer"
+            )
 
             async def ask() -> None:
                 await call(data)

@@ -25,7 +25,9 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -40,7 +42,7 @@ from parallel_infer.shm.segment import sweep
 
 _BYTES = 100  # of a payload
 _TIMEOUT = 30.0  # seconds of a job
-_BEFORE, _AFTER = 2.0, 2.0  # seconds of load around what is done
+_AROUND = 2.0  # seconds of load before and after what is done
 _INSIDE = "FLEET_IN_NAMESPACE"
 
 
@@ -77,22 +79,7 @@ def run(name: str, fleet: FleetUnderTest, arguments: argparse.Namespace) -> Run:
     """A case under load."""
     address = f"tcp://127.0.1.1:{fleet.port}"
     load: Load = WireLoad(address, _TIMEOUT) if arguments.client == "wire" else LibraryLoad(address, _TIMEOUT)
-    found, done = Run(), threading.Event()
-    failures: list[BaseException] = []
-
-    def act() -> None:
-        time.sleep(_BEFORE)
-        started = time.monotonic()
-        try:
-            CASES[name](fleet)
-        except BaseException as error:  # told where the load ends
-            failures.append(error)
-        found.took = time.monotonic() - started
-        time.sleep(_AFTER)
-        done.set()
-
-    actor = threading.Thread(target=act)
-    actor.start()
+    found = Run()
 
     def more() -> bool:
         if fleet.calm.is_set():  # one job after the other, with pauses
@@ -102,12 +89,37 @@ def run(name: str, fleet: FleetUnderTest, arguments: argparse.Namespace) -> Run:
             time.sleep(0.02)
         return found.tally.sent < arguments.jobs or not done.is_set()
 
-    drive(load, Payloads(_BYTES), found.tally, more, arguments.in_flight, found.ended)
+    with contextlib.closing(load), beside(partial(CASES[name], fleet), found) as done:
+        drive(load, Payloads(_BYTES), found.tally, more, arguments.in_flight, found.ended)
+    return found
+
+
+@contextlib.contextmanager
+def beside(act: Callable[[], object], found: Run) -> Iterator[threading.Event]:
+    """Have something done beside a load, which goes on before and after; the event says when it is over.
+
+    Notes in `found` how long it took. At the end raises what it raised.
+    """
+    done = threading.Event()
+    failures: list[BaseException] = []
+
+    def timed() -> None:
+        time.sleep(_AROUND)
+        started = time.monotonic()
+        try:
+            act()
+        except BaseException as error:  # told where the load ends
+            failures.append(error)
+        found.took = time.monotonic() - started
+        time.sleep(_AROUND)
+        done.set()
+
+    actor = threading.Thread(target=timed)
+    actor.start()
+    yield done
     actor.join()
-    load.close()
     if failures:
         raise failures[0]
-    return found
 
 
 def broken(name: str, found: Run) -> list[str]:

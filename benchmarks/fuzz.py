@@ -50,7 +50,7 @@ SAMPLES: dict[str, protocol.Request] = {
     "stop": protocol.Stop(id=7),
 }
 # Beginnings of long or deep things: maps, arrays, texts, bytes, numbers, extensions.
-OPENINGS = (
+OPENINGS: tuple[bytes, ...] = (
     b"\xdf\xff\xff\xff\xff",
     b"\xdd\xff\xff\xff\xff",
     b"\xdb\x7f\xff\xff\xff",

@@ -94,7 +94,7 @@ def run(doors: list[str], count: int, seed: int) -> None:
     """Serve, and spoil the doors' days one after another."""
     places = {door: f"127.0.0.1:{free_port()}" for door in CALLERS}
     frames = {door: f"tcp://{places[door]}" for door in ("frigate", "imagezmq")}
-    options = ("--http", places["http"], "--grpc", places["grpc"])
+    options: tuple[str, ...] = ("--http", places["http"], "--grpc", places["grpc"])
     options += ("--frigate-bind", frames["frigate"], "--imagezmq-bind", frames["imagezmq"])
     with (
         tempfile.TemporaryDirectory(prefix="pi-fuzz-"),

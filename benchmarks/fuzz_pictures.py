@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.chaos_support.settle import drain
 from benchmarks.machine import print_header
+from benchmarks.pictures import read_picture
 from parallel_infer import Client
 from parallel_infer.errors import InferError
 from parallel_infer.tools.local_server import local_server
@@ -37,7 +38,7 @@ CHUNK = 2000
 
 def samples() -> list[bytes]:
     """One small picture of each format, and a progressive JPEG."""
-    small = cv2.resize(cv2.imread(str(PICTURE)), (48, 32), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(read_picture(PICTURE), (48, 32), interpolation=cv2.INTER_AREA)
     encoded = [cv2.imencode(suffix, small)[1].tobytes() for suffix in FORMATS.values()]
     return [*encoded, cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()]
 

@@ -23,7 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.chaos_support.faults import HANG, processes
-from benchmarks.chaos_support.payloads import Payloads, write_identity_model
+from benchmarks.chaos_support.payloads import Bytes, Payloads, write_identity_model
 from benchmarks.machine import print_header
 from parallel_infer import Client
 from parallel_infer.tools.local_server import LocalServer, local_server
@@ -47,7 +47,12 @@ def started_server() -> Iterator[LocalServer]:
 
 
 def hang(
-    server: LocalServer, client: Client, payload: dict[str, object], place: str, kind: int, timeout: float
+    server: LocalServer,
+    client: Client,
+    payload: dict[str, Bytes],
+    place: str,
+    kind: int,
+    timeout: float,
 ) -> tuple[float, float]:
     """Seconds from the deadline of a job to its reply, and to the end of the process that hangs."""
     victim = processes(server)[place]
@@ -63,7 +68,7 @@ def hang(
         os.close(handle)
 
 
-def settle(client: Client, payload: dict[str, object]) -> None:
+def settle(client: Client, payload: dict[str, Bytes]) -> None:
     """Wait until every process is up and has worked."""
     while any(process["state"] != "up" for process in client.status()["processes"].values()):
         time.sleep(0.05)
@@ -78,7 +83,7 @@ def main() -> None:
     parser.add_argument("--timeout", type=float, default=0.5, help="seconds a job has")
     arguments = parser.parse_args()
     print_header()
-    payload: dict[str, object] = {"x": Payloads(SIZE).make(1)}
+    payload: dict[str, Bytes] = {"x": Payloads(SIZE).make(1)}
     print(f"{'stage':12s} {'how':10s} {'reply p50':>10s} {'max':>7s} {'gone p50':>10s} {'max':>7s}   in ms")
     with started_server() as server, Client(server.address, timeout=60.0) as client:
         for stage, place in PLACES.items():

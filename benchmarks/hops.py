@@ -87,7 +87,7 @@ class Calls:
 
 
 def measure(
-    run: Callable[[int], object], server: LocalServer, stages: memoryview, jobs: int
+    run: Callable[[int], object], server: LocalServer, stages: memoryview[float], jobs: int
 ) -> dict[str, list[float | None]]:
     """Per job and process: processor time in microseconds, all and outside of the stage, switches, system calls.
 

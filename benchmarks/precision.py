@@ -23,6 +23,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.machine import print_header
+from benchmarks.pictures import read_picture
 from parallel_infer import Answer, Client
 from parallel_infer.tools.local_server import local_server
 
@@ -39,7 +40,7 @@ def encoded(folder: Path | None) -> list[bytes]:
 
 def _variants() -> Iterator[bytes]:
     for path in sorted(PICTURES.glob("*.png")):
-        picture = cv2.imread(str(path))
+        picture = read_picture(path)
         for size, mirrored, light in product((1.0, 0.8, 0.6, 0.45), (False, True), (1.0, 0.7)):
             frame = cv2.resize(picture, None, fx=size, fy=size, interpolation=cv2.INTER_AREA)
             frame = (frame[:, ::-1] if mirrored else frame) * light

@@ -14,18 +14,18 @@ job is seen. Ends with 1 where an invariant is broken. Everything runs on this m
 from __future__ import annotations
 
 import argparse
+import contextlib
 import statistics
 import sys
 import tempfile
-import threading
-import time
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.chaos_support.loads import LibraryLoad, Load, WireLoad, drive
 from benchmarks.chaos_support.payloads import Payloads, write_identity_model
-from benchmarks.fleet import Run, broken
+from benchmarks.fleet import Run, beside, broken
 from benchmarks.machine import print_header
 from benchmarks.nothing_model import write_nothing_model
 from benchmarks.overhead import latencies, throughput
@@ -37,7 +37,6 @@ from parallel_infer import Client
 
 _BYTES = 100  # of a payload
 _TIMEOUT = 30.0  # seconds of a job
-_AROUND = 2.0  # seconds of load before and after what is done
 _SLEEP, _BATCH, _EACH = 0.08, 8, 24  # of a member that sleeps: seconds, jobs at a time, and jobs in flight
 _NULL = f"nothing-{_BYTES}"
 
@@ -113,28 +112,10 @@ def under_load(case: str, router: RouterUnderTest, arguments: argparse.Namespace
     """A case, with jobs under way from before it begins until after it is over."""
     wire = arguments.client == "wire"
     load: Load = WireLoad(router.address, _TIMEOUT) if wire else LibraryLoad(router.address, _TIMEOUT)
-    found, done = Run(), threading.Event()
-    failures: list[BaseException] = []
-
-    def act() -> None:
-        time.sleep(_AROUND)
-        started = time.monotonic()
-        try:
-            CASES[case](router)
-        except BaseException as error:  # told where the load ends
-            failures.append(error)
-        found.took = time.monotonic() - started
-        time.sleep(_AROUND)
-        done.set()
-
-    actor = threading.Thread(target=act)
-    actor.start()
-    more = lambda: found.tally.sent < arguments.jobs or not done.is_set()  # noqa: E731 - too short for a name
-    drive(load, Payloads(_BYTES), found.tally, more, arguments.in_flight, found.ended)
-    actor.join()
-    load.close()
-    if failures:
-        raise failures[0]
+    found = Run()
+    with contextlib.closing(load), beside(partial(CASES[case], router), found) as done:
+        more = lambda: found.tally.sent < arguments.jobs or not done.is_set()  # noqa: E731 - too short for a name
+        drive(load, Payloads(_BYTES), found.tally, more, arguments.in_flight, found.ended)
     return found
 
 

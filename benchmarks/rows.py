@@ -20,6 +20,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.machine import print_header
+from benchmarks.pictures import read_picture
 from parallel_infer.config.sources import load_config, zoo_models
 from parallel_infer.inference.session import Session
 from parallel_infer.ipc.messages import ModelPlan, PayloadKind
@@ -51,7 +52,7 @@ class Way:
         tensors = (Tensor("", "uint8", frame.shape),)
         row = {name: array[0, ...] for name, array in self._rows.items()}
         started = time.perf_counter()
-        self._decode.decode(self.plan.key, PayloadKind.FRAME, tensors, memoryview(frame).cast("B"), b"\x80", row)
+        self._decode.decode(self.plan.key, PayloadKind.FRAME, tensors, frame.data.cast("B"), b"\x80", row)
         written = time.perf_counter()
         self._run()
         self.run.append(time.perf_counter() - written)
@@ -73,7 +74,7 @@ def main() -> None:
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     print_header()
-    frame = np.ascontiguousarray(cv2.resize(cv2.imread(str(PICTURE)), (1280, 720)))
+    frame = np.ascontiguousarray(cv2.resize(read_picture(PICTURE), (1280, 720)))
     print(f"{'model':12s} {'rows':8s} {'KB':>7s} {'row ms':>8s} {'run ms':>8s} {'both':>8s} {'ratio':>6s}")
     for model in arguments.models.split(","):
         ways = {kind: Way(model, arguments.provider, kind == "uint8") for kind in ("float32", "uint8")}

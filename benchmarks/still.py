@@ -23,6 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.footprint import processor_time
 from benchmarks.machine import print_header
+from benchmarks.pictures import read_picture
+from parallel_infer import Answer
 from parallel_infer.tools.local_server import LocalServer, local_server
 from parallel_infer.video import Result, Streams, StreamSettings
 
@@ -36,7 +38,7 @@ def write_scene(path: Path, seconds: float) -> None:
     """An empty scene; from 45 to 55 % of the time somebody is there, coming in and leaving at the right."""
     empty = np.full((HEIGHT, WIDTH, 3), (200, 180, 160), np.uint8)
     empty[HEIGHT // 2 :] = (90, 100, 110)
-    somebody = cv2.resize(cv2.imread(str(PICTURE)), (480, 600), interpolation=cv2.INTER_AREA)
+    somebody = cv2.resize(read_picture(PICTURE), (480, 600), interpolation=cv2.INTER_AREA)
     generator = np.random.default_rng(1)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), FPS, (WIDTH, HEIGHT))
     for number in range(round(seconds * FPS)):
@@ -65,7 +67,9 @@ def watch(path: Path, server: LocalServer, settings: StreamSettings) -> Seen:
     with Streams([str(path)], "detector", server.address, settings=settings) as streams:
         results = [event for event in streams if isinstance(event, Result)]
         tally = streams.tallies[str(path)]
-    there = {result.frame for result in results if "person" in result.answer.names}
+    there = {
+        result.frame for result in results if isinstance(result.answer, Answer) and "person" in result.answer.names
+    }
     return Seen(tally.answered, tally.still, processor_seconds(server) - began, there)
 
 

@@ -30,6 +30,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ class Stop:
         seconds = time.monotonic() - began
         self._over.set()
         for size, value, future in futures:
-            self._note(size, value, lambda future=future: future.result(TIMEOUT + 10))
+            self._note(size, value, partial(future.result, TIMEOUT + 10))
         for thread in self._threads:
             thread.join()
         for client in (self._several, self._steady):

@@ -30,7 +30,7 @@ def create(path: Path) -> None:
         file.truncate(_SIZE)
 
 
-def stage_times(path: Path) -> memoryview:
+def stage_times(path: Path) -> memoryview[float]:
     """The file's numbers, float64 [2^22]."""
     with path.open("r+b") as file:
         return memoryview(mmap.mmap(file.fileno(), _SIZE)).cast("d")

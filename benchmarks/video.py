@@ -28,6 +28,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.machine import print_header
+from benchmarks.pictures import read_picture
 from parallel_infer import Client
 from parallel_infer.tools.local_server import local_server
 from parallel_infer.video import Change, Source, SourceKind, SourceState, Streams
@@ -40,10 +41,9 @@ TOLERANCE = 0.1  # of a fair share
 def write_video(path: Path, height: int, width: int, fps: int, seconds: float, start: int) -> None:
     """Crops of an enlarged shipped picture that move with every frame."""
     files = sorted(PICTURES.glob("*.png"))
-    picture = cv2.imread(str(files[start % len(files)]))
-    assert picture is not None
+    picture = read_picture(files[start % len(files)])
     scale = 1.25 * max(height / picture.shape[0], width / picture.shape[1])
-    picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+    picture = np.asarray(cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR), np.uint8)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (width, height))
     for number in range(round(seconds * fps)):
         top, left = (2 * number) % (picture.shape[0] - height), (3 * number) % (picture.shape[1] - width)
@@ -79,7 +79,7 @@ def watch(paths: list[Path], model: str, address: str) -> dict[str, Any]:
 
 def flood(address: str, running: Event, done: Event) -> None:
     """Keep 32 pictures in flight through the detector until `done`."""
-    pictures = [cv2.imencode(".jpg", cv2.imread(str(path)))[1].tobytes() for path in sorted(PICTURES.glob("*.png"))]
+    pictures = [cv2.imencode(".jpg", read_picture(path))[1].tobytes() for path in sorted(PICTURES.glob("*.png"))]
     with Client(address, timeout=60) as client:
         while not done.is_set():
             client.infer_many("detector", pictures * 32, in_flight=32, errors="return")

@@ -18,6 +18,7 @@ import cv2
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.machine import print_header
+from benchmarks.pictures import read_picture
 from parallel_infer import Client
 from parallel_infer.tools.local_server import local_server
 
@@ -27,7 +28,7 @@ WORK = ("decode", "infer", "postprocess")
 
 def jpeg_720p() -> bytes:
     """The sample picture as a 1280x720 JPEG."""
-    frame = cv2.resize(cv2.imread(str(PICTURE)), (1280, 720))
+    frame = cv2.resize(read_picture(PICTURE), (1280, 720))
     return bytes(cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 90])[1])
 
 

@@ -35,7 +35,7 @@ class Payloads:
         start = number * 7919 % 65536
         payload = self._noise[start : start + self.size].copy()
         payload[:8] = np.frombuffer(number.to_bytes(8, "little"), np.uint8)
-        payload[-4:] = np.frombuffer(zlib.crc32(payload[:-4]).to_bytes(4, "little"), np.uint8)
+        payload[-4:] = np.frombuffer(zlib.crc32(payload[:-4].data).to_bytes(4, "little"), np.uint8)
         return payload
 
     def judge(self, number: int, answer: Any) -> Verdict:
@@ -43,7 +43,7 @@ class Payloads:
         found = np.frombuffer(answer, np.uint8)
         if np.array_equal(found, self.make(number)):
             return Verdict.RIGHT
-        whole = len(found) > 12 and zlib.crc32(found[:-4]).to_bytes(4, "little") == found[-4:].tobytes()
+        whole = len(found) > 12 and zlib.crc32(found[:-4].data).to_bytes(4, "little") == found[-4:].tobytes()
         return Verdict.FOREIGN if whole else Verdict.TORN
 
 

@@ -19,6 +19,7 @@ import zmq.asyncio
 from benchmarks.fuzz_support.http_client import PATIENCE, Conversation, check_answer
 from benchmarks.fuzz_support.http_requests import HttpRequests
 from benchmarks.fuzz_support.other_requests import FrigateFrames, GrpcRequests, ImagezmqFrames
+from benchmarks.pictures import read_picture
 
 PICTURE = Path(__file__).resolve().parents[2] / "parallel_infer" / "zoo" / "pictures" / "coffee.png"
 AT_ONCE = 16
@@ -27,7 +28,7 @@ Outcomes = Counter[str]
 
 def small_picture() -> bytes:
     """A JPEG that is decoded quickly."""
-    return cv2.imencode(".jpg", cv2.resize(cv2.imread(str(PICTURE)), (64, 48)))[1].tobytes()
+    return cv2.imencode(".jpg", cv2.resize(read_picture(PICTURE), (64, 48)))[1].tobytes()
 
 
 async def _many(count: int, one: Callable[[], Awaitable[str]]) -> Outcomes:
@@ -86,7 +87,9 @@ async def grpc_calls(address: str, count: int, seed: int) -> Outcomes:
 
             async def one() -> str:
                 method, data = requests.next()
-                call = channel.unary_unary(f"/inference.GRPCInferenceService/{method}")
+                call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
+                    f"/inference.GRPCInferenceService/{method}"
+                )
                 name, details = "OK", ""
                 try:
                     await call(data, timeout=PATIENCE)
@@ -103,7 +106,7 @@ async def grpc_calls(address: str, count: int, seed: int) -> Outcomes:
 
 async def frigate(address: str, count: int, seed: int) -> Outcomes:
     """Answers of the door for Frigate, by kind."""
-    pixels = cv2.resize(cv2.imread(str(PICTURE)), (64, 48))
+    pixels = cv2.resize(read_picture(PICTURE), (64, 48))
     return await _frames(
         address, count, lambda number: FrigateFrames(pixels.tobytes(), (1, 48, 64, 3), Random(f"{seed} {number}")).next
     )
@@ -136,7 +139,7 @@ async def _frames(address: str, count: int, generator: Callable[[int], Callable[
             assert "INTERNAL" not in (header.get("code"), error.partition(":")[0]), (reply[0], frames[0][:500])
             if "shape" in header:
                 assert np.frombuffer(reply[1], header["dtype"]).size == 120
-            return header.get("code", error.partition(":")[0] if error else "answered")
+            return str(header.get("code", error.partition(":")[0] if error else "answered"))
 
         return one
 

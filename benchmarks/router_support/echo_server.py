@@ -8,6 +8,7 @@ Prints its address when it listens. It sleeps SECONDS for BATCH jobs at a time; 
 from __future__ import annotations
 
 import heapq
+import math
 import sys
 import time
 from collections import deque
@@ -38,13 +39,15 @@ class EchoServer:
     @property
     def address(self) -> str:
         """Where it listens."""
-        return str(self._socket.getsockopt(zmq.LAST_ENDPOINT).decode().rstrip("\0"))
+        endpoint = self._socket.last_endpoint
+        assert isinstance(endpoint, bytes)
+        return endpoint.decode().rstrip("\0")
 
     def run_forever(self) -> None:
         """Sleep until something comes or is due."""
         while True:
             self._start_batch()
-            wait = None if not self._due else max(0.0, self._due[0][0] - time.monotonic()) * 1000
+            wait = None if not self._due else math.ceil(max(0.0, self._due[0][0] - time.monotonic()) * 1000)
             if self._socket.poll(wait):
                 self._take(*self._socket.recv_multipart())
             while self._due and self._due[0][0] <= time.monotonic():
