@@ -88,8 +88,9 @@ def _resolved(step: Step, served: Served, path: tuple[str, ...]) -> Node:
         return msgspec.structs.replace(node, name=step.model)
     spec = served.specs.get(step.model)
     if spec is None:
-        known = ", ".join(sorted((*served.specs, *served.chains))) or "none"
-        raise UnknownModel(f"no model {step.model!r} is served; served are: {known}")
+        known = ", ".join(sorted(name for name in (*served.specs, *served.chains) if name not in path)) or "none"
+        asked = "; steps are asked for by the name that they are served under as a chain" if ">" in step.model else ""
+        raise UnknownModel(f"no model {step.model!r} is served; served are: {known}{asked}")
     options = _options(step, spec)
     if step.then and spec.task not in WITH_BOXES:
         raise BadInput(f"model {step.model!r} does {spec.task}: it finds no objects that could be cut out")

@@ -62,6 +62,8 @@ def list_models(server: str, key: str | None, as_json: bool) -> None:
     rows = [_row(model) for model in models]
     print_table(("name", "task", "family", "classes", "inputs", "batch", "instances", "provider", "sha256"), rows)
     for model in models:
+        if model.get("chain"):
+            click.echo(f"chain: {model['name']}: {model['chain']}")
         print_said(model["name"], model)
 
 

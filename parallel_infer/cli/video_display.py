@@ -15,6 +15,7 @@ from rich.text import Text
 
 from parallel_infer.answers import dense_results
 from parallel_infer.answers.answer import Answer
+from parallel_infer.answers.summary import in_words
 from parallel_infer.cli.tables import print_table
 from parallel_infer.errors import InferError
 from parallel_infer.redaction import redacted
@@ -178,7 +179,21 @@ def summary(answer: Answer | InferError) -> str:
         return _dense_summary(answer)
     counts = Counter(answer.names).most_common()
     more = f", and {len(counts) - _MOST_CLASSES} more classes" if len(counts) > _MOST_CLASSES else ""
-    return ", ".join(f"{count} {name}" for name, count in counts[:_MOST_CLASSES]) + more if counts else "nothing"
+    found = ", ".join(f"{count} {name}" for name, count in counts[:_MOST_CLASSES]) + more if counts else "nothing"
+    told = _told_below(answer)
+    return f"{found} ({told})" if told else found
+
+
+def _told_below(answer: Answer) -> str:
+    """What the next steps of a chain say about its objects, but for vectors, which say nothing to people."""
+    words: dict[str, list[str]] = {}
+    for name, child in (item for children in answer.children for item in children.items()):
+        if isinstance(child, InferError) or child.embedding is None:
+            words.setdefault(name, []).append(in_words(child))
+    shown = {
+        name: (*said[:_MOST_CLASSES], *(["..."] if len(said) > _MOST_CLASSES else [])) for name, said in words.items()
+    }
+    return "; ".join(f"{name}: {', '.join(said)}" for name, said in shown.items())
 
 
 def _dense_summary(answer: Answer) -> str:

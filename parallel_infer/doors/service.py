@@ -19,6 +19,7 @@ from parallel_infer.doors.tensors import BYTES, Array, check_is_sent
 from parallel_infer.errors import BadInput, InferError, UnknownModel
 from parallel_infer.model_spec import PICTURE
 from parallel_infer.protocol import MAX_TIMEOUT, Tensor
+from parallel_infer.wrong_fields import nearest
 
 _MOST_ROWS = 1024  # pictures or rows of one request
 _SEQUENCES = ("sequence_id", "sequence_start", "sequence_end")
@@ -92,9 +93,11 @@ class InferenceService:
 
         Raises BadInput and UnknownModel.
         """
-        refused = next((key for key in parameters if key == "config" or key.startswith("file:")), None)
-        if refused is not None:
-            raise BadInput(f"parameter {refused!r} is not taken: models are files of the server's machine")
+        for key in parameters:
+            if key == "config" or key.startswith("file:"):
+                raise BadInput(f"parameter {key!r} is not taken: models are files of the server's machine")
+            if key != "chain":
+                raise BadInput(f"unknown parameter {key!r}{nearest(key, ['chain'])}; known is chain")
         steps = parameters.get("chain")
         if steps is None:
             await self._link.reload(name.removesuffix(PICTURE))

@@ -108,8 +108,8 @@ class Core:
 
     @property
     def names(self) -> list[str]:
-        """The names of the models that are served."""
-        return list(self.registry.specs)
+        """The names of the models and chains that are served."""
+        return [*self.registry.specs, *self.registry.chains.names]
 
     @property
     def confinements(self) -> set[str]:

@@ -68,7 +68,7 @@ def test_a_chain_may_be_a_step_of_another_under_its_own_name() -> None:
     [
         (BadInput, "chain 'a': it goes in a circle: a > b > a", {"a": "b > reader", "b": "a"}),
         (BadInput, "it goes in a circle: a > a", {"a": "detector > a"}),
-        (UnknownModel, "chain 'a': no model 'readr' is served; served are: a, depth", {"a": "detector > readr"}),
+        (UnknownModel, "chain 'a': no model 'readr' is served; served are: depth, ", {"a": "detector > readr"}),
         (BadInput, "model 'reader' does text: it finds no objects", {"a": "reader > detector"}),
         (BadInput, "model 'numbers' takes no pictures", {"a": "detector > numbers"}),
         (BadInput, "model 'depth' does map", {"a": "detector > depth"}),

@@ -128,6 +128,10 @@ def test_the_text_is_told_everywhere(doors: Doors, client: Client, tmp_path: Pat
     ]
     table = CliRunner().invoke(main, given).output
     assert "0, plate: reader: 40712" in table
+    shown = stream(doors, "plates", picture).output
+    assert "2 plate (reader: 40712, 99035)" in shown
+    listed = CliRunner().invoke(main, ["models", "list", "--server", doors.server.address]).output
+    assert "chain: plates: finder > reader" in listed
     found = client.infer("plates", frame)
     other = client.infer("plates", street("40712", "99036"))
     assert not np.array_equal(found.draw(frame), other.draw(frame))  # the text stands in the label
@@ -175,12 +179,12 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def stream(doors: Doors, *arguments: object) -> Any:
-    pytest.importorskip("scipy", reason="following needs the extra track")
     return CliRunner().invoke(main, ["stream", "--server", doors.server.address, *map(str, arguments)])
 
 
 def numbers_by_color(doors: Doors, *arguments: object) -> dict[str, set[int]]:
     """The numbers that the red and the blue square have in a film."""
+    pytest.importorskip("scipy", reason="following needs the extra track")
     result = stream(doors, *arguments, "--json", "--track")
     assert result.exit_code == 0, result.output
     found = defaultdict(set)

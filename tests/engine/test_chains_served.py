@@ -353,6 +353,8 @@ def test_a_chain_is_added_changed_and_removed_while_the_server_runs(
     status, said = ask(doors, "/v2/repository/models/new/load", b'{"parameters": {"chain": "detector > nobody"}}')
     assert (status, "chain 'new': no model 'nobody' is served" in said["error"]) == (404, True)
     assert ask(doors, "/v2/repository/models/new/load", b'{"parameters": {"chain": 7}}')[0] == 400
+    status, said = ask(doors, "/v2/repository/models/new/load", b'{"parameters": {"chian": "detector > pose"}}')
+    assert (status, "unknown parameter 'chian'; did you mean 'chain'" in said["error"]) == (400, True)
     assert ask(doors, "/v2/repository/models/new.picture/unload", b"")[0] == 200
     assert listed(client) == CHAINS
     assert ask(doors, "/infer/new", picture)[0] == 404
