@@ -26,6 +26,7 @@ _ENTRY = "parallel_infer.trial.worker:main"
 _ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
 _REST = 3  # processes besides those of the stages: gateway, dispatcher, postprocess
 _IN_FLIGHT = 32  # pictures of each model at least
+_BATCHES_IN_FLIGHT = 3  # at least, for each instance
 _WARM = 0.25  # of what is counted of a round, before it, which is not
 _BATCHES = 6  # that a round is to have of the slowest setting
 _PIPE = 65536  # bytes that are read at once
@@ -217,7 +218,7 @@ class Stand:
             with contextlib.suppress(BlockingIOError):
                 os.read(descriptor, _PIPE)
         for model, (setting, target) in enumerate(zip(mix, targets, strict=True)):
-            count = max(math.ceil(_IN_FLIGHT / len(mix)), 2 * setting.instances * target)
+            count = max(math.ceil(_IN_FLIGHT / len(mix)), _BATCHES_IN_FLIGHT * setting.instances * target)
             os.write(self._pipes["credits"], bytes([model]) * count)
 
     def _start(self, key: tuple[int, int]) -> _Worker:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import select
 import time
+from collections import deque
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,6 +26,7 @@ from setproctitle import setproctitle
 
 from parallel_infer.errors import InferError
 from parallel_infer.ipc.messages import ModelPlan, PayloadKind
+from parallel_infer.ipc.stages import BatchUnderWay
 from parallel_infer.loading import load_by_name
 from parallel_infer.model_files.location import ZOO
 from parallel_infer.process.child import reason
@@ -34,6 +36,7 @@ _REST = 0.001  # seconds of processor time outside the stages, for one picture
 _SIZE = (1280, 720)  # width and height of the picture that is decoded
 _QUALITY = 90  # of JPEG, 0 to 100
 _FEWEST = 3  # batches that are counted, however long they take
+_OUTPUTS = 2  # output slots of a session: batches that may be under way
 _LONGEST = 4.0  # times the seconds of a round that these may take
 
 
@@ -145,7 +148,7 @@ class _Infer:
         plan = order.plan
         slots = 2 * plan.max_batch
         rows = {tensor.name: _noise(slots, tensor) for tensor in plan.rows.tensors}
-        outputs = {tensor.name: np.zeros((1, *tensor.shape), tensor.dtype) for tensor in plan.outputs.tensors}
+        outputs = {tensor.name: np.zeros((_OUTPUTS, *tensor.shape), tensor.dtype) for tensor in plan.outputs.tensors}
         stage = load_by_name(self._job.code.infer)(plan, _Arrays(rows), _Arrays(outputs))
         policy = load_by_name(self._job.code.policy)(plan)
         policy.learn(*stage.warm_up())
@@ -157,23 +160,36 @@ class _Infer:
         stage, target, slots = self._sessions[order.session]
         begin = time.monotonic() + order.warm
         end, latest = begin + order.seconds, begin + order.seconds * _LONGEST
+        under_way: deque[BatchUnderWay] = deque()
         first = last = 0.0
-        batches, row = 0, 0
-        while (now := time.monotonic()) < end or (batches < _FEWEST and now < latest):
-            if not _take(self._taken, target, latest if batches < _FEWEST else end):
-                break
-            failed = stage.run(tuple(range(row, row + target)), 0).failed
-            if failed:
-                raise InferError(failed[0].text)
-            row = row + target if row + 2 * target <= slots else 0
-            os.write(self._given, bytes([self._job.model]) * target)
-            if (last := time.monotonic()) < begin:
+        batches, row, begun = 0, 0, 0
+        while True:
+            until = end if batches >= _FEWEST else latest
+            if len(under_way) < (stage.at_once if _has_more(self._taken) else 1):
+                if time.monotonic() >= until or not _take(self._taken, target, until):
+                    break
+                under_way.append(stage.begin(tuple(range(row, row + target)), begun % _OUTPUTS))
+                row = row + target if row + 2 * target <= slots else 0
+                begun += 1
                 continue
+            last = self._end(under_way.popleft(), target)
             if first:
                 batches += 1
-            else:
+            elif last >= begin:
                 first = last
+        for batch in under_way:
+            self._end(batch, target)
         return Ran(batches * target / (last - first) if batches else 0.0)
+
+    def _end(self, batch: BatchUnderWay, target: int) -> float:
+        """Wait for a batch and pass its pictures on; when it was over."""
+        batch.wait()
+        over = time.monotonic()
+        failed = batch.finish().failed
+        if failed:
+            raise InferError(failed[0].text)
+        os.write(self._given, bytes([self._job.model]) * target)
+        return over
 
 
 def _pass_on(job: Job, connection: Connection, work: Callable[[int], object]) -> None:
@@ -237,6 +253,10 @@ def _noise(slots: int, tensor: Any) -> npt.NDArray[Any]:
 def _open(path: str) -> int:
     """Both ends of a named pipe, so that it is never at its end; read without waiting."""
     return os.open(Path(path), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def _has_more(descriptor: int) -> bool:
+    return bool(select.select([descriptor], [], [], 0)[0])
 
 
 def _take(descriptor: int, count: int, until: float) -> bool:
