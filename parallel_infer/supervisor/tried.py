@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -9,12 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from parallel_infer.config.schema import ModelConfig, ServerConfig
 from parallel_infer.config.sources import zoo_models
 from parallel_infer.errors import ConfigError
 from parallel_infer.ipc.messages import ModelPlan
 from parallel_infer.loading import load_by_name
 from parallel_infer.machine.cores import usable_cores
+from parallel_infer.machine.memory import available_memory
 from parallel_infer.model_spec import ModelSpec
 from parallel_infer.supervisor.child_specs import POLICY, STAGES
 from parallel_infer.supervisor.plan import UNTRIED, Plan, gpus_of, plan_model, with_chosen
@@ -25,6 +29,7 @@ from parallel_infer.trial.trial import Unusable, run_trial
 from parallel_infer.trial.worker import Code
 
 _ROUND = 0.6  # seconds of a measurement that are counted at least,
+_ATTEMPTS = 2  # trials whose time was over, after which the next start waits for none
 _SHARE = 0.03  # or this part of the time, where there is little
 GIVEN = "not tried: instances, threads and max_batch_size are given"
 log = logging.getLogger(__name__)
@@ -58,7 +63,7 @@ def tried(config: ServerConfig, plan: Plan, folder: Path, waiting: Callable[[str
                 f"trying settings of {_names(models)} for at most {config.trial_seconds:g} s (option trial_seconds)"
             )
             record = _run(config, plan, models, folder / "trial")
-            records.save(_key(config, plan, models), record)
+            _keep(records, _key(config, plan, models), record)
     except (ConfigError, Unusable, OSError) as error:
         log.warning("settings were not tried, and the default is served (option trial): %s", error)
         return _default(plan, config, f"not tried: {error}")
@@ -80,9 +85,29 @@ def known_settings(config: ServerConfig, plan: Plan) -> Plan:
     except ConfigError as error:
         log.warning("what an earlier trial found is not used: %s", error)
         return plan
-    if record is None or (not record.complete and record.trial_seconds < config.trial_seconds):
+    if record is None or _is_worth_another(record, config):
         return plan
     return _chosen(config, plan, models, record)
+
+
+def _keep(records: Records, key: str, record: Record) -> None:
+    """What cannot be kept is used all the same."""
+    before = None
+    with contextlib.suppress(ConfigError):  # a damaged one, which was told
+        before = records.find(key, len(record.settings))
+    if before is not None and before.trial_seconds == record.trial_seconds:
+        record = msgspec.structs.replace(record, attempts=before.attempts + 1)
+    try:
+        records.save(key, record)
+    except ConfigError as error:
+        log.warning("what the trial found cannot be kept, so that the next start tries again: %s", error)
+
+
+def _is_worth_another(record: Record, config: ServerConfig) -> bool:
+    """Whether a trial whose time was over is done once more: there is more time, or the machine may have been busy."""
+    if record.complete:
+        return False
+    return record.trial_seconds < config.trial_seconds or record.attempts < _ATTEMPTS
 
 
 def _run(config: ServerConfig, plan: Plan, models: list[_Model], folder: Path) -> Record:
@@ -98,7 +123,9 @@ def _run(config: ServerConfig, plan: Plan, models: list[_Model], folder: Path) -
         log_level=config.log_level,
     )
     began = time.monotonic()
-    found = run_trial(told, [model.choice for model in models], usable_cores(), config.trial_seconds)
+    found = run_trial(
+        told, [model.choice for model in models], usable_cores(), available_memory() // 2, config.trial_seconds
+    )
     return Record(
         models=tuple(model.plan.name for model in models),
         settings=found.chosen,
@@ -162,6 +189,8 @@ def _chosen(config: ServerConfig, plan: Plan, models: list[_Model], record: Reco
 def _said(record: Record) -> str:
     """What came of a trial, for people."""
     took = f"tried {len(record.rates)} settings in {record.seconds:g} s"
+    if not record.rates and record.complete:
+        return "there was nothing else to try, or no memory for it; the default"
     if not record.rates:
         return f"{record.trial_seconds:g} s were too short to try settings (option trial_seconds); the default"
     short = "" if record.complete else " (others did not fit into the time, option trial_seconds)"

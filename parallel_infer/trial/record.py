@@ -43,6 +43,7 @@ class Record(Struct, frozen=True, kw_only=True):
     unusable: dict[str, str] = {}  # settings that did not run, to the reason
     complete: bool = True  # else the time was over
     trial_seconds: float = 0.0  # the bound it was held to
+    attempts: int = 1  # trials with that bound, this one included
 
 
 def ident(plan: ModelPlan) -> bytes:

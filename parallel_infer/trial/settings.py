@@ -90,6 +90,28 @@ def larger_batches(mix: Mix, choices: Sequence[Choice], targets: Sequence[int]) 
     return [other for other in dict.fromkeys(found) if other != mix]
 
 
+def fitting(default: Mix, others: Sequence[Mix], sizes: Sequence[int], room: int) -> list[Mix]:
+    """Those of `others` whose sessions fit into `room` bytes beside those of the default and of the ones before.
+
+    `sizes` are the bytes of one session, by model. All settings that are measured stay loaded.
+    """
+    found: list[Mix] = []
+    loaded = set(sessions(default))
+    for mix in others:
+        more = loaded | set(sessions(mix))
+        if sum(sizes[model] for (model, _), _ in more) <= room:
+            found.append(mix)
+            loaded = more
+    return found
+
+
+def sessions(mix: Mix) -> Iterator[tuple[tuple[int, int], Setting]]:
+    """Model and instance, and the session that is needed there: a setting of one instance."""
+    for model, setting in enumerate(mix):
+        for instance in range(setting.instances):
+            yield (model, instance), Setting(1, setting.threads, setting.max_batch)
+
+
 def mix_key(mix: Mix) -> tuple[tuple[int, int, int], ...]:
     """Something to sort by."""
     return tuple((setting.instances, setting.threads, setting.max_batch) for setting in mix)

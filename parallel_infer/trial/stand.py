@@ -18,7 +18,7 @@ import msgspec
 
 from parallel_infer.ipc.messages import ModelPlan
 from parallel_infer.process.interpreter import Interpreter
-from parallel_infer.trial.settings import Mix, Setting
+from parallel_infer.trial.settings import Mix, Setting, sessions
 from parallel_infer.trial.verdict import Rates, Unusable
 from parallel_infer.trial.worker import Code, Failed, Job, Load, Loaded, Order, Ran, Report, Run
 
@@ -109,7 +109,7 @@ class Stand:
     def load(self, mixes: Sequence[Mix], until: float) -> None:
         """Load what these need and is not there yet, in all processes at once and in this order; at most until then."""
         for mix in mixes:
-            for key, session in _sessions(mix):
+            for key, session in sessions(mix):
                 worker = self._workers.get(key) or self._start(key)
                 if session not in worker.waiting and session not in worker.loaded:
                     worker.waiting.append(session)
@@ -123,7 +123,7 @@ class Stand:
 
     def is_loaded(self, mix: Mix) -> bool:
         """Whether all its sessions were tried to be loaded; `measure` tells of those where that failed."""
-        return all(key in self._workers and s in self._workers[key].loaded for key, s in _sessions(mix))
+        return all(key in self._workers and s in self._workers[key].loaded for key, s in sessions(mix))
 
     def targets(self, mix: Mix) -> list[int]:
         """The batch size worth having, by model, of settings that are loaded. Raises Unusable."""
@@ -145,17 +145,17 @@ class Stand:
         targets = self.targets(mix)
         self._await_others()
         self._fill(mix, targets)
-        for key, session in _sessions(mix):
+        for key, session in sessions(mix):
             counted = seconds / (1 + _WARM)
             self._workers[key].order(Run(self._numbers[session], seconds - counted, counted))
         rates = [0.0] * len(mix)
         try:
-            for key, _ in _sessions(mix):
+            for key, _ in sessions(mix):
                 rates[key[0]] += self._ran(key)
             if not all(rates):
                 raise Unusable("too slow to be measured")
         except Unusable:
-            for key, _ in _sessions(mix):  # what the others still say would be taken for something else
+            for key, _ in sessions(mix):  # what the others still say would be taken for something else
                 self._workers.pop(key).end()
             raise
         return rates
@@ -198,7 +198,7 @@ class Stand:
     def _found(self, mix: Mix) -> list[Loaded]:
         """What is known of a setting that is loaded, by model. Raises Unusable where it did not load."""
         found: dict[int, Loaded] = {}
-        for (model, instance), session in _sessions(mix):
+        for (model, instance), session in sessions(mix):
             report = self._workers[model, instance].loaded[session]
             if isinstance(report, Failed):
                 raise Unusable(report.text)
@@ -247,13 +247,6 @@ class Stand:
 
     def _path(self, name: str) -> str:
         return str(self._told.folder / name)
-
-
-def _sessions(mix: Mix) -> Iterator[tuple[tuple[int, int], Setting]]:
-    """Model and instance, and the session that is needed there: a setting of one instance."""
-    for model, setting in enumerate(mix):
-        for instance in range(setting.instances):
-            yield (model, instance), Setting(1, setting.threads, setting.max_batch)
 
 
 def _process(job: Job) -> Interpreter:

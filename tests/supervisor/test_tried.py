@@ -41,7 +41,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return graphs.large(tmp_path_factory.mktemp("model") / "m.onnx", 64)
 
 
-def started(model: Path, cache: Path, seconds: int = 5) -> Server:
+def started(model: Path, cache: Path, seconds: int = 8) -> Server:
     options = ("--trial", "--trial-seconds", str(seconds), "--max-batch-size", "2", "--threads", "1")
     folder = short_folder()
     bind = ("--bind", f"ipc://{folder}/s", "--model", f"m={model}")
@@ -54,11 +54,14 @@ def trial_of(server: Server) -> str:
 
 
 def test_the_first_start_tries_and_says_so_and_the_next_one_remembers(model: Path, tmp_path: Path) -> None:
-    with running(started(model, tmp_path)) as server:
-        found = trial_of(server)
-        log = server.log.read_text()
-        assert log.count(WAITS) == 1
-        assert found in log
+    for _ in range(2):  # where the machine is so busy that the time is over, there is one more
+        with running(started(model, tmp_path)) as server:
+            found = trial_of(server)
+            log = server.log.read_text()
+            assert log.count(WAITS) == 1
+            assert found in log
+        if "option trial_seconds" not in found:
+            break
     with running(started(model, tmp_path)) as server:
         assert trial_of(server) == found
         assert WAITS not in server.log.read_text()
@@ -143,11 +146,23 @@ def kept(config: ServerConfig, plan: Plan, folder: Path, record: Record) -> Path
 
 def test_time_that_was_too_short_is_remembered_until_there_is_more(model: Path, plan: Plan, tmp_path: Path) -> None:
     told, more = config(model, tmp_path), config(model, tmp_path, trial_seconds=20.0)
-    kept(told, plan, tmp_path, msgspec.structs.replace(RECORD, settings=(DEFAULT,), rates={}, complete=False))
+    kept(
+        told, plan, tmp_path, msgspec.structs.replace(RECORD, settings=(DEFAULT,), rates={}, complete=False, attempts=2)
+    )
     assert known_settings(told, plan).trial == (
         "1 s were too short to try settings (option trial_seconds); the default"
     )
     assert known_settings(more, plan).trial == ""
+
+
+def test_a_trial_whose_time_was_over_is_done_once_more(model: Path, plan: Plan, tmp_path: Path) -> None:
+    """The machine may have been busy."""
+    told = config(model, tmp_path)
+    file = kept(told, plan, tmp_path, msgspec.structs.replace(RECORD, complete=False))
+    assert known_settings(told, plan).trial == ""
+    tried(told, plan, tmp_path, lambda _: None)
+    assert msgspec.json.decode(file.read_bytes())["attempts"] == 2
+    assert known_settings(told, plan).trial != ""
 
 
 def test_a_damaged_record_is_a_warning_and_found_anew(
@@ -161,7 +176,8 @@ def test_a_damaged_record_is_a_warning_and_found_anew(
     why: list[str] = []
     found = tried(told, plan, tmp_path, why.append)
     assert len(why) == 1
-    assert known_settings(told, plan) == found
+    assert found.trial != ""
+    assert msgspec.json.decode(file.read_bytes())["attempts"] == 1
 
 
 def test_what_was_chosen_is_served_and_memory_that_is_short_takes_large_batches_first(

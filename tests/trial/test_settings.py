@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallel_infer.trial.settings import Choice, Setting, default_mix, larger_batches, mix_text, splits
+from parallel_infer.trial.settings import Choice, Setting, default_mix, fitting, larger_batches, mix_text, splits
 
 
 def choice(
@@ -72,6 +72,15 @@ def test_batches_grow_where_the_largest_is_the_best_and_as_far_as_answers_are_ri
         [32, 8, 12],
     ]
     assert larger_batches(mix, models, [4, 8, 1]) == []
+
+
+def test_what_does_not_fit_into_memory_beside_the_default_is_left_out() -> None:
+    """Sessions are told apart by their threads and shared by settings: nearer ones go first."""
+    default, near, far = ((Setting(*numbers, 8),) for numbers in ((2, 1), (1, 1), (2, 2)))
+    other = (Setting(1, 2, 8),)
+    assert fitting(default, [near, far, other], [10], 20) == [near]
+    assert fitting(default, [near, far, other], [10], 39) == [near, other]
+    assert fitting(default, [near, far, other], [10], 40) == [near, far, other]
 
 
 def test_settings_in_words() -> None:

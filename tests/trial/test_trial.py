@@ -67,7 +67,7 @@ def test_models_that_are_served_together_are_measured_together(tmp_path: Path) -
 
 
 def found(folder: Path, choice: Choice, cores: int, policy: str = "single", seconds: float = PATIENCE) -> Found:
-    return run_trial(told(folder, (choice.default,), policy), [choice], cores, seconds)
+    return run_trial(told(folder, (choice.default,), policy), [choice], cores, 1 << 40, seconds)
 
 
 def test_the_faster_setting_is_chosen(tmp_path: Path) -> None:
