@@ -49,7 +49,9 @@ _RECIPES = ("layers", "sums", "operators")
     help="Pictures used, spread over the folder.",
 )
 @provider_option("What both models are run and timed with.")
-@click.option("--threads", type=click.IntRange(1, 256), help="Of both; all cores if not given.")
+@click.option(
+    "--threads", type=click.IntRange(1, 256), help="Of both; as many as an instance that is served has if not given."
+)
 @click.option(
     "--recipe",
     "recipes",

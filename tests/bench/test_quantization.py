@@ -15,14 +15,18 @@ import pytest
 from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from onnx import TensorProto, helper, numpy_helper
 
 from parallel_infer.cli import main
 from parallel_infer.cli.quantize import spread
 from parallel_infer.errors import ConfigError, ModelRejected
+from parallel_infer.inference.options import SessionConfig
+from parallel_infer.machine.cores import split_cores, usable_cores
+from parallel_infer.pipeline import load_pipeline
 from parallel_infer.tools.quantize.agreement import Agreement, agreement, box_iou, matches
 from parallel_infer.tools.quantize.quantizable import check_scales, kept_in_float
-from parallel_infer.tools.quantize.quantization import quantize
+from parallel_infer.tools.quantize.quantization import as_served, quantize
 from parallel_infer.tools.quantize.recipes import Recipe, Speed, Trial, best, check_worth
 
 METADATA = {"task": "classify", "names": str({number: f"thing {number}" for number in range(10)}), "author": "somebody"}
@@ -103,6 +107,17 @@ def test_a_copy_keeps_metadata_and_answers(tmp_path: Path, payloads: list[bytes]
     assert min(report.speed.before_ms, report.speed.after_ms) > 0
     assert report.agreement.share == 1.0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy.onnx", "model.onnx"]
+
+
+def test_copies_are_timed_as_they_will_be_served(tmp_path: Path) -> None:
+    spec = load_pipeline().describe("m", saved(classifier(), tmp_path), {})
+    found = as_served(spec, SessionConfig(provider="cpu"))
+    assert found.provider == "cpu"
+    assert found.threads == split_cores(usable_cores(), 1, 0).threads
+    assert found.batches == (4,)
+    assert found.rows == {"images": (3, 32, 32)}
+    assert as_served(spec, SessionConfig(threads=3)).threads == 3
+    assert as_served(replace(spec, batch=2), SessionConfig()).batches == ()
 
 
 def test_what_stays_in_float() -> None:

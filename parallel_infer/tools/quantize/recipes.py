@@ -38,7 +38,7 @@ class Recipe(Enum):
 
 
 class Speed(Struct, frozen=True, kw_only=True):
-    """Milliseconds per run of the graph, medians over rounds in turns, same settings and threads."""
+    """Milliseconds per run of the graph, the least of rounds in turns, same settings and threads."""
 
     provider: str  # of the model
     provider_after: str  # of the copy; another one where that provider computes it wrongly
