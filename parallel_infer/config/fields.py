@@ -82,6 +82,10 @@ class Field:
         except Twice as error:
             raise ConfigError(f"{place} is {show(text)}; {error} is there twice; give it once") from None
         except ValueError as error:
+            if isinstance(self.type, inspect.DictType) and "=" not in text:
+                raise ConfigError(
+                    f"{place} is {show(text)}; expected NAME=VALUE, several with ; between them"
+                ) from None
             raise self.wrong(text, place) from error
         try:
             return self.convert(value, place)

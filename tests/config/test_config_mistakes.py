@@ -119,6 +119,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         ({"PARALLEL_INFER_INSECURE": "maybe"}, 'is "maybe"; expected true or false'),
         ({"PARALLEL_INFER_FORMATS": "jpeg,xyz"}, 'is "jpeg,xyz"; expected a list, each of it one of'),
         ({"PARALLEL_INFER_MODELS": "detector"}, "is not NAME=PATH"),
+        ({"PARALLEL_INFER_CHAIN": "kinds"}, 'PARALLEL_INFER_CHAIN is "kinds"; expected NAME=VALUE, several with ;'),
     ],
 )
 def test_a_mistake_in_the_environment_is_named(environment: dict[str, str], expected: str) -> None:
