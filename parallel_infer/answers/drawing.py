@@ -125,25 +125,32 @@ def draw(frame: Frame, answer: Answer) -> Frame:
     canvas = cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR) if frame.ndim == 2 or frame.shape[2] == 1 else frame.copy()
     canvas = np.ascontiguousarray(canvas, np.uint8)
     pen = Pen.for_frame(canvas)
-    if answer.task == "fan":
-        for part in answer.parts.values():
-            if isinstance(part, Answer):
-                canvas = draw(canvas, part)
-    elif answer.task == "classify":
-        draw_lines(canvas, list(zip(_class_texts(answer), answer.classes.tolist(), strict=True)), pen)
-    elif answer.task == "text":
-        draw_lines(canvas, [(f"{answer.text} {answer.to_dict()['confidence']:.2f}", 0)] if answer.text else [], pen)
-    elif answer.task in ("semantic", "map"):
-        from parallel_infer.answers import drawing_dense
-
-        drawing_dense.draw(canvas, answer, pen)
-    elif len(answer.boxes):
-        scale = np.array([canvas.shape[1] / (answer.width or 1), canvas.shape[0] / (answer.height or 1)], np.float32)
-        _draw_objects(canvas, answer, pen, scale if answer.width and answer.height else np.ones(2, np.float32))
+    labels: list[Label] = []  # of all parts, the surest first
+    for part in answer.parts.values() if answer.task == "fan" else (answer,):
+        if isinstance(part, Answer):
+            _draw_one(canvas, part, pen, labels)
+    for label in reversed(labels):  # last, because anything later would cover them
+        label.draw(canvas, pen)
     if answer.still:
         label = Label.of("still", EDGE, pen, canvas)
         label._moved(canvas.shape[1], canvas.shape[0], canvas).draw(canvas, pen)  # at the bottom right
     return canvas
+
+
+def _draw_one(canvas: Frame, answer: Answer, pen: Pen, labels: list[Label]) -> None:
+    """All but the labels, which are added to `labels` where they hide none of those that are there."""
+    if answer.task == "classify":
+        labels += lines(list(zip(_class_texts(answer), answer.classes.tolist(), strict=True)), pen, canvas, labels)
+    elif answer.task == "text":
+        told = [(f"{answer.text} {answer.to_dict()['confidence']:.2f}", 0)] if answer.text else []
+        labels += lines(told, pen, canvas, labels)
+    elif answer.task in ("semantic", "map"):
+        from parallel_infer.answers import drawing_dense
+
+        labels += lines(drawing_dense.draw(canvas, answer), pen, canvas, labels)
+    elif len(answer.boxes):
+        scale = np.array([canvas.shape[1] / (answer.width or 1), canvas.shape[0] / (answer.height or 1)], np.float32)
+        _draw_objects(canvas, answer, pen, scale if answer.width and answer.height else np.ones(2, np.float32), labels)
 
 
 def color_of(number: int) -> Color:
@@ -155,8 +162,8 @@ def color_of(number: int) -> Color:
     return round(255 * blue), round(255 * green), round(255 * red)
 
 
-def _draw_objects(canvas: Frame, answer: Answer, pen: Pen, scale: npt.NDArray[np.float32]) -> None:
-    """First all masks, then outlines, then labels last, because later ones would cover them."""
+def _draw_objects(canvas: Frame, answer: Answer, pen: Pen, scale: npt.NDArray[np.float32], labels: list[Label]) -> None:
+    """First all masks, then outlines, which would cover them; of what was found in an object the same."""
     numbers = answer.classes if answer.track_ids is None else answer.track_ids  # what is followed keeps its colour
     colors = [color_of(number) if number >= 0 else _PLAIN for number in numbers.tolist()]
     turned = answer.corners
@@ -168,15 +175,12 @@ def _draw_objects(canvas: Frame, answer: Answer, pen: Pen, scale: npt.NDArray[np
     for joints in answer.keypoints if answer.keypoints is not None else ():
         _draw_skeleton(canvas, joints[:, :2] * scale, joints[:, 2], pen)
     children = answer.children or [{} for _ in outlines]
+    texts = [text + _said_of(each) for text, each in zip(_object_texts(answer), children, strict=True)]
+    for index in np.argsort(-answer.scores, kind="stable").tolist():  # the surest choose their places first
+        labels.append(Label.beside(outlines[index], texts[index], colors[index], pen, labels, canvas))
     for child in (child for each in children for child in each.values()):
         if isinstance(child, Answer) and len(child.boxes):
-            _draw_objects(canvas, child, pen, scale)
-    texts = [text + _said_of(each) for text, each in zip(_object_texts(answer), children, strict=True)]
-    placed: list[Label] = []
-    for index in np.argsort(-answer.scores, kind="stable").tolist():  # the surest choose their places first
-        placed.append(Label.beside(outlines[index], texts[index], colors[index], pen, placed, canvas))
-    for label in reversed(placed):
-        label.draw(canvas, pen)
+            _draw_objects(canvas, child, pen, scale, labels)
 
 
 def _draw_mask(canvas: Frame, rings: list[npt.NDArray[np.float32]], color: Color, pen: Pen) -> None:
@@ -243,15 +247,17 @@ def _class_texts(answer: Answer) -> list[str]:
     return [f"{name} {score:.2f}" for name, score in zip(answer.names, answer.scores.tolist(), strict=True)]
 
 
-def draw_lines(canvas: Frame, lines: list[tuple[str, int]], pen: Pen) -> None:
-    """Texts in the colours of their numbers, one line each from the top left, as many as fit."""
-    y = 0
-    for text, number in lines[:_LINES]:
-        label = Label.of(text, color_of(number), pen, canvas)._replace(y=y)
-        if y and y + label.height > canvas.shape[0]:
-            return
-        label.draw(canvas, pen)
-        y += label.height
+def lines(told: list[tuple[str, int]], pen: Pen, canvas: Frame, taken: list[Label]) -> list[Label]:
+    """Texts in the colours of their numbers, one line each from the top left, below `taken`, as many as fit."""
+    found: list[Label] = []
+    for text, number in told[:_LINES]:
+        label = Label.of(text, color_of(number), pen, canvas)
+        while (hidden := next(filter(label._hides, (*taken, *found)), None)) is not None:
+            label = label._replace(y=hidden.y + hidden.height)
+        if label.y and label.y + label.height > canvas.shape[0]:
+            break
+        found.append(label)
+    return found
 
 
 def _fitting(text: str, width: int, pen: Pen) -> str:

@@ -19,15 +19,15 @@ _NUMBERS_OPACITY = 0.7
 _NOTHING = 65535  # a class that is not listed
 
 
-def draw(canvas: Frame, answer: Answer, pen: drawing.Pen) -> None:
-    """Draw a class map or a map of numbers on `canvas`, whatever form it was asked for in."""
-    if answer.task == "semantic":
-        _draw_classes(canvas, answer, pen)
-    else:
-        _draw_numbers(canvas, answer, pen)
+Lines = list[tuple[str, int]]  # texts, and the numbers of their colours
 
 
-def _draw_classes(canvas: Frame, answer: Answer, pen: drawing.Pen) -> None:
+def draw(canvas: Frame, answer: Answer) -> Lines:
+    """Draw a class map or a map of numbers on `canvas`, whatever form it was asked for in; what to write beside it."""
+    return _draw_classes(canvas, answer) if answer.task == "semantic" else _draw_numbers(canvas, answer)
+
+
+def _draw_classes(canvas: Frame, answer: Answer) -> Lines:
     labels = _resized(_class_map(answer), canvas)
     colors = np.zeros((_NOTHING + 1, 3), np.uint8)
     for number in answer.classes.tolist():
@@ -39,7 +39,7 @@ def _draw_classes(canvas: Frame, answer: Answer, pen: drawing.Pen) -> None:
     whole = max(1, answer.width * answer.height)
     areas = answer.areas.tolist() if answer.areas is not None else []
     texts = [f"{name} {100 * area / whole:.0f} %" for name, area in zip(answer.names, areas, strict=True)]
-    drawing.draw_lines(canvas, list(zip(texts, answer.classes.tolist(), strict=True)), pen)
+    return list(zip(texts, answer.classes.tolist(), strict=True))
 
 
 def _class_map(answer: Answer) -> npt.NDArray[Any]:
@@ -50,7 +50,7 @@ def _class_map(answer: Answer) -> npt.NDArray[Any]:
     return class_map_from_runs(answer.rle or [], answer.classes.tolist())
 
 
-def _draw_numbers(canvas: Frame, answer: Answer, pen: drawing.Pen) -> None:
+def _draw_numbers(canvas: Frame, answer: Answer) -> Lines:
     """The least number dark, the greatest bright (Inferno), over the picture."""
     if answer.map is not None:
         numbers = answer.map
@@ -63,9 +63,8 @@ def _draw_numbers(canvas: Frame, answer: Answer, pen: drawing.Pen) -> None:
     )
     cv2.addWeighted(colored, _NUMBERS_OPACITY, canvas, 1 - _NUMBERS_OPACITY, 0, dst=canvas)
     found = answer.to_dict()["map"]
-    lines = [(f"{found['min']:.4g} to {found['max']:.4g}", 0)]
-    lines += [(f"score {score:.3g}", 0) for score in answer.scores.tolist()]
-    drawing.draw_lines(canvas, lines, pen)
+    scores = [(f"score {score:.3g}", 0) for score in answer.scores.tolist()]
+    return [(f"{found['min']:.4g} to {found['max']:.4g}", 0), *scores]
 
 
 def _resized(plane: npt.NDArray[Any], canvas: Frame, method: int = cv2.INTER_NEAREST) -> npt.NDArray[Any]:

@@ -8,6 +8,7 @@ import pytest
 
 from parallel_infer.answers.answer import Answer
 from parallel_infer.answers.drawing import Label, Pen, color_of
+from parallel_infer.errors import InferError
 
 SIZES = [(100, 100), (480, 640), (4000, 4000), (40, 1500), (1500, 40), (1, 1)]
 
@@ -182,3 +183,19 @@ def test_numbers_that_are_none():
     drawn = Answer("detect", "m", arrays, width=64, height=48).draw(frame)
     assert (drawn.shape, drawn.dtype) == (frame.shape, np.uint8)
     assert changed(frame, drawn)[:4, :4].any()  # the sound box is seen
+
+
+def test_labels_of_a_fan_hide_none_of_each_other():
+    """Two lists of classes, and two boxes nearly in one place: of each colour is as much there as drawn alone."""
+    frame, box = np.full((480, 640, 3), 90, np.uint8), np.array([[100, 100, 300, 300]], np.float32)
+    parts = {"failed": InferError("not this time")}
+    for number, boxes in ((5, {}), (6, {}), (1, {"boxes": box}), (2, {"boxes": box + 10})):
+        arrays = {"scores": np.array([0.75]), "classes": np.array([number]), **boxes}
+        task = "detect" if boxes else "classify"
+        parts[str(number)] = Answer(task, "m", arrays, {number: "a longer name"}, width=640, height=480)
+    fan = Answer("fan", "all", {}, width=640, height=480)
+    fan.parts = parts
+    whole = fan.draw(frame)
+    for number in (5, 6, 1, 2):
+        shown, alone = ((drawn == color_of(number)).all(2) for drawn in (whole, parts[str(number)].draw(frame)))
+        assert shown.sum() > 0.95 * alone.sum()
