@@ -21,7 +21,8 @@ from parallel_infer.machine.cores import usable_cores
 from parallel_infer.machine.memory import available_memory
 from parallel_infer.model_spec import ModelSpec
 from parallel_infer.supervisor.child_specs import POLICY, STAGES
-from parallel_infer.supervisor.plan import UNTRIED, Plan, gpus_of, plan_model, with_chosen
+from parallel_infer.supervisor.memory_report import FOLDER, shared_memory
+from parallel_infer.supervisor.plan import UNTRIED, Plan, gpus_of, plan_model, planned_again, with_chosen
 from parallel_infer.trial.record import Record, Records, ident, key_of, machine_facts, trials_folder
 from parallel_infer.trial.settings import Choice, Setting, mix_text
 from parallel_infer.trial.stand import Told
@@ -69,8 +70,9 @@ def tried(config: ServerConfig, plan: Plan, folder: Path, waiting: Callable[[str
         return _default(plan, config, f"not tried: {error}")
     for setting, why in record.unusable.items():
         log.warning("the setting %s cannot be used: %s", setting, why)
-    log.info("%s: %s", _names(models), _said(record))
-    return _chosen(config, plan, models, record)
+    found = _chosen(config, plan, models, record)
+    log.info("%s: %s", _names(models), found.trial)
+    return found
 
 
 def known_settings(config: ServerConfig, plan: Plan) -> Plan:
@@ -183,7 +185,17 @@ def _default(plan: Plan, config: ServerConfig, trial: str) -> Plan:
 
 def _chosen(config: ServerConfig, plan: Plan, models: list[_Model], record: Record) -> Plan:
     chosen = {model.plan.name: setting for model, setting in zip(models, record.settings, strict=True)}
-    return with_chosen(plan, config, chosen, _said(record))
+    return within(config, plan, with_chosen(plan, config, chosen, _said(record)), shared_memory().free)
+
+
+def within(config: ServerConfig, default: Plan, chosen: Plan, free: int) -> Plan:
+    """What was chosen, or less of it where `free` bytes of shared memory are too few: no reason not to start."""
+    if chosen.total <= free:
+        return chosen
+    smaller = planned_again(chosen, config)
+    if smaller.total <= free:
+        return with_chosen(default, config, smaller.chosen, f"{chosen.trial}; {FOLDER} has no room for such batches")
+    return _default(default, config, f"{chosen.trial}; {FOLDER} has no room for that, so the default is served")
 
 
 def _said(record: Record) -> str:

@@ -121,6 +121,12 @@ class Stand:
             for connection in there:
                 self._take_in(busy[connection])  # type: ignore[index]
 
+    def keep(self, mix: Mix) -> None:
+        """End the processes that this does not need: their sessions take memory, a GPU's for example."""
+        needed = {key for key, _ in sessions(mix)}
+        for key in self._workers.keys() - needed:
+            self._workers.pop(key).end()
+
     def is_loaded(self, mix: Mix) -> bool:
         """Whether all its sessions were tried to be loaded; `measure` tells of those where that failed."""
         return all(key in self._workers and s in self._workers[key].loaded for key, s in sessions(mix))

@@ -16,6 +16,7 @@ _NO_ROOM = "its sessions would not fit into memory beside the others"
 _COPIES = 3  # times its file that a session takes,
 _MEBI = 1 << 20
 _PROCESS = 100 * _MEBI  # and this
+_RESERVE = 1.1  # times the seconds of all rounds that are to be left when they begin
 _LOADING = 0.55  # of the time that is left, after which no other setting is waited for
 
 
@@ -65,6 +66,7 @@ class _Course:
             self._load([self._default], self._stand.until)
         chosen = self._chosen
         if larger := larger_batches(chosen, choices, self._stand.targets(chosen)):
+            self._stand.keep(chosen)
             self._compare(chosen, larger)
 
     def found(self) -> Found:
@@ -89,7 +91,7 @@ class _Course:
         self._load([base, *others], now + (stand.until - now) * _LOADING)
         there = [mix for mix in others if stand.is_loaded(mix)]
         seconds, left = stand.seconds([base, *there]), stand.until - time.monotonic()
-        while there and measurements(len(there)) * seconds > left:
+        while there and measurements(len(there)) * seconds * _RESERVE > left:
             there.pop()  # the farthest from the default
             seconds = stand.seconds([base, *there])
         self.complete = self.complete and len(there) == len(others)

@@ -14,8 +14,8 @@ import pytest
 from parallel_infer.config.schema import ServerConfig
 from parallel_infer.config.sources import load_config
 from parallel_infer.ipc.messages import LoadModel, Started
-from parallel_infer.supervisor.plan import LATER, UNTRIED, Plan, make_plan, planned_again
-from parallel_infer.supervisor.tried import GIVEN, known_settings, tried
+from parallel_infer.supervisor.plan import LATER, UNTRIED, Plan, beside, make_plan, planned_again, with_chosen
+from parallel_infer.supervisor.tried import GIVEN, known_settings, tried, within
 from parallel_infer.trial.record import Record, Records
 from parallel_infer.trial.settings import Setting
 from tests.engine import graphs
@@ -198,6 +198,21 @@ def test_what_was_chosen_is_served_and_memory_that_is_short_takes_large_batches_
     assert by_hand.trial == ""  # others were tried with other threads
 
 
+def test_what_was_chosen_never_keeps_a_server_from_starting(model: Path, plan: Plan) -> None:
+    """Shared memory may have room for the default, and for nothing more."""
+    told = config(model, Path("/nowhere"))
+    split = msgspec.structs.replace(CHOSEN, max_batch=8)
+    chosen, smaller = (with_chosen(plan, told, {"m": setting}, "so") for setting in (CHOSEN, split))
+    assert plan.total < smaller.total < chosen.total
+    assert within(told, plan, chosen, chosen.total) == chosen
+    found = within(told, plan, chosen, smaller.total)
+    assert (found.total, found.trial) == (smaller.total, "so; /dev/shm has no room for such batches")
+    for free in (smaller.total - 1, plan.total, plan.total - 1):
+        found = within(told, plan, chosen, free)
+        assert (found.total, found.chosen) == (plan.total, {})
+        assert found.models[0].trial == "so; /dev/shm has no room for that, so the default is served"
+
+
 def test_a_model_that_is_loaded_later_is_not_tried(tmp_path: Path) -> None:
     rig = Rig().serving()
     rig.take(LoadModel(7, "n", __file__, b"\x80"))  # type: ignore[arg-type]
@@ -205,3 +220,13 @@ def test_a_model_that_is_loaded_later_is_not_tried(tmp_path: Path) -> None:
     for number in range(2):
         rig.say(f"infer-n-{number}", Started())
     assert rig.core.registry.reports()["n"].trial == LATER
+
+
+def test_a_new_version_of_a_model_takes_over_its_settings(model: Path, plan: Plan) -> None:
+    """Unless its options are others: that would be another question to a trial."""
+    told = config(model, Path("/nowhere"))
+    (before,) = with_chosen(plan, told, {"m": CHOSEN}, "tried").models
+    assert beside(told, before, ()) == (CHOSEN, "tried")
+    assert beside(told, before, ("threads",)) == (None, LATER)
+    assert beside(told, None, ()) == (None, LATER)
+    assert beside(config(model, Path("/nowhere"), trial=False), before, ()) == (None, UNTRIED)

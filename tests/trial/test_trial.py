@@ -93,3 +93,12 @@ def test_time_that_is_over_leaves_the_default(tmp_path: Path) -> None:
     choice = Choice(setting(1), instances=True, threads=True, max_batch=True, gpus=0)
     result = found(tmp_path, choice, 2, seconds=0.01)
     assert (result.chosen, result.complete, result.rates) == ((choice.default,), False, {})
+
+
+def test_larger_batches_are_tried_where_the_largest_is_the_best(tmp_path: Path) -> None:
+    """A batch takes as long whatever its size: the more rows the better."""
+    choice = Choice(setting(1, batch=2), instances=False, threads=False, max_batch=True, gpus=0, most_batch=6)
+    result = found(tmp_path, choice, 2, policy="Largest")
+    assert result.chosen == (setting(1, batch=6),)
+    assert result.complete
+    assert set(result.rates) == {"1 x 1, batch 2", "1 x 1, batch 4", "1 x 1, batch 6"}
