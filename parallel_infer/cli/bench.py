@@ -18,6 +18,7 @@ from parallel_infer.cli.common_options import json_option, pictures_option
 from parallel_infer.cli.config_options import configuration
 from parallel_infer.cli.parameter_types import FiniteRange, GivenPath
 from parallel_infer.cli.serve import command as serve
+from parallel_infer.cli.server_options import GivenKey, file_of, read_once
 from parallel_infer.errors import ConfigError
 from parallel_infer.files.outputs import Inputs, check_target, write_whole
 
@@ -63,7 +64,7 @@ class BenchOptions:
     """What the command was asked for."""
 
     server: str | None
-    key: str | None
+    key: GivenKey
     models: tuple[str, ...]
     model_name: str | None
     pictures: Path | None
@@ -113,7 +114,7 @@ class BenchOptions:
             return
         words = [word.rpartition("=")[2] for word in self.serve_options]  # most of them are no files
         pictures = picture_files(self.pictures) if self.pictures else ()
-        for files in (baseline, self.key, *words, *pictures), self._model_files():
+        for files in (baseline, file_of(self.key), *words, *pictures), self._model_files():
             inputs = Inputs(files)
             for place, path in given.items():
                 check_target(path, inputs, place)
@@ -131,7 +132,9 @@ class BenchOptions:
 
 @click.command("bench", context_settings={"ignore_unknown_options": False})
 @click.option("--server", metavar="ADDRESS", help="A server that runs; without it one is started, and stopped again.")
-@click.option("--key", type=GivenPath(dir_okay=False), help="Key file, where that server asks for one.")
+@click.option(
+    "--key", type=GivenPath(dir_okay=False), callback=read_once, help="Key file, where that server asks for one."
+)
 @click.option(
     "--model", "models", multiple=True, metavar="NAME=PATH", help="A model that the server of its own serves."
 )

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from parallel_infer.cli.common_options import json_option, timeout_option
-from parallel_infer.cli.server_options import connected, server_options
+from parallel_infer.cli.server_options import GivenKey, connected, server_options
 from parallel_infer.cli.tables import print_table
 from parallel_infer.errors import InferError
 
@@ -23,7 +23,7 @@ _READY = "ready"
 )
 @timeout_option(5.0, "Seconds until a server that says nothing counts as dead.")
 @json_option
-def command(server: str, key: str | None, question: str, timeout: float, as_json: bool) -> None:
+def command(server: str, key: GivenKey, question: str, timeout: float, as_json: bool) -> None:
     """Tell by the exit code whether a server is well: 0 it is, 1 it is not.
 
     --ready sends a small picture through every stage of every model, as no other look at a server does: a process that
@@ -37,7 +37,7 @@ def command(server: str, key: str | None, question: str, timeout: float, as_json
     raise click.exceptions.Exit(0 if found[question] else 1)
 
 
-def _live(server: str, key: str | None, timeout: float) -> dict[str, Any]:
+def _live(server: str, key: GivenKey, timeout: float) -> dict[str, Any]:
     try:
         with connected(server, key, timeout) as client:
             client.models()
@@ -46,7 +46,7 @@ def _live(server: str, key: str | None, timeout: float) -> dict[str, Any]:
     return {"live": True, "problem": ""}
 
 
-def _ready(server: str, key: str | None, timeout: float) -> dict[str, Any]:
+def _ready(server: str, key: GivenKey, timeout: float) -> dict[str, Any]:
     try:
         with connected(server, key, timeout) as client:
             found = client.health()

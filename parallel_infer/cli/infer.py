@@ -16,7 +16,7 @@ from parallel_infer.cli.common_options import timeout_option
 from parallel_infer.cli.model_argument import model_and_rest, model_option
 from parallel_infer.cli.parameter_types import GivenPath
 from parallel_infer.cli.saved_pictures import SavedPictures
-from parallel_infer.cli.server_options import connected, server_options
+from parallel_infer.cli.server_options import GivenKey, connected, file_of, server_options
 from parallel_infer.errors import InferError, ServerUnavailable, Unanswered, Unauthorized, UnknownModel
 from parallel_infer.pictures.files import look_into
 
@@ -45,7 +45,7 @@ SAME_FOR_ALL = (ServerUnavailable, Unanswered, Unauthorized, UnknownModel)  # er
 def command(
     words: tuple[str, ...],
     server: str,
-    key: str | None,
+    key: GivenKey,
     model: str | None,
     conf: float | None,
     iou: float | None,
@@ -71,7 +71,7 @@ def command(
     files, left_out = _files(STDIN if picture == "-" else Path(picture) for picture in pictures)
     piped = _piped(files)
     kept = {file: picture.content for file, picture in piped.items()}
-    folder = SavedPictures(save, files, key, kept) if save else None
+    folder = SavedPictures(save, files, file_of(key), kept) if save else None
     with connected(server, key, timeout) as client, shown:
         answers = _answers(client, name, files, piped, options)
         failed = _show_all(answers, shown, folder)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
-from parallel_infer.cli.server_options import connected
+from parallel_infer.cli.server_options import GivenKey, connected
 from parallel_infer.redaction import redacted_address
 
 
 def model_and_rest(
-    option: str | None, words: Sequence[str], server: str, key: str | None, rest: str = "PICTURE..."
+    option: str | None, words: Sequence[str], server: str, key: GivenKey, rest: str = "PICTURE..."
 ) -> tuple[str, tuple[str, ...]]:
     """The model's name, and the words that are no model.
 
@@ -43,7 +43,7 @@ def model_option(command: Callable[..., object]) -> Callable[..., object]:
     )(command)
 
 
-def served_models(server: str, key: str | None) -> list[str]:
+def served_models(server: str, key: GivenKey) -> list[str]:
     """The names of the models that a server serves."""
     with connected(server, key) as client:
         return sorted(str(model["name"]) for model in client.models())

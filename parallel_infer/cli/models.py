@@ -12,7 +12,7 @@ import click
 
 from parallel_infer.cli.common_options import timeout_option
 from parallel_infer.cli.plain_maps import cell
-from parallel_infer.cli.server_options import connected, server_options
+from parallel_infer.cli.server_options import GivenKey, connected, server_options
 from parallel_infer.cli.tables import print_table
 from parallel_infer.config.fields import MODEL_FIELDS
 from parallel_infer.errors import ConfigError
@@ -52,7 +52,7 @@ def command() -> None:
 @command.command("list")
 @server_options
 @as_json
-def list_models(server: str, key: str | None, as_json: bool) -> None:
+def list_models(server: str, key: GivenKey, as_json: bool) -> None:
     """Show what is served."""
     with connected(server, key) as client:
         models = client.models()
@@ -82,7 +82,7 @@ def list_models(server: str, key: str | None, as_json: bool) -> None:
 @timeout_option(300.0, "Seconds that checking, loading and warming up may take.")
 @as_json
 def load(
-    name: str, path: str, server: str, key: str | None, options: dict[str, Any], timeout: float, as_json: bool
+    name: str, path: str, server: str, key: GivenKey, options: dict[str, Any], timeout: float, as_json: bool
 ) -> None:
     """Serve the ONNX file PATH of the server's machine as NAME, in place of the model of that name."""
     with connected(server, key) as client:
@@ -97,7 +97,7 @@ def load(
 @click.argument("steps")
 @server_options
 @as_json
-def load_chain(name: str, steps: str, server: str, key: str | None, as_json: bool) -> None:
+def load_chain(name: str, steps: str, server: str, key: GivenKey, as_json: bool) -> None:
     """Serve the chain STEPS of served models as NAME, for example "detector(class_filter=car) > reader"."""
     with connected(server, key) as client:
         loaded = client.load_chain(name, steps)
@@ -108,7 +108,7 @@ def load_chain(name: str, steps: str, server: str, key: str | None, as_json: boo
 @click.argument("name")
 @server_options
 @as_json
-def unload(name: str, server: str, key: str | None, as_json: bool) -> None:
+def unload(name: str, server: str, key: GivenKey, as_json: bool) -> None:
     """Stop serving NAME, a model or a chain; jobs that were admitted are still answered."""
     with connected(server, key) as client:
         unloaded = client.unload(name)

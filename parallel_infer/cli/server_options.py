@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import click
 
@@ -14,10 +15,30 @@ from parallel_infer.errors import ConfigError
 
 if TYPE_CHECKING:
     from parallel_infer import Client
+    from parallel_infer.client import Key
 
+GivenKey: TypeAlias = "str | Key | None"
+"""A key file, or the keys in it where it can be read only once."""
 Command = TypeVar("Command", bound=Callable[..., Any])
 ADDRESS = "tcp://127.0.0.1:5555"
 _PIPES = 8  # twice as many descriptors as this are what a client needs
+
+
+def read_once(_: click.Context, __: click.Parameter, path: str | None) -> GivenKey:
+    """A key file; what can be read only once, as a pipe, is read now: commands connect more than once."""
+    if path is None or not Path(path).exists() or Path(path).is_file():
+        return path
+    from parallel_infer.client import Key
+
+    try:
+        return Key.of(path)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def file_of(key: GivenKey) -> str | None:
+    """The key file that nothing may be written over."""
+    return key if isinstance(key, str) else None
 
 
 def server_options(command: Command) -> Command:
@@ -25,6 +46,7 @@ def server_options(command: Command) -> Command:
     command = click.option(
         "--key",
         type=GivenPath(dir_okay=False),
+        callback=read_once,
         envvar="PARALLEL_INFER_KEY",
         show_envvar=True,
         help="Key file of this client, where the server asks for one.",
@@ -42,7 +64,7 @@ def server_options(command: Command) -> Command:
 
 
 @contextlib.contextmanager
-def connected(server: str, key: str | None, timeout: float = 5.0) -> Iterator[Client]:
+def connected(server: str, key: GivenKey, timeout: float = 5.0) -> Iterator[Client]:
     """A client of that server. Raises ConfigError for an address or a key that cannot be one."""
     from parallel_infer import Client  # first used here: the client imports numpy and ZeroMQ
 

@@ -8,13 +8,13 @@ import click
 
 from parallel_infer.cli.common_options import json_option
 from parallel_infer.cli.plain_maps import print_map
-from parallel_infer.cli.server_options import connected, server_options
+from parallel_infer.cli.server_options import GivenKey, connected, server_options
 
 
 @click.command("status")
 @server_options
 @json_option
-def command(server: str, key: str | None, as_json: bool) -> None:
+def command(server: str, key: GivenKey, as_json: bool) -> None:
     """Show how a server is doing: models, workers, queues, rings and counters."""
     with connected(server, key) as client:
         found = client.status()

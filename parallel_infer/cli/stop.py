@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from parallel_infer.cli.server_options import connected, server_options
+from parallel_infer.cli.server_options import GivenKey, connected, server_options
 
 
 @click.command("stop")
 @server_options
-def command(server: str, key: str | None) -> None:
+def command(server: str, key: GivenKey) -> None:
     """Let a server answer what it has admitted, and stop.
 
     It refuses what is new from then on and ends once every client has its answers, after drain_timeout_ms at the

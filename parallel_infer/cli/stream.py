@@ -15,7 +15,7 @@ from parallel_infer.cli.common_options import timeout_option
 from parallel_infer.cli.model_argument import model_and_rest, model_option
 from parallel_infer.cli.parameter_types import FiniteRange, GivenPath
 from parallel_infer.cli.publish_options import broker_of, publish, publish_options, publishing
-from parallel_infer.cli.server_options import connected, server_options
+from parallel_infer.cli.server_options import GivenKey, connected, file_of, server_options
 from parallel_infer.cli.track_options import track_options, tracking
 from parallel_infer.process.endings import handled
 
@@ -90,7 +90,7 @@ _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
     "--show-stats", "stats", flag_value="table", help="Print a table of all sources every 5 s and at the end."
 )
 def command(
-    words: tuple[str, ...], server: str, key: str | None, form: str | None, stats: str | None, **given: Any
+    words: tuple[str, ...], server: str, key: GivenKey, form: str | None, stats: str | None, **given: Any
 ) -> None:
     """Ask a server about live or recorded video.
 
@@ -107,7 +107,7 @@ def command(
     model, sources = model_and_rest(given["model"], words, server, key, "SOURCE...")
     read = _sources(sources, given)
     broker = broker_of(given)
-    targets = _targets(read, given["save"], key)
+    targets = _targets(read, given["save"], file_of(key))
     with connected(server, key) as client:
         served = client.models()  # a server that is away, or does not let us in, is told of once and at once
     settings = _settings(given, tracking(given, model, served))

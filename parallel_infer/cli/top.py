@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from parallel_infer.cli.parameter_types import FiniteRange
-from parallel_infer.cli.server_options import connected, server_options
+from parallel_infer.cli.server_options import GivenKey, connected, server_options
 from parallel_infer.cli.tables import console as console_of_width
 from parallel_infer.errors import InferError
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--interval", type=FiniteRange(0.1, 60), default=1.0, show_default=True, help="Seconds per look.")
 @click.option("--once", is_flag=True, help="Look for one interval, print it, and end.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per look.")
-def command(server: str, key: str | None, interval: float, once: bool, as_json: bool) -> None:
+def command(server: str, key: GivenKey, interval: float, once: bool, as_json: bool) -> None:
     """Watch a server: models, how busy each stage is, which one holds up the others, and live sources.
 
     A stage that is busy for 70 % of the time or more is marked: it is where more workers or a faster model would help.

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from parallel_infer.cli.parameter_types import FiniteRange, GivenPath
-from parallel_infer.cli.server_options import connected, server_options
+from parallel_infer.cli.server_options import GivenKey, connected, file_of, server_options
 from parallel_infer.cli.tables import print_table
 
 
@@ -28,7 +28,7 @@ from parallel_infer.cli.tables import print_table
     help="The file to write.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Say what was recorded as one JSON object.")
-def command(server: str, key: str | None, seconds: float, output: Path, as_json: bool) -> None:
+def command(server: str, key: GivenKey, seconds: float, output: Path, as_json: bool) -> None:
     """Record what every process of a server does, for https://ui.perfetto.dev or chrome://tracing.
 
     One track per process, with every job and batch it worked on. The server notes nothing unless it is asked.
@@ -36,7 +36,7 @@ def command(server: str, key: str | None, seconds: float, output: Path, as_json:
     from parallel_infer.files.outputs import Inputs, check_target, write_whole
     from parallel_infer.observe.chrome_trace import Work, chrome_trace
 
-    check_target(output, Inputs([key]), "--output")
+    check_target(output, Inputs([file_of(key)]), "--output")
     with connected(server, key) as client:
         recorded = client.trace(seconds)
     write_whole(output, json.dumps(chrome_trace(recorded), separators=(",", ":")).encode())

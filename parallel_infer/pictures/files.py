@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from parallel_infer.errors import BadInput
+from parallel_infer.pictures import native_messages
 from parallel_infer.pipeline import load_pipeline
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def read_picture(source: str | os.PathLike[str] | bytes | bytearray | memoryview
     """A picture, from a file or its bytes, as the frame that a server sees in it: uint8 [h, w, 3] BGR, turned upright.
 
     Every format is read that a server can be told to accept. Boxes of an answer fit this frame; those that other
-    programs read from the file may lie on their side. Raises BadInput.
+    programs read from the file may lie on their side. What libraries say of a damaged file goes to the logger
+    `parallel_infer.pictures`, in a program of one thread, and else to standard error. Raises BadInput.
     """
     if not isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview)):
         raise BadInput(f"source={source!r:.50} is neither the path of a picture nor the bytes of one")
@@ -69,7 +71,9 @@ def read_picture(source: str | os.PathLike[str] | bytes | bytearray | memoryview
     except (OSError, ValueError) as error:  # the latter where a path has a zero byte
         reason = error.strerror if isinstance(error, OSError) else None
         raise BadInput(f"{source!r:.200} cannot be read: {reason or error}") from error
-    return load_pipeline().read_picture(payload, tuple(SUFFIXES))
+    pipeline = load_pipeline()
+    with native_messages.logged():
+        return pipeline.read_picture(payload, tuple(SUFFIXES))
 
 
 def _files(others: Counter[str]) -> str:

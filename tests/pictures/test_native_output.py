@@ -26,6 +26,29 @@ path = "zoo:classifier"
 """
 
 
+PROGRAM = """
+import logging, sys, threading
+from parallel_infer import read_picture
+if sys.argv[2] == "log":
+    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+print("mine", file=sys.stderr)
+print(read_picture(sys.argv[1]).shape)
+print("mine too", file=sys.stderr)
+"""
+
+
+def test_a_loud_library_is_silent_in_a_users_program_that_wants_no_log(tmp_path: Path) -> None:
+    (tmp_path / "loud.png").write_bytes(LOUD)
+    said = {
+        how: subprocess.run(
+            [sys.executable, "-c", PROGRAM, tmp_path / "loud.png", how], capture_output=True, text=True, check=True
+        ).stderr.splitlines()
+        for how in ("still", "log")
+    }
+    assert said["still"] == ["mine", "mine too"]
+    assert said["log"][1].startswith("parallel_infer.pictures: a library says: libpng warning: iCCP")
+
+
 def test_a_loud_library_is_logged_as_json_and_not_for_ever(start_server: Any) -> None:
     server = start_server(toml=CONFIG.replace("{{}}", "json"))
     with server.client() as client:

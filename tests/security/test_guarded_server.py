@@ -11,11 +11,13 @@ import threading
 import msgpack
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from onnx import TensorProto, helper
 from onnx.helper import make_node as node
 from onnx.helper import make_tensor_value_info as tensor
 
 from parallel_infer import Client
+from parallel_infer.cli import main
 from parallel_infer.errors import ModelRejected, Unauthorized
 from parallel_infer.tools.local_server import local_server
 from tests.inference.session_models import identity, model
@@ -61,6 +63,21 @@ def test_a_listed_client_is_served_and_may_not_manage(camera, guarded):
         with pytest.raises(Unauthorized, match="may not manage the server"):
             call()
     assert is_served(camera)
+
+
+def test_a_key_comes_through_a_pipe(guarded, tmp_path, monkeypatch):
+    """As in --key <(pass show camera). The command connects twice: the first word is a file, and may be a model."""
+    _, keys, server = guarded
+    key = keys["camera"]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m").write_bytes(b"no picture")
+    reading, writing = os.pipe()
+    os.write(writing, f"public = {key.public}\nsecret={key.secret}\nserver = {key.server}\n".encode())
+    os.close(writing)
+    result = CliRunner().invoke(main, ["infer", "--server", server.address, "--key", f"/dev/fd/{reading}", "m", "m"])
+    os.close(reading)
+    assert "m: " in result.stderr  # what the model says of that file
+    assert "key" not in result.stderr
 
 
 def test_a_manager_loads_and_unloads(boss, camera, guarded):

@@ -28,7 +28,7 @@ class Target(Struct, frozen=True):
 
     address: str
     source: Source
-    key: str | None = None
+    key: str | Key | None = None  # a key file, or what is in it
 
 
 class Generators:
