@@ -69,7 +69,7 @@ def ended(server: Server) -> tuple[int, str]:
     """The exit code, and the line about what was owed."""
     code = server.wait()
     (line,) = [line for line in server.log.read_text().splitlines() if "stopped: " in line]
-    return code, line.partition("stopped: ")[2]
+    return code, line.partition("stopped: since the stop began, ")[2]
 
 
 class Wire:
