@@ -7,6 +7,7 @@ MAX_NAME = 128  # characters of a model's name
 MAX_OPTIONS = 4096  # bytes, encoded
 LARGEST_PAYLOAD = 4096 << 20  # bytes; no server can be configured to take more
 ALWAYS_READ = 1 << 20  # bytes; a frame that every server reads, if only to refuse it
+PREVIEW_SIDE = 384  # pixels of the longer side of a live source's picture on the page, at most
 _PIXELS_READ = 1 << 30  # bytes of pixels that are read at most, to be refused
 
 

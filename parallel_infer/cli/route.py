@@ -108,7 +108,8 @@ def _run(router: RouterProcess, signals: Signals, as_json: bool) -> None:
 
 
 def _say_how_it_ended(ended: Outcome) -> int:
-    told = f"stopped: since the stop began, {ended.answered} jobs answered, {ended.refused} refused, {ended.abandoned} abandoned"
+    counts = f"{ended.answered} jobs answered, {ended.refused} refused, {ended.abandoned} abandoned"
+    told = f"stopped: since the stop began, {counts}"
     if not ended.abandoned and not ended.unread:
         log.info("%s", told)
         return 0

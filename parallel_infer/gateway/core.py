@@ -91,7 +91,7 @@ class Core:
         self._clock = clock
         self._models: dict[str, ModelOpened] = {}
         number = itertools.count((options.epoch << 40) + 1).__next__  # those of two gateways of one run never meet
-        self.looks = Looks(lambda ref: ingress.read(ref) or lending.read(ref))
+        self.looks = Looks(lambda ref: ingress.read(ref) or lending.read(ref), clock)
         self.cache = ResponseCache(options.response_cache)
         self.replies = Replies(outbox, ingress, self.looks, self.cache, clock)
         self.composites = Composites(
@@ -162,7 +162,9 @@ class Core:
                 self._look(request, requester)
             case Report():
                 self.replies.tally.report(request)
-                requester.result({})
+                if payload is not None:
+                    self.looks.drawn(request.source, payload)
+                requester.result({"watched": True} if self.looks.is_watched(request.source) else {})
             case Load() | LoadChain() | Reload() | Unload() | Stop():
                 self.queries.manage(request, requester)
             case _:

@@ -198,7 +198,8 @@ def _say_how_it_ended(core: Core) -> int:
     if ended is None:
         log.error("stopped: the gateway ended without a word, so it is not known whether jobs were abandoned")
         return 1
-    told = f"stopped: since the stop began, {ended.answered} jobs answered, {ended.refused} refused, {ended.abandoned} abandoned"
+    counts = f"{ended.answered} jobs answered, {ended.refused} refused, {ended.abandoned} abandoned"
+    told = f"stopped: since the stop began, {counts}"
     if core.uncounted:
         log.warning("%s; the gateway died meanwhile, and what it owed then is in none of these", told)
         return 1

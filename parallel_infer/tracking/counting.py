@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,6 +56,13 @@ class Counts:
 
     lines: tuple[LineCount, ...] = ()
     zones: tuple[ZoneCount, ...] = ()
+
+    def scaled(self, scale: float) -> Counts:
+        """The same for a picture of so many times the size."""
+        return Counts(
+            tuple(replace(line, points=line.points * scale) for line in self.lines),
+            tuple(replace(zone, points=zone.points * scale) for zone in self.zones),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: `{"lines": {NAME: {"in": {CLASS: n}, "out": ...}}, "zones": {NAME: {"present": ...}}}`."""

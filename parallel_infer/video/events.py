@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -52,19 +53,25 @@ class Result:
             return {**row, "error": {"code": self.answer.code, "message": redacted(str(self.answer))}}
         return {**row, **self.answer.to_dict()}
 
-    def draw(self) -> npt.NDArray[np.uint8]:
+    def draw(self, longest: int | None = None) -> npt.NDArray[np.uint8]:
         """A copy of `pixels` with the answer on it, and with lines, zones and their counts where there are any.
 
+        `longest`: it is made smaller before, to so many pixels of the longer side at most; labels stay legible.
         Raises ValueError for a frame that has an error instead of an answer.
         """
         if self.pixels is None or not isinstance(self.answer, Answer):
             raise ValueError(f"frame {self.frame} of {self.source} has no answer to draw: {self.answer}")
+        scale = 1.0 if longest is None else min(1.0, longest / max(self.pixels.shape[:2]))
+        picture = self.pixels
+        if scale < 1:
+            width, height = (max(1, round(side * scale)) for side in picture.shape[1::-1])
+            picture = np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
         if self.counts is None:
-            return self.answer.draw(self.pixels)
-        picture = self.pixels.copy()
-        drawing.draw_shapes(picture, self.counts)  # below the objects, whose labels they would cross out
+            return self.answer.draw(picture)
+        picture, counts = picture.copy(), self.counts.scaled(scale)
+        drawing.draw_shapes(picture, counts)  # below the objects, whose labels they would cross out
         picture = self.answer.draw(picture)
-        drawing.draw_counts(picture, self.counts)
+        drawing.draw_counts(picture, counts)
         return picture
 
 

@@ -5,19 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+import cv2
 import msgspec
 
 from parallel_infer import protocol
+from parallel_infer.answers.answer import Answer
 from parallel_infer.client.connection import Connection
 from parallel_infer.client.pending import Pending
-from parallel_infer.errors import BadInput
+from parallel_infer.errors import BadInput, InferError
+from parallel_infer.limits import PREVIEW_SIDE
 from parallel_infer.protocol import Counted
 from parallel_infer.tracking.counting import Counts
+from parallel_infer.video.events import Change, Result
 from parallel_infer.video.feed import Feed
 from parallel_infer.video.sources import SourceState
 
 PERIOD = 5.0  # seconds between two reports of a state that lasts
+LOOK = 2.0  # seconds between two pictures for the server's page
 _LONGEST = 512  # characters of a message
+_QUALITY = 80  # of the pictures' JPEG
 
 
 def counted(counts: Counts | None) -> tuple[protocol.Counted, ...]:
@@ -38,6 +44,11 @@ def counted(counts: Counts | None) -> tuple[protocol.Counted, ...]:
     return tuple(msgspec.structs.replace(one, kind=one.kind[: protocol.MAX_COUNTED]) for one in greatest)
 
 
+def _has_numbers(answer: Answer) -> bool:
+    parts = answer.parts.values() if answer.parts else (answer,)
+    return any(isinstance(part, Answer) and part.track_ids is not None for part in parts)
+
+
 class Reports:
     """Reports each source when its state changes, and now and then; the next report makes up for one that is lost."""
 
@@ -46,6 +57,28 @@ class Reports:
         self._told: dict[str, tuple[SourceState, float]] = {}  # the state that was told last, and when
         self._open: dict[str, Pending] = {}
         self._understood = True
+        self._pictures: dict[str, bytes] = {}  # drawn, and not sent yet
+        self._drawn: dict[str, float] = {}  # when a picture of a source was drawn last
+
+    def note(self, event: Result | Change, now: float) -> None:
+        """Draw a frame whose objects are followed, for somebody who looks at the source on the server's page.
+
+        The server cannot: it knows neither their numbers nor the lines and zones.
+        """
+        if not isinstance(event, Result) or isinstance(event.answer, InferError) or event.pixels is None:
+            return
+        is_followed = event.counts is not None or _has_numbers(event.answer)
+        if is_followed and now >= self._drawn.get(event.source, -math.inf) + LOOK and self._is_watched(event.source):
+            done, jpeg = cv2.imencode(".jpg", event.draw(PREVIEW_SIDE), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+            if done:
+                self._pictures[event.source], self._drawn[event.source] = jpeg.tobytes(), now
+
+    def _is_watched(self, source: str) -> bool:
+        told = self._open.get(source)
+        if told is None or not isinstance(told.outcome, msgspec.Raw):
+            return False
+        result = msgspec.msgpack.decode(told.outcome)
+        return isinstance(result, dict) and result.get("watched") is True
 
     def step(self, feeds: Iterable[Feed], now: float) -> None:
         """Send what is due at `now` (seconds, monotonic)."""
@@ -53,7 +86,8 @@ class Reports:
             name = feed.source.name
             state, at = self._told.get(name, (None, -math.inf))
             is_news = state is not feed.state
-            if self._understood and (is_news or (now >= at + PERIOD and not feed.state.final)):
+            is_due = now >= at + PERIOD or name in self._pictures
+            if self._understood and (is_news or (is_due and not feed.state.final)):
                 self._report(feed, name, now, is_news)
 
     def _report(self, feed: Feed, name: str, now: float, is_news: bool) -> None:
@@ -76,5 +110,5 @@ class Reports:
             restarts=feed.tally.restarts,
             counts=counted(feed.counts),
         )
-        self._open[name] = Pending(report, PERIOD)
+        self._open[name] = Pending(report, PERIOD, self._pictures.pop(name, None))
         self._connection.post(self._open[name])

@@ -73,7 +73,9 @@ class Streams:
                 return
             self._exchange()
             for feed in self._feeds.values():
-                yield from feed.events()
+                for event in feed.events():
+                    self._reports.note(event, time.monotonic())
+                    yield event
             self._report()
             if all(feed.state.final for feed in self._feeds.values()):
                 return

@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import msgspec
+import numpy as np
 import pytest
 
 from parallel_infer import protocol
 from parallel_infer.doors.http.page.feed import Feed
+from parallel_infer.doors.http.page.previews import Seen, preview
 from parallel_infer.doors.http.page.snapshot import Snapshots
 from parallel_infer.errors import ResourceUnavailable, ServerUnavailable
 from parallel_infer.observe.histogram import JobTimes
@@ -294,3 +297,15 @@ def test_pages_of_other_sites_are_kept_out(page_server: Served) -> None:
     assert ask(page_server, "/page/load", b'{"name": "x"}', Origin="http://evil.example")[0] == 403
     assert ask(page_server, "/page/load", b'{"name": "x", "way": 1}')[0] == 400
     assert ask(page_server, "/page/load", b'{"name": "x"}')[0] in (400, 404)
+
+
+def test_parts_of_a_fan_that_was_answered_as_a_map_are_drawn() -> None:
+    found = {"x": 50, "y": 40, "width": 60, "height": 40, "confidence": 0.9, "class": "cup", "class_id": 41}
+    part = {"image": {"width": 100, "height": 80}, "predictions": [found]}
+    answer = {"parts": {"broken": {"error": {"code": "POISON", "message": "no"}}, "detector": part}}
+    frame = cv2.imencode(".png", np.zeros((80, 100, 3), np.uint8))[1].tobytes()
+    seen = Seen("picture", (), {}, frame, "objects", msgspec.Raw(msgspec.msgpack.encode(answer)), b"")
+    drawn = cv2.imdecode(np.frombuffer(preview(seen), np.uint8), cv2.IMREAD_COLOR)
+    assert drawn.shape == (80, 100, 3)
+    assert drawn[60, 50].max() > 60  # the lower edge of its box
+    assert drawn[70, 50].max() < 30

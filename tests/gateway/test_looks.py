@@ -45,6 +45,35 @@ def test_a_source_that_is_not_there_is_an_empty_result(rig: Rig) -> None:
     assert look(rig, "nobody").results == [None]
 
 
+def report(rig: Rig, picture: bytes | None = None) -> Request:
+    return rig.ask(protocol.Report, b"camera", picture, source="gate", state="live")
+
+
+def test_a_client_is_told_that_its_source_is_watched_and_its_own_picture_is_shown(rig: Rig) -> None:
+    assert report(rig, b"unasked").results == [{}]
+    waits = look(rig, seconds=20.0)
+    assert report(rig).results == [{"watched": True}]
+    frame(rig, b"before it draws")
+    assert [seen["kind"] for seen in waits.results] == ["picture"]
+    waits = look(rig, seconds=20.0)
+    report(rig, b"drawn")
+    assert [(seen["kind"], seen["payload"]) for seen in waits.results] == [("drawn", b"drawn")]
+    waits = look(rig, seconds=60.0)
+    frame(rig, b"what the server knows")
+    assert waits.replies == 0
+    rig.pass_time(11.0)
+    frame(rig, b"it draws no more")
+    assert [seen["payload"] for seen in waits.results] == [b"it draws no more"]
+    rig.pass_time(60.0)
+    assert report(rig).results == [{}]
+
+
+def test_a_picture_that_is_no_preview_is_refused(rig: Rig) -> None:
+    told = report(rig, bytes(protocol.MAX_DRAWN + 1))
+    assert told.code == "BAD_INPUT"
+    assert str(protocol.MAX_DRAWN) in told.errors[0].message
+
+
 def test_waiting_ends_with_an_empty_result(rig: Rig) -> None:
     frame(rig)
     waits = look(rig, seconds=5.0)

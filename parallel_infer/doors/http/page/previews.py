@@ -13,15 +13,17 @@ import cv2
 import msgspec
 import numpy as np
 import numpy.typing as npt
+import simplejpeg
 
 from parallel_infer import protocol
 from parallel_infer.answers.answer import Answer
 from parallel_infer.answers.drawing import draw
 from parallel_infer.doors.gateway_link import GatewayLink
 from parallel_infer.errors import InferError
+from parallel_infer.limits import PREVIEW_SIDE
 from parallel_infer.protocol import Tensor
 
-SIDE = 384  # pixels: of the longer side of a preview, at most; the letters of labels do not shrink with it
+SIDE = PREVIEW_SIDE  # the letters of labels do not shrink with it
 _QUALITY = 80  # of its JPEG
 _PAUSE = 2.0  # seconds between two pictures of one source
 _EACH = 0.5  # seconds between two pictures of any sources, where there are many; about 4 ms of processor time each
@@ -114,16 +116,30 @@ class Previews:
 
 def preview(seen: Seen) -> bytes:
     """A small JPEG of a frame with its answer. Raises ValueError for a frame that is no picture here."""
+    if seen.kind == "drawn":
+        return _written(_read_drawn(seen.payload))
     answer = answer_of(seen)
     frame = frame_of(seen, _REDUCED[bisect.bisect(_REDUCED_FROM, max(answer.width, answer.height))])
     scale = min(1.0, SIDE / max(frame.shape[:2]))
     if scale < 1:
         size = [max(1, round(side * scale)) for side in frame.shape[1::-1]]
         frame = np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8)
-    done, encoded = cv2.imencode(".jpg", draw(frame, answer), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    return _written(draw(frame, answer))
+
+
+def _written(frame: Frame) -> bytes:
+    done, encoded = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     if not done:
         raise ValueError("it cannot be written as a JPEG")
     return encoded.tobytes()
+
+
+def _read_drawn(jpeg: bytes) -> Frame:
+    """What the client of a source has drawn, read and written anew: a browser gets nothing as it was sent."""
+    height, width, *_ = simplejpeg.decode_jpeg_header(jpeg)
+    if max(height, width) > SIDE:
+        raise ValueError(f"its client has drawn it with {width}x{height} pixels; up to {SIDE}x{SIDE} are shown")
+    return np.asarray(simplejpeg.decode_jpeg(jpeg, "BGR"), np.uint8)
 
 
 def frame_of(seen: Seen, reading: int = cv2.IMREAD_COLOR) -> Frame:
@@ -150,7 +166,16 @@ def answer_of(seen: Seen) -> Answer:
     """The answer, whose boxes at least can be drawn: answers as objects have lost their arrays."""
     if seen.format == "arrays":
         return Answer.from_wire(protocol.Answer(id=0, answer=seen.answer), seen.arrays)
-    result = msgspec.msgpack.decode(seen.answer)
+    return _of_map(msgspec.msgpack.decode(seen.answer))
+
+
+def _of_map(result: dict[str, Any]) -> Answer:
+    if "parts" in result:
+        parts = {name: _of_map(part) for name, part in result["parts"].items() if "error" not in part}
+        size = max(((part.width, part.height) for part in parts.values()), default=(0, 0))
+        fan = Answer("fan", "", {}, width=size[0], height=size[1])
+        fan.parts.update(parts)
+        return fan
     found = [each for each in result.get("predictions", ()) if isinstance(each, dict) and "x" in each]
     centres = np.array([[each["x"], each["y"]] for each in found], np.float32).reshape(-1, 2)
     halves = np.array([[each["width"], each["height"]] for each in found], np.float32).reshape(-1, 2) / 2
