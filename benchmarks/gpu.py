@@ -43,6 +43,7 @@ from parallel_infer.ipc.messages import ModelPlan
 from parallel_infer.supervisor.plan import make_plan
 from stages.infer import model_for, session_config
 
+ROOM = {"PARALLEL_INFER_LENT_MEMORY_MB": "1024", "PARALLEL_INFER_SHARED_MEMORY_MB": "1024"}  # for 128 frames at once
 ROLES = ("gateway", "dispatcher", "decode", "infer", "postprocess")
 
 
@@ -114,7 +115,8 @@ def pipeline(case: Case, seconds: float, processes: int) -> dict[str, Any]:
             command += ["--frames", f"{preprocess['width']}x{preprocess['height']}"]
         command += ["--", "--provider", case.provider, "--max-batch-size", str(case.batch), "--no-trial"]
         command += ["--log-level", "warning"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | case.environment)
+        environment = os.environ | case.environment | ROOM
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
         level: dict[str, Any] = json.loads(saved.read_text())["levels"][0]
         return level
 
