@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 
 import msgspec
 
 from parallel_infer.ipc.messages import FromChild
-from parallel_infer.machine.blas import blas_environment
-from parallel_infer.machine.processor import processor_fields
 from parallel_infer.process.child import LIFE, Order
 from parallel_infer.process.interpreter import Interpreter
 from parallel_infer.process.options import ChildOptions
 
 _ENTRY = "parallel_infer.process.child:run"
 _decode = msgspec.msgpack.Decoder(FromChild).decode
+# NumPy's products start a thread per core otherwise; here the processes are the parallelism.
+_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
 
 
 class Process(Interpreter):
@@ -26,8 +25,7 @@ class Process(Interpreter):
     """
 
     def __init__(self, name: str, entry: str, options: ChildOptions) -> None:
-        environment = blas_environment(os.environ, processor_fields())
-        super().__init__(_ENTRY, subprocess.DEVNULL, None, environment)
+        super().__init__(_ENTRY, subprocess.DEVNULL, None, _ENVIRONMENT)
         self.name = name
         with contextlib.suppress(OSError):  # it has died at once, which is seen like any other death
             self.connection.send_bytes(msgspec.msgpack.encode(Order(name, entry, msgspec.msgpack.encode(options))))
