@@ -45,6 +45,10 @@ class RouteConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         Annotated[float, Meta(ge=100, le=3_600_000)],
         says("A member that says nothing for this many milliseconds is lost, and its jobs go to others."),
     ] = 1000.0
+    silence_limit_ms: Annotated[
+        Annotated[float, Meta(ge=1000, le=3_600_000)],
+        says("A door of this router is replaced after this many milliseconds without a sign of life."),
+    ] = 10_000.0
     stuck_ms: Annotated[
         Annotated[float, Meta(ge=0, le=3_600_000)],
         says(

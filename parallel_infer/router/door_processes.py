@@ -16,11 +16,12 @@ from parallel_infer.doors.known import DOORS
 from parallel_infer.doors.options import DoorOptions
 from parallel_infer.errors import ConfigError
 from parallel_infer.ipc.channel import Watch
-from parallel_infer.ipc.messages import DoorActivity, DoorState, Listening, StartFailed
+from parallel_infer.ipc.messages import Alive, DoorActivity, DoorState, Listening, StartFailed
 from parallel_infer.process.spawn import Process
 
 log = logging.getLogger(__name__)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0  # seconds before a door that died is started again
+_BEATS = 4  # unanswered ones after which a door counts as stuck, as in a server's supervisor
 _ENDING = 5.0  # seconds that doors have to end
 _NOTHING = DoorActivity()
 
@@ -38,11 +39,12 @@ class DoorProcess:
         self.restarts = 0
         self.start_at: float | None = None
         self.failure = ""  # why its process says that it cannot start
+        self.unanswered: int | None = None  # questions for a sign of life; None: this process does not listen yet
         self._pause = _FIRST_PAUSE
 
     def start(self) -> int:
         """Start its process; the descriptor that tells of it."""
-        self.start_at, self.failure, self.activity = None, "", _NOTHING
+        self.start_at, self.failure, self.activity, self.unanswered = None, "", _NOTHING, None
         self.options = msgspec.structs.replace(self.options, epoch=self.restarts + 1)
         self.process = Process(f"{self.name}.{self.restarts + 1}", self.entry, self.options)
         return self.process.connection.fileno()
@@ -56,6 +58,18 @@ class DoorProcess:
         self.restarts += 1
         self.start_at = now + self._pause
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+
+    def beat(self) -> None:
+        """Ask its process for a sign of life, or kill one that has given none; its death is told like any other."""
+        if self.process is None or self.unanswered is None:
+            return
+        if self.unanswered < _BEATS:
+            self.unanswered += 1
+            self.process.ask_for_life()
+        else:
+            log.error("the %s door hangs (option silence_limit_ms)", self.name)
+            self.unanswered = None
+            self.process.kill()
 
     def state(self) -> dict[str, Any]:
         """As the status of a server has it."""
@@ -88,6 +102,8 @@ class DoorProcesses:
             version=version("parallel-infer"),
         )
         self._watch = watch
+        self._interval = config.silence_limit_ms / 1000 / _BEATS
+        self._beat_at = 0.0
         self._doors = [
             DoorProcess(door.name, door.entry, options)
             for door in DOORS
@@ -130,9 +146,11 @@ class DoorProcesses:
         assert door.process is not None
         match door.process.receive():
             case Listening(addresses=addresses):
-                door.addresses = addresses
+                door.addresses, door.unanswered = addresses, 0
                 bound = tuple(address.partition("://")[2] for address in addresses)
                 door.options = msgspec.structs.replace(door.options, bind=bound)  # its successor listens there as well
+            case Alive():
+                door.unanswered = 0
             case DoorActivity() as activity:
                 door.activity = activity
             case StartFailed(text=text):
@@ -150,11 +168,17 @@ class DoorProcesses:
                 pass
 
     def next_timer(self) -> Iterator[float]:
-        """When doors are to be started again."""
+        """When doors are to be started again, or asked for a sign of life."""
+        if self._doors:
+            yield self._beat_at
         yield from (door.start_at for door in self._doors if door.start_at is not None)
 
     def on_timer(self, now: float) -> None:
-        """Start again what has died."""
+        """Start again what has died, and see to what hangs: questions are counted, not seconds."""
+        if self._doors and now >= self._beat_at:
+            self._beat_at = now + self._interval
+            for door in self._doors:
+                door.beat()
         for door in self._doors:
             if door.start_at is not None and door.start_at <= now:
                 self._start(door)

@@ -1,5 +1,6 @@
 """A router as users start it, with real sockets: members that die, stand still, come and go."""
 
+import contextlib
 import json
 import shutil
 import signal
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -38,7 +40,7 @@ def check(client: Client, count: int, size: int = 64, timeout: float = 30.0, fir
 def behind(server: Server) -> Iterator[Router]:
     """A router with doors and metrics in front of the shared server."""
     folder = Path(tempfile.mkdtemp(prefix="pi-", dir="/tmp"))
-    doors = ("--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0")
+    doors = ("--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--silence-limit-ms", "3000")
     with closing_all() as processes:
         router = Router(folder, "--member", f"engine={server.address}", *doors)
         processes.append(router)
@@ -81,6 +83,21 @@ def test_commands_work_against_a_router(behind: Router):
     assert run(main, ["health", *address]).exit_code == 0
     assert '"engine"' in run(main, ["status", *address, "--json"]).output
     assert "detector" in run(main, ["models", "list", *address]).output
+
+
+def test_a_door_that_hangs_is_replaced(behind: Router):
+    http = next(address for address in behind.addresses if address.startswith("http://"))
+    (hung,) = [child for child in psutil.Process(behind.process.pid).children() if "http" in child.cmdline()[0]]
+    hung.suspend()
+    with behind.client() as client:
+        eventually(lambda: client.status()["doors"]["http"]["restarts"] > 0 and not hung.is_running())
+    eventually(lambda: is_live(http))
+
+
+def is_live(http: str) -> bool:
+    with contextlib.suppress(OSError):  # it is not listening again yet
+        return bool(json.loads(urllib.request.urlopen(f"{http}/healthz", timeout=60).read())["live"])
+    return False
 
 
 def test_doors_stand_in_front_of_a_router_too(behind: Router, pictures: Path):
