@@ -264,6 +264,23 @@ def test_a_model_is_unloaded_and_loaded_again(page: Tab) -> None:
     assert page.page.locator('[data-model="reader"] .badge.unloaded').count() == 0
 
 
+def test_a_chain_is_loaded_unloaded_and_loaded_again(page: Tab) -> None:
+    form = page.page.locator("#load")
+    form.locator("input[name=name]").fill("new")
+    form.locator("input[name=path]").fill("detector(class_filter=cup) > classifier")
+    form.get_by_role("button", name="Load").click()
+    page.wait_for('[data-model="new"] .badge.ready')
+    card = page.page.locator('[data-model="new"]')
+    assert card.locator(".chain").inner_text() == "detector(class_filter=cup) > classifier"
+    page.wait_for("select[name=model] option[value=new]", state="attached")
+    card.get_by_role("button", name="Unload").click()
+    page.wait_for('[data-model="new"] .badge.unloaded')
+    card.get_by_role("button", name="Load again").click()
+    page.wait_for('[data-model="new"] .badge.ready')
+    card.get_by_role("button", name="Unload").click()
+    page.wait_for('[data-model="new"] .badge.unloaded')
+
+
 # --- trouble, and how it looks ----------------------------------------------------------------------------------------
 
 

@@ -48,6 +48,8 @@ def test_keys_on_both_sides(echo: StartEcho, route: StartRouter, place: Path):
         assert client.infer("echo", payload(1)).tensors["y"].tobytes() == payload(1)["x"].tobytes()
         with pytest.raises(Unauthorized, match="--manage"):
             client.unload("echo")
+        with pytest.raises(Unauthorized, match="--manage"):
+            client.load_chain("new", "echo")
     with Client(outer.address, own, timeout=30.0) as client:
         client.unload("echo")  # passed on with the router's own key, which may
     unknown = new_key(place / "elsewhere", "stranger")

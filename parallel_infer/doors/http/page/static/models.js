@@ -111,9 +111,12 @@ export class Models {
     }
   }
 
-  reload(name) {
-    const steps = [...this.served, ...this.unloaded.values()].find((each) => each.name === name)?.chain;
-    return this.while(name, name, "loading", () => post("/page/load", steps ? { name, steps } : { name }));
+  async reload(name) {
+    const model = [...this.served, ...this.unloaded.values()].find((each) => each.name === name);
+    const body = model?.chain ? { name, steps: model.chain } : { name };
+    const done = await this.while(name, name, "loading", () => post("/page/load", body));
+    if (done && this.unloaded.delete(name)) this.served = [...this.served, model]; // what was gone so shortly is no news
+    this.draw();
   }
 
   async unload(name) {
