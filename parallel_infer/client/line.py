@@ -9,7 +9,8 @@ from zmq.utils.monitor import recv_monitor_message
 
 from parallel_infer.client.endpoint import Address, connect, open_socket
 
-COPY_BELOW = 65536  # bytes; sending without a copy costs a hand-over between threads
+COPY_BELOW = 65536  # bytes of an answer from which on it stays where it was received
+_SEND_COPY_BELOW = 524288  # bytes; sending without a copy wakes a thread of pyzmq, which takes as long as this copy
 # A try to connect that came to nothing: nobody listens, or whoever does is going away. ZeroMQ tries again.
 _IN_VAIN = zmq.EVENT_CLOSED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 SENT_AWAY = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL  # ZeroMQ does not try again
@@ -44,7 +45,7 @@ class Line:
                 self.socket.send(header, NOW)
             else:
                 self.socket.send(header, _MORE)
-                self.socket.send(payload, NOW, copy=len(payload) < COPY_BELOW)
+                self.socket.send(payload, NOW, copy=len(payload) < _SEND_COPY_BELOW)
         except zmq.Again:
             return False
         return True

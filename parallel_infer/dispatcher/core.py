@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 from parallel_infer.dispatcher.estimate import learned
@@ -58,6 +59,7 @@ class Core:
         self._early: dict[str, dict[bytes, WorkerReady]] = {}  # instances of models that are not announced yet
         self._patience = 0.0  # until when they have time
         self._watchdog = Watchdog()
+        self._due = -math.inf  # what `next_timer` has said since the last step: nothing needs a look before
         self.draining = False  # for the status: the gateway lets nobody in any more
 
     # --- jobs --------------------------------------------------------------------------------------------------------
@@ -271,10 +273,9 @@ class Core:
 
     def step(self, now: float) -> None:
         """Answer what has expired and hand out all the work that can be handed out."""
-        for job in self.ledger.deadlines.expired(now):
-            if not job.answered:
-                self.ledger.expire(job, _LATE)
-        self._watch(now)
+        due, self._due = self._due, -math.inf
+        if now >= due:
+            self._on_timer(now)
         if not self.awaited:
             self.leasing.hand_out(now)
         self._watchdog.look(now, watched=bool(self.leasing.leases or self.awaited))
@@ -287,15 +288,14 @@ class Core:
 
     def next_timer(self) -> float | None:
         """When `step` has to be called even if nothing comes in; None: never."""
-        times = [limit for worker in self.workers() if (limit := worker.overdue_at(self._stage_limit)) is not None]
-        times += self.leasing.timers()
-        times += [due for due in (self._watchdog.due, self._patience if self.awaited else None) if due is not None]
-        deadline = self.ledger.deadlines.next()
-        if deadline is not None:
-            times.append(deadline)
-        return min(times, default=None)
+        limits = (worker.overdue_at(self._stage_limit) for worker in self.workers() if worker.leases)
+        others = self._watchdog.due, self._patience if self.awaited else None, self.ledger.deadlines.next()
+        self._due = min((t for t in (*limits, *others, *self.leasing.timers()) if t is not None), default=math.inf)
+        return None if self._due == math.inf else self._due
 
-    def _watch(self, now: float) -> None:
+    def _on_timer(self, now: float) -> None:
+        for job in [job for job in self.ledger.deadlines.expired(now) if not job.answered]:
+            self.ledger.expire(job, _LATE)
         lost = self._watchdog.lost(now)
         if lost > _PAUSE:  # everything stood still, the others too, or may have: their time begins anew
             self._patience = now + _PATIENCE

@@ -51,7 +51,8 @@ class GatewayProcess:
                     if not (there := self._watch.wait(0)):
                         break
                     self._take_in(there)
-            core.on_timer(now)
+                core.on_timer(now)
+            core.send_synthetic()
             self._link.flush()
 
     def _take_in(self, there: set[Any]) -> None:
