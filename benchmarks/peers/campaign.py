@@ -27,7 +27,7 @@ from benchmarks.peers.schedule import OURS, Group, groups
 from benchmarks.peers.settings import Setting, our_settings
 from parallel_infer.errors import ServerUnavailable
 
-_START, _OUR_START = 3.5, 5.0  # seconds that starting and stopping a server takes, for the estimate
+_START, _OUR_START = 4.0, 7.0  # seconds that starting and stopping a server takes, for the estimate
 _SLOW = 60.0  # pictures per second, at which what is under way at the end of a point is waited for, for the estimate
 
 

@@ -12,6 +12,7 @@ import random
 import resource
 import sys
 import time
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -48,24 +49,20 @@ class Tally:
 
 
 async def closed_loop(server: Connection, pictures: int, in_flight: int, warm: float, seconds: float) -> dict[str, Any]:
-    """Always `in_flight` requests under way. Counted is what is answered within `seconds` after `warm`.
-
-    For the rate, an answer counts by the part of its latency that lies within: servers that answer in batches would
-    else gain or lose a whole batch at either end.
-    """
-    tally, inside = Tally(), 0.0
+    """Always `in_flight` requests under way. Counted is what is answered within `seconds` after `warm`."""
+    tally = Tally()
+    answered: list[float] = []
     start = time.perf_counter() + warm
     end = start + seconds
 
     async def one_client(number: int) -> None:
-        nonlocal inside
         while (sent := time.perf_counter()) < end:
             reply = await server.ask(number % pictures)
             now = time.perf_counter()
             if start <= now < end:
                 tally.add(reply.verdict, now - sent)
             if reply.verdict == Verdict.ANSWERED:
-                inside += max(0.0, min(now, end) - max(sent, start)) / (now - sent)
+                answered.append(now)
             number += in_flight
             if reply.verdict != Verdict.ANSWERED:
                 await asyncio.sleep(0.01)  # a server that refuses at once is not to be asked without pause
@@ -74,8 +71,23 @@ async def closed_loop(server: Connection, pictures: int, in_flight: int, warm: f
     await asyncio.gather(*(one_client(number) for number in range(in_flight)))
     spent = time.process_time() - before
     share = seconds / (time.perf_counter() - start + warm)
-    answered = max(1, tally.verdicts[Verdict.ANSWERED.value])
-    return {"per_second": inside / seconds, "client_ms": spent * share / answered * 1000, **tally.figures()}
+    cost = spent * share / max(1, tally.verdicts[Verdict.ANSWERED.value]) * 1000
+    return {"per_second": rate_of(answered, start, end), "client_ms": cost, **tally.figures()}
+
+
+def rate_of(moments: Sequence[float], start: float, end: float) -> float:
+    """Answers per second from `start` to `end`, of which these are the moments.
+
+    Reckoned from the last answer before to the last one within: a server that answers in batches would else gain or
+    lose a whole batch at either end.
+    """
+    ordered = sorted(moment for moment in moments if moment < end)
+    inside = len(ordered) - bisect_left(ordered, start)
+    begin = max(0, len(ordered) - inside - 1)  # the first of all, where none was before
+    counted = len(ordered) - 1 - begin
+    if counted < 1 or ordered[-1] <= ordered[begin]:
+        return inside / (end - start)
+    return counted / (ordered[-1] - ordered[begin])
 
 
 async def open_loop(server: Connection, pictures: int, rate: float, seconds: float, deadline: float) -> dict[str, Any]:

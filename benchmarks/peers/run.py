@@ -13,7 +13,9 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import shlex
+import shutil
 import signal
 import sys
 from dataclasses import asdict, replace
@@ -45,6 +47,7 @@ SECOND = "classifier"  # asked about each object of the chain
 SHORT = Durations(trial=1.0, point=2.0, rounds=1)
 _PEERS = "names, separated by commas; mosec:default is measured as ONNX Runtime starts only, mosec:ours as ours (all)"
 _PROVIDERS = "of the peers: as ONNX Runtime starts, as our server, or both (auto: both where ours is not the CPU one)"
+RUNS = HERE / ".runs"
 _DONE = "done"  # the key of a journal that is complete
 
 
@@ -185,7 +188,7 @@ def chosen_conditions(arguments: argparse.Namespace) -> Conditions:
 
 def journal_of(arguments: argparse.Namespace, facts: Facts) -> Journal:
     """That of this run: empty, with another run's trials, or with all that was measured before it was cut off."""
-    path = HERE / ".runs" / f"{arguments.name}.jsonl"
+    path = RUNS / f"{arguments.name}.jsonl"
     known: dict[str, Any] = {}
     if arguments.settings_from:
         values = _read(arguments.settings_from, facts, "machine", "decoder")
@@ -198,6 +201,13 @@ def journal_of(arguments: argparse.Namespace, facts: Facts) -> Journal:
         )
     known.pop(_DONE, None)
     return Journal(path, facts, known)
+
+
+def with_own_cache(folder: Path, *, anew: bool) -> None:
+    """Have our server try its settings in this run, as at a first start, and not go by what it found on a busy day."""
+    if anew:
+        shutil.rmtree(folder, ignore_errors=True)
+    os.environ["XDG_CACHE_HOME"] = str(folder)
 
 
 def _read(path: Path, facts: Facts, *same: str) -> dict[str, Any]:
@@ -231,6 +241,7 @@ def main() -> None:
         "conditions": asdict(conditions),
     }
     journal = journal_of(arguments, facts)
+    with_own_cache(RUNS / f"{arguments.name}.cache", anew=not arguments.resume)
     summaries = [summary(record) for record in Campaign(lengths, conditions, journal, _say).run(pairs)]
     if arguments.trials_only:
         print("\n".join(["", *notes(summaries)]))

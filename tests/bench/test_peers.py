@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from benchmarks.peers.agreement import differences
 from benchmarks.peers.connections import result_map
 from benchmarks.peers.journal import Journal, changed, read
+from benchmarks.peers.load import rate_of
 from benchmarks.peers.pairs import AS_OURS, AS_STARTED, Pair, Provider, Record
 from benchmarks.peers.peer import PEERS
 from benchmarks.peers.schedule import OURS, groups
@@ -55,6 +56,20 @@ def test_what_changed_between_two_runs_is_named():
     assert changed(before, before | {"durations": {"point": 3.0}}) == [
         'durations was {"point": 2.0}, is {"point": 3.0}'
     ]
+
+
+@given(st.integers(1, 16), st.floats(0.05, 0.3), st.floats(0.0, 0.3))
+def test_the_rate_of_a_server_that_answers_in_batches_does_not_hang_on_when_the_time_begins(batch, gap, offset):
+    moments = [offset + gap * number for number in range(60) for _ in range(batch)]
+    assert rate_of(moments, 0.5, 2.0) == pytest.approx(batch / gap)
+
+
+def test_rates_of_few_answers():
+    assert rate_of([], 0.5, 2.5) == 0.0
+    assert rate_of([1.0], 0.5, 2.5) == 0.5
+    assert rate_of([1.0, 1.0], 0.5, 2.5) == 1.0
+    assert rate_of([0.1, 3.0], 0.5, 2.5) == 0.0
+    assert rate_of([0.4, 1.0, 1.4], 0.5, 2.5) == pytest.approx(2.0)
 
 
 def answer(**more):

@@ -61,7 +61,8 @@ def test_readme_lists_every_command() -> None:
 
 def every_option() -> set[str]:
     """All long options of our commands and of the scripts of the checkout."""
-    found = {option for script in (ROOT / "benchmarks").rglob("*.py") for option in options_of(script)}
+    scripts = [path for path in (ROOT / "benchmarks").rglob("*.py") if ".venvs" not in path.parts]  # of the peers
+    found = {option for script in scripts for option in options_of(script)}
     found |= set(re.findall(r"^ +(--[a-z][a-z-]+)", (ROOT / "container" / "build.sh").read_text("utf-8"), re.MULTILINE))
     commands: list[click.Command] = [main]
     while commands:
