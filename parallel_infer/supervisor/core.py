@@ -317,8 +317,8 @@ class Core:
 
     def drain(self) -> None:
         """Take no more jobs; stop when the last one is answered and every client has its replies."""
-        if self.state == State.SERVING:
-            self.state = State.DRAINING
+        if self.state == State.SERVING or (self.state == State.STARTING and self.addresses):
+            self.state = State.DRAINING  # clients of the gateway are served while other doors still start
             self._close_door(self._clock() + self._config.drain_timeout_ms / 1000)
         elif self.state == State.STARTING:
             self.state = State.STOPPING

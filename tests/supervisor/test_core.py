@@ -283,6 +283,20 @@ def test_doors_are_asked_to_end_and_who_is_not_up_is_killed() -> None:
     assert (rig.processes.asked, rig.processes.killed) == (["http.1"], ["decode-0.2"])
 
 
+def test_a_stop_while_doors_start_waits_for_clients_that_were_let_in_already() -> None:
+    rig = Rig(http=["127.0.0.1:0"])
+    rig.core.start()
+    rig.all_start()
+    rig.say("gateway", Listening(("tcp://127.0.0.1:5555",)))
+    rig.pass_time(0.0)
+    assert rig.core.state is State.STARTING
+    rig.core.drain()
+    assert rig.gateway.told(CloseDoor) == [CloseDoor(rig.now + 5.0)]
+    rig.drained()
+    assert rig.core.state is State.STOPPING
+    assert rig.core.outcome is not None
+
+
 def test_a_stop_before_anything_serves_waits_for_nobody() -> None:
     rig = Rig()
     rig.core.start()

@@ -21,6 +21,7 @@ from parallel_infer.tools.bench.record import Notes, Order, Record
 _PATIENCE = 0.1  # seconds until a closed loop whose jobs were refused tries one more: hammering measures the client
 _NAP = 0.0002  # seconds between looks at the socket when a job is nearly due
 _NEAR = 0.002  # seconds; the socket's own timeout counts in milliseconds
+_OPEN = 64  # jobs of an open loop that may well be under way at once
 _STRAGGLERS = 1.0  # seconds beyond its timeout that a job's outcome is waited for
 
 
@@ -34,6 +35,8 @@ class Load:
         self._payloads = itertools.cycle(payloads)
         self._notes = Notes()
         self._in_flight = 0
+        if connection.lent is not None:
+            connection.lent.wanted = order.in_flight or _OPEN  # slots for frames
         self._window = order.in_flight  # closed loop: how many the server has room for, as far as is known
         self._grow_at = 0.0
 
