@@ -65,6 +65,8 @@ class Tags:
         samples, colors = self._value(_SAMPLES, 1), _COLORS[photometric]
         if samples not in ((colors,) if photometric == _CMYK else (colors, colors + 1)):
             raise Unsupported(f"TIFF of this kind with {samples} samples per pixel")
+        if self._values(_EXTRA)[:1] == (_ASSOCIATED,) and photometric not in (_RGB, _PALETTE):
+            raise Unsupported("TIFF of this kind whose colours are multiplied by their alpha (ExtraSamples 1)")
         if 0 < min(self._value(_TILE_WIDTH, 64), self._value(_TILE_HEIGHT, 64)) < _SMALLEST_TILE:
             raise Unsupported(f"TIFF in tiles of less than {_SMALLEST_TILE} pixels")
 

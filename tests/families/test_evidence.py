@@ -76,6 +76,33 @@ def test_one_class_of_ready_objects_is_no_yolov5(tmp_path: Path) -> None:
     np.testing.assert_allclose(answered(spec, outputs)["scores"], [0.9, 0.5])
 
 
+def test_ready_objects_that_lie_on_their_side_are_no_yolov8_of_two_classes(tmp_path: Path) -> None:
+    outputs = {"output0": np.ascontiguousarray(ready((8, 8, 40, 40, 0.9, 1), (1, 1, 9, 9, 0.5, 0)).T)}
+    metadata = {"task": "detect", "names": names(2)}
+    spec = spec_of(tmp_path, outputs, metadata)
+    assert spec.task == "tensor"
+    assert any("whole numbers only" in evidence for evidence in spec.evidence)
+    assert spec_of(tmp_path, outputs, metadata, family="yolov8").family == "yolov8"
+    scores = np.full((6, 300), 0.25, np.float32)
+    scores[:4] = 30
+    assert spec_of(tmp_path, {"output0": scores}, metadata).family == "yolov8"
+
+
+@pytest.mark.parametrize("flags", [{}, {"end2end": "True"}])
+def test_a_single_box_says_that_boxes_are_fractions(tmp_path: Path, flags: dict[str, str]) -> None:
+    metadata = {"task": "detect", "names": names(3), **flags}
+    spec = spec_of(tmp_path, {"output0": ready((0.1, 0.1, 0.6, 0.7, 0.9, 0))}, metadata)
+    assert spec.task == "tensor"  # xyxy or cxcywh: one box of both shapes does not tell
+    assert any("fractions of the picture" in evidence for evidence in spec.evidence)
+    by_name = spec_of(tmp_path, {"output0": ready((0.1, 0.1, 0.6, 0.7, 0.9, 0))}, metadata, family="end2end")
+    assert by_name.family == "end2end"
+
+
+def test_a_single_box_that_cannot_be_xyxy_is_cxcywh(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, {"output0": ready((0.5, 0.5, 0.2, 0.3, 0.9, 0))}, {"task": "detect", "names": names(3)})
+    assert spec.family == "rtdetr-ultralytics-end2end"
+
+
 @pytest.mark.parametrize(
     ("row", "why"),
     [((8, 8, 40, 40, 3.5, 0), "gave 3.5"), ((8, 8, 40, 40, 0.5, 0.4), "whole number"), ((8, 8, 40, 40, 0.5, 7), "7")],

@@ -103,6 +103,14 @@ def test_tiff_colours_that_were_multiplied_by_alpha_are_divided_again(decoder, d
     assert np.abs(frame.astype(int) - PHOTO).max() <= 1
 
 
+@pytest.mark.parametrize(("photometric", "samples"), [(0, 1), (1, 1), (6, 3)])
+def test_tiff_colours_that_were_multiplied_and_cannot_be_divided_are_refused(decoder, photometric, samples):
+    """OpenCV drops the alpha of these: their colours would be too dark in silence."""
+    pixels = np.dstack([*[PHOTO[..., :1]] * samples, np.full(PHOTO.shape[:2], 200, np.uint8)])
+    with pytest.raises(BadInput, match="multiplied by their alpha"):
+        decoder.decode(tiff_of(pixels, photometric, t338=1))
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_tiff_with_white_as_zero_and_gray_with_alpha(decoder, dtype):
     gray = PHOTO[..., :1].astype(dtype) * (257 if dtype == np.uint16 else 1)

@@ -9,7 +9,7 @@ import numpy as np
 from parallel_infer.errors import InferError
 from parallel_infer.model_spec import ModelSpec
 from stages.candidates import Candidates, Floats, Outputs, as_float32, main_output, require_finite
-from stages.families.evidence import ENOUGH_BOXES, FRACTIONS, not_corners, reach, ready_objects, ready_task
+from stages.families.evidence import FRACTIONS, not_corners, reach, ready_objects, ready_task
 from stages.families.facts import Facts
 from stages.families.family import Claim, Family, Fit, Misfit, Strength
 from stages.families.known.yolov8 import ULTRALYTICS
@@ -62,7 +62,7 @@ def fits(facts: Facts, task: str) -> Fit | Misfit:
     if wrong is not None:
         return Misfit(f"found boxes in {name} that are no xyxy: {wrong}")
     boxes = np.concatenate([values[values[:, 4] > 0, :4] for values in facts.trials(name)])
-    if not facts.insisted and len(boxes) >= ENOUGH_BOXES and float(np.max(np.abs(boxes))) <= FRACTIONS:
+    if not facts.insisted and 0.0 < float(np.max(np.abs(boxes), initial=0.0)) <= FRACTIONS:  # one says it: no pixel
         return Misfit(f"found boxes in {name} that are fractions of the picture; expected pixels")
     return fit
 

@@ -21,6 +21,7 @@ from stages.candidates import (
     wanted,
 )
 from stages.families.evidence import (
+    MOST_ROWS,
     NO_METADATA,
     STRIDES,
     Table,
@@ -99,6 +100,11 @@ def fits(facts: Facts, task: str) -> Fit | Misfit:
     wrong = beyond(facts, found.name, lambda values: (values.T if transposed else values)[4 : 4 + fit.nc])
     if wrong is not None:
         return Misfit(f"found {found.shown}; expected {_layout(found)}, but {wrong}")
+    if count not in anchors and not transposed and _has_class_numbers(facts, found):
+        return Misfit(
+            f"found {found.shown}: its sixth channel has whole numbers only, as the classes of ready objects; expected "
+            "scores"
+        )
     far = fractions_of(facts, found.name, lambda values: (values.T if transposed else values)[:4])
     if far is not None and not facts.insisted:
         return Misfit(f"found {found.shown} with boxes up to {far:.2g}: fractions of the picture; expected pixels")
@@ -107,6 +113,13 @@ def fits(facts: Facts, task: str) -> Fit | Misfit:
         return Misfit(angle)
     parameters = {"output": found.name, "transposed": transposed, **({"fractions": True} if far is not None else {})}
     return msgspec.structs.replace(fit, parameters=parameters, unused=unused(facts, found, task))
+
+
+def _has_class_numbers(facts: Facts, found: Table) -> bool:
+    """Whether it is rather box, score and class of ready objects, turned: then no score is other than 0 and 1."""
+    if facts.insisted or found.rows != 6 + found.extra or found.columns > MOST_ROWS:
+        return False
+    return all(bool(np.all(values[5] == np.rint(values[5]))) for values in facts.trials(found.name))
 
 
 def _angle(facts: Facts, found: Table, task: str) -> str | None:
