@@ -89,6 +89,11 @@ def _problem_of_script(words: list[str]) -> str:
     script, *rest = words
     if not (ROOT / script).is_file():
         return f"there is no {script}"
+    place = rest.index("--") if "--" in rest else len(rest)
+    if "".join(rest[place + 1 : place + 2]).endswith(".py"):  # a script that runs another
+        if why := _problem_of_script(rest[place + 1 :]):
+            return why
+        rest = rest[:place]
     named = {word.partition("=")[0] for word in rest if re.match(r"--[\w-]+(=|$)", word)}
     unknown = named - options_of(ROOT / script) - {"--help"}
     return f"{script} has no option {', '.join(sorted(unknown))}" if unknown else ""

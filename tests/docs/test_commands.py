@@ -55,6 +55,11 @@ def test_commands_are_found_in_code() -> None:
         ("scripts/sing.sh", "there is no scripts/sing.sh"),
         (".venv/bin/python benchmarks/sing.py", "there is no benchmarks/sing.py"),
         (".venv/bin/python benchmarks/overhead.py --sing", "no option --sing"),
+        (".venv/bin/python benchmarks/turns.py ../other -- benchmarks/sing.py", "there is no benchmarks/sing.py"),
+        (
+            ".venv/bin/python benchmarks/turns.py ../other -- benchmarks/waits.py --sing",
+            "waits.py has no option --sing",
+        ),
     ],
 )
 def test_a_command_that_does_not_exist_is_found_out(command: str, why: str) -> None:
