@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,6 +20,7 @@ from parallel_infer.ipc.messages import ModelPlan
 from parallel_infer.loading import load_by_name
 from parallel_infer.machine.cores import usable_cores
 from parallel_infer.machine.memory import available_memory
+from parallel_infer.machine.occupation import moment, taken_by_others
 from parallel_infer.model_spec import ModelSpec
 from parallel_infer.supervisor.child_specs import POLICY, STAGES
 from parallel_infer.supervisor.memory_report import FOLDER, shared_memory
@@ -31,6 +33,7 @@ from parallel_infer.trial.worker import Code
 
 _ROUND = 0.6  # seconds of a measurement that are counted at least,
 _ATTEMPTS = 2  # trials whose time was over, after which the next start waits for none
+_BUSY = 0.2  # part of the cores that other programs take, beyond which measurements are theirs as well
 _SHARE = 0.03  # or this part of the time, where there is little
 GIVEN = "not tried: instances, threads and max_batch_size are given"
 log = logging.getLogger(__name__)
@@ -107,7 +110,7 @@ def _keep(records: Records, key: str, record: Record) -> None:
 
 def _is_worth_another(record: Record, config: ServerConfig) -> bool:
     """Whether a trial whose time was over is done once more: there is more time, or the machine may have been busy."""
-    if record.complete:
+    if record.complete and record.others <= _BUSY:
         return False
     return record.trial_seconds < config.trial_seconds or record.attempts < _ATTEMPTS
 
@@ -124,13 +127,14 @@ def _run(config: ServerConfig, plan: Plan, models: list[_Model], folder: Path) -
         log_format=config.log_format,
         log_level=config.log_level,
     )
-    began = time.monotonic()
+    began, before = time.monotonic(), moment()
     found = run_trial(
         told, [model.choice for model in models], usable_cores(), available_memory() // 2, config.trial_seconds
     )
+    others = taken_by_others(before, moment(), usable_cores(), len(os.sched_getaffinity(0)))
     return Record(
         models=tuple(model.plan.name for model in models),
-        settings=found.chosen,
+        settings=found.chosen if others <= _BUSY else told.default,
         rate=round(found.rate, 1),
         default_rate=round(found.default_rate, 1),
         default=told.default,
@@ -138,6 +142,7 @@ def _run(config: ServerConfig, plan: Plan, models: list[_Model], folder: Path) -
         seconds=round(time.monotonic() - began, 1),
         unusable=found.unusable,
         complete=found.complete,
+        others=round(others, 2),
         trial_seconds=config.trial_seconds,
     )
 
@@ -201,6 +206,9 @@ def within(config: ServerConfig, default: Plan, chosen: Plan, free: int) -> Plan
 def _said(record: Record) -> str:
     """What came of a trial, for people."""
     took = f"tried {len(record.rates)} settings in {record.seconds:g} s"
+    if record.others > _BUSY:
+        taken = f"other programs took {record.others:.0%} of the cores meanwhile"
+        return f"{took}, but {taken}, so that the default is served"
     if not record.rates and record.complete:
         return "there was nothing else to try, or no memory for it; the default"
     if not record.rates:

@@ -42,6 +42,7 @@ class Record(Struct, frozen=True, kw_only=True):
     rates: dict[str, float]  # of every setting that was measured, by its text
     unusable: dict[str, str] = {}  # settings that did not run, to the reason
     complete: bool = True  # else the time was over
+    others: float = 0.0  # part of the cores that other programs took meanwhile
     trial_seconds: float = 0.0  # the bound it was held to
     attempts: int = 1  # trials with that bound, this one included
 
