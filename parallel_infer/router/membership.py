@@ -193,9 +193,9 @@ class Membership:
         """Who it is and what it serves: routers get other members, and servers other models."""
         member.models_asked = now
         self.ask(member, protocol.Hello(id=0), lambda reply: self._greeted(member, reply))
-        self.ask(member, protocol.Models(id=0), lambda reply: self._serves(member, reply))
+        self.ask(member, protocol.Models(id=0), lambda reply: self.serves(member, reply))
 
-    def _serves(self, member: Member, reply: protocol.Reply) -> None:
+    def serves(self, member: Member, reply: protocol.Reply) -> None:
         """What a member serves, as it says; most times that is what it said before."""
         if not isinstance(reply, protocol.Result):
             return

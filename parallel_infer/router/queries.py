@@ -164,7 +164,9 @@ class Queries:
     def _manage(self, request: protocol.Request, requester: Requester) -> None:
         """All members do it. One that fails is an error that says who did and who did not."""
 
-        def done(found: Found) -> None:
+        def answer(found: Found, models: Found) -> None:
+            for member, reply in models.items():
+                self._membership.serves(member, reply)
             failed = {member.name: reply for member, reply in found.items() if isinstance(reply, protocol.Error)}
             if not failed:
                 first = next(iter(results(found)), None)
@@ -178,6 +180,10 @@ class Queries:
 
         if not any(member.is_there for member in self._members):
             raise ServerUnavailable("no member of the router is there")
+
+        def done(found: Found) -> None:  # who hears of it may ask for it at once
+            self._gather(protocol.Models(id=0), _PATIENCE, lambda models: answer(found, models))
+
         self._gather(request, _MANAGING_PATIENCE, done)
 
     def _pass_on(self, report: protocol.Report) -> None:

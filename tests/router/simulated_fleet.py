@@ -108,7 +108,10 @@ class Server:
             case protocol.Ready():
                 states = dict.fromkeys(self.models, "ready")
                 self.result(route, request.id, {"ready": self.ready, "models": states, "states": states})
-            case protocol.Load() | protocol.LoadChain() | protocol.Unload() | protocol.Reload():
+            case protocol.LoadChain():
+                self.models = (*self.models, request.name)
+                self.result(route, request.id, {"name": request.name})
+            case protocol.Load() | protocol.Unload() | protocol.Reload():
                 self.result(route, request.id, {"name": request.name})
             case _:
                 self.result(route, request.id, {"jobs": len(self.jobs)})

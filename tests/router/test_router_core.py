@@ -54,6 +54,21 @@ def test_a_fan_goes_to_a_member_that_has_all_of_its_models():
     assert "One member" in refused.failure.message
 
 
+def test_what_was_loaded_may_be_asked_for_at_once():
+    fleet = Fleet()
+    fleet.add(2)
+    fleet.run(0.2)
+    loaded = fleet.ask(protocol.LoadChain, name="new", steps="m")
+    for _ in range(1000):
+        fleet.run(0.0005)
+        if loaded.replies:
+            break
+    assert sorted(loaded.found) == ["members", "name"]
+    job = fleet.infer("new")
+    fleet.run(0.5)
+    assert job.code == "answered"
+
+
 def test_the_file_of_a_model_is_where_the_model_is():
     fleet = Fleet()
     without, having = fleet.add(2)
