@@ -52,6 +52,12 @@ def test_a_chain_is_its_models_with_their_options_and_what_is_cut_out() -> None:
     assert node.models == ("detector", "reader")
 
 
+def test_what_is_cut_out_may_lie_across() -> None:
+    assert resolve("a", served(a="detector > reader(wide=true)")).selections == (Selection(64, wide=True),)
+    with pytest.raises(BadInput, match="option wide: expected true or false"):
+        resolve("a", served(a="detector > reader(wide=1)"))
+
+
 def test_a_chain_may_be_a_step_of_another_under_its_own_name() -> None:
     chains = served(
         both="masks > inner(max_objects=3, confidence=0.9), kinds", inner="detector(confidence=0.1) > reader"

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from parallel_infer.chains.steps import Step, read_chain
+from parallel_infer.chains.steps import Step, read_chain, steps_below
 from parallel_infer.errors import ConfigError
 
 
@@ -50,3 +50,11 @@ def test_a_text_means_steps(text: str, step: Step) -> None:
 def test_a_text_that_means_nothing_is_refused_with_its_place(text: str, why: str) -> None:
     with pytest.raises(ConfigError, match=rf"chain 'x': .*{re.escape(why)}"):
         read_chain("x", text)
+
+
+def test_what_is_asked_about_the_objects_of_a_chain_of_chains() -> None:
+    chains = {"a": "b > x, y(top=1)", "b": "m > (z > w)", "m": "", "loop": "loop > x"}
+    assert steps_below("a", chains) == ["z", "x", "y"]
+    assert steps_below("b", chains) == ["z"]
+    assert steps_below("m", chains) == steps_below("unknown", chains) == []
+    assert steps_below("loop", chains) == ["x"]
