@@ -67,6 +67,9 @@ class Resampler:
         The lines of `target` are contiguous. Pixels beside the part count at its edges, as they do where a whole
         picture is resized and cropped after.
         """
+        if (same := _unscaled(source, across, down, target)) is not None:
+            np.copyto(target, same)
+            return
         width, channels = target.shape[1], source.shape[2:]
         columns = self._blocks(across, source.shape[1], width)
         for part in _strips(self._blocks(down, source.shape[0], target.shape[0]), _LINES):
@@ -111,6 +114,15 @@ class Resampler:
         if block is None or block.size < size:
             block = self._memory[name] = np.empty(size, dtype)
         return block[:size].reshape(shape)
+
+
+def _unscaled(source: Frame, across: Span, down: Span, target: Frame) -> Frame | None:
+    """The part itself, where nothing is scaled or moved by less than a pixel: there every filter gives its inputs."""
+    for span, size, count in zip((down, across), source.shape, target.shape, strict=False):
+        if span.length != count or span.start % 1 or not 0 <= span.start <= size - count:
+            return None
+    top, left = int(down.start), int(across.start)
+    return source[top : top + target.shape[0], left : left + target.shape[1]]
 
 
 def _reach(blocks: list[_Block]) -> tuple[int, int]:

@@ -107,6 +107,29 @@ def test_any_size_to_any_size(width, height, across, down, method):
     assert_same(target, theirs(frame, (across, down), method))
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("picture", [(256, 256), (300, 256), (256, 300), (257, 256)])
+def test_what_is_only_cropped_is_not_filtered(method, picture, monkeypatch):
+    frame = halftone(*picture)
+    left, top = (round((side - 224) / 2) for side in picture)
+    crop = frame[top : top + 224, left : left + 224]
+    whole = theirs(frame, picture, method)
+    np.testing.assert_array_equal(whole, frame)  # nor does Pillow
+    monkeypatch.setattr(Resampler, "_products", None)
+    row, _ = written(frame, width=224, height=224, resize="crop", crop_fraction=0.875, filter=method)
+    np.testing.assert_array_equal(row, crop)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("beside", [-3, 3])
+def test_a_part_that_reaches_beside_the_picture_is_filtered_as_ever(beside, method):
+    frame = halftone(40, 30)
+    found, filtered = (np.zeros((30, 40, 3), np.uint8) for _ in range(2))
+    Resampler(method).resize(frame, Span(beside, 40), Span(0, 30), found)
+    Resampler(method).resize(frame, Span(beside + 1e-9, 40), Span(1e-9, 30), filtered)
+    np.testing.assert_array_equal(found, filtered)
+
+
 def test_a_flat_picture_stays_flat():
     """Weights sum to 1, at the edges too."""
     for method in METHODS:
