@@ -6,7 +6,8 @@
 The bare session runs batches of rows that are there already, from page-locked memory to page-locked memory, in this
 process, with nothing else alive; with `--overlap on` it begins the next before the last is over, as the server does.
 The pipeline takes pictures through every process: `jpeg` of 1280x720, or, to see what is left where decoding is not the
-limit, `frame`: frames that need no resizing, which the client puts into memory that the server lends. The two alternate; a ratio of 0.85 means that decoding, batching and postprocessing cost the GPU 15 % of its time. `cores` are
+limit, `frame`: frames that need no resizing, which the client puts into memory that the server lends. The two
+alternate; a ratio of 0.85 means that decoding, batching and postprocessing cost the GPU 15 % of its time. `cores` are
 those that gateway, dispatcher, decode, infer, postprocess and the busiest load process used.
 
 `--half` measures a copy in float16 of each model beside it (ONNX Runtime's converter). Works with any provider, so that

@@ -120,16 +120,6 @@ def test_what_is_only_cropped_is_not_filtered(method, picture, monkeypatch):
     np.testing.assert_array_equal(row, crop)
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("beside", [-3, 3])
-def test_a_part_that_reaches_beside_the_picture_is_filtered_as_ever(beside, method):
-    frame = halftone(40, 30)
-    found, filtered = (np.zeros((30, 40, 3), np.uint8) for _ in range(2))
-    Resampler(method).resize(frame, Span(beside, 40), Span(0, 30), found)
-    Resampler(method).resize(frame, Span(beside + 1e-9, 40), Span(1e-9, 30), filtered)
-    np.testing.assert_array_equal(found, filtered)
-
-
 def test_a_flat_picture_stays_flat():
     """Weights sum to 1, at the edges too."""
     for method in METHODS:
