@@ -1,9 +1,10 @@
 """How answers move with the provider and precision: the same pictures, two servers, one after the other.
 
-    python benchmarks/precision.py [--models detector,segmenter,classifier] [--pictures FOLDER]
+    python benchmarks/precision.py [--models detector,segmenter,classifier] [--pictures FOLDER | --jpeg]
                                    [--options "--provider openvino"] [--against "--provider cpu"]
 
-Without a folder, the shipped pictures in several sizes, mirrored and darkened. For objects: how many of the first
+Without a folder, the shipped pictures in several sizes, mirrored and darkened, as PNG; with `--jpeg` parts of them as
+JPEGs of 1280x720, which `--options "--decode fast" --against "--decode exact"` is about. For objects: how many of the first
 server's the second finds again (same class, IoU above 0.5), how far boxes and scores of those moved; for classes:
 how often the best one is the same.
 """
@@ -31,8 +32,10 @@ PICTURES = Path(__file__).resolve().parents[1] / "parallel_infer" / "zoo" / "pic
 FORMATS = (".jpg", ".jpeg", ".png", ".webp")
 
 
-def encoded(folder: Path | None) -> list[bytes]:
+def encoded(folder: Path | None, jpeg: bool) -> list[bytes]:
     """What is sent."""
+    if jpeg:
+        return list(_jpegs())
     if folder is not None:
         return [path.read_bytes() for path in sorted(folder.rglob("*")) if path.suffix.lower() in FORMATS]
     return list(_variants())
@@ -45,6 +48,20 @@ def _variants() -> Iterator[bytes]:
             frame = cv2.resize(picture, None, fx=size, fy=size, interpolation=cv2.INTER_AREA)
             frame = (frame[:, ::-1] if mirrored else frame) * light
             yield cv2.imencode(".png", frame.astype(np.uint8))[1].tobytes()
+
+
+def _jpegs() -> Iterator[bytes]:
+    random = np.random.default_rng(1)
+    for path in sorted(PICTURES.glob("*.png")):
+        picture = cv2.imread(str(path))
+        height, width = picture.shape[:2]
+        for number in range(16):
+            columns = int(width * random.uniform(0.6, 1.0))
+            rows = min(height, columns * 9 // 16)
+            left, top = random.integers(0, width - columns + 1), random.integers(0, height - rows + 1)
+            part = picture[top : top + rows, left : left + columns][:, :: -1 if number % 2 else 1]
+            frame = cv2.resize(part, (1280, 720), interpolation=cv2.INTER_CUBIC)
+            yield cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
 
 
 def answers(model: str, options: str, pictures: list[bytes]) -> list[Answer]:
@@ -94,11 +111,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="detector,segmenter,classifier")
     parser.add_argument("--pictures", type=Path)
+    parser.add_argument("--jpeg", action="store_true", help="the shipped pictures as JPEGs of 1280x720")
     parser.add_argument("--options", default="--provider openvino", help="of the server that is judged")
     parser.add_argument("--against", default="--provider cpu", help="of the one it is compared with")
     arguments = parser.parse_args()
     print_header()
-    pictures = encoded(arguments.pictures)
+    pictures = encoded(arguments.pictures, arguments.jpeg)
     for model in arguments.models.split(","):
         first, second = (answers(model, options, pictures) for options in (arguments.against, arguments.options))
         compare = of_classes if first[0].task == "classify" else of_objects

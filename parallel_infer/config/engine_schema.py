@@ -119,7 +119,7 @@ class EngineConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         Literal["exact", "fast"],
         says(
             "exact decodes every picture in full; fast lets JPEG pictures be decoded at reduced size where "
-            "the model's input is much smaller."
+            "the model's input is much smaller, and else with coarser colours."
         ),
         OPTION,
     ] = "exact"

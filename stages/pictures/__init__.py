@@ -44,6 +44,16 @@ class Picture(NamedTuple):
     geometry: Geometry  # from the picture at full size to `frame`, which may be smaller
 
 
+class _Way(NamedTuple):
+    """How a JPEG is decoded."""
+
+    eighths: int  # of the full size
+    options: dict[str, bool]  # of simplejpeg
+
+
+_EXACT = _Way(8, {})
+
+
 class Decoder:
     """Decodes one picture after the other into the same memory. Used by one thread."""
 
@@ -61,8 +71,9 @@ class Decoder:
     def decode(self, payload: bytes | memoryview, least_scale: LeastScale | None = None) -> Picture:
         """The picture in `payload`, whose memory is not kept.
 
-        With `least_scale`, a JPEG is decoded at 1/2, 1/4 or 1/8 where that is still enough: faster, with pixels
-        that differ from those of a full decode. Raises BadInput for whatever is not an accepted, sound picture.
+        With `least_scale`, a JPEG is decoded at 1/2, 1/4 or 1/8 where that is still enough, else in full with colours
+        that are repeated instead of interpolated: faster, with pixels that differ from those of an exact decode.
+        Raises BadInput for whatever is not an accepted, sound picture.
         """
         view = jpeg.start(memoryview(payload).cast("B"))
         found = headers.format_of(view, self._limits.formats)
@@ -81,15 +92,15 @@ class Decoder:
 
     def _jpeg(self, payload: memoryview, least_scale: LeastScale | None) -> Picture:
         head = _headline(payload)
-        eighths = 8 if least_scale is None else _eighths(head, least_scale)
+        way = _EXACT if least_scale is None else _Way(_eighths(head, least_scale), {"fastupsample": True})
         try:
-            frame = self._turbo(payload, head, eighths)
+            frame = self._turbo(payload, head, way)
         except ValueError as error:
             # What libjpeg-turbo warns about, another way may still read; a truncated payload none does.
-            return self._oddly(payload, head, eighths, str(error))
-        return self._upright(frame, head, eighths)
+            return self._oddly(payload, head, way, str(error))
+        return self._upright(frame, head, way.eighths)
 
-    def _oddly(self, payload: memoryview, head: jpeg.Headline, eighths: int, complaint: str) -> Picture:
+    def _oddly(self, payload: memoryview, head: jpeg.Headline, way: _Way, complaint: str) -> Picture:
         """A JPEG that libjpeg-turbo does not decode without a word: what it lacks is put right, or OpenCV reads it."""
         if head.unsupported:
             raise decoding.unsupported(head.unsupported)
@@ -97,7 +108,7 @@ class Decoder:
         if ended is None:
             raise decoding.broken("JPEG")
         if ended is not payload and head.components != 4:
-            return self._upright(self._turbo(ended, head, eighths), head, eighths)
+            return self._upright(self._turbo(ended, head, way), head, way.eighths)
         if head.components == 1 and "color conversion" in complaint:  # lossless JPEG knows its own colours only
             gray = simplejpeg.decode_jpeg(ended, "GRAY", strict=False)
             return self._upright(cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR), head, 8)
@@ -112,14 +123,14 @@ class Decoder:
         orientation.turn(frame, head.orientation, turned)
         return Picture(turned, _scaled(head, turned, eighths))
 
-    def _turbo(self, payload: memoryview, head: jpeg.Headline, eighths: int) -> Frame:
+    def _turbo(self, payload: memoryview, head: jpeg.Headline, way: _Way) -> Frame:
         """Raises ValueError where OpenCV should try: four components (CMYK), or anything libjpeg-turbo objects to."""
         if head.components == 4:
             raise ValueError("four components")
-        width, height = -(-head.width * eighths // 8), -(-head.height * eighths // 8)
+        width, height = -(-head.width * way.eighths // 8), -(-head.height * way.eighths // 8)
         frame = self._pixels.frame(height, width)
-        least = {} if eighths == 8 else {"min_width": width, "min_height": height}
-        decoded: Frame = simplejpeg.decode_jpeg(payload, "BGR", buffer=frame, **least)
+        least = {} if way.eighths == 8 else {"min_width": width, "min_height": height}
+        decoded: Frame = simplejpeg.decode_jpeg(payload, "BGR", buffer=frame, **least, **way.options)
         return decoded
 
 
