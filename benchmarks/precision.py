@@ -4,8 +4,8 @@
                                    [--options "--provider openvino"] [--against "--provider cpu"]
 
 Without a folder, the shipped pictures in several sizes, mirrored and darkened, as PNG; with `--jpeg` parts of them as
-JPEGs of 1280x720, which `--options "--decode fast" --against "--decode exact"` is about. For objects: how many of the first
-server's the second finds again (same class, IoU above 0.5), how far boxes and scores of those moved; for classes:
+JPEGs of 1280x720, which `--options "--decode fast" --against "--decode exact"` is about. For objects: how many of the
+first server's the second finds again (same class, IoU above 0.5), how far boxes and scores of those moved; for classes:
 how often the best one is the same.
 """
 
