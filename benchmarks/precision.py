@@ -53,7 +53,7 @@ def _variants() -> Iterator[bytes]:
 def _jpegs() -> Iterator[bytes]:
     random = np.random.default_rng(1)
     for path in sorted(PICTURES.glob("*.png")):
-        picture = cv2.imread(str(path))
+        picture = np.asarray(cv2.imread(str(path)))
         height, width = picture.shape[:2]
         for number in range(16):
             columns = int(width * random.uniform(0.6, 1.0))
