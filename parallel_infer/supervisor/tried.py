@@ -16,6 +16,7 @@ import msgspec
 from parallel_infer.config.schema import ModelConfig, ServerConfig
 from parallel_infer.config.sources import zoo_models
 from parallel_infer.errors import ConfigError
+from parallel_infer.execution_providers import SLOW_TO_BUILD
 from parallel_infer.ipc.messages import ModelPlan
 from parallel_infer.loading import load_by_name
 from parallel_infer.machine.cores import usable_cores
@@ -36,6 +37,7 @@ _ATTEMPTS = 2  # trials whose time was over, after which the next start waits fo
 _BUSY = 0.2  # part of the cores that other programs take, beyond which measurements are theirs as well
 _SHARE = 0.03  # or this part of the time, where there is little
 GIVEN = "not tried: instances, threads and max_batch_size are given"
+SLOW = "not tried: tensorrt builds engines for minutes; the default (`parallel-infer tune --provider tensorrt` tries)"
 log = logging.getLogger(__name__)
 
 
@@ -85,6 +87,8 @@ def known_settings(config: ServerConfig, plan: Plan) -> Plan:
         return _default(plan, config, UNTRIED)
     if not any(choice.instances or choice.threads or choice.max_batch for _, choice, _, _ in models):
         return _default(plan, config, GIVEN)
+    if any(model.plan.session.provider in SLOW_TO_BUILD for model in models):
+        return _default(plan, config, SLOW)
     try:
         record = Records(trials_folder(config.cache)).find(_key(config, plan, models), len(models))
     except ConfigError as error:
@@ -125,7 +129,7 @@ def _run(config: ServerConfig, plan: Plan, models: list[_Model], folder: Path) -
         decode_workers=plan.decode_workers,
         round=min(_ROUND, _SHARE * config.trial_seconds),
         log_format=config.log_format,
-        log_level=config.log_level,
+        log_level="debug" if config.log_level == "debug" else "error",  # what is to be said, workers say once more
     )
     began, before = time.monotonic(), moment()
     found = run_trial(

@@ -213,7 +213,7 @@ class Stand:
 
     def _order_load(self, key: tuple[int, int], session: Setting) -> None:
         plan = self._told.plans[key[0]](session)
-        alone = msgspec.structs.replace(plan.session, alone_threads=session.threads, profile=None)
+        alone = msgspec.structs.replace(plan.session_of(key[1]), alone_threads=session.threads, profile=None)
         spec = msgspec.structs.replace(plan.spec, names=())
         number = self._numbers.setdefault(session, len(self._numbers))
         self._workers[key].order(Load(number, msgspec.structs.replace(plan, session=alone, spec=spec)))

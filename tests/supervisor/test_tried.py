@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import stat
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from parallel_infer.config.schema import ServerConfig
 from parallel_infer.config.sources import load_config
 from parallel_infer.ipc.messages import LoadModel, Started
 from parallel_infer.supervisor.plan import LATER, UNTRIED, Plan, beside, make_plan, planned_again, with_chosen
-from parallel_infer.supervisor.tried import GIVEN, known_settings, tried, within
+from parallel_infer.supervisor.tried import GIVEN, SLOW, known_settings, tried, within
 from parallel_infer.trial.record import Record, Records
 from parallel_infer.trial.settings import Setting
 from tests.engine import graphs
@@ -41,7 +42,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return graphs.large(tmp_path_factory.mktemp("model") / "m.onnx", 64)
 
 
-def started(model: Path, cache: Path, seconds: int = 8) -> Server:
+def started(model: Path, cache: Path, seconds: int = 4) -> Server:
     options = ("--trial", "--trial-seconds", str(seconds), "--max-batch-size", "2", "--threads", "1")
     folder = short_folder()
     bind = ("--bind", f"ipc://{folder}/s", "--model", f"m={model}")
@@ -67,14 +68,13 @@ def test_the_first_start_tries_and_says_so_and_the_next_one_remembers(model: Pat
         assert WAITS not in server.log.read_text()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_during_a_trial_leaves_nothing(model: Path, tmp_path: Path, number: int) -> None:
+def test_a_stop_during_a_trial_leaves_nothing(model: Path, tmp_path: Path) -> None:
     server = started(model, tmp_path, seconds=600)
     try:
         eventually(lambda: WAITS in server.log.read_text())
         eventually(lambda: "trial infer" in server.children())
         family = server.supervisor.children(recursive=True)
-        assert server.stop(number) == 0
+        assert server.stop(signal.SIGINT) == 0
         assert not [child for child in family if child.is_running()]
         assert server.run_directories() == []
         assert "Traceback" not in server.log.read_text()
@@ -100,9 +100,16 @@ def said(config: ServerConfig, plan: Plan, folder: Path) -> str:
     return tried(config, plan, folder, pytest.fail).trial
 
 
+def with_provider(plan: Plan, provider: Any) -> Plan:
+    (model,) = plan.models
+    session = msgspec.structs.replace(model.session, provider=provider)
+    return dataclasses.replace(plan, models=(msgspec.structs.replace(model, session=session),))
+
+
 def test_what_is_not_asked_for_is_not_tried(model: Path, plan: Plan, tmp_path: Path) -> None:
     assert said(config(model, tmp_path, trial=False), plan, tmp_path) == UNTRIED
     assert said(config(model, tmp_path, instances=1, threads=1, max_batch_size=1), plan, tmp_path) == GIVEN
+    assert said(config(model, tmp_path, provider="tensorrt"), with_provider(plan, "tensorrt"), tmp_path) == SLOW
     assert list(tmp_path.iterdir()) == []
 
 
