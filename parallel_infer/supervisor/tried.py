@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +27,7 @@ from parallel_infer.supervisor.child_specs import POLICY, STAGES
 from parallel_infer.supervisor.memory_report import FOLDER, shared_memory
 from parallel_infer.supervisor.plan import UNTRIED, Plan, gpus_of, plan_model, planned_again, with_chosen
 from parallel_infer.trial.record import Record, Records, ident, key_of, machine_facts, trials_folder
-from parallel_infer.trial.settings import Choice, Setting, mix_text
+from parallel_infer.trial.settings import Choice, Setting
 from parallel_infer.trial.stand import Told
 from parallel_infer.trial.trial import Unusable, run_trial
 from parallel_infer.trial.worker import Code
@@ -69,7 +69,7 @@ def tried(config: ServerConfig, plan: Plan, folder: Path, waiting: Callable[[str
                 f"trying settings of {_names(models)} for at most {config.trial_seconds:g} s (option trial_seconds)"
             )
             record = _run(config, plan, models, folder / "trial")
-            _keep(records, _key(config, plan, models), record)
+            record = _kept(records, _key(config, plan, models), record)
     except (ConfigError, Unusable, OSError) as error:
         log.warning("settings were not tried, and the default is served (option trial): %s", error)
         return _default(plan, config, f"not tried: {error}")
@@ -99,8 +99,8 @@ def known_settings(config: ServerConfig, plan: Plan) -> Plan:
     return _chosen(config, plan, models, record)
 
 
-def _keep(records: Records, key: str, record: Record) -> None:
-    """What cannot be kept is used all the same."""
+def _kept(records: Records, key: str, record: Record) -> Record:
+    """The record as it is kept, with the attempts before it; what cannot be kept is used all the same."""
     before = None
     with contextlib.suppress(ConfigError):  # a damaged one, which was told
         before = records.find(key, len(record.settings))
@@ -110,6 +110,7 @@ def _keep(records: Records, key: str, record: Record) -> None:
         records.save(key, record)
     except ConfigError as error:
         log.warning("what the trial found cannot be kept, so that the next start tries again: %s", error)
+    return record
 
 
 def _is_worth_another(record: Record, config: ServerConfig) -> bool:
@@ -194,7 +195,7 @@ def _default(plan: Plan, config: ServerConfig, trial: str) -> Plan:
 
 def _chosen(config: ServerConfig, plan: Plan, models: list[_Model], record: Record) -> Plan:
     chosen = {model.plan.name: setting for model, setting in zip(models, record.settings, strict=True)}
-    return within(config, plan, with_chosen(plan, config, chosen, _said(record)), shared_memory().free)
+    return within(config, plan, with_chosen(plan, config, chosen, _said(record, list(chosen))), shared_memory().free)
 
 
 def within(config: ServerConfig, default: Plan, chosen: Plan, free: int) -> Plan:
@@ -207,21 +208,29 @@ def within(config: ServerConfig, default: Plan, chosen: Plan, free: int) -> Plan
     return _default(default, config, f"{chosen.trial}; {FOLDER} has no room for that, so the default is served")
 
 
-def _said(record: Record) -> str:
-    """What came of a trial, for people."""
+def _said(record: Record, names: Sequence[str]) -> str:
+    """What came of a trial of the models of these names, for people."""
     took = f"tried {len(record.rates)} settings in {record.seconds:g} s"
+    more = "the next start tries again" if record.attempts < _ATTEMPTS else "with more trial_seconds it is tried again"
     if record.others > _BUSY:
-        taken = f"other programs took {record.others:.0%} of the cores meanwhile"
-        return f"{took}, but {taken}, so that the default is served"
+        return f"{took}, but other programs took {record.others:.0%} of the cores meanwhile; the default, {more}"
     if not record.rates and record.complete:
         return "there was nothing else to try, or no memory for it; the default"
     if not record.rates:
-        return f"{record.trial_seconds:g} s were too short to try settings (option trial_seconds); the default"
-    short = "" if record.complete else " (others did not fit into the time, option trial_seconds)"
+        return f"{record.trial_seconds:g} s were too short to try settings (option trial_seconds); the default, {more}"
+    short = "" if record.complete else f" (others did not fit into the time, option trial_seconds; {more})"
+    default = _named(record.default, names)
     if record.settings == record.default:
-        return f"{took}{short}: kept the default {mix_text(record.default)}, {record.rate:g}/s"
-    chosen = f"chose {mix_text(record.settings)}, {record.rate:g}/s"
-    return f"{took}{short}: {chosen} against {record.default_rate:g}/s of the default {mix_text(record.default)}"
+        return f"{took}{short}: kept the default {default}, {record.rate:g}/s"
+    chosen = f"chose {_named(record.settings, names)}, {record.rate:g}/s"
+    return f"{took}{short}: {chosen} against {record.default_rate:g}/s of the default {default}"
+
+
+def _named(settings: Sequence[Setting], names: Sequence[str]) -> str:
+    """Settings for people; of several models, whose each is."""
+    if len(settings) == 1:
+        return str(settings[0])
+    return " and ".join(f"{name} {setting}" for name, setting in zip(names, settings, strict=True))
 
 
 def _names(models: list[_Model]) -> str:

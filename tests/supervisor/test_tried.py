@@ -157,7 +157,8 @@ def test_time_that_was_too_short_is_remembered_until_there_is_more(model: Path, 
         told, plan, tmp_path, msgspec.structs.replace(RECORD, settings=(DEFAULT,), rates={}, complete=False, attempts=2)
     )
     assert known_settings(told, plan).trial == (
-        "1 s were too short to try settings (option trial_seconds); the default"
+        "1 s were too short to try settings (option trial_seconds); "
+        "the default, with more trial_seconds it is tried again"
     )
     assert known_settings(more, plan).trial == ""
 
@@ -178,7 +179,8 @@ def test_what_was_measured_on_a_busy_machine_is_measured_once_more(model: Path, 
     assert known_settings(told, plan).trial == ""
     file.write_bytes(msgspec.json.encode(msgspec.structs.replace(busy, attempts=2)))
     assert known_settings(told, plan).trial == (
-        "tried 2 settings in 3 s, but other programs took 50% of the cores meanwhile, so that the default is served"
+        "tried 2 settings in 3 s, but other programs took 50% of the cores meanwhile; "
+        "the default, with more trial_seconds it is tried again"
     )
 
 
