@@ -11,14 +11,11 @@ from parallel_infer.tools.quantize.quantization import quantize
 
 
 def copies(paths: dict[str, str], folder: Path, say: Callable[[str], None]) -> dict[str, str]:
-    """Paths of the copies by model, kept in `folder`; a model that `quantize` refuses is told and left out."""
+    """Paths of the copies by model, in `folder`, new or there already; what `quantize` refuses is told and left out."""
     found = {}
-    folder.mkdir(exist_ok=True)
     for name, path in paths.items():
         copy = folder / f"{name}-int8.onnx"
-        if copy.exists() and copy.stat().st_mtime > Path(path).stat().st_mtime:
-            say(f"{name} in 8 bits: {copy} is there and used; without it, it is made anew")
-        else:
+        if not copy.exists():
             try:
                 report = quantize(Path(path), photographs(), copy)
             except ModelRejected as error:

@@ -49,12 +49,13 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return json.loads(first), values
 
 
-def changed(before: Facts, now: Facts) -> list[str]:
-    """The names of facts that are not what they were, with both values."""
-    now = json.loads(json.dumps(now))  # as the file has them: tuples are lists
-    names = dict.fromkeys((*before, *now))
-    return [
-        f"{name} was {json.dumps(before.get(name))}, is {json.dumps(now.get(name))}"
-        for name in names
-        if before.get(name) != now.get(name)
-    ]
+def changed(before: Facts, now: Facts, where: str = "") -> list[str]:
+    """The names of facts that are not what they were, with both values; those of facts within facts have dots."""
+    found = []
+    for name in dict.fromkeys((*before, *now)):
+        one, other = before.get(name), json.loads(json.dumps(now.get(name)))  # as the file has it: tuples are lists
+        if isinstance(one, dict) and isinstance(other, dict):
+            found += changed(one, other, f"{where}{name}.")
+        elif one != other:
+            found.append(f"{where}{name} was {json.dumps(one)}, is {json.dumps(other)}")
+    return found

@@ -170,10 +170,9 @@ def _with_chains(peers: list[tuple[Peer, str]]) -> list[tuple[Peer, str]]:
 
 
 def chosen_conditions(arguments: argparse.Namespace) -> Conditions:
-    """What is the same for all. Copies in 8 bits are made here."""
+    """What is the same for all, without copies in 8 bits."""
     in_flight = tuple(int(count) for count in arguments.in_flight.split(","))
-    wanted = arguments.eight_bits.split(",") if arguments.eight_bits else []
-    if wanted and TRIAL_IN_FLIGHT not in in_flight:
+    if arguments.eight_bits and TRIAL_IN_FLIGHT not in in_flight:
         raise SystemExit(f"--eight-bits is measured at {TRIAL_IN_FLIGHT} in flight, which --in-flight has not")
     return Conditions(
         in_flight,
@@ -182,7 +181,6 @@ def chosen_conditions(arguments: argparse.Namespace) -> Conditions:
         arguments.decoder,
         arguments.deadline,
         chosen_ways(arguments.over),
-        copies({name: model_path(name) for name in wanted}, HERE / ".models", _say),
     )
 
 
@@ -207,6 +205,7 @@ def with_own_cache(folder: Path, *, anew: bool) -> None:
     """Have our server try its settings in this run, as at a first start, and not go by what it found on a busy day."""
     if anew:
         shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
     os.environ["XDG_CACHE_HOME"] = str(folder)
 
 
@@ -234,19 +233,23 @@ def main() -> None:
     if arguments.trials_only:
         lengths = replace(lengths, rounds=0)
     conditions = chosen_conditions(arguments)
+    wanted = arguments.eight_bits.split(",") if arguments.eight_bits else []
     facts = {
         "machine": machine,
         "decoder": conditions.decoder,
         "durations": asdict(lengths),
-        "conditions": asdict(conditions),
+        "conditions": asdict(conditions) | {"eight_bits": wanted},
     }
     journal = journal_of(arguments, facts)
-    with_own_cache(RUNS / f"{arguments.name}.cache", anew=not arguments.resume)
+    cache = RUNS / f"{arguments.name}.cache"
+    with_own_cache(cache, anew=not arguments.resume)
+    copied = copies({name: model_path(name) for name in wanted}, cache, _say)
+    conditions = replace(conditions, eight_bits=copied)
     summaries = [summary(record) for record in Campaign(lengths, conditions, journal, _say).run(pairs)]
     if arguments.trials_only:
         print("\n".join(["", *notes(summaries)]))
     else:
-        last = [*verdict(summaries), *in_eight_bits(summaries, list(conditions.eight_bits))]
+        last = [*verdict(summaries), *in_eight_bits(summaries, wanted)]
         print("\n".join(["", *lines(summaries), "", *notes(summaries), "", *last]))
         RESULTS.mkdir(exist_ok=True)
         text = json.dumps({"command": _command(), **facts, "pairs": summaries}, indent=1)

@@ -53,9 +53,8 @@ def test_a_journal_is_read_up_to_the_line_that_was_cut_off(tmp_path):
 def test_what_changed_between_two_runs_is_named():
     before = {"cores": 2, "durations": {"point": 2.0}, "in_flight": [1, 8]}
     assert changed(before, {"cores": 2, "durations": {"point": 2.0}, "in_flight": (1, 8)}) == []
-    assert changed(before, before | {"durations": {"point": 3.0}}) == [
-        'durations was {"point": 2.0}, is {"point": 3.0}'
-    ]
+    assert changed(before, before | {"durations": {"point": 3.0}}) == ["durations.point was 2.0, is 3.0"]
+    assert changed(before, before | {"decoder": "cv2"}) == ['decoder was null, is "cv2"']
 
 
 @given(st.integers(1, 16), st.floats(0.05, 0.3), st.floats(0.0, 0.3))
