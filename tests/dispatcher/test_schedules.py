@@ -6,14 +6,17 @@ and everything is free again. A run is a number, so a failing one is repeated by
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from parallel_infer.crops import Crop, PicturePart, Selection
 from tests.dispatcher.core_rig import FakeWorker, Rig, plan
 
+CROP = Crop(0.0, 0.0, 1.0, 1.0, 4, 4)
 MODELS = ("auto", "fixed", "narrow")
 # Each kind of run: how often what happens.
 CALM = {"admit": 25, "finish": 60, "bad": 5, "die": 1, "cancel": 4, "wait": 15, "restart": 0, "arrive": 30, "hear": 30}
@@ -33,7 +36,10 @@ class Run:
             plan("fixed", rows=6, outputs=2, queue_size=12, fixed=4, weight=3.0),
             plan("narrow", rows=2, outputs=1, queue_size=3, max_batch=2, delay=0.05),
             onward=self.chance.random() < 0.7,
+            kept=self.chance.choice([0, 1, 4]),
         )
+        self.pictures = itertools.count(1)
+        self.roots: dict[int, int] = {}  # pictures of which something may still be cut out, by their first job
         for stage in ("decode", "postprocess"):
             for _ in range(self.chance.randint(1, 3)):
                 self.rig.worker(stage)
@@ -45,6 +51,7 @@ class Run:
         events, weights = list(self.weights), list(self.weights.values())
         for _ in range(steps):
             getattr(self, self.chance.choices(events, weights)[0])()
+            self.cut_out()
             self.rig.step()
             awaited = [worker for worker in self.rig.workers.values() if worker.name.encode() in self.rig.core.awaited]
             if awaited and self.chance.random() < 0.4:
@@ -52,11 +59,37 @@ class Run:
         for worker in list(self.rig.workers.values()):
             if worker.name.encode() in self.rig.core.awaited:
                 self.rig.announce(worker)
+        while self.roots:
+            self.rig.run_dry()
+            self.cut_out()
         self.rig.run_dry()
         self.rig.check_drained()
 
+    def cut_out(self) -> None:
+        """What a gateway does once the first job of a chain is over: it asks about objects, and says that is all."""
+        for root in [root for root in self.roots if root in self.rig.answered or root in self.rig.refused]:
+            if not self.rig.settled:
+                return
+            picture = self.roots.pop(root)
+            for _ in range(self.chance.choice([0, 1, 5]) if root in self.rig.answered else 0):
+                self.rig.admit(self.chance.choice(MODELS), timeout=1000.0, part=PicturePart(picture, CROP))
+            self.rig.core.ledger.pictures.all_cut(picture)
+
+    def fan_or_chain(self) -> None:
+        """The first jobs about one picture."""
+        models = tuple(self.chance.sample(MODELS, self.chance.randint(1, 3)))
+        cuts = (Selection(9),) if len(models) == 1 else ()
+        picture, timeout = next(self.pictures), self.chance.choice([0.05, 0.5, 1000.0])
+        part = PicturePart(picture, None, cuts, () if cuts else models)
+        jobs = [self.rig.admit(model, timeout=timeout, part=part) for model in models]
+        if cuts:
+            self.roots[jobs[0]] = picture
+
     def admit(self) -> None:
         if not self.rig.settled:  # the gateway keeps what comes to itself
+            return
+        if self.chance.random() < 0.3:
+            self.fan_or_chain()
             return
         model = self.chance.choices(MODELS, (5, 3, 2))[0]
         for _ in range(1 if self.weights is LONELY else self.chance.randint(1, 6)):
