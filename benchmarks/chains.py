@@ -2,8 +2,9 @@
 
     python benchmarks/chains.py fan    [--in-flight 32] [--seconds 5] [--rounds 3] [--provider cpu]
     python benchmarks/chains.py chain  [--in-flight 32] [--seconds 5] [--rounds 3] [--provider cpu]
+                                       [--height 720] [--decode-workers 0]
 
-Both ways ask the same server about the same 1280x720 JPEG with our own client, in turns, and their answers are compared
+Both ways ask the same server about the same JPEG of 16:9 with our own client, in turns, and their answers are compared
 first. The client's own work, decoding and cutting out, is part of the second way. `chain` also tells the time of one
 request at a time. Beside the rates stand processor time by picture, of the server and of the client, and how often the
 server decoded a picture for a fan or a chain.
@@ -18,7 +19,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -39,15 +40,16 @@ CHAIN = f"kinds=detector(confidence={CONFIDENCE}) > classifier"
 MODELS = {"fan": ("detector", "pose"), "chain": ("detector", "classifier")}
 
 
-def street() -> bytes:
-    """A JPEG of 1280x720: two people, a cup and a cat."""
+def street(height: int = 720) -> bytes:
+    """A JPEG of 16:9: two people, a cup and a cat."""
     person, cup, cat = (read_picture(PICTURES / f"{name}.png") for name in ("astronaut", "coffee", "chelsea"))
     canvas = np.full((720, 1280, 3), 114, np.uint8)
     canvas[104:616, :512] = person
     canvas[:360, 512:872] = cv2.resize(person, (360, 360))
     canvas[360:, 512:1052] = cv2.resize(cup, (540, 360))
     canvas[:300, 872:1280] = cv2.resize(cat, (408, 300))
-    done, encoded = cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, 90])
+    sized = cv2.resize(canvas, (height * 16 // 9, height)) if height != len(canvas) else canvas
+    done, encoded = cv2.imencode(".jpg", sized, [cv2.IMWRITE_JPEG_QUALITY, 90])
     assert done
     return encoded.tobytes()
 
@@ -58,11 +60,11 @@ def answers_of(found: Answer) -> list[Answer]:
     return [*([] if found.task == "fan" else [found]), *(part for part in inside if isinstance(part, Answer))]
 
 
-async def patiently(client: AsyncClient, crop: np.ndarray) -> Answer:
-    """What the classifier says of a crop; it is sent again where the server has no room, as any client has to."""
+async def patiently(client: AsyncClient, model: str, picture: bytes | np.ndarray, **options: Any) -> Answer:
+    """An answer; the picture is sent again where the server has no room, as any client has to."""
     while True:
         try:
-            return await client.infer("classifier", crop)
+            return await client.infer(model, picture, **options)
         except ResourceUnavailable as error:
             await asyncio.sleep(max(error.retry_after, 0.005))
 
@@ -71,20 +73,21 @@ def ways(what: str, jpeg: bytes) -> dict[str, Way]:
     """The two ways to ask."""
 
     async def fan(client: AsyncClient) -> list[Answer]:
-        return answers_of(await client.infer(["detector", "pose"], jpeg))
+        return answers_of(await patiently(client, "detector+pose", jpeg))
 
     async def two(client: AsyncClient) -> list[Answer]:
-        return list(await asyncio.gather(client.infer("detector", jpeg), client.infer("pose", jpeg)))
+        return list(await asyncio.gather(*(patiently(client, model, jpeg) for model in MODELS["fan"])))
 
     async def chain(client: AsyncClient) -> list[Answer]:
-        return answers_of(await client.infer("kinds", jpeg))
+        return answers_of(await patiently(client, "kinds", jpeg))
 
     async def by_hand(client: AsyncClient) -> list[Answer]:
-        found = await client.infer("detector", jpeg, confidence=CONFIDENCE)
-        frame = np.asarray(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR))
+        found = await patiently(client, "detector", jpeg, confidence=CONFIDENCE)
+        frame = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+        assert frame is not None
         corners = np.concatenate((np.floor(found.boxes[:, :2]), np.ceil(found.boxes[:, 2:])), axis=1).astype(int)
         crops = [frame[top:bottom, left:right] for left, top, right, bottom in corners]
-        return [found, *await asyncio.gather(*(patiently(client, crop) for crop in crops))]
+        return [found, *await asyncio.gather(*(patiently(client, "classifier", crop) for crop in crops))]
 
     if what == "fan":
         return {"one fan": fan, "two requests": two}
@@ -135,7 +138,7 @@ async def decoded(client: AsyncClient) -> tuple[int, int]:
 
 async def run(arguments: argparse.Namespace, server: LocalServer) -> None:
     """Both ways in turns, and what comes of it."""
-    both = ways(arguments.what, street())
+    both = ways(arguments.what, street(arguments.height))
     name, *_ = both
     async with AsyncClient(server.address, timeout=60.0) as client:
         print(f"{await compared(client, both)} answers for each picture\n")
@@ -175,11 +178,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="of each round")
     parser.add_argument("--rounds", type=int, default=3, help="of each way, in turns")
     parser.add_argument("--provider", default="auto", help="of the server")
+    parser.add_argument("--height", type=int, default=720, help="of the picture")
+    parser.add_argument("--decode-workers", default="0", help="of the server; 0: as many as it chooses")
     arguments = parser.parse_args()
     print_header()
     models = [f"--model={name}=zoo:{name}" for name in MODELS[arguments.what]]
     chain = [f"--chain={CHAIN}"] if arguments.what == "chain" else []
-    with local_server(*models, *chain, "--provider", arguments.provider, "--log-level", "error") as server:
+    options = ("--provider", arguments.provider, "--decode-workers", arguments.decode_workers, "--log-level", "error")
+    with local_server(*models, *chain, *options) as server:
         asyncio.run(run(arguments, server))
 
 
