@@ -15,7 +15,7 @@ import msgspec
 
 from parallel_infer.config.schema import ModelConfig, ServerConfig
 from parallel_infer.config.sources import zoo_models
-from parallel_infer.errors import ConfigError
+from parallel_infer.errors import ConfigError, InferError
 from parallel_infer.execution_providers import SLOW_TO_BUILD
 from parallel_infer.ipc.messages import ModelPlan
 from parallel_infer.loading import load_by_name
@@ -70,7 +70,7 @@ def tried(config: ServerConfig, plan: Plan, folder: Path, waiting: Callable[[str
             )
             record = _run(config, plan, models, folder / "trial")
             record = _kept(records, _key(config, plan, models), record)
-    except (ConfigError, Unusable, OSError) as error:
+    except (ConfigError, InferError, Unusable, OSError, msgspec.MsgspecError) as error:
         log.warning("settings were not tried, and the default is served (option trial): %s", error)
         return _default(plan, config, f"not tried: {error}")
     for setting, why in record.unusable.items():

@@ -132,7 +132,10 @@ class Stand:
         return all(key in self._workers and s in self._workers[key].loaded for key, s in sessions(mix))
 
     def targets(self, mix: Mix) -> list[int]:
-        """The batch size worth having, by model, of settings that are loaded. Raises Unusable."""
+        """The batch size worth having, by model. Raises Unusable, and TimeIsUp."""
+        self.load([mix], self.until)  # again, where a process died of another setting
+        if not self.is_loaded(mix):
+            raise TimeIsUp
         return [found.target for found in self._found(mix)]
 
     def seconds(self, mixes: Sequence[Mix]) -> float:
@@ -145,11 +148,10 @@ class Stand:
 
     def measure(self, mix: Mix, seconds: float) -> Rates:
         """Rows per second by model, in a round of so many seconds. Raises Unusable, and TimeIsUp."""
-        self.load([mix], self.until)
-        if not self.is_loaded(mix) or time.monotonic() + seconds > self.until:
-            raise TimeIsUp
         targets = self.targets(mix)
         self._await_others()
+        if time.monotonic() + seconds > self.until:
+            raise TimeIsUp
         self._fill(mix, targets)
         for key, session in sessions(mix):
             counted = seconds / (1 + _WARM)

@@ -55,6 +55,7 @@ def test_rates_are_of_all_instances_and_models_that_die_are_named_and_leave_the_
             measured(stand, (setting(stages.REFUSES),))
         with pytest.raises(Unusable, match=r"its process ended \(exit code 9\)"):
             measured(stand, (setting(stages.DIES_RUNNING),))
+        assert stand.targets(default) == [1]  # whose process it was, too
         assert measured(stand, default)[0] > 0
     assert list(tmp_path.iterdir()) == []
 
