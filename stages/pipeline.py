@@ -50,6 +50,11 @@ def task_for(spec: ModelSpec) -> Task:
     return task
 
 
+def check_options(spec: ModelSpec, options: bytes) -> None:
+    """Raises BadInput for options of a request, a MessagePack map, that a model does not take."""
+    task_for(spec).options(options)
+
+
 def batching(plan: ModelPlan) -> AutoBatch:
     """The batching policy of a model."""
     return AutoBatch(

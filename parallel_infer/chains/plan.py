@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -49,12 +49,17 @@ class Node(Struct, frozen=True):
         return (self.model, *(model for node in self.then for model in node.models))
 
 
+Check = Callable[[ModelSpec, bytes], None]
+"""Raises BadInput for options that a model's task does not take, by their values."""
+
+
 class Served(Struct, frozen=True):
     """What there is to ask for."""
 
     specs: Mapping[str, ModelSpec]
     chains: Mapping[str, Step]
     max_objects: int  # of a step that says nothing
+    check: Check | None = None
 
 
 def resolve(name: str, served: Served) -> Node:
@@ -92,6 +97,11 @@ def _resolved(step: Step, served: Served, path: tuple[str, ...]) -> Node:
         asked = "; steps are asked for by the name that they are served under as a chain" if ">" in step.model else ""
         raise UnknownModel(f"no model {step.model!r} is served; served are: {known}{asked}")
     options = _options(step, spec)
+    if options and served.check is not None:
+        try:
+            served.check(spec, _encode(options))
+        except BadInput as error:
+            raise BadInput(f"{step.model!r}: {error}") from None
     if step.then and spec.task not in WITH_BOXES:
         raise BadInput(f"model {step.model!r} does {spec.task}: it finds no objects that could be cut out")
     then = tuple(_resolved(_model_part(below), served, path) for below in step.then)

@@ -34,7 +34,7 @@ from parallel_infer.supervisor.children import Children
 from parallel_infer.supervisor.model_version import ModelVersion, name_given, path_meant
 from parallel_infer.supervisor.outcomes import Outcomes
 from parallel_infer.supervisor.outside import Found, LoadRequest, Outside
-from parallel_infer.supervisor.plan import Plan, beside, plan_model
+from parallel_infer.supervisor.plan import Plan, beside, check_options, plan_model
 from parallel_infer.supervisor.probes import too_slow
 from parallel_infer.supervisor.reload import Reload, change_in_words, changed_settings
 from parallel_infer.supervisor.served_chains import ServedChains
@@ -65,7 +65,7 @@ class ModelRegistry:
         self._versions: dict[str, int] = {}  # the last one of each name
         self._probing: dict[str, tuple[LoadRequest, float]] = {}  # by name; when it has taken too long
         self._unloading: dict[str, tuple[int | None, list[str]]] = {}  # key -> who asked for it, and warnings
-        self.chains = ServedChains(config.chain, config.max_objects, outside.gateway, self)
+        self.chains = ServedChains(config.chain, config.max_objects, outside.gateway, self, check_options)
 
     @property
     def specs(self) -> dict[str, ModelSpec]:

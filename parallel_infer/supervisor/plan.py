@@ -20,6 +20,7 @@ from parallel_infer.errors import ConfigError
 from parallel_infer.execution_providers import ON_GPU, ProviderName
 from parallel_infer.ipc.messages import ModelPlan, SessionOptions
 from parallel_infer.keys.server import KeyFolder
+from parallel_infer.loading import load_by_name
 from parallel_infer.machine.cores import default_decode_workers, has_gpu, split_cores, usable_cores, visible_gpus
 from parallel_infer.model_files.store import ModelStore
 from parallel_infer.model_spec import ModelSpec, TensorSpec
@@ -27,6 +28,7 @@ from parallel_infer.shm.ring import RingSpec, byte_ring
 from parallel_infer.supervisor.probes import probe
 from parallel_infer.trial.settings import Setting
 
+_CHECK = "stages.pipeline:check_options"
 _MEBI = 1 << 20
 _SMALL_ROWS = 4 * _MEBI  # bytes of rows that a model of small inputs gets at least
 _MOST_ROWS = 256
@@ -97,9 +99,15 @@ def make_plan(
 
 def check_chains(config: ServerConfig, specs: Mapping[str, ModelSpec]) -> None:
     """Raises ConfigError for a chain that no picture could go through."""
-    served = Served(specs, {name: read_chain(name, text) for name, text in config.chain.items()}, config.max_objects)
+    chains = {name: read_chain(name, text) for name, text in config.chain.items()}
+    served = Served(specs, chains, config.max_objects, check_options)
     for error in broken_chains(served).values():
         raise ConfigError(str(error))
+
+
+def check_options(spec: ModelSpec, options: bytes) -> None:
+    """Raises BadInput for options that the model's task does not take; what reads them is loaded at the first."""
+    load_by_name(_CHECK)(spec, options)
 
 
 def planned_again(plan: Plan, config: ServerConfig) -> Plan:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection, Mapping
 from typing import Protocol
 
-from parallel_infer.chains.plan import Served, broken_chains, resolve
+from parallel_infer.chains.plan import Check, Served, broken_chains, resolve
 from parallel_infer.chains.steps import read_chain
 from parallel_infer.config.sources import check_model_name
 from parallel_infer.errors import BadInput, InferError
@@ -35,12 +35,20 @@ class ServedChains:
     A chain whose models are not all served, or have become others, stays; it is served again once they are back.
     """
 
-    def __init__(self, chains: Mapping[str, str], most_objects: int, gateway: Outbox, models: ServedModels) -> None:
+    def __init__(
+        self,
+        chains: Mapping[str, str],
+        most_objects: int,
+        gateway: Outbox,
+        models: ServedModels,
+        check: Check | None = None,
+    ) -> None:
         self._texts = dict(chains)
         self._configured = dict(chains)
         self._most_objects = most_objects  # of a step that says nothing
         self._gateway = gateway
         self._models = models
+        self._check = check
         self._broken: Collection[str] = ()  # chains that nobody can ask for, as far as it was told
 
     @property
@@ -148,7 +156,7 @@ class ServedChains:
 
     def _served(self, texts: Mapping[str, str]) -> Served:
         steps = {name: read_chain(name, text) for name, text in texts.items()}
-        return Served(self._models.specs, steps, self._most_objects)
+        return Served(self._models.specs, steps, self._most_objects, self._check)
 
     def _become(self, texts: dict[str, str]) -> None:
         if texts != self._texts:

@@ -350,6 +350,8 @@ def test_a_chain_is_added_changed_and_removed_while_the_server_runs(
     assert listed(client) == {**CHAINS, "new": "detector(confidence=0.3) > pose"}
     with pytest.raises(BadInput, match="did you mean 'person'"):
         client.load_chain("new", "detector(class_filter=perso) > pose")
+    with pytest.raises(BadInput, match="'classifier': option top: expected a whole number from 1"):
+        client.load_chain("new", "detector > classifier(top=0)")
     status, said = ask(doors, "/v2/repository/models/new/load", b'{"parameters": {"chain": "detector > nobody"}}')
     assert (status, "chain 'new': no model 'nobody' is served" in said["error"]) == (404, True)
     assert ask(doors, "/v2/repository/models/new/load", b'{"parameters": {"chain": 7}}')[0] == 400
