@@ -156,7 +156,8 @@ def test_a_printed_configuration_is_one(tmp_path: Path) -> None:
     assert load_config({}, tmp_path / "s.toml", {}) == load_config(arguments, None, {})
 
 
-def test_a_dry_run_shows_every_ring() -> None:
+def test_a_dry_run_shows_every_ring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # where no trial has left anything
     result = serve("--dry-run", "--json", "--model", "p=zoo:pose", "--shared-memory-mb", "64")
     assert result.exit_code == 0
     told = json.loads(result.stdout)
@@ -165,6 +166,8 @@ def test_a_dry_run_shows_every_ring() -> None:
     assert {"p rows", "p outputs"} < {ring["name"] for ring in rings}
     assert told["models"]["p"]["task"] == "keypoints"
     assert told["memory"]["fits"]
+    assert told["trial"] == "the default; the start tries others (option trial)"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_dry_run_without_room_says_how_to_give_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,6 +113,13 @@ def test_what_is_not_asked_for_is_not_tried(model: Path, plan: Plan, tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_batch_that_the_graph_demands_is_as_good_as_given(tmp_path: Path) -> None:
+    told = config(graphs.fixed(tmp_path / "fixed.onnx"), tmp_path / "cache", instances=1, threads=1)
+    assert known_settings(told, make_plan(told)).trial == GIVEN
+    open_ones = msgspec.structs.replace(told, threads=0)
+    assert known_settings(open_ones, make_plan(open_ones)).trial == ""
+
+
 @pytest.fixture
 def unwritable(tmp_path: Path) -> Iterator[Path]:
     """A file in the place of the folder: permissions do not keep root from anything."""
