@@ -10,7 +10,6 @@ import math
 from typing import Any, Literal
 
 import msgspec
-import numpy as np
 
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -33,6 +32,8 @@ class TensorSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def size(self) -> int:
         """Bytes of one job's tensor; 0 where a dimension is not known."""
+        import numpy as np  # here: commands that only read a configuration do without
+
         return max(0, math.prod(self.shape)) * np.dtype(self.dtype).itemsize if -1 not in self.shape else 0
 
 
