@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -63,7 +63,8 @@ class Decode:
     def __init__(self, limits: Mapping[str, Any]) -> None:
         self._decoder = Decoder(msgspec.convert(dict(limits), PictureLimits))
         self._models: dict[str, _Model] = {}
-        self._decoded: tuple[int, Picture] | None = None  # the picture of several jobs, until the next one is decoded
+        # The picture of several jobs and whether it is a fast one, until the next one is decoded.
+        self._decoded: tuple[tuple[int, bool], Picture] | None = None
         self._kept = KeptPictures(limits.get("kept", 0))
 
     def add(self, plan: ModelPlan) -> None:
@@ -103,10 +104,11 @@ class Decode:
             frame, geometry = _frame(tensors, payload), None
             color = _told(wanted, "color", ("bgr", "rgb")) or color
         else:
-            fast = (_told(wanted, "decode", ("exact", "fast")) or model.decode) == "fast"
-            scale = model.preprocessor.least_scale if fast else None
+            scale = self._scale([model.preprocessor], model.decode, wanted)
             if part is not None and part.crop is not None:
                 scale = None  # a crop is of the picture's own pixels
+            elif part is not None and part.together:
+                scale = self._scale_of_fan(part.together, wanted)
             (frame, geometry), kept, reused = self._decode(payload, scale, part, keep)
         for further, values in model.further.items():
             row[further][...] = values
@@ -118,18 +120,32 @@ class Decode:
         self, payload: memoryview, scale: LeastScale | None, part: PicturePart | None, keep: bool
     ) -> tuple[Picture, int, bool]:
         """The picture, the bytes in which it is kept, and whether it was there: several jobs may share one."""
-        if part is None or scale is not None:
+        if part is None:
             self._decoded = None  # the decoder's memory is used again
             return self._decoder.decode(payload, scale), 0, False
         picture = self._kept.get(part.picture)
         if picture is not None:
             return picture, picture.frame.nbytes, True
-        reused = self._decoded is not None and self._decoded[0] == part.picture
+        asked = part.picture, scale is not None
+        reused = self._decoded is not None and self._decoded[0] == asked
         if self._decoded is None or not reused:
             self._decoded = None
-            self._decoded = part.picture, self._decoder.decode(payload)
+            self._decoded = asked, self._decoder.decode(payload, scale)
         picture = self._decoded[1]
-        return picture, self._kept.put(part.picture, picture) if keep else 0, reused
+        return picture, self._kept.put(part.picture, picture) if keep and scale is None else 0, reused
+
+    @staticmethod
+    def _scale(rows: Sequence[Preprocessor], decode: str, wanted: Any) -> LeastScale | None:
+        """The smallest scale that has every pixel of these rows; None: full size, exact."""
+        if (_told(wanted, "decode", ("exact", "fast")) or decode) != "fast":
+            return None
+        return lambda width, height: max(row.least_scale(width, height) for row in rows)
+
+    def _scale_of_fan(self, names: Sequence[str], wanted: Any) -> LeastScale | None:
+        """One for all models of a fan, so that one decode does for all; it is exact unless all of them are fast."""
+        models = [model for model in self._models.values() if model.spec.name in names]
+        rows = [model.preprocessor for model in models if model.preprocessor is not None]
+        return self._scale(rows, "fast" if all(model.decode == "fast" for model in models) else "exact", wanted)
 
     def forget(self, pictures: Iterable[int] | None) -> None:
         """Keep these pictures no more; None: any."""

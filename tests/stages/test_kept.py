@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -97,3 +98,22 @@ def test_jobs_of_one_picture_have_it_decoded_once(plan: Any, pictures: Path) -> 
     for number in (1, 2):
         with pytest.raises(BadInput):
             row(gone, PicturePart(number))
+
+
+@pytest.mark.parametrize("fast", [("detector", "classifier"), ("classifier",)])
+def test_fast_models_of_a_fan_share_a_decode(fast: tuple[str, ...], pictures: Path) -> None:
+    """In a scale that has every pixel of both; where one of them is exact, both are."""
+    plans = make_plan(load_config({"models": ["detector=zoo:detector", "classifier=zoo:classifier"]}, None, {})).models
+    decode = Decode({"max_pixels": 10_000_000, "formats": ["jpeg"]})
+    for one in plans:
+        decode.add(msgspec.structs.replace(one, decode="fast" if one.name in fast else "exact"))
+    frame = cv2.resize(cv2.imread(str(pictures / "coffee.png")), (2400, 1600))
+    encoded = memoryview(cv2.imencode(".jpg", frame)[1].tobytes())
+    geometries = []
+    for one, payload in zip(plans, (encoded, memoryview(b"gone")), strict=True):
+        rows = {tensor.name: np.zeros(tensor.shape, tensor.dtype) for tensor in one.spec.inputs}
+        part = PicturePart(1, together=("classifier", "detector"))
+        told = one.key, PayloadKind.PICTURE, (), payload, b"\x80", rows, part
+        geometries.append(decode.decode(*told).geometry)
+        assert next(iter(rows.values())).any()
+    assert [(geometry.width, geometry.height) for geometry in geometries] == [(2400, 1600)] * 2
