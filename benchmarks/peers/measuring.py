@@ -70,7 +70,8 @@ class Measuring:
 
     def _capacity(self, running: Running) -> list[Point]:
         points = running.load([self._closed(count, self._durations.point) for count in self._conditions.in_flight])
-        return [point | {"seconds_to_ready": running.seconds_to_ready} for point in points]
+        more = {"seconds_to_ready": running.seconds_to_ready, "own_trial": running.own_trial}
+        return [point | more for point in points]
 
     def _overload(self, running: Running, points: Sequence[Point]) -> Point:
         durations, deadline, capacity = self._durations, self._conditions.deadline, _capacity(points)

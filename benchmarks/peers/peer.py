@@ -18,6 +18,7 @@ from typing import Any
 
 from benchmarks.machine import free_port
 from benchmarks.peers.work import Setup
+from parallel_infer import Client
 from parallel_infer.tools.local_server import local_server
 
 HERE = Path(__file__).resolve().parent
@@ -71,6 +72,7 @@ class Running:
     route: dict[str, Any]
     seconds_to_ready: float
     first_answers: Sequence[dict[str, Any] | None] = ()  # of a peer about the photographs, when it became ready
+    own_trial: str = ""  # of ours: what came of the trial of settings that it makes by itself
 
     def load(self, points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """The figures of each point, in order."""
@@ -110,7 +112,9 @@ def ours(
             "wire": {"kind": "ours", "address": server.address, "model": asked, "timeout": timeout},
             "http": {"kind": "ours over http", "port": port, "path": f"/infer/{asked}"},
         }
-        yield {way: Running(routes[way], server.seconds_to_ready) for way in ways}
+        with Client(server.address) as client:
+            own_trial = client.status()["models"]["model"]["trial"]
+        yield {way: Running(routes[way], server.seconds_to_ready, own_trial=own_trial) for way in ways}
 
 
 @contextlib.contextmanager

@@ -94,7 +94,7 @@ def notes(summaries: Sequence[dict[str, Any]]) -> list[str]:
     found = [
         f"{pair['model']}, {pair['peer_title']}: {pair['provider']['name']} {pair['provider']['precision']}, "
         f"{'spinning, ' if pair['provider']['spins'] else ''}{pair['setting']}; "
-        f"ours {' '.join(pair['our_options']) or 'as it starts'}"
+        f"ours {' '.join(pair['our_options']) or 'as it starts'}{_own_trial(pair)}"
         for pair in summaries
         if pair["setting"]
     ]
@@ -107,6 +107,12 @@ def notes(summaries: Sequence[dict[str, Any]]) -> list[str]:
         if costs:
             found.append(f"the client {title} took {statistics.median(costs):.2f} ms of processor time per picture")
     return found
+
+
+def _own_trial(pair: dict[str, Any]) -> str:
+    """What our server found by itself, where anything was measured."""
+    points = [point for turn in pair["rounds"][:1] for points in turn["ours"].values() for point in points]
+    return "".join(f", {point['own_trial']}" for point in points[:1] if point.get("own_trial"))
 
 
 def verdict(summaries: Sequence[dict[str, Any]]) -> list[str]:

@@ -15,7 +15,7 @@ from benchmarks.peers.load import rate_of
 from benchmarks.peers.pairs import AS_OURS, AS_STARTED, Pair, Provider, Record
 from benchmarks.peers.peer import PEERS
 from benchmarks.peers.schedule import OURS, groups
-from benchmarks.peers.summary import in_eight_bits, lines, summary, verdict
+from benchmarks.peers.summary import in_eight_bits, lines, notes, summary, verdict
 
 STARTED, SAME = Provider("cpu", "fp32", True, AS_STARTED), Provider("openvino", "bf16", False, AS_OURS)
 
@@ -141,6 +141,13 @@ def test_ratios_are_made_within_a_round_and_the_lowest_is_named():
     assert told[-1].startswith("all: lowest 0.90")
     assert "1 of 4 below 1.0" in told[-1]
     assert len(lines(summaries)) == 2 + 4
+
+
+def test_the_notes_tell_what_our_server_found_by_itself():
+    found = record("mosec", SAME, [(100, 90, 100)])
+    found.setting = found.pair.settings[0]
+    found.rounds[0]["ours"]["wire"][0]["own_trial"] = "tried 4 settings"
+    assert notes([summary(found)])[0].endswith("; ours as it starts, tried 4 settings")
 
 
 def test_eight_bits_are_compared_with_the_best_peer_of_each_round_as_it_starts():
