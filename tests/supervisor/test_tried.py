@@ -147,22 +147,34 @@ def test_two_servers_do_not_disturb_one_another(model: Path, plan: Plan, tmp_pat
         )
 
 
-def kept(config: ServerConfig, plan: Plan, folder: Path, record: Record) -> Path:
-    """The file where a trial keeps what it finds, with this record in it instead."""
+@pytest.fixture(scope="module")
+def record_name(model: Path, plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What the file is called in which a trial of this model keeps what it finds."""
+    folder = tmp_path_factory.mktemp("trial")
     why: list[str] = []
-    tried(config, plan, folder, why.append)
+    tried(config(model, folder), plan, folder, why.append)
     assert len(why) == 1
     (file,) = (folder / "trials").glob("*.json")
     assert stat.S_IMODE(file.stat().st_mode) & 0o022 == 0
-    file.write_bytes(msgspec.json.encode(record))
-    return file
+    return file.name
 
 
-def test_time_that_was_too_short_is_remembered_until_there_is_more(model: Path, plan: Plan, tmp_path: Path) -> None:
+@pytest.fixture
+def file(tmp_path: Path, record_name: str) -> Path:
+    (tmp_path / "trials").mkdir()
+    return tmp_path / "trials" / record_name
+
+
+def keep(file: Path, record: Record, **changes: Any) -> None:
+    """As if a trial had found it."""
+    file.write_bytes(msgspec.json.encode(msgspec.structs.replace(record, **changes)))
+
+
+def test_time_that_was_too_short_is_remembered_until_there_is_more(
+    model: Path, plan: Plan, tmp_path: Path, file: Path
+) -> None:
     told, more = config(model, tmp_path), config(model, tmp_path, trial_seconds=20.0)
-    kept(
-        told, plan, tmp_path, msgspec.structs.replace(RECORD, settings=(DEFAULT,), rates={}, complete=False, attempts=2)
-    )
+    keep(file, RECORD, settings=(DEFAULT,), rates={}, complete=False, attempts=2)
     assert known_settings(told, plan).trial == (
         "1 s were too short to try settings (option trial_seconds); "
         "the default, with more trial_seconds it is tried again"
@@ -170,21 +182,23 @@ def test_time_that_was_too_short_is_remembered_until_there_is_more(model: Path, 
     assert known_settings(more, plan).trial == ""
 
 
-def test_a_trial_whose_time_was_over_is_done_once_more(model: Path, plan: Plan, tmp_path: Path) -> None:
+def test_a_trial_whose_time_was_over_is_done_once_more(model: Path, plan: Plan, tmp_path: Path, file: Path) -> None:
     told = config(model, tmp_path)
-    file = kept(told, plan, tmp_path, msgspec.structs.replace(RECORD, complete=False))
+    keep(file, RECORD, complete=False)
     assert known_settings(told, plan).trial == ""
     tried(told, plan, tmp_path, lambda _: None)
     assert msgspec.json.decode(file.read_bytes())["attempts"] == 2
     assert known_settings(told, plan).trial != ""
 
 
-def test_what_was_measured_on_a_busy_machine_is_measured_once_more(model: Path, plan: Plan, tmp_path: Path) -> None:
+def test_what_was_measured_on_a_busy_machine_is_measured_once_more(
+    model: Path, plan: Plan, tmp_path: Path, file: Path
+) -> None:
     told = config(model, tmp_path)
     busy = msgspec.structs.replace(RECORD, settings=(DEFAULT,), others=0.5)
-    file = kept(told, plan, tmp_path, busy)
+    keep(file, busy)
     assert known_settings(told, plan).trial == ""
-    file.write_bytes(msgspec.json.encode(msgspec.structs.replace(busy, attempts=2)))
+    keep(file, busy, attempts=2)
     assert known_settings(told, plan).trial == (
         "tried 2 settings in 3 s, but other programs took 50% of the cores meanwhile; "
         "the default, with more trial_seconds it is tried again"
@@ -192,10 +206,9 @@ def test_what_was_measured_on_a_busy_machine_is_measured_once_more(model: Path, 
 
 
 def test_a_damaged_record_is_a_warning_and_found_anew(
-    model: Path, plan: Plan, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    model: Path, plan: Plan, tmp_path: Path, file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     told = config(model, tmp_path)
-    file = kept(told, plan, tmp_path, RECORD)
     file.write_text("{")
     assert known_settings(told, plan).trial == ""
     assert f"{file} is damaged" in caplog.text
@@ -207,10 +220,10 @@ def test_a_damaged_record_is_a_warning_and_found_anew(
 
 
 def test_what_was_chosen_is_served_and_memory_that_is_short_takes_large_batches_first(
-    model: Path, plan: Plan, tmp_path: Path
+    model: Path, plan: Plan, tmp_path: Path, file: Path
 ) -> None:
     told = config(model, tmp_path)
-    kept(told, plan, tmp_path, RECORD)
+    keep(file, RECORD)
     found = known_settings(told, plan)
     (served,) = found.models
     assert (served.instances, served.session.threads, served.max_batch) == (3, 5, 32)
