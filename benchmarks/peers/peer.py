@@ -138,6 +138,9 @@ def launched(peer: Peer, setup: Setup) -> Iterator[tuple[subprocess.Popen[bytes]
             yield process, log
         finally:
             _stop(process)
+            for kept in Path(folder).glob("peer-triton-*"):  # names its memory so, and leaves some when it is killed
+                for segment in Path("/dev/shm").glob(f"{kept.name}-*"):
+                    segment.unlink(missing_ok=True)
 
 
 def _spawn(peer: Peer, setup: Setup, folder: Path, log: Path) -> subprocess.Popen[bytes]:
