@@ -17,7 +17,7 @@ from parallel_infer.crops import Crop, PicturePart, Selection
 from tests.dispatcher.core_rig import FakeWorker, Rig, plan
 
 CROP = Crop(0.0, 0.0, 1.0, 1.0, 4, 4)
-MODELS = ("auto", "fixed", "narrow")
+MODELS = ("auto", "fixed", "narrow", "slow")
 # Each kind of run: how often what happens.
 CALM = {"admit": 25, "finish": 60, "bad": 5, "die": 1, "cancel": 4, "wait": 15, "restart": 0, "arrive": 30, "hear": 30}
 WILD = {"admit": 25, "finish": 40, "bad": 8, "die": 8, "cancel": 10, "wait": 15, "restart": 2, "arrive": 12, "hear": 12}
@@ -35,6 +35,7 @@ class Run:
             plan("auto", rows=8, outputs=3, queue_size=12, max_batch=4),
             plan("fixed", rows=6, outputs=2, queue_size=12, fixed=4, weight=3.0),
             plan("narrow", rows=2, outputs=1, queue_size=3, max_batch=2, delay=0.05),
+            plan("slow", rows=24, outputs=4, queue_size=40, preferred=1),
             onward=self.chance.random() < 0.7,
             kept=self.chance.choice([0, 1, 4]),
         )
@@ -91,7 +92,7 @@ class Run:
         if self.chance.random() < 0.3:
             self.fan_or_chain()
             return
-        model = self.chance.choices(MODELS, (5, 3, 2))[0]
+        model = self.chance.choices(MODELS, (5, 3, 2, 5))[0]
         for _ in range(1 if self.weights is LONELY else self.chance.randint(1, 6)):
             self.rig.admit(
                 model,
@@ -107,7 +108,8 @@ class Run:
     def finish(self) -> None:
         worker = self.busy()
         if worker is not None:
-            self.rig.finish(worker, self.chance.choice([0.0001, 0.002, 0.02]))
+            slow = worker.model == "slow"  # whose rows are decoded in groups
+            self.rig.finish(worker, 0.1 if slow else self.chance.choice([0.0001, 0.002, 0.02]))
 
     def bad(self) -> None:
         worker = self.busy()
