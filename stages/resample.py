@@ -72,12 +72,18 @@ class Resampler:
             return
         width, channels = target.shape[1], source.shape[2:]
         columns = self._blocks(across, source.shape[1], width)
-        for part in _strips(self._blocks(down, source.shape[0], target.shape[0]), _LINES):
+        parts = list(_strips(self._blocks(down, source.shape[0], target.shape[0]), _LINES))
+        tallest = max(bottom - top for top, bottom in map(_reach, parts))
+        lines = self._array("lines", (tallest, width, *channels), np.uint8)
+        begin = made = _reach(parts[0])[0]  # the source's lines that `lines` holds, after the horizontal pass
+        for part in parts:
             top, bottom = _reach(part)
-            lines = self._array("lines", (bottom - top, width, *channels), np.uint8)
-            for start in range(top, bottom, _LINES):  # a filter may be wider
+            made = max(made, top)
+            lines[: made - top] = lines[top - begin : made - begin]  # a wide filter shares most of them
+            for start in range(made, bottom, _LINES):
                 end = min(start + _LINES, bottom)
                 self._across(source[start:end], columns, lines[start - top : end - top])
+            begin, made = top, bottom
             for strip in _strips(part, _STRIP):
                 start, end = _reach(strip)
                 self._products(lines[start - top : end - top], strip, target[strip[0].first : strip[-1].last])
@@ -131,7 +137,7 @@ def _reach(blocks: list[_Block]) -> tuple[int, int]:
 
 
 def _strips(blocks: list[_Block], most: int) -> Iterator[list[_Block]]:
-    """Neighbouring blocks that need at most so many inputs together; what two strips share is computed twice."""
+    """Neighbouring blocks that need at most so many inputs together."""
     strip: list[_Block] = []
     for block in blocks:
         if strip and block.end - strip[0].start > most:
