@@ -135,9 +135,10 @@ class Leasing:
 
         Plain jobs whose rows nobody waits for go in groups. One that may have killed a worker is worked on alone.
         """
-        pictures = self._ledger.pictures
-        jobs = [head] if head.deaths else [head, *with_rows(pictures.queued_with(head), head)]
-        keep = pictures.hold(jobs, worker.name)
+        jobs, keep, pictures = [head], False, self._ledger.pictures
+        if head.admit.part is not None:
+            jobs += () if head.deaths else with_rows(pictures.queued_with(head), head)
+            keep = pictures.hold(jobs, worker.name)
         for job in jobs:
             self._lease_head(job.served, job, worker, now, keep)
         while len(worker.leases) < GROUP and (one := head.served.next_of_group(head, now)) is not None:
