@@ -3,8 +3,8 @@
 A job about a whole picture, while the instances have rows for long enough: its order can still change. Other jobs, so
 that their picture is decoded once:
 All parts of a fan are decoded together, once each has a row. The first step of a chain is decoded when there is room to
-keep its picture until the last object is cut out. Neither waits for longer than half of the time it has, nor lets a
-row go to a job that comes after it.
+keep its picture until the last object is cut out. Neither waits for longer than half of the time it has, nor makes a
+job wait that comes after it and could have the row.
 """
 
 from __future__ import annotations
@@ -44,7 +44,12 @@ class Holding:
         return True
 
     def _waits_for_room(self, served: ModelQueue, decoders: Collection[bytes]) -> bool:
-        """Whether no picture can be kept now. A model that has few rows waits for its own pictures, not for others'."""
+        """Whether no picture can be kept now, and nobody here could do without.
+
+        A model that has few rows waits for its own pictures, not for others'.
+        """
+        if served.queued > served.cutting:
+            return False
         return (served.is_busy or self._pictures.keeps(served.key)) and not self._pictures.with_room(decoders)
 
     def _waits_for_partner(self, served: ModelQueue, head: Job) -> bool:

@@ -37,6 +37,7 @@ class ModelQueue:
         self.instances: dict[bytes, Worker] = {}
         self.queue = Waiting()
         self.fans: Counter[tuple[str, ...]] = Counter()  # queued first jobs of fans, by the models that are asked
+        self.cutting = 0  # queued jobs whose pictures something will be cut out of
         self.decoding = 0
         self.ready: dict[int, Job] = {}  # row -> job, in the order they became ready
         self.closing = False
@@ -149,8 +150,10 @@ class ModelQueue:
         """Queue a job behind those of higher priority or earlier deadline."""
         job.state = JobState.QUEUED
         self.queue.add(job)
-        if job.admit.part is not None and job.admit.part.together:
-            self.fans[job.admit.part.together] += 1
+        if job.admit.part is not None:
+            self.cutting += bool(job.admit.part.selections)
+            if job.admit.part.together:
+                self.fans[job.admit.part.together] += 1
 
     def head(self, now: float) -> Job | None:
         """The job whose turn it is: the first that can be in time. Where none can, a worker takes the best chance.
@@ -182,10 +185,12 @@ class ModelQueue:
     def dequeue(self, job: Job) -> None:
         """Take a job off the queue, wherever it stands."""
         self.queue.remove(job)
-        if job.admit.part is not None and (fan := job.admit.part.together):
-            self.fans[fan] -= 1
-            if not self.fans[fan]:
-                del self.fans[fan]
+        if job.admit.part is not None:
+            self.cutting -= bool(job.admit.part.selections)
+            if fan := job.admit.part.together:
+                self.fans[fan] -= 1
+                if not self.fans[fan]:
+                    del self.fans[fan]
 
     def late_rows(self, now: float) -> list[Job]:
         """Ready jobs that would be late in the next batch, where there are others that would not."""

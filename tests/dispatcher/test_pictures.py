@@ -136,6 +136,24 @@ def test_with_room_for_no_picture_chains_go_on_all_the_same() -> None:
     rig.check_drained()
 
 
+def test_who_wants_a_model_alone_does_not_wait_for_room_that_chains_wait_for() -> None:
+    rig = Rig(plan("root"), kept=1)
+    crew(rig, "root")
+    roots = []
+    for picture in (1, 2):
+        roots.append(rig.admit("root", part=PicturePart(picture, None, CUTS)))
+        rig.step()
+        work(rig)
+    assert set(rig.answered) == {roots[0]}  # something may still be cut out of the first picture
+    alone = rig.admit("root")
+    rig.step()
+    work(rig)
+    assert set(rig.answered) == {*roots, alone}
+    for picture in (1, 2):
+        rig.core.ledger.pictures.all_cut(picture)
+    rig.check_drained()
+
+
 @pytest.mark.parametrize("end", ["worker", "dispatcher", "gateway"])
 def test_what_dies_takes_its_pictures_with_it(end: str) -> None:
     rig = Rig(plan("root"), plan("child"), kept=1)
@@ -187,4 +205,12 @@ def let_work(rig: Rig, worker: FakeWorker) -> None:
     """One worker does all that it is given."""
     while worker.leases:
         rig.finish(worker)
+        rig.step()
+
+
+def work(rig: Rig) -> None:
+    """Everybody does all that there is to do now; no time passes."""
+    while busy := [worker for worker in rig.workers.values() if worker.leases]:
+        for worker in busy:
+            rig.finish(worker)
         rig.step()
