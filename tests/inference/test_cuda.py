@@ -247,6 +247,7 @@ module, kernel = ctypes.c_void_p(), ctypes.c_void_p()
 assert driver.cuModuleLoadData(ctypes.byref(module), {BROKEN!r}) == 0
 assert driver.cuModuleGetFunction(ctypes.byref(kernel), module, b"broken") == 0
 assert driver.cuLaunchKernel(kernel, 1, 1, 1, 1, 1, 1, 0, None, None, None) == 0
+assert driver.cuCtxSynchronize() != 0  # else a run on another stream may be done before the kernel is
 for run in (bindings[0].run, lambda: bindings[1].begin()(), lambda: session.run({{"x": x}})):
     try:
         run()
