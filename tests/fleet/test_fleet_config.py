@@ -96,7 +96,7 @@ def test_a_server_takes_the_file_of_a_fleet_as_its_own(tmp_path: Path) -> None:
 
 def test_variables_of_a_fleet_keep_no_server_from_starting(tmp_path: Path) -> None:
     environment = {FLEET_PREFIX + name.upper(): "1" for name in FLEET_FIELDS}
-    assert load_config({}, None, environment).max_batch_size == 8
+    assert load_config({}, None, environment).max_batch_size == load_config({}, None, {}).max_batch_size
     with pytest.raises(ConfigError, match="PARALLEL_INFER_FLEET_NODEZ; did you mean PARALLEL_INFER_FLEET_NODES"):
         load_config({}, None, {"PARALLEL_INFER_FLEET_NODEZ": "1"})
 

@@ -12,7 +12,7 @@ MARKER = b"abort the decoder"
 class Decode(stages.decode.Decode):
     """Decodes, but for pictures that hold the marker."""
 
-    def decode(self, name, kind, tensors, payload, options, row, part=None):
+    def decode(self, name, kind, tensors, payload, options, row, part=None, **keep):
         if MARKER in bytes(payload):
             os.abort()
-        return super().decode(name, kind, tensors, payload, options, row, part)
+        return super().decode(name, kind, tensors, payload, options, row, part, **keep)

@@ -61,7 +61,7 @@ def test_too_little_memory_is_an_error_that_says_what_to_do_and_leaves_nothing(m
     assert not exists(name)
     assert shutil.disk_usage(SHM).free > free // 2
     del caught
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 def test_memory_that_others_take_first_is_the_same_error(mark, monkeypatch):
