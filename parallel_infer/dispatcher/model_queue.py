@@ -9,7 +9,7 @@ from parallel_infer.dispatcher.job_queue import Waiting
 from parallel_infer.dispatcher.jobs import Batch, Job, JobState
 from parallel_infer.dispatcher.policy import Policy
 from parallel_infer.dispatcher.progress import Progress
-from parallel_infer.dispatcher.workers import FINE, GROUP, Worker
+from parallel_infer.dispatcher.workers import FINE, Worker
 from parallel_infer.errors import DeadlineExceeded, InferError, QueueFull, ResourceUnavailable, WorkerLost
 from parallel_infer.ipc.messages import OWN_PRIORITY, Admit, Inferred, ModelPlan
 from parallel_infer.shm.ring import Slots
@@ -19,6 +19,7 @@ _BACKLOG = 0.5  # part of a new job's time that those before it take even at the
 _KIN = 1.5  # times a new job's timeout, up to which the age of another one tells what it would meet
 _RELIEF = 1 / 8  # part of the queue that has to be free again before more is asked for
 _LONGEST_RELIEF = 1.0  # seconds
+GROUP = 4  # jobs that are given to a decode worker in one go, where the instances have rows for long enough
 _STOCK = 2  # times as long as a group takes to be decoded
 _SUSPECT_BATCH = 1  # a job that may have killed a worker runs alone
 

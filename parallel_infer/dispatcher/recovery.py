@@ -9,7 +9,6 @@ from parallel_infer.dispatcher.workers import Lease, Worker
 from parallel_infer.errors import Poison
 
 _DEADLY = 2  # workers that a job may kill before it is poison
-_CAREFUL = 10.0  # seconds after the death of a decode worker in which none is given a group
 
 
 class Recovery:
@@ -21,8 +20,6 @@ class Recovery:
 
     def recover(self, worker: Worker, now: float) -> None:
         """Give what it held to others, once; a job that killed two workers is poison."""
-        if worker.stage == "decode":
-            self._leasing.decoders.careful_until = now + _CAREFUL
         self._ledger.pictures.lost(worker.name)
         for served in self._leasing.models.values():
             served.progress.restart()

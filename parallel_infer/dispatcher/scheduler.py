@@ -10,7 +10,7 @@ from parallel_infer.dispatcher.core_load import Load
 from parallel_infer.dispatcher.holding import Holding, with_rows
 from parallel_infer.dispatcher.jobs import Batch, Job, JobState
 from parallel_infer.dispatcher.ledger import Ledger
-from parallel_infer.dispatcher.model_queue import ModelQueue
+from parallel_infer.dispatcher.model_queue import GROUP, ModelQueue
 from parallel_infer.dispatcher.policy import Situation, Wait
 from parallel_infer.dispatcher.recording import Recording
 from parallel_infer.dispatcher.workers import Lease, Pool, Worker
@@ -141,7 +141,7 @@ class Leasing:
             keep = pictures.hold(jobs, worker.name)
         for job in jobs:
             self._lease_head(job.served, job, worker, now, keep)
-        while self.decoders.takes_group(worker, now) and (one := head.served.next_of_group(head, now)) is not None:
+        while len(worker.leases) < GROUP and (one := head.served.next_of_group(head, now)) is not None:
             self._lease_head(one.served, one, worker, now, keep)
 
     def _lease_head(self, served: ModelQueue, job: Job, worker: Worker, now: float, keep: bool) -> None:
@@ -157,8 +157,8 @@ class Leasing:
         number = self._lease(worker, served, [job], None, self.decoders.seconds, now).number
         admit = job.admit
         told = served.key, admit.ref, admit.kind, admit.tensors, admit.options, row, admit.part, keep
-        patient = now >= self.decoders.careful_until and served.is_stocked
-        self._ledger.send(worker.name, DecodeLease(number, *told, self._ledger.pictures.done(worker.name), patient))
+        done = self._ledger.pictures.done(worker.name)
+        self._ledger.send(worker.name, DecodeLease(number, *told, done, served.is_stocked))
 
     def _lease_batches(self, served: ModelQueue, now: float) -> None:
         """Start as many batches of a model as its policy wants now."""

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 FINE = 0.0003  # seconds of work below which a wake-up costs more than the work
 _AHEAD = 0.002  # seconds of work a worker may hold, so that it never waits for its next lease
-GROUP = 4  # jobs that are given to a decode worker in one go, where the instances have rows for long enough
 _DEPTH = (2, 32)  # leases a worker may hold
 _GRACE = 0.4  # seconds after a job's deadline until its worker counts as hung
 _DOUBTFUL = 128  # answers that may still be under way in a worker that dies
@@ -130,15 +129,10 @@ class Pool:
     def __init__(self) -> None:
         self.workers: dict[bytes, Worker] = {}
         self.seconds = 0.001  # usual work time of one job, learned
-        self.careful_until = 0.0  # no groups before: a worker has died, and all that it held is suspected
 
     def learn(self, seconds: float) -> None:
         """Take one job's work time into account."""
         self.seconds = learned(self.seconds, seconds, 0.05)
-
-    def takes_group(self, worker: Worker, now: float) -> bool:
-        """Whether a worker that was just given a job may get the next one in the same go."""
-        return now >= self.careful_until and len(worker.leases) < GROUP
 
     def depth(self) -> int:
         """How many leases a worker may hold: two, and more where each is over in microseconds."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from parallel_infer.dispatcher.workers import GROUP
+from parallel_infer.dispatcher.model_queue import GROUP
 from parallel_infer.ipc.messages import DecodeLease
 from tests.dispatcher.core_rig import FakeWorker, Rig, plan
 
@@ -89,17 +89,3 @@ def test_a_decode_worker_that_dies_with_a_group_costs_nobody_an_answer():
     assert not rig.refused
     assert len(rig.answered) == 40
     rig.check_drained()
-
-
-def test_after_a_death_there_are_no_groups_for_a_while_since_all_of_one_would_be_suspected():
-    rig, decoder, instance = stocked()
-    decoder = rig.replace(decoder)
-    for seconds, count in ((0.0, 1), (11.0, GROUP)):
-        rig.now += seconds
-        while not decoder.leases:
-            rig.finish(instance, RUN)
-            rig.step()
-        assert [lease.patient for lease in leases(decoder)] == [count == GROUP] * count
-        while decoder.leases:
-            rig.finish(decoder, DECODE)
-            rig.step()
