@@ -1,7 +1,5 @@
-"""Which queued jobs wait although their model has a row for them.
+"""Which queued jobs wait although their model has a row for them, so that their picture is decoded once.
 
-A job about a whole picture, while the instances have rows for long enough: its order can still change. Other jobs, so
-that their picture is decoded once:
 All parts of a fan are decoded together, once each has a row. The first step of a chain is decoded when there is room to
 keep its picture until the last object is cut out. Neither waits for longer than half of the time it has, nor makes a
 job wait that comes after it and could have the row.
@@ -29,9 +27,7 @@ class Holding:
     def holds(self, served: ModelQueue, head: Job, decoders: Collection[bytes], now: float) -> bool:
         """Whether `head`, whose turn it is at `served`, is to wait."""
         part = head.admit.part
-        if part is None:
-            return served.is_stocked
-        if part.crop is not None or head.deaths:
+        if part is None or part.crop is not None or head.deaths:
             return False
         until = (head.admit.received + head.admit.deadline) / 2
         if now >= until:

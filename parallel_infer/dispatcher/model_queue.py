@@ -9,7 +9,7 @@ from parallel_infer.dispatcher.job_queue import Waiting
 from parallel_infer.dispatcher.jobs import Batch, Job, JobState
 from parallel_infer.dispatcher.policy import Policy
 from parallel_infer.dispatcher.progress import Progress
-from parallel_infer.dispatcher.workers import FINE, Worker
+from parallel_infer.dispatcher.workers import Worker
 from parallel_infer.errors import DeadlineExceeded, InferError, QueueFull, ResourceUnavailable, WorkerLost
 from parallel_infer.ipc.messages import OWN_PRIORITY, Admit, Inferred, ModelPlan
 from parallel_infer.shm.ring import Slots
@@ -19,8 +19,6 @@ _BACKLOG = 0.5  # part of a new job's time that those before it take even at the
 _KIN = 1.5  # times a new job's timeout, up to which the age of another one tells what it would meet
 _RELIEF = 1 / 8  # part of the queue that has to be free again before more is asked for
 _LONGEST_RELIEF = 1.0  # seconds
-GROUP = 4  # jobs that are given to a decode worker in one go, where the instances have rows for long enough
-_STOCK = 2  # times as long as a group takes to be decoded
 _SUSPECT_BATCH = 1  # a job that may have killed a worker runs alone
 
 
@@ -68,19 +66,6 @@ class ModelQueue:
     def on_processor(self) -> bool:
         """Whether the cores compute the model, not another device."""
         return any(worker.cores for worker in self.instances.values())
-
-    @property
-    def is_stocked(self) -> bool:
-        """Whether there are rows for the next batch of each instance, and for longer than a group takes to be decoded.
-
-        The others then wait in the queue, where their order can still change, until a group of them is wanted.
-        """
-        enough = len(self.instances) * self.policy.target
-        stock = len(self.ready) + self.decoding
-        if stock < enough or self.queued >= self.plan.queue_size or self.decode_seconds < FINE:
-            return False
-        run = self.policy.expected(self.policy.target)
-        return run > 0 and stock >= enough * (1 + _STOCK * GROUP * self.decode_seconds / run)
 
     def ran(self, batch: Batch, message: Inferred, now: float) -> None:
         """Count a batch and learn from it; not from one that had the cores to itself, which is another time."""
@@ -176,13 +161,6 @@ class ModelQueue:
             return self.queue.last
         return job
 
-    def next_of_group(self, first: Job, now: float) -> Job | None:
-        """The next plain job that may be decoded in one go with the `first`; None where nobody is to be."""
-        if not self.is_stocked or not self.rows.free or not _is_plain(first):
-            return None
-        job = self.head(now)
-        return job if job is not None and _is_plain(job) else None
-
     def dequeue(self, job: Job) -> None:
         """Take a job off the queue, wherever it stands."""
         self.queue.remove(job)
@@ -253,8 +231,3 @@ def _age(other: Admit, message: Admit, now: float) -> float:
     alike = other.deadline - other.received <= _KIN * (message.deadline - message.received)
     first = other.priority >= message.priority and other.deadline <= message.deadline
     return now - other.received if alike and first else 0.0
-
-
-def _is_plain(job: Job) -> bool:
-    """Whether it is about a whole picture that no other is about, and under no suspicion."""
-    return job.admit.part is None and not job.deaths

@@ -10,7 +10,7 @@ from parallel_infer.dispatcher.core_load import Load
 from parallel_infer.dispatcher.holding import Holding, with_rows
 from parallel_infer.dispatcher.jobs import Batch, Job, JobState
 from parallel_infer.dispatcher.ledger import Ledger
-from parallel_infer.dispatcher.model_queue import GROUP, ModelQueue
+from parallel_infer.dispatcher.model_queue import ModelQueue
 from parallel_infer.dispatcher.policy import Situation, Wait
 from parallel_infer.dispatcher.recording import Recording
 from parallel_infer.dispatcher.workers import Lease, Pool, Worker
@@ -133,7 +133,7 @@ class Leasing:
     def _lease_picture(self, head: Job, worker: Worker, now: float) -> None:
         """A job, and all others about the same picture that can have a row: it is decoded once for all of them.
 
-        Plain jobs whose rows nobody waits for go in groups. One that may have killed a worker is worked on alone.
+        One that may have killed a worker is worked on alone.
         """
         jobs, keep, pictures = [head], False, self._ledger.pictures
         if head.admit.part is not None:
@@ -141,8 +141,6 @@ class Leasing:
             keep = pictures.hold(jobs, worker.name)
         for job in jobs:
             self._lease_head(job.served, job, worker, now, keep)
-        while len(worker.leases) < GROUP and (one := head.served.next_of_group(head, now)) is not None:
-            self._lease_head(one.served, one, worker, now, keep)
 
     def _lease_head(self, served: ModelQueue, job: Job, worker: Worker, now: float, keep: bool) -> None:
         served.dequeue(job)
@@ -157,8 +155,7 @@ class Leasing:
         number = self._lease(worker, served, [job], None, self.decoders.seconds, now).number
         admit = job.admit
         told = served.key, admit.ref, admit.kind, admit.tensors, admit.options, row, admit.part, keep
-        done = self._ledger.pictures.done(worker.name)
-        self._ledger.send(worker.name, DecodeLease(number, *told, done, served.is_stocked))
+        self._ledger.send(worker.name, DecodeLease(number, *told, self._ledger.pictures.done(worker.name)))
 
     def _lease_batches(self, served: ModelQueue, now: float) -> None:
         """Start as many batches of a model as its policy wants now."""
@@ -190,7 +187,7 @@ class Leasing:
 
     def _situation(self, served: ModelQueue, idle: int, spare: int, now: float) -> Situation:
         oldest = next(iter(served.ready.values()))
-        upstream = served.decoding if served.is_stocked else served.queued + served.decoding
+        upstream = served.queued + served.decoding
         decoders = max(1, len(self.decoders.workers))
         earliest = min(job.admit.deadline for job in served.ready.values()) if upstream else oldest.admit.deadline
         return Situation(

@@ -13,7 +13,7 @@ from parallel_infer.ipc.messages import WorkerReady
 if TYPE_CHECKING:
     from parallel_infer.dispatcher.model_queue import ModelQueue
 
-FINE = 0.0003  # seconds of work below which a wake-up costs more than the work
+_FINE = 0.0003  # seconds of work below which a wake-up costs more than the work
 _AHEAD = 0.002  # seconds of work a worker may hold, so that it never waits for its next lease
 _DEPTH = (2, 32)  # leases a worker may hold
 _GRACE = 0.4  # seconds after a job's deadline until its worker counts as hung
@@ -150,7 +150,7 @@ class Pool:
             open_workers = [worker for worker in open_workers if worker.name in names]
         if not open_workers:
             return None
-        if self.seconds < FINE:  # one that is awake already takes it sooner than one that has to wake up
+        if self.seconds < _FINE:  # one that is awake already takes it sooner than one that has to wake up
             return max(open_workers, key=lambda worker: len(worker.leases))
         return min(open_workers, key=lambda worker: len(worker.leases))
 

@@ -24,11 +24,10 @@ from parallel_infer.process.native_output import NativeOutput
 from parallel_infer.process.options import DecodeOptions
 from parallel_infer.process.sandbox.confinement import confine_decoder
 from parallel_infer.shm.ring import Ring
-from parallel_infer.worker.loop import HOLD_BACK, INTERNAL, WorkerProcess, run
+from parallel_infer.worker.loop import INTERNAL, WorkerProcess, run
 from parallel_infer.worker.payloads import Payloads
 
 log = logging.getLogger(__name__)
-_PATIENCE = 0.02  # seconds a report may wait for that of the next picture, where no instance waits for the row
 
 
 class DecodeWorker(WorkerProcess[ToDecodeWorker]):
@@ -51,7 +50,7 @@ class DecodeWorker(WorkerProcess[ToDecodeWorker]):
         match message:
             case DecodeLease():
                 self._decode(message)
-                self._flush_if_due(_PATIENCE if message.patient else HOLD_BACK)
+                self._flush_if_due()
                 self._native.log()
             case ModelAdded():
                 if message.plan.key not in self._rings:  # else an earlier dispatcher has told it already

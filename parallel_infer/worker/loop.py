@@ -13,7 +13,7 @@ from parallel_infer.process.options import WorkerOptions
 
 INTERNAL = "internal error in this stage"
 Received = TypeVar("Received")
-HOLD_BACK = 0.0005  # seconds a finished job's report may wait for the next one's
+_HOLD_BACK = 0.0005  # seconds a finished job's report may wait for the next one's
 
 
 class WorkerProcess(ABC, Generic[Received]):
@@ -71,8 +71,8 @@ class WorkerProcess(ABC, Generic[Received]):
         self._link.flush()
         self._flushed = time.monotonic()
 
-    def _flush_if_due(self, hold_back: float = HOLD_BACK) -> None:
-        if time.monotonic() - self._flushed > hold_back:
+    def _flush_if_due(self) -> None:
+        if time.monotonic() - self._flushed > _HOLD_BACK:
             self._flush()
 
 

@@ -34,7 +34,6 @@ class DecodeLease(Struct, frozen=True, array_like=True, tag=40):
     """Decode the payload in `ref` into `row` of the model's input ring.
 
     Before that, `done` pictures need not be kept any more. `keep` that of `part`: more jobs about it will follow.
-    `patient`: no instance waits for the row, so that the report may wait for that of the next lease.
     """
 
     lease: int
@@ -47,7 +46,6 @@ class DecodeLease(Struct, frozen=True, array_like=True, tag=40):
     part: PicturePart | None = None
     keep: bool = False
     done: tuple[int, ...] = ()
-    patient: bool = False
 
 
 @final
