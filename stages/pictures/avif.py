@@ -36,6 +36,7 @@ def is_avif(start: bytes) -> bool:
 def size(payload: memoryview) -> tuple[int, int]:
     """The largest size that an item (`ispe`), a track of a sequence or the coded data declares, before any change."""
     sizes = [*_item_sizes(payload), *(struct.unpack_from(">HH", entry, 24) for entry in _entries(payload))]
+    sizes += _track_sizes(payload)
     if not sizes:
         raise ValueError("no size")
     sizes += [av1.size(data) for data in avif_data.coded(payload)]
@@ -127,13 +128,26 @@ def _item_sizes(payload: memoryview) -> list[tuple[int, ...]]:
     return [struct.unpack_from(">II", box, 4) for kind, box in boxes(properties) if kind == b"ispe"]
 
 
-def _entries(payload: memoryview) -> Iterator[memoryview]:
-    """Sample descriptions of AV1 in all tracks."""
+def _track_sizes(payload: memoryview) -> list[tuple[int, int]]:
+    """What the tracks of a sequence say they are shown at (`tkhd`, ISO/IEC 14496-12, 8.3.2): frames are scaled to it."""
+    sizes = []
+    for track in _tracks(payload):
+        header = inside(track, b"tkhd")
+        width, height = struct.unpack_from(">II", header, 88 if header[0] == 1 else 76)  # in 16.16 fixed point
+        sizes.append((width >> 16, height >> 16))
+    return sizes
+
+
+def _tracks(payload: memoryview) -> Iterator[memoryview]:
     try:
         movie = inside(payload, b"moov")
     except ValueError:
         return
-    for kind, track in boxes(movie):
-        if kind == b"trak":
-            table = inside(track, b"mdia", b"minf", b"stbl", b"stsd")
-            yield from (entry for name, entry in boxes(table[8:]) if name == b"av01")
+    yield from (track for kind, track in boxes(movie) if kind == b"trak")
+
+
+def _entries(payload: memoryview) -> Iterator[memoryview]:
+    """Sample descriptions of AV1 in all tracks."""
+    for track in _tracks(payload):
+        table = inside(track, b"mdia", b"minf", b"stbl", b"stsd")
+        yield from (entry for name, entry in boxes(table[8:]) if name == b"av01")

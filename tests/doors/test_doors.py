@@ -74,7 +74,7 @@ def test_names_of_models_and_of_the_doors_own_paths_do_not_mix(doors: Doors, pic
             client.load("detector@file", "zoo:classifier")
         client.load("classification", "zoo:classifier", instances=1)  # which is a route of Roboflow's, too
         status, answer = ask(doors, "/infer/classification", picture)
-        assert (status, answer["top"]) == (200, "espresso")
+        assert (status, answer.get("top", answer)) == (200, "espresso")
         encoded = base64.b64encode(picture).decode()
         plain = json.dumps({"image": encoded, "top": 1}).encode()
         assert len(ask(doors, "/infer/classification", plain)[1]["predictions"]) == 1

@@ -87,6 +87,13 @@ def test_mutations(kind, edits, spread):
     survive(mended(payload) if kind in ("png", "apng") else payload)
 
 
+def test_a_sequence_is_as_large_as_its_track_header_says():
+    """Frames are scaled to that size."""
+    payload = edited(SEEDS["sequence"], [(0.3747452840904977, "set", b"\x04\x00\x00b")], 10_000)
+    with pytest.raises(BadInput, match="4x25104"):
+        DECODER.decode(payload)
+
+
 @given(start=st.sampled_from([seed[:12] for seed in SEEDS.values()]), rest=st.binary(max_size=200))
 @settings(max_examples=300, deadline=None)
 def test_random_bytes_behind_a_magic(start, rest):
