@@ -101,8 +101,7 @@ class KeyFolder:
     def client(self, public: str) -> KnownClient | None:
         """Whose key this is; None for a stranger's."""
         self._refresh()
-        if public not in self._by_key and self._clock() >= self._looked + STRANGERS:
-            self._look_at_all()
+        self._look_for(public in self._by_key)
         return self._as_it_is(self._by_key.get(public), lambda: self._by_key.get(public))
 
     def manages(self, name: str) -> bool:
@@ -114,9 +113,20 @@ class KeyFolder:
     def by_token(self, digest: str) -> KnownClient | None:
         """Whose token has this SHA-256 (hex digits); None for a stranger's."""
         self._refresh()
-        if digest not in self._by_token and self._clock() >= self._looked + STRANGERS:
-            self._look_at_all()
+        self._look_for(digest in self._by_token)
         return self._as_it_is(self._by_token.get(digest), lambda: self._by_token.get(digest))
+
+    def _look_for(self, known: bool) -> None:
+        """Look again for a stranger: once in `STRANGERS` seconds, and where a file that was damaged has changed.
+
+        A file that is written anew in its place is empty for a moment.
+        """
+        if not known and (self._clock() >= self._looked + STRANGERS or any(map(self._is_mended, self._files))):
+            self._look_at_all()
+
+    def _is_mended(self, file: str) -> bool:
+        stamp, client = self._files[file]
+        return client is None and _stamp(self.path / CLIENTS / file) != stamp
 
     def _refresh(self) -> None:
         stamp = _stamp(self.path / CLIENTS)

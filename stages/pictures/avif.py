@@ -129,7 +129,7 @@ def _item_sizes(payload: memoryview) -> list[tuple[int, ...]]:
 
 
 def _track_sizes(payload: memoryview) -> list[tuple[int, int]]:
-    """What the tracks of a sequence say they are shown at (`tkhd`, ISO/IEC 14496-12, 8.3.2): frames are scaled to it."""
+    """The sizes that tracks are shown at (`tkhd`, ISO/IEC 14496-12, 8.3.2), to which frames are scaled."""
     sizes = []
     for track in _tracks(payload):
         header = inside(track, b"tkhd")

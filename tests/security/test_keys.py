@@ -201,6 +201,19 @@ def test_a_key_written_into_a_file_that_was_there_is_known_a_second_later(folder
     assert opened.client(other) == KnownClient("one", other, manages=False)
 
 
+def test_a_file_that_was_empty_while_it_was_written_anew_counts_at_once(folder, monkeypatch):
+    now, public = time.time(), new_key_pair()[0]
+    monkeypatch.setattr(parallel_infer.keys.server.time, "time", lambda: now + 10.0)
+    file = add_client(folder, KnownClient("one", public, manages=True))
+    text = file.read_text()
+    opened = KeyFolder(folder, lambda: 100.0)
+    assert opened.client(public) is not None
+    file.write_text("")
+    assert opened.client(public) is None
+    file.write_text(text)
+    assert opened.client(public) == KnownClient("one", public, manages=True)
+
+
 def test_changes_one_right_after_the_other_are_all_seen(folder):
     public = new_key_pair()[0]
     file = add_client(folder, KnownClient("one", public, manages=True))
