@@ -72,6 +72,7 @@ def test_names_of_models_and_of_the_doors_own_paths_do_not_mix(doors: Doors, pic
     with Client(f"ipc://{doors.server.folder}/door") as client:
         with pytest.raises(InferError, match="'detector@file' ends as the names do"):
             client.load("detector@file", "zoo:classifier")
+        assert ask(doors, "/infer/detector", picture)[0] == 200  # the door knows now what is served
         client.load("classification", "zoo:classifier", instances=1)  # which is a route of Roboflow's, too
         status, answer = ask(doors, "/infer/classification", picture)
         assert (status, answer.get("top", answer)) == (200, "espresso")

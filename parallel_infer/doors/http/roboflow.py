@@ -184,9 +184,10 @@ async def infer(request: web.Request) -> web.Response:
     """Version 1: an object for one picture, a list for a list. A model may be called like the route: see `plain`."""
     context, route = request.app[CONTEXT], request.path.rpartition("/")[2]
     async with context.bodies.pieces(request) as body:
-        if route in await context.link.models() and not (
-            is_json(request, body) and b'"model_id"' in bytes(body.whole())
-        ):
+        theirs = is_json(request, body) and b'"model_id"' in bytes(body.whole())
+        if not theirs and (
+            route in await context.link.models() or route in await context.link.models(fresh=True)
+        ):  # a model that was loaded just now is not in the list that is at hand
             return await answered(request, route, body)
         with context.bodies.parsing(body.whole()):
             return await _inferred(request, decoded(body.whole(), _Infer))
