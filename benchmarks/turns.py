@@ -1,11 +1,13 @@
-"""A benchmark of another checkout and of this one, in turns, and the medians of all figures that both print.
+"""Benchmarks of another checkout and of this one, in turns, and the medians of all figures that both print.
 
     python benchmarks/turns.py OTHER_CHECKOUT [--rounds 3] -- benchmarks/overhead.py --seconds 1 --rounds 1
+    python benchmarks/turns.py OTHER_CHECKOUT -- benchmarks/waits.py -- benchmarks/hops.py --jobs 1000 -- --instances 2
 
 What stands behind `--` is a script and its options; it runs in either checkout, with that checkout's script, package
-and environment. Every other round begins with this checkout. Lines are matched by their text without its numbers: each
-line that both print is printed once, and below it, for each number, the medians of the other checkout and of this one,
-and their ratio.
+and environment. A further `--` before a word that ends in .py begins another script; any other is an option of the
+script. Every other round begins with this checkout. Lines are matched by their text without its numbers: each line that
+both print is printed once, and below it, for each number, the medians of the other checkout and of this one, and their
+ratio.
 """
 
 from __future__ import annotations
@@ -67,28 +69,51 @@ def output_of(checkout: Path, words: Sequence[str]) -> str:
     return done.stdout
 
 
+def scripts_of(words: Sequence[str]) -> list[list[str]]:
+    """Each script with its options."""
+    found: list[list[str]] = []
+    for place, word in enumerate(words):
+        following = words[place + 1] if place + 1 < len(words) else ""
+        if word == "--" and (not found or following.endswith(".py")):
+            found.append([])
+        elif found:
+            found[-1].append(word)
+    return found
+
+
 def main() -> None:
     """Run in turns, compare, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s OTHER_CHECKOUT [--rounds ROUNDS] -- SCRIPT [OPTION]... [-- SCRIPT [OPTION]...]...",
+    )
     parser.add_argument("other", type=Path, metavar="OTHER_CHECKOUT", help="with an environment: scripts/build.sh")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("words", nargs="+", metavar="-- SCRIPT [OPTION]...", help="of each checkout, from its root")
-    arguments = parser.parse_args()
+    words = sys.argv[1:]
+    first = words.index("--") if "--" in words else len(words)
+    arguments = parser.parse_args(words[:first])
+    scripts = scripts_of(words[first:])
+    if not all(scripts) or not scripts:
+        parser.error("there is no script behind --")
     other = arguments.other.resolve()
     for checkout in (other, HERE):
-        for needed in (".venv/bin/python", arguments.words[0]):
+        for needed in (".venv/bin/python", *(script[0] for script in scripts)):
             if not (checkout / needed).is_file():
                 parser.error(f"there is no {checkout / needed}")
-    found: dict[Path, list[Figures]] = {other: [], HERE: []}
+    found: dict[Path, list[list[Figures]]] = {other: [], HERE: []}
     for number in range(arguments.rounds):
         for checkout in (other, HERE) if number % 2 == 0 else (HERE, other):
             print(f"round {number + 1} of {arguments.rounds}: {checkout}", file=sys.stderr, flush=True)
-            found[checkout].append(figures(output_of(checkout, arguments.words)))
-    try:
-        lines = compared(found[other], found[HERE])
-    except ValueError as error:
-        raise SystemExit(str(error)) from None
-    print(f"{other} -> {HERE}, medians of {arguments.rounds} rounds: {' '.join(arguments.words)}", *lines, sep="\n")
+            found[checkout].append([figures(output_of(checkout, script)) for script in scripts])
+    for script, before, now in zip(
+        scripts, zip(*found[other], strict=True), zip(*found[HERE], strict=True), strict=True
+    ):
+        print(f"{other} -> {HERE}, medians of {arguments.rounds} rounds: {' '.join(script)}")
+        try:
+            print(*compared(before, now), sep="\n")
+        except ValueError as error:
+            raise SystemExit(str(error)) from None
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.turns import compared, figures
+from benchmarks.turns import compared, figures, scripts_of
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "turns.py"
 
@@ -40,3 +40,32 @@ def test_a_checkout_without_an_environment_is_refused_by_name(tmp_path):
     )
     assert done.returncode == 2
     assert f"there is no {tmp_path}/.venv/bin/python" in done.stderr
+
+
+def test_several_scripts_are_told_from_a_script_whose_own_options_have_dashes():
+    words = ["--", "a.py", "--rounds", "2", "--", "b.py", "--jobs", "8", "--", "--instances", "2", "--", "c.py"]
+    assert scripts_of(words) == [["a.py", "--rounds", "2"], ["b.py", "--jobs", "8", "--", "--instances", "2"], ["c.py"]]
+
+
+@pytest.mark.parametrize("words", [(), ("--",), ("--", "--", "a.py")])
+def test_no_script_is_refused(tmp_path, words):
+    done = subprocess.run([sys.executable, SCRIPT, tmp_path, *words], check=False, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "no script" in done.stderr
+
+
+def test_two_scripts_are_run_in_turns_and_compared_each(tmp_path):
+    for checkout, first in (("other", 2), ("this", 3)):
+        python = tmp_path / checkout / ".venv" / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.symlink_to(sys.executable)
+        (tmp_path / checkout / "benchmarks").mkdir()
+        (tmp_path / checkout / "one.py").write_text(f"print('one takes {first} ms')")
+        (tmp_path / checkout / "two.py").write_text("import sys; print('two got', len(sys.argv) - 1)")
+    copy = tmp_path / "this" / "benchmarks" / "turns.py"
+    copy.write_text(SCRIPT.read_text())
+    command = [sys.executable, copy, tmp_path / "other", "--rounds", "1", "--", "one.py", "--", "two.py", "--", "-x"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    told = done.stdout.splitlines()
+    assert told[1:3] == ["one takes # ms", "    2 -> 3 (1.50)"]
+    assert told[4:] == ["two got #", "    2 -> 2 (1.00)"]
