@@ -50,10 +50,10 @@ except OSError: ctypes.CDLL(os.path.join(sysconfig.get_config_var("LIBDIR"), nam
 
 works() { # whether what the peer imports loads
   local module=$1
-  [ "$1" != triton ] || { "$here/.venvs/triton/bin/python" -c 'import cv2, numpy, onnxruntime
+  [ "$1" != triton ] || { "$here/.venvs/triton/bin/python" -c 'import cv2, numpy, onnxruntime, PIL
 from importlib.metadata import version
 version("nvidia-pytriton")'; return; }
-  "$here/.venvs/$1/bin/python" -c "import cv2, numpy, onnxruntime, $module"
+  "$here/.venvs/$1/bin/python" -c "import cv2, numpy, onnxruntime, PIL, $module"
 }
 
 build() {
