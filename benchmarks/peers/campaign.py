@@ -56,9 +56,9 @@ class Campaign:
 
     def run(self, pairs: Sequence[Pair]) -> list[Record]:
         """Trials of every pair, then rounds over all pairs. What the journal has is not measured again."""
-        turns = [turn for turn in self._turns(pairs) if turn.key not in self._journal]
+        turns = self.left(pairs)
         left = sum(turn.seconds for turn in turns)
-        self._say(f"{len(pairs)} comparisons, {len(turns)} servers to start, about {left / 60:.0f} minutes")
+        self._say(estimate(pairs, turns))
         begin = time.monotonic()
         for number, turn in enumerate(turns, 1):
             if not turn.pairs or any(pair not in self._failures for pair in turn.pairs):
@@ -70,30 +70,35 @@ class Campaign:
         self._say(f"done after {(time.monotonic() - begin) / 60:.1f} minutes")
         return [self._record(pair, pairs) for pair in pairs]
 
+    def left(self, pairs: Sequence[Pair]) -> list[Turn]:
+        """What the journal has not yet, in order."""
+        return [turn for turn in self._turns(pairs) if turn.key not in self._journal]
+
     def _turns(self, pairs: Sequence[Pair]) -> Iterator[Turn]:
         """All of them, in order."""
-        models = {pair.model: tuple(each for each in pairs if each.model == pair.model) for pair in pairs}
-        for concerned in models.values():
+        for concerned in _grouped(pairs, lambda pair: pair.model):
             yield from self._trials(concerned)
         for number in range(self._durations.rounds):
-            for model, concerned in models.items():
+            for concerned in _grouped(pairs, lambda pair: pair.work):
+                first = concerned[0]
                 for group in groups(concerned, number):
                     for side in group.order:
                         yield self._turn(group, number, side)
-                if model in self._conditions.eight_bits:
+                if first.model in self._conditions.eight_bits:
                     seconds = self._seconds(_OUR_START, [TRIAL_IN_FLIGHT] * len(self._conditions.ways))
-                    measure = partial(self._ours_in_eight_bits, concerned[0], number)
-                    yield Turn(eight_bits_key(number, model), (), seconds, measure)
+                    measure = partial(self._ours_in_eight_bits, first, number)
+                    yield Turn(eight_bits_key(number, first), (), seconds, measure)
 
     def _trials(self, pairs: tuple[Pair, ...]) -> Iterator[Turn]:
-        """Of every setting of each pair of one model, and of ours where it is tuned too."""
+        """Of every setting of each peer on one model, with its first filter, and of ours where it is tuned too."""
         seconds = self._durations.trial - self._durations.point + self._seconds(_START, [TRIAL_IN_FLIGHT])
         for options in our_settings() if self._conditions.tunes_ours else ():
             measure = partial(self._measuring.our_trial, pairs[0], options)
             yield Turn(our_trial_key(pairs[0].model, options), pairs, seconds, measure)
-        for pair in pairs:
-            for setting in pair.settings:
-                yield Turn(trial_key(pair, setting), (pair,), seconds, partial(self._measuring.trial, pair, setting))
+        for same in _grouped(pairs, lambda pair: pair.tried):
+            for setting in same[0].settings:
+                measure = partial(self._measuring.trial, same[0], setting)
+                yield Turn(trial_key(same[0], setting), same, seconds, measure)
 
     def _turn(self, group: Group[Pair], number: int, side: Pair | str) -> Turn:
         """A peer's, or ours for the peers beside it."""
@@ -141,13 +146,13 @@ class Campaign:
         record = Record(pair, our_options=self._our_options(pair.model), failure=self._failures.get(pair, ""))
         with contextlib.suppress(PeerFailed):
             record.setting, record.trials = self._best(pair)
-        concerned = tuple(each for each in pairs if each.model == pair.model)
+        concerned = tuple(each for each in pairs if each.work == pair.work)
         for number in range(self._durations.rounds):
             group = next(group for group in groups(concerned, number) if pair in group.peers)
             found = {"ours": self._journal.get(turn_key(group, number, OURS))}
             found["peer"] = self._journal.get(turn_key(group, number, pair))
             if found["ours"] and found["peer"]:
-                record.rounds.append(found | {"eight bits": self._journal.get(eight_bits_key(number, pair.model))})
+                record.rounds.append(found | {"eight bits": self._journal.get(eight_bits_key(number, pair))})
         return record
 
     @contextlib.contextmanager
@@ -158,6 +163,17 @@ class Campaign:
         except (PeerFailed, ServerUnavailable) as error:
             self._failures |= dict.fromkeys(turn.pairs, f"{turn.key}: {error}")
             self._say(f"{turn.key}: {error}")
+
+
+def estimate(pairs: Sequence[Pair], turns: Sequence[Turn]) -> str:
+    """How long it takes, for people."""
+    minutes = sum(turn.seconds for turn in turns) / 60
+    return f"{len(pairs)} comparisons, {len(turns)} servers to start, about {minutes:.0f} minutes"
+
+
+def _grouped(pairs: Sequence[Pair], key: Callable[[Pair], str]) -> list[tuple[Pair, ...]]:
+    """Those of the same key together, in order."""
+    return [tuple(each for each in pairs if key(each) == name) for name in dict.fromkeys(map(key, pairs))]
 
 
 def _rates(value: Any) -> str:

@@ -102,6 +102,7 @@ def resnet50(size: int = 224) -> onnx.ModelProto:
         "imgsz": repr([size, size]),
         "resize": "crop",
         "crop_fraction": "0.875",
+        "filter": "bilinear",
         "mean": "[123.675, 116.28, 103.53]",
         "std": "[58.395, 57.12, 57.375]",
         "description": "ResNet-50 with random weights",
@@ -266,9 +267,9 @@ MAKERS: dict[str, Callable[[], onnx.ModelProto]] = {"resnet50": resnet50, "yolov
 
 
 def graph_file(name: str, folder: Path) -> Path:
-    """The path of that graph, which is made if it is not there."""
+    """The path of that graph, which is made if it is not there or older than this file."""
     path = folder / f"{name}.onnx"
-    if not path.exists():
+    if not path.exists() or path.stat().st_mtime < Path(__file__).stat().st_mtime:
         folder.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".unfinished")
         onnx.save(MAKERS[name](), unfinished)

@@ -33,19 +33,25 @@ class Tally:
 
     verdicts: Counter[str] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)  # latencies of the answered ones
+    refusals: list[float] = field(default_factory=list)  # those of the refused ones
 
     def add(self, verdict: Verdict, latency: float) -> None:
         self.verdicts[verdict.value] += 1
         if verdict == Verdict.ANSWERED:
             self.seconds.append(latency)
-
-    def quantile_ms(self, share: float) -> float | None:
-        ordered = sorted(self.seconds)
-        return ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1000 if ordered else None
+        elif verdict == Verdict.REFUSED:
+            self.refusals.append(latency)
 
     def figures(self) -> dict[str, Any]:
-        others = {verdict.value: self.verdicts[verdict.value] for verdict in Verdict}
-        return {**others, "p50_ms": self.quantile_ms(0.5), "p99_ms": self.quantile_ms(0.99)}
+        others: dict[str, Any] = {verdict.value: self.verdicts[verdict.value] for verdict in Verdict}
+        others |= {"p50_ms": quantile_ms(self.seconds, 0.5), "p99_ms": quantile_ms(self.seconds, 0.99)}
+        return others | {"refused_p99_ms": quantile_ms(self.refusals, 0.99)}
+
+
+def quantile_ms(seconds: Sequence[float], share: float) -> float | None:
+    """Of a list of seconds, in milliseconds; None of none."""
+    ordered = sorted(seconds)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1000 if ordered else None
 
 
 async def closed_loop(server: Connection, pictures: int, in_flight: int, warm: float, seconds: float) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from typing import Any
 
 from benchmarks.machine import free_port
 from benchmarks.peers.agreement import differences
+from benchmarks.peers.filters import preprocess_of
 from benchmarks.peers.pairs import TRIAL_IN_FLIGHT, Conditions, Durations, OurPoints, Pair, Point
-from benchmarks.peers.peer import PeerFailed, Running, ours, started
+from benchmarks.peers.peer import PeerFailed, Running, Served, ours, started
 from benchmarks.peers.settings import Setting
 from benchmarks.peers.work import Setup
 
@@ -34,9 +35,7 @@ class Measuring:
 
     def our_trial(self, pair: Pair, options: Options) -> Point:
         way = self._conditions.ways[0]
-        with ours(
-            pair.path, [*self._conditions.our_options, *options], _CLIENT_TIMEOUT, (way,), pair.second
-        ) as running:
+        with ours(pair.served, [*self._conditions.our_options, *options], _CLIENT_TIMEOUT, (way,)) as running:
             return running[way].load([self._closed(TRIAL_IN_FLIGHT, self._durations.trial)])[0]
 
     def peer(self, pair: Pair, setting: Setting) -> list[Point]:
@@ -51,13 +50,11 @@ class Measuring:
     def ours(self, pair: Pair, options: Options, number: int) -> OurPoints:
         """The same of our server, over each way; the ways take turns at being first."""
         turned = self._conditions.ways[::-1] if number % 2 else self._conditions.ways
-        with ours(pair.path, [*options, "--queue-size", "1024"], _CLIENT_TIMEOUT, turned, pair.second) as running:
+        with ours(pair.served, [*options, "--queue-size", "1024"], _CLIENT_TIMEOUT, turned) as running:
             points = {way: self._capacity(running[way]) for way in turned}
         for way in turned if self._durations.overload else ():
             queue = str(self._queue(points[way]))
-            with ours(
-                pair.path, [*options, "--queue-size", queue], self._conditions.deadline, (way,), pair.second
-            ) as running:
+            with ours(pair.served, [*options, "--queue-size", queue], self._conditions.deadline, (way,)) as running:
                 points[way].append(self._overload(running[way], points[way]))
         return points
 
@@ -65,7 +62,8 @@ class Measuring:
         turned = self._conditions.ways[::-1] if number % 2 else self._conditions.ways
         given = [*options, "--queue-size", "1024"]
         point = self._closed(TRIAL_IN_FLIGHT, self._durations.point)
-        with ours(self._conditions.eight_bits[pair.model], given, _CLIENT_TIMEOUT, turned) as running:
+        served = Served(self._conditions.eight_bits[pair.model], filter=pair.filter.chosen)
+        with ours(served, given, _CLIENT_TIMEOUT, turned) as running:
             return {way: running[way].load([point]) for way in turned}
 
     def _capacity(self, running: Running) -> list[Point]:
@@ -100,10 +98,10 @@ class Measuring:
 
     def _answers(self, pair: Pair, options: Options) -> list[dict[str, Any]]:
         """What our server with these options says about the photographs, over every way the same."""
-        key = pair.model, options
+        key = pair.work, options
         if key not in self._expected:
             ways, given = self._conditions.ways, (*self._conditions.our_options, *options)
-            with ours(pair.path, given, _CLIENT_TIMEOUT, ways, pair.second) as running:
+            with ours(pair.served, given, _CLIENT_TIMEOUT, ways) as running:
                 first, *others = [running[way].photographs() for way in ways]
             known = [answer for answer in first if answer is not None]
             if len(known) < len(first):
@@ -124,7 +122,9 @@ class Measuring:
             precision=pair.provider.precision,
             spins=pair.provider.spins,
             decoder=self._conditions.decoder,
+            preprocess=preprocess_of(pair.path, pair.filter.chosen),
             second=pair.second,
+            second_preprocess=preprocess_of(pair.second, pair.filter.chosen) if pair.second else {},
             **setting._asdict(),
         )
 

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from benchmarks.peers.peer import Peer
+from benchmarks.peers.filters import LINEAR, OWN, Filter
+from benchmarks.peers.peer import Peer, Served
 from benchmarks.peers.schedule import Group
 from benchmarks.peers.settings import Setting, settings
 
 TRIAL_IN_FLIGHT = 32
+_OWN_LINEAR = Filter(OWN, (LINEAR,))
 AS_STARTED, AS_OURS = "default", "as ours"  # how a peer runs the model, for tables
 
 Point = dict[str, Any]
@@ -65,10 +67,30 @@ class Pair:
         tuple[str, ...] | None
     ) = ()  # our options while both must find the same in the photographs; None: need not
     second: str = ""  # path of the model that a chain asks about each object
+    filter: Filter = _OWN_LINEAR
+
+    @property
+    def served(self) -> Served:
+        """The same on our side."""
+        return Served(self.path, self.second, self.filter.chosen)
+
+    @property
+    def work(self) -> str:
+        """What is the same for all peers of a comparison."""
+        return f"{self.model}, {LINEAR}" if self.filter.chosen == LINEAR else self.model
 
     @property
     def label(self) -> str:
-        return f"{self.model}: {self.peer.title} ({self.provider})"
+        return f"{self.work}: {self._runner}"
+
+    @property
+    def tried(self) -> str:
+        """Of trials, which both filters share."""
+        return f"{self.model}: {self._runner}"
+
+    @property
+    def _runner(self) -> str:
+        return f"{self.peer.title} ({self.provider})"
 
     @property
     def settings(self) -> tuple[Setting, ...]:
@@ -89,7 +111,7 @@ class Record:
 
 
 def trial_key(pair: Pair, setting: Setting) -> str:
-    return f"trial, {pair.label}, {setting}"
+    return f"trial, {pair.tried}, {setting}"
 
 
 def our_trial_key(model: str, options: tuple[str, ...]) -> str:
@@ -106,5 +128,5 @@ def turn_key(group: Group[Pair], number: int, side: Pair | str) -> str:
     return f"round {number + 1}, " + (side.label if isinstance(side, Pair) else f"ours beside {beside}")
 
 
-def eight_bits_key(number: int, model: str) -> str:
-    return f"round {number + 1}, {model}: ours in 8 bits"
+def eight_bits_key(number: int, pair: Pair) -> str:
+    return f"round {number + 1}, {pair.work}: ours in 8 bits"

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import free_port
+from benchmarks.peers.filters import OWN, table_of
 from benchmarks.peers.work import Setup
 from parallel_infer import Client
 from parallel_infer.tools.local_server import local_server
@@ -93,21 +94,38 @@ class Running:
         return json.loads(done.stdout)
 
 
+@dataclass(frozen=True)
+class Served:
+    """What our server is asked."""
+
+    path: str
+    second: str = ""  # path of the model that a chain asks about each object of the first
+    filter: str = OWN
+
+    def arguments(self, folder: Path) -> list[str]:
+        """Those of `serve`; in `folder` lies what it reads."""
+        words = ["--model", f"model={self.path}"]
+        if self.second:
+            words += ["--model", f"second={self.second}", "--chain", "chain=model > second"]
+        if text := table_of(self.filter, ("model", "second") if self.second else ("model",)):
+            (folder / "filters.toml").write_text(text)
+            words += ["--config", str(folder / "filters.toml")]
+        return words
+
+
 @contextlib.contextmanager
 def ours(
-    model: str, options: Sequence[str], timeout: float, ways: Sequence[str] = ("wire",), second: str = ""
+    served: Served, options: Sequence[str], timeout: float, ways: Sequence[str] = ("wire",)
 ) -> Iterator[dict[str, Running]]:
-    """Our server as its users start it, on tcp like the others, by the way it is asked: "wire" or "http".
-
-    With a `second` model a chain of both is asked.
-    """
-    bind, port, asked = f"tcp://127.0.0.1:{free_port()}", free_port(), "chain" if second else "model"
-    words = ["--model", f"model={model}", "--bind", bind, "--log-level", "warning", *options]
-    if second:
-        words += ["--model", f"second={second}", "--chain", "chain=model > second"]
+    """Our server as its users start it, on tcp like the others, by the way it is asked: "wire" or "http"."""
+    bind, port, asked = f"tcp://127.0.0.1:{free_port()}", free_port(), "chain" if served.second else "model"
+    words = ["--bind", bind, "--log-level", "warning", *options]
     if "http" in ways:
         words += ["--http", f"127.0.0.1:{port}", "--timeout-ms", str(round(timeout * 1000))]
-    with local_server(*words) as server:
+    with (
+        tempfile.TemporaryDirectory(prefix="peer-ours-") as folder,
+        local_server(*served.arguments(Path(folder)), *words) as server,
+    ):
         routes = {
             "wire": {"kind": "ours", "address": server.address, "model": asked, "timeout": timeout},
             "http": {"kind": "ours over http", "port": port, "path": f"/infer/{asked}"},

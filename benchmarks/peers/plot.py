@@ -24,7 +24,7 @@ def write_plot(summaries: Sequence[dict[str, Any]], path: Path) -> None:
         whisker = [[ratio - point["lowest"]], [point["highest"] - ratio]]
         axes.barh(place, ratio, color=f"C{loads.index(_load(point))}", xerr=whisker, capsize=2)
         axes.annotate(f"{ratio:.2f}", (point["highest"], place), (4, 0), textcoords="offset points", va="center")
-    titles = [f"{pair['model']}, {pair['peer_title']}, {_load(point)}, {point['over']}" for pair, point in bars]
+    titles = [f"{_model(pair)}, {pair['peer_title']}, {_load(point)}, {point['over']}" for pair, point in bars]
     axes.set_yticks(range(len(bars)), titles)
     axes.invert_yaxis()
     axes.axvline(1.0, color="grey", linewidth=1)
@@ -34,6 +34,10 @@ def write_plot(summaries: Sequence[dict[str, Any]], path: Path) -> None:
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
+
+
+def _model(pair: dict[str, Any]) -> str:
+    return f"{pair['model']} ({pair['filter']['shown']})"
 
 
 def _load(point: dict[str, Any]) -> str:

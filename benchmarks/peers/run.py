@@ -27,14 +27,15 @@ import msgspec
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.machine import processor, versions
-from benchmarks.peers.campaign import Campaign
+from benchmarks.peers.campaign import Campaign, estimate
 from benchmarks.peers.eight_bits import copies
+from benchmarks.peers.filters import LINEAR, OWN, filters
 from benchmarks.peers.graphs import MAKERS, graph_file
 from benchmarks.peers.journal import Facts, Journal, changed, read
 from benchmarks.peers.pairs import AS_OURS, AS_STARTED, TRIAL_IN_FLIGHT, Conditions, Durations, Pair, Provider, is_trial
 from benchmarks.peers.peer import CHAINS, HERE, PEERS, Peer
 from benchmarks.peers.plot import write_plot
-from benchmarks.peers.summary import in_eight_bits, lines, notes, summary, verdict
+from benchmarks.peers.summary import extents, in_eight_bits, lines, notes, summary, verdict
 from parallel_infer.inference.options import SessionConfig
 from parallel_infer.inference.providers import choose, survey
 from parallel_infer.machine.cores import usable_cores
@@ -46,6 +47,7 @@ MODELS = ("detector", "classifier", "chain", *MAKERS)
 SECOND = "classifier"  # asked about each object of the chain
 SHORT = Durations(trial=1.0, point=2.0, rounds=1)
 _PEERS = "names, separated by commas; mosec:default is measured as ONNX Runtime starts only, mosec:ours as ours (all)"
+_FILTERS = "how both sides resize: own (as each model asks), linear (all of them so), or both: own,linear"
 _PROVIDERS = "of the peers: as ONNX Runtime starts, as our server, or both (auto: both where ours is not the CPU one)"
 RUNS = HERE / ".runs"
 _DONE = "done"  # the key of a journal that is complete
@@ -59,6 +61,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--models", default="detector,classifier", help=f"of {', '.join(MODELS)} (the first two)")
     parser.add_argument("--in-flight", default="1,8,32,128", help="requests under way at once")
     parser.add_argument("--providers", choices=("auto", "both", "default", "ours"), default="auto", help=_PROVIDERS)
+    parser.add_argument("--filters", default=OWN, help=_FILTERS)
     parser.add_argument("--rounds", type=int, help=f"in turns with ours ({full.rounds})")
     parser.add_argument("--seconds", type=float, help=f"of each point ({full.point:g})")
     parser.add_argument("--trial-seconds", type=float, help=f"of each setting tried ({full.trial:g})")
@@ -76,6 +79,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--settings-from", type=Path, metavar="JOURNAL", help="of the peers: trials of an earlier run")
     parser.add_argument("--resume", action="store_true", help="go on with the run of this name that was cut off")
     parser.add_argument("--trials-only", action="store_true", help="try the peers' settings, and measure nothing")
+    parser.add_argument("--estimate", action="store_true", help="say how long it would take, and measure nothing")
     parser.add_argument("--short", action="store_true", help="one round of short points")
     parser.add_argument("--name", default="peers", help="of the files in benchmarks/results/")
     return parser.parse_args()
@@ -108,12 +112,12 @@ def chosen_peers(names: str) -> list[tuple[Peer, str]]:
     return found
 
 
-def chosen_ways(text: str) -> tuple[str, ...]:
-    """The ways to ask ours."""
-    ways = tuple(dict.fromkeys(text.split(",")))
-    if unknown := set(ways) - {"wire", "http"}:
-        raise SystemExit(f"unknown way {', '.join(sorted(unknown))} in --over; known are wire and http")
-    return ways
+def chosen_words(option: str, text: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    """The words of an option, each once."""
+    words = tuple(dict.fromkeys(text.split(",")))
+    if unknown := set(words) - set(known):
+        raise SystemExit(f"unknown {', '.join(sorted(unknown))} in {option}; known are {' and '.join(known)}")
+    return words
 
 
 def model_path(name: str) -> str:
@@ -144,14 +148,23 @@ def providers(wanted: str, our_options: list[str]) -> list[Provider]:
 def chosen_pairs(arguments: argparse.Namespace) -> list[Pair]:
     """What is to be compared."""
     our_options = shlex.split(arguments.ours)
-    peers = chosen_peers(arguments.peers)
+    peers, wanted_filters = chosen_peers(arguments.peers), chosen_words("--filters", arguments.filters, (OWN, LINEAR))
     return [
-        Pair(model, path, peer, provider, _compared(model, provider), second)
+        Pair(model, path, peer, provider, _compared(model, provider), second, each)
         for model in arguments.models.split(",")
         for path, second in [(model_path(model), model_path(SECOND) if model == "chain" else "")]
+        for each in filters(wanted_filters, path, *([second] if second else []))
         for peer, wanted in (_with_chains(peers) if second else peers)
         for provider in providers(wanted or arguments.providers, our_options)
     ]
+
+
+def _shown_filters(pairs: list[Pair]) -> dict[str, list[str]]:
+    """By model."""
+    return {
+        pair.model: list(dict.fromkeys(str(each.filter) for each in pairs if each.model == pair.model))
+        for pair in pairs
+    }
 
 
 def _compared(model: str, provider: Provider) -> tuple[str, ...] | None:
@@ -180,7 +193,7 @@ def chosen_conditions(arguments: argparse.Namespace) -> Conditions:
         arguments.tune_ours,
         arguments.decoder,
         arguments.deadline,
-        chosen_ways(arguments.over),
+        chosen_words("--over", arguments.over, ("wire", "http")),
     )
 
 
@@ -193,12 +206,12 @@ def journal_of(arguments: argparse.Namespace, facts: Facts) -> Journal:
         known = {key: value for key, value in values.items() if is_trial(key)}
     if arguments.resume:
         known |= _read(path, facts, *facts)
-    elif path.exists() and _DONE not in read(path)[1]:
+    elif not arguments.estimate and path.exists() and _DONE not in read(path)[1]:
         raise SystemExit(
             f"{path}: that run was cut off, or a peer failed; --resume goes on with it, remove it to begin anew"
         )
     known.pop(_DONE, None)
-    return Journal(path, facts, known)
+    return Journal(Path(os.devnull) if arguments.estimate else path, facts, known)
 
 
 def with_own_cache(folder: Path, *, anew: bool) -> None:
@@ -238,9 +251,13 @@ def main() -> None:
         "machine": machine,
         "decoder": conditions.decoder,
         "durations": asdict(lengths),
-        "conditions": asdict(conditions) | {"eight_bits": wanted},
+        "conditions": asdict(conditions) | {"eight_bits": wanted, "filters": _shown_filters(pairs)},
     }
     journal = journal_of(arguments, facts)
+    if arguments.estimate:
+        campaign = Campaign(lengths, replace(conditions, eight_bits=dict.fromkeys(wanted, "")), journal, _say)
+        print(estimate(pairs, campaign.left(pairs)))
+        return
     cache = RUNS / f"{arguments.name}.cache"
     with_own_cache(cache, anew=not arguments.resume)
     copied = copies({name: model_path(name) for name in wanted}, cache, _say)
@@ -252,7 +269,7 @@ def main() -> None:
         last = [*verdict(summaries), *in_eight_bits(summaries, wanted)]
         print("\n".join(["", *lines(summaries), "", *notes(summaries), "", *last]))
         RESULTS.mkdir(exist_ok=True)
-        text = json.dumps({"command": _command(), **facts, "pairs": summaries}, indent=1)
+        text = json.dumps({"command": _command(), **facts, "verdict": extents(summaries), "pairs": summaries}, indent=1)
         (RESULTS / f"{arguments.name}.json").write_text(text)
         write_plot(summaries, RESULTS / f"{arguments.name}.png")
     if any(pair["failure"] for pair in summaries):

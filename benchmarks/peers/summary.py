@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from benchmarks.peers.filters import LINEAR, OWN
 from benchmarks.peers.pairs import AS_STARTED, TRIAL_IN_FLIGHT, Point, Record
 
 _FAULTS = ("refused", "expired", "failed")
@@ -18,6 +20,7 @@ def summary(record: Record) -> dict[str, Any]:
         "peer": record.pair.peer.name,
         "peer_title": f"{record.pair.peer.title}, {record.pair.provider.label}",
         "provider": record.pair.provider._asdict(),
+        "filter": record.pair.filter._asdict() | {"shown": str(record.pair.filter)},
         "setting": str(record.setting) if record.setting else None,
         "our_options": list(record.our_options),
         "trials": record.trials,
@@ -60,13 +63,14 @@ def _median(values: Iterable[float | None]) -> float | None:
 
 def lines(summaries: Sequence[dict[str, Any]]) -> list[str]:
     """The table for people."""
-    head = f"{'model':<11}{'peer':<24}{'load':<14}{'over':<6}{'ours/s':>8}{'peer/s':>8}{'ratio':>7}  {'range':<12}"
-    head += f"{'ours p50, p99 ms':>18}{'peer p50, p99 ms':>18}{'faults ours, peer':>19}"
+    head = f"{'model':<11}{'filter':<17}{'peer':<24}{'load':<14}{'over':<6}{'ours/s':>8}{'peer/s':>8}{'ratio':>7}  "
+    head += f"{'range':<12}{'ours p50, p99 ms':>18}{'peer p50, p99 ms':>18}{'faults ours, peer':>19}"
+    head += f"{'refused p99 ms ours, peer':>27}"
     table = [head, "-" * len(head)]
     for pair in summaries:
         table += [_line(pair, point) for point in pair["points"]]
         if pair["failure"]:
-            table.append(f"{pair['model']:<11}{pair['peer_title']:<24}FAILED: {pair['failure'].splitlines()[0]}")
+            table.append(f"{_what(pair)}FAILED: {pair['failure'].splitlines()[0]}")
     return table
 
 
@@ -75,24 +79,30 @@ def _line(pair: dict[str, Any], point: dict[str, Any]) -> str:
     overload = point["kind"] == "overload"
     load = "2x, in time" if overload else f"{point['in_flight']} in flight"
     key = "good_per_second" if overload else "per_second"
-    text = f"{pair['model']:<11}{pair['peer_title']:<24}{load:<14}{point['over']:<6}{ours[key]:>8.1f}{peer[key]:>8.1f}"
+    text = f"{_what(pair)}{load:<14}{point['over']:<6}{ours[key]:>8.1f}{peer[key]:>8.1f}"
     if "ratio" in point:
         spread = f"{point['lowest']:.2f}-{point['highest']:.2f}"
         text += f"{point['ratio']:>7.2f}  {spread:<12}"
     else:
         text += f"{'-':>7}  {'':<12}"
     faults = [sum(point[f"{side}_{fault}"] for fault in _FAULTS) for side in ("ours", "peer")]
-    return text + f"{_latency(ours):>18}{_latency(peer):>18}{f'{faults[0]}, {faults[1]}':>19}"
+    text += f"{_ms(ours['p50_ms'], ours['p99_ms']):>18}{_ms(peer['p50_ms'], peer['p99_ms']):>18}"
+    return text + f"{f'{faults[0]}, {faults[1]}':>19}{_ms(ours['refused_p99_ms'], peer['refused_p99_ms']):>27}"
 
 
-def _latency(side: dict[str, Any]) -> str:
-    return ", ".join("-" if side[name] is None else f"{side[name]:.0f}" for name in ("p50_ms", "p99_ms"))
+def _what(pair: dict[str, Any]) -> str:
+    return f"{pair['model']:<11}{pair['filter']['shown']:<17}{pair['peer_title']:<24}"
+
+
+def _ms(*values: float | None) -> str:
+    return ", ".join("-" if value is None else f"{value:.0f}" for value in values)
 
 
 def notes(summaries: Sequence[dict[str, Any]]) -> list[str]:
     """What the table does not say: chosen settings, and what the client cost."""
     found = [
-        f"{pair['model']}, {pair['peer_title']}: {pair['provider']['name']} {pair['provider']['precision']}, "
+        f"{pair['model']}, {pair['filter']['shown']}, {pair['peer_title']}: "
+        f"{pair['provider']['name']} {pair['provider']['precision']}, "
         f"{'spinning, ' if pair['provider']['spins'] else ''}{pair['setting']}; "
         f"ours {' '.join(pair['our_options']) or 'as it starts'}{_own_trial(pair)}"
         for pair in summaries
@@ -115,45 +125,63 @@ def _own_trial(pair: dict[str, Any]) -> str:
     return "".join(f", {point['own_trial']}" for point in points[:1] if point.get("own_trial"))
 
 
-def verdict(summaries: Sequence[dict[str, Any]]) -> list[str]:
-    """The lowest ratio and the median of all points of a closed loop, by provider and by the way that ours is asked."""
+def extents(summaries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of the points of a closed loop, by filter, provider and the way that ours is asked: how many there are and how
+    many are below 1.0, the lowest with its place, and the median. "all": of the filter, or of the filter and provider.
+
+    A model that asks for a linear filter itself is among both filters' points.
+    """
     points = [(pair, point) for pair in summaries for point in pair["points"] if "ratio" in point]
     points = [(pair, point) for pair, point in points if point["kind"] == "closed"]
-    labels = dict.fromkeys(pair["provider"]["label"] for pair, _ in points)
-    ways = dict.fromkeys(point["over"] for _, point in points)
-    kinds = [(label, way) for label in labels for way in ways]
-    found = [
-        _extent(f"provider {label}, over {way}", [each for each in points if _kind(*each) == (label, way)])
-        for label, way in kinds
-    ]
-    if len(kinds) > 1:
-        found += [
-            _extent(f"provider {label}", [each for each in points if _kind(*each)[0] == label]) for label in labels
-        ]
-        found.append(_extent("all", points))
+    found = []
+    for chosen in dict.fromkeys(pair["filter"]["chosen"] for pair, _ in points):
+        of_filter = [each for each in points if _has_filter(each[0], chosen)]
+        labels = dict.fromkeys(pair["provider"]["label"] for pair, _ in of_filter)
+        ways = dict.fromkeys(point["over"] for _, point in of_filter)
+        for label in (*labels, *(["all"] if len(labels) > 1 else [])):
+            of_label = [each for each in of_filter if label in (each[0]["provider"]["label"], "all")]
+            for way in (*ways, *(["all"] if len(ways) > 1 else [])):
+                concerned = [each for each in of_label if way in (each[1]["over"], "all")]
+                found.append({"filter": chosen, "provider": label, "over": way} | _extent(concerned))
     return found
 
 
-def _kind(pair: dict[str, Any], point: dict[str, Any]) -> tuple[str, str]:
-    return pair["provider"]["label"], point["over"]
+def verdict(summaries: Sequence[dict[str, Any]]) -> list[str]:
+    """The same for people."""
+    return [
+        f"filter {each['filter']}, provider {each['provider']}, over {each['over']}: lowest {each['lowest']:.2f} "
+        f"({each['where']}), {each['below']} of {each['points']} below 1.0, median {each['median']:.2f}"
+        for each in extents(summaries)
+    ]
 
 
-def _extent(title: str, points: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> str:
-    if not points:
-        return f"{title}: no points"
+def _has_filter(pair: dict[str, Any], chosen: str) -> bool:
+    """Whether its points count for this choice."""
+    return bool(pair["filter"]["chosen"] == chosen or (chosen == LINEAR and set(pair["filter"]["names"]) == {LINEAR}))
+
+
+def _extent(points: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Any]:
     pair, lowest = min(points, key=lambda each: float(each[1]["ratio"]))
-    below = sum(point["ratio"] < 1.0 for _, point in points)
-    where = f"{pair['model']}, {pair['peer_title']}, {lowest['in_flight']} in flight, over {lowest['over']}"
-    middle = statistics.median(point["ratio"] for _, point in points)
-    return f"{title}: lowest {lowest['ratio']:.2f} ({where}), {below} of {len(points)} below 1.0, median {middle:.2f}"
+    what = f"{pair['model']}, {pair['filter']['shown']}, {pair['peer_title']}"
+    return {
+        "points": len(points),
+        "below": sum(point["ratio"] < 1.0 for _, point in points),
+        "lowest": lowest["ratio"],
+        "where": f"{what}, {lowest['in_flight']} in flight, over {lowest['over']}",
+        "median": statistics.median(point["ratio"] for _, point in points),
+    }
 
 
 def in_eight_bits(summaries: Sequence[dict[str, Any]], models: Sequence[str]) -> list[str]:
     """Our copies in 8 bits against the best peer of each round as its users start it."""
     started = [pair for pair in summaries if AS_STARTED in (pair["provider"]["label"], _started_as_ours(pair))]
     found = []
-    for model in models:
-        rounds = list(zip(*(pair["rounds"] for pair in started if pair["model"] == model), strict=False))
+    for model, chosen in itertools.product(models, (OWN, LINEAR)):
+        concerned = [pair for pair in started if (pair["model"], pair["filter"]["chosen"]) == (model, chosen)]
+        if not concerned and chosen == LINEAR:
+            continue
+        rounds = list(zip(*(pair["rounds"] for pair in concerned), strict=False))
+        title = f"{model} in 8 bits, filter {chosen}"
         rounds = [turns for turns in rounds if turns[0]["eight bits"]]
         for way in rounds[0][0]["eight bits"] if rounds else ():
             ours = [turns[0]["eight bits"][way][0]["per_second"] for turns in rounds]
@@ -161,9 +189,9 @@ def in_eight_bits(summaries: Sequence[dict[str, Any]], models: Sequence[str]) ->
             ratios = [one / other for one, other in zip(ours, best, strict=True)]
             figures = f"{statistics.median(ours):.1f}/s, best peer as it starts {statistics.median(best):.1f}/s"
             times = f"{statistics.median(ratios):.2f} times ({min(ratios):.2f}-{max(ratios):.2f})"
-            found.append(f"{model} in 8 bits over {way}, {TRIAL_IN_FLIGHT} in flight: {figures}, {times}")
+            found.append(f"{title}, over {way}, {TRIAL_IN_FLIGHT} in flight: {figures}, {times}")
         if not rounds:
-            found.append(f"{model} in 8 bits: not measured beside a peer as it starts")
+            found.append(f"{title}: not measured beside a peer as it starts")
     return found
 
 

@@ -1,27 +1,33 @@
-"""The work every peer does, as users of ONNX Runtime and OpenCV write it: decode, resize, run, postprocess.
+"""The work every peer does, as users of ONNX Runtime, OpenCV and Pillow write it: decode, resize, run, postprocess.
 
 Runs in the peers' environments, so it imports nothing of this project. What to do comes as JSON in an environment
-variable, because every peer starts its workers in a way of its own.
+variable, because every peer starts its workers in a way of its own. How pictures are prepared is said there too, as our
+server found it in the model's file, so that both do the same.
 """
 
 from __future__ import annotations
 
-import ast
 import json
+import math
 import os
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
+from PIL import Image
 
 VARIABLE = "PEER_SETUP"
 CONFIDENCE, IOU, MOST, TOP = 0.25, 0.45, 300, 5
 
 Array = npt.NDArray[Any]
+Size = tuple[int, int]  # width, height
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}  # with antialiasing
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,9 @@ class Setup:
     spins: bool = True  # idle threads of ONNX Runtime spin: its default
     decoder: str = "cv2"  # or "simplejpeg"
     split: bool = False  # decoding in processes of its own, where the peer has such a thing
+    preprocess: dict[str, Any] = field(default_factory=dict)  # of the model's pictures, as our server does it
     second: str = ""  # path of the model that a chain asks about each object
+    second_preprocess: dict[str, Any] = field(default_factory=dict)
     callers: int = 1  # processes that lead requests through a chain
 
     @classmethod
@@ -51,6 +59,10 @@ class Setup:
     def environment(self) -> dict[str, str]:
         return {VARIABLE: json.dumps(asdict(self))}
 
+    def of_second(self) -> Setup:
+        """The same for the second model."""
+        return replace(self, model=self.second, preprocess=self.second_preprocess)
+
 
 class Row(NamedTuple):
     """One picture as the model takes it, and the way back: picture = (row - offset) / scale."""
@@ -58,19 +70,20 @@ class Row(NamedTuple):
     pixels: Array  # uint8 [h, w, 3] BGR, resized
     scale: tuple[float, float]  # x, y
     offset: tuple[float, float]
-    size: tuple[int, int] | None = None  # of the picture: width, height; None: boxes are left as they are
+    size: Size | None = None  # of the picture; None: boxes are left as they are
 
 
 class Preparation:
-    """What the model's metadata says about its input: from encoded bytes to rows, from rows to a batch."""
+    """From encoded bytes to rows, from rows to a batch."""
 
-    def __init__(self, metadata: dict[str, str], decoder: str) -> None:
-        self.height, self.width = ast.literal_eval(metadata["imgsz"])
-        self._resize = metadata.get("resize", "letterbox")
-        self._crop = float(metadata.get("crop_fraction", "1"))
-        self._mean = ast.literal_eval(metadata.get("mean", "[0.0, 0.0, 0.0]"))
-        self._std = ast.literal_eval(metadata.get("std", "[255.0, 255.0, 255.0]"))
-        self._decode = _simplejpeg if decoder == "simplejpeg" else _cv2
+    def __init__(self, setup: Setup) -> None:
+        cv2.setNumThreads(1)  # the peers' workers are what runs in parallel
+        asked = setup.preprocess
+        self.width, self.height = asked["width"], asked["height"]
+        self._resize, self._crop, self._pad = asked["resize"], asked["crop_fraction"], asked["pad"]
+        self._filter = _FILTERS.get(asked["filter"])  # None: linear, of the four nearest pixels
+        self._mean, self._std = asked["mean"], asked["std"]
+        self._decode = _simplejpeg if setup.decoder == "simplejpeg" else _cv2
 
     def row(self, payload: bytes) -> Row:
         """Decode and resize. Raises ValueError for what is no picture."""
@@ -83,16 +96,32 @@ class Preparation:
     def resized(self, frame: Array) -> Row:
         """What the model takes of a picture."""
         height, width = frame.shape[:2]
-        size = (self.width, self.height)
-        if self._resize == "stretch":
-            return Row(cv2.resize(frame, size), (self.width / width, self.height / height), (0.0, 0.0), (width, height))
-        if self._resize == "crop":
-            side = round(min(width, height) * self._crop)
+        if self._resize == "letterbox":
+            return self._letterboxed(frame)
+        box = self._centre(width, height) if self._resize == "crop" else (0, 0, width, height)
+        left, top, right, bottom = box
+        scale = (self.width / (right - left), self.height / (bottom - top))
+        pixels = self._resampled(frame, (self.width, self.height), box)
+        return Row(pixels, scale, (-left * scale[0], -top * scale[1]), (width, height))
+
+    def _centre(self, width: int, height: int) -> Box:
+        """What a centre crop keeps of a picture: whole pixels, or as torchvision's Resize and CenterCrop reckon."""
+        short = min(width, height)
+        if self._filter is None:
+            side = round(short * self._crop)
             x, y = (width - side) // 2, (height - side) // 2
-            scale = self.width / side
-            offset = (-x * scale, -y * scale)
-            return Row(cv2.resize(frame[y : y + side, x : x + side], size), (scale, scale), offset, (width, height))
-        return self._letterboxed(frame)
+            return x, y, x + side, y + side
+        resized = math.floor(self.width / self._crop + 1e-6)
+        sizes = [(side, resized * side // short) for side in (width, height)]
+        left, top = (round((whole - self.width) / 2) * side / whole for side, whole in sizes)
+        wide, high = (self.width * side / whole for side, whole in sizes)
+        return left, top, left + wide, top + high
+
+    def _resampled(self, frame: Array, size: Size, box: Box) -> Array:
+        if self._filter is not None:
+            return np.asarray(Image.fromarray(frame).resize(size, self._filter, box))
+        left, top, right, bottom = map(int, box)
+        return cv2.resize(frame[top:bottom, left:right], size)
 
     def _letterboxed(self, frame: Array) -> Row:
         height, width = frame.shape[:2]
@@ -100,9 +129,9 @@ class Preparation:
         inner_width, inner_height = round(width * ratio), round(height * ratio)
         spare_x, spare_y = self.width - inner_width, self.height - inner_height
         left, top = round(spare_x / 2 - 0.1), round(spare_y / 2 - 0.1)
-        resized = cv2.resize(frame, (inner_width, inner_height))
+        resized = self._resampled(frame, (inner_width, inner_height), (0, 0, width, height))
         borders = (top, spare_y - top, left, spare_x - left)
-        pixels = cv2.copyMakeBorder(resized, *borders, cv2.BORDER_CONSTANT, value=(114, 114, 114))
+        pixels = cv2.copyMakeBorder(resized, *borders, cv2.BORDER_CONSTANT, value=(self._pad,) * 3)
         return Row(pixels, (inner_width / width, inner_height / height), (left, top), (width, height))
 
     def batch(self, rows: list[Row]) -> Array:
@@ -121,12 +150,10 @@ class Work:
     """A model and everything around it. Used by one thread, or by several where the peer likes that."""
 
     def __init__(self, setup: Setup) -> None:
-        cv2.setNumThreads(1)  # the peers' workers are what runs in parallel
+        self.preparation = Preparation(setup)
         self._session = _session(setup)  # that of ONNX Runtime, or what stands in for it
-        metadata = self._session.get_modelmeta().custom_metadata_map
-        self.preparation = Preparation(metadata, setup.decoder)
         self._input = self._session.get_inputs()[0].name
-        self._task = metadata["task"]
+        self._task = self._session.get_modelmeta().custom_metadata_map["task"]
         for size in sorted({1, setup.batch}):
             blank = np.zeros((size, 3, self.preparation.height, self.preparation.width), np.float32)
             self._session.run(None, {self._input: blank})
@@ -141,16 +168,6 @@ class Work:
         if self._task == "classify":
             return [_top(scores) for scores in outputs]
         return [_objects(predictions, row) for predictions, row in zip(outputs, rows, strict=True)]
-
-
-def preparation_of(setup: Setup, second: str = "") -> Preparation:
-    """Only the decoding and resizing, of the model or of a `second`, for processes that do nothing else."""
-    cv2.setNumThreads(1)
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = 1
-    session = ort.InferenceSession(second or setup.model, options, providers=["CPUExecutionProvider"])
-    return Preparation(session.get_modelmeta().custom_metadata_map, setup.decoder)
 
 
 def _cv2(payload: bytes) -> Array:

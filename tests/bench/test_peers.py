@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.peers.agreement import differences
-from benchmarks.peers.connections import result_map
+from benchmarks.peers.campaign import Campaign
+from benchmarks.peers.connections import Verdict, result_map
+from benchmarks.peers.filters import LINEAR, OWN, Filter, filters, preprocess_of
 from benchmarks.peers.journal import Journal, changed, read
-from benchmarks.peers.load import rate_of
-from benchmarks.peers.pairs import AS_OURS, AS_STARTED, Pair, Provider, Record
-from benchmarks.peers.peer import PEERS
+from benchmarks.peers.load import Tally, rate_of
+from benchmarks.peers.pairs import AS_OURS, AS_STARTED, Conditions, Durations, Pair, Provider, Record, trial_key
+from benchmarks.peers.peer import PEERS, Served
+from benchmarks.peers.pictures import PICTURES
 from benchmarks.peers.schedule import OURS, groups
-from benchmarks.peers.summary import in_eight_bits, lines, notes, summary, verdict
+from benchmarks.peers.summary import extents, in_eight_bits, lines, notes, summary, verdict
+from benchmarks.peers.work import Preparation, Setup
+from parallel_infer.pipeline import load_pipeline
 
+ZOO = PICTURES.parent
 STARTED, SAME = Provider("cpu", "fp32", True, AS_STARTED), Provider("openvino", "bf16", False, AS_OURS)
+OWN_LINEAR, BICUBIC, ALL_LINEAR = Filter(OWN, ("linear",)), Filter(OWN, ("bicubic",)), Filter(LINEAR, ("linear",))
 
 
 @given(st.integers(1, 9), st.integers(0, 5))
@@ -109,7 +118,61 @@ def test_what_only_one_of_two_finds_is_told_by_name():
     assert "too much" in text
 
 
-def record(peer, provider, rates, eight_bits=None):
+@pytest.mark.parametrize("overrides", [{}, {"filter": "bilinear"}, {"filter": "linear"}, {"resize": "letterbox"}])
+def test_the_rows_of_the_peers_are_those_of_our_server(overrides):
+    spec = load_pipeline().describe("model", ZOO / "classifier.onnx", overrides)
+    peers = Preparation(Setup("", 0, preprocess=spec.preprocess))
+    rows = load_pipeline().rows(spec)
+    for path in sorted(PICTURES.glob("*.png"))[:2]:
+        (ours,) = rows(path.read_bytes())[0].values()
+        theirs = peers.batch([peers.row(path.read_bytes())])[0]
+        off = np.abs(theirs - ours.reshape(theirs.shape)) * spec.preprocess["std"][0]
+        assert off.max() < 1.001  # grey levels
+        assert (off > 0.001).mean() < 0.002
+
+
+def test_a_filter_that_is_the_own_one_of_a_model_is_not_measured_twice():
+    detector, classifier = (str(ZOO / f"{name}.onnx") for name in ("detector", "classifier"))
+    assert filters((OWN, LINEAR), detector) == [Filter(OWN, ("linear",))]
+    assert filters((LINEAR,), detector) == [Filter(LINEAR, ("linear",))]
+    assert filters((OWN, LINEAR), classifier) == [Filter(OWN, ("bicubic",)), Filter(LINEAR, ("linear",))]
+    assert [str(each) for each in filters((OWN,), detector, classifier)] == ["linear > bicubic"]
+
+
+def test_our_server_is_told_the_filter_in_its_configuration(tmp_path):
+    path = str(ZOO / "classifier.onnx")
+    assert "--config" not in Served(path).arguments(tmp_path)
+    words = Served(path, second=path, filter=LINEAR).arguments(tmp_path)
+    told = tomllib.loads(Path(words[words.index("--config") + 1]).read_text())["models"]
+    assert told == {"model": {"filter": "linear"}, "second": {"filter": "linear"}}
+    assert preprocess_of(path, LINEAR)["filter"] == "linear"
+
+
+def test_trials_of_an_earlier_run_do_for_both_filters(tmp_path):
+    pairs = [Pair("classifier", "", PEERS["mosec"], SAME, filter=each) for each in (BICUBIC, ALL_LINEAR)]
+    tried = {trial_key(pairs[0], setting): {"per_second": 1.0} for setting in pairs[0].settings}
+    assert next(iter(tried)).startswith("trial, classifier: Mosec (openvino bf16), ")
+    conditions = Conditions((1,), (), False, "cv2", 1.0)
+    for known in (tried, {}):
+        journal = Journal(tmp_path / "journal", {}, known)
+        turns = Campaign(Durations(rounds=2), conditions, journal, print).left(pairs)
+        assert [turn.key for turn in turns if turn.key.startswith("trial")] == [
+            key for key in tried if key not in known
+        ]
+        assert all(turn.pairs == tuple(pairs) for turn in turns if turn.key.startswith("trial"))
+        rounds = [turn.key for turn in turns if turn.key.startswith("round")]
+        assert len(set(rounds)) == len(rounds) == 2 * 2 * 2  # rounds, filters, ours and the peer
+
+
+def test_refusals_have_a_latency_of_their_own():
+    tally = Tally()
+    for verdict_, seconds in ((Verdict.ANSWERED, 0.5), (Verdict.REFUSED, 0.002), (Verdict.EXPIRED, 1.0)):
+        tally.add(verdict_, seconds)
+    assert tally.figures() | {"p50_ms": 500.0, "refused_p99_ms": 2.0, "refused": 1} == tally.figures()
+    assert Tally().figures()["refused_p99_ms"] is None
+
+
+def record(peer, provider, rates, eight_bits=None, resized=OWN_LINEAR):
     """A pair of the detector: `rates` are (ours over the wire, ours over HTTP, peer) of each round at 32 in flight."""
     rounds = [
         {
@@ -119,12 +182,20 @@ def record(peer, provider, rates, eight_bits=None):
         }
         for wire, http, theirs in rates
     ]
-    return Record(Pair("detector", "detector.onnx", PEERS[peer], provider), rounds=rounds)
+    return Record(Pair("detector", "detector.onnx", PEERS[peer], provider, filter=resized), rounds=rounds)
 
 
 def point(rate):
     faults = {"refused": 0, "expired": 0, "failed": 0}
-    return {"in_flight": 32, "per_second": rate, "p50_ms": 1.0, "p99_ms": 2.0, "client_ms": 0.1, **faults}
+    return {
+        "in_flight": 32,
+        "per_second": rate,
+        "p50_ms": 1.0,
+        "p99_ms": 2.0,
+        "client_ms": 0.1,
+        "refused_p99_ms": None,
+        **faults,
+    }
 
 
 def test_ratios_are_made_within_a_round_and_the_lowest_is_named():
@@ -134,13 +205,33 @@ def test_ratios_are_made_within_a_round_and_the_lowest_is_named():
     ]
     told = verdict(summaries)
     assert told[0] == (
-        "provider as ours, over wire: lowest 1.00 (detector, Mosec, as ours, 32 in flight, over wire), "
+        "filter own, provider as ours, over wire: lowest 1.00 "
+        "(detector, linear, Mosec, as ours, 32 in flight, over wire), "
         "0 of 2 below 1.0, median 1.10"
     )
-    assert "over http: lowest 0.90 (detector, Triton Python" in told[1]
-    assert told[-1].startswith("all: lowest 0.90")
+    assert "over http: lowest 0.90 (detector, linear, Triton Python" in told[1]
+    assert told[-1].startswith("filter own, provider as ours, over all: lowest 0.90")
     assert "1 of 4 below 1.0" in told[-1]
     assert len(lines(summaries)) == 2 + 4
+
+
+def test_a_model_that_is_linear_anyway_counts_for_both_filters():
+    summaries = [
+        summary(record("mosec", SAME, [(100, 100, 100)])),
+        summary(record("mosec", SAME, [(90, 90, 100)], resized=BICUBIC)),
+        summary(record("mosec", SAME, [(120, 120, 100)], resized=ALL_LINEAR)),
+    ]
+    found = {(each["filter"], each["over"]): each for each in extents(summaries)}
+    assert {key: (each["points"], each["below"], each["median"]) for key, each in found.items()} == {
+        ("own", "wire"): (2, 1, 0.95),
+        ("own", "http"): (2, 1, 0.95),
+        ("own", "all"): (4, 2, 0.95),
+        ("linear", "wire"): (2, 0, 1.1),
+        ("linear", "http"): (2, 0, 1.1),
+        ("linear", "all"): (4, 0, 1.1),
+    }
+    assert "bicubic" in found["own", "wire"]["where"]
+    assert [line.split()[1] for line in lines(summaries)[2::2]] == ["linear", "bicubic", "linear"]
 
 
 def test_the_notes_tell_what_our_server_found_by_itself():
@@ -154,11 +245,10 @@ def test_eight_bits_are_compared_with_the_best_peer_of_each_round_as_it_starts()
     rates = {"mosec": [(1, 1, 50), (1, 1, 20), (1, 1, 40)], "litserve": [(1, 1, 30), (1, 1, 60), (1, 1, 40)]}
     summaries = [summary(record(peer, STARTED, found, eight_bits=120)) for peer, found in rates.items()]
     summaries.append(summary(record("triton", SAME, [(1, 1, 500)] * 3, eight_bits=120)))
-    told = in_eight_bits(summaries, ["detector", "resnet50"])
-    assert told == [
-        "detector in 8 bits over wire, 32 in flight: 120.0/s, best peer as it starts 50.0/s, 2.40 times (2.00-3.00)",
-        "resnet50 in 8 bits: not measured beside a peer as it starts",
-    ]
+    detector, resnet = in_eight_bits(summaries, ["detector", "resnet50"])
+    assert detector.startswith("detector in 8 bits, filter own, over wire, 32 in flight: 120.0/s, ")
+    assert detector.endswith("best peer as it starts 50.0/s, 2.40 times (2.00-3.00)")
+    assert resnet == "resnet50 in 8 bits, filter own: not measured beside a peer as it starts"
 
 
 @pytest.mark.parametrize("text", ["", "no JSON\n"])

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from mosec import Server, Worker
-from work import Row, Setup, Work, preparation_of
+from work import Preparation, Row, Setup, Work
 
 SETUP = Setup.from_environment()
 
@@ -16,7 +16,7 @@ class Decode(Worker):
     """Processes that only decode and resize."""
 
     def __init__(self) -> None:
-        self._preparation = preparation_of(SETUP)
+        self._preparation = Preparation(SETUP)
 
     def deserialize(self, data: bytes) -> bytes:
         return data

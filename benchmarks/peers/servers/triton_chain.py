@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from servers.triton_server import become_server
-from work import VARIABLE, Setup, preparation_of
+from work import VARIABLE, Setup
 
 CONFIG = """
 name: "{name}"
@@ -34,11 +34,11 @@ FOUND = '{ name: "FOUND", data_type: TYPE_FP32, dims: [-1, -1] }'
 def write_models(setup: Setup, folder: Path) -> None:
     """The repository."""
     delay = round(setup.delay_ms * 1000)
-    detector, classifier = setup, replace(setup, model=setup.second)
     _write(folder, "chain", "triton_chain_model", setup, PICTURE, ANSWER, setup.callers, 1, 0)
-    for name, part in (("detector", detector), ("classifier", classifier)):
-        size = preparation_of(part)
-        rows = f'name: "ROWS", data_type: TYPE_UINT8, dims: [{size.height}, {size.width}, 3]'
+    for name, part in (("detector", setup), ("classifier", setup.of_second())):
+        rows = (
+            f'name: "ROWS", data_type: TYPE_UINT8, dims: [{part.preprocess["height"]}, {part.preprocess["width"]}, 3]'
+        )
         _write(folder, name, "triton_rows_model", part, rows, FOUND, setup.workers, setup.batch, delay)
     if setup.split:
         _write(folder, "decode", "triton_decode_model", setup, PICTURE, FRAME, setup.workers, 1, 0)

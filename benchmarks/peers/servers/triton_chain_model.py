@@ -16,7 +16,7 @@ import triton_python_backend_utils as backend
 
 sys.path.append(os.environ["PEER_PATH"])  # PYTHONPATH is ignored here
 
-from work import Setup, in_picture, preparation_of
+from work import Preparation, Setup, in_picture
 
 Array = npt.NDArray[Any]
 
@@ -26,8 +26,8 @@ class TritonPythonModel:
 
     def initialize(self, arguments: dict[str, str]) -> None:
         self._setup = Setup.from_environment()
-        self._first = preparation_of(self._setup)
-        self._second = preparation_of(self._setup, self._setup.second)
+        self._first = Preparation(self._setup)
+        self._second = Preparation(self._setup.of_second())
 
     async def execute(self, requests: list[Any]) -> list[Any]:
         answers = await asyncio.gather(*(self._answer(request) for request in requests))

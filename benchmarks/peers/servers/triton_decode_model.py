@@ -11,14 +11,14 @@ import triton_python_backend_utils as backend
 
 sys.path.append(os.environ["PEER_PATH"])  # PYTHONPATH is ignored here
 
-from work import Setup, preparation_of
+from work import Preparation, Setup
 
 
 class TritonPythonModel:
     """One instance, which Triton runs in a process of its own."""
 
     def initialize(self, arguments: dict[str, str]) -> None:
-        self._preparation = preparation_of(Setup.from_environment())
+        self._preparation = Preparation(Setup.from_environment())
 
     def execute(self, requests: list[Any]) -> list[Any]:
         payloads = [backend.get_input_tensor_by_name(request, "PICTURE").as_numpy()[0, 0] for request in requests]
