@@ -6,16 +6,19 @@
 
 Both ways ask the same server about the same JPEG of 16:9 with our own client, in turns, and their answers are compared
 first. The client's own work, decoding and cutting out, is part of the second way. `chain` also tells the time of one
-request at a time. Beside the rates stand processor time by picture, of the server and of the client, and how often the
-server decoded a picture for a fan or a chain.
+request at a time. Beside the rates stand processor time by picture, of the server and of the client, by stage, and how
+often the server decoded a picture for a fan or a chain. The most that the first way could gain where the cores are full
+is what the second one takes beside the first one's decoding and inference, were all else for nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -26,6 +29,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks import timed_stages
+from benchmarks.footprint import title
 from benchmarks.machine import print_header
 from benchmarks.pictures import read_picture
 from benchmarks.still import processor_seconds
@@ -112,9 +117,30 @@ class Round(NamedTuple):
     took: list[float]  # seconds of each
     server: float  # seconds of processor time for each
     client: float
+    stages: dict[str, float]  # seconds of processor time for each, by stage
 
 
-async def measured(client: AsyncClient, server: LocalServer, way: Way, in_flight: int, seconds: float) -> Round:
+class Stages:
+    """What the stages of a server have worked, by their own count (benchmarks/timed_stages.py)."""
+
+    def __init__(self, server: LocalServer, times: memoryview[float]) -> None:
+        self._server = server
+        self._times = times
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds of processor time so far: "decode", "postprocess" and each model."""
+        found: dict[str, float] = {}
+        for process in self._server.processes():
+            if worked := self._times[process]:
+                place = title(process).removeprefix("parallel-infer: ").rpartition("-")[0]
+                stage = place.removeprefix("infer-")
+                found[stage] = found.get(stage, 0.0) + worked
+        return found
+
+
+async def measured(
+    client: AsyncClient, server: LocalServer, stages: Stages, way: Way, in_flight: int, seconds: float
+) -> Round:
     """One way, with so many pictures under way."""
     end, took = time.monotonic() + seconds, []
 
@@ -124,10 +150,12 @@ async def measured(client: AsyncClient, server: LocalServer, way: Way, in_flight
             took.append(time.monotonic() - began)
 
     began, used, own = time.monotonic(), processor_seconds(server), time.process_time()
+    worked = stages.seconds()
     await asyncio.gather(*(ask() for _ in range(in_flight)))
     count, lasted = len(took), time.monotonic() - began
     own = time.process_time() - own
-    return Round(count / lasted, took, (processor_seconds(server) - used) / count, own / count)
+    worked = {stage: (done - worked.get(stage, 0.0)) / count for stage, done in stages.seconds().items()}
+    return Round(count / lasted, took, (processor_seconds(server) - used) / count, own / count, worked)
 
 
 async def decoded(client: AsyncClient) -> tuple[int, int]:
@@ -136,7 +164,7 @@ async def decoded(client: AsyncClient) -> tuple[int, int]:
     return sum(model["decoded"] for model in models), sum(model["reused"] for model in models)
 
 
-async def run(arguments: argparse.Namespace, server: LocalServer) -> None:
+async def run(arguments: argparse.Namespace, server: LocalServer, stages: Stages) -> None:
     """Both ways in turns, and what comes of it."""
     both = ways(arguments.what, street(arguments.height))
     name, *_ = both
@@ -148,26 +176,36 @@ async def run(arguments: argparse.Namespace, server: LocalServer) -> None:
             before = await decoded(client)
             for _ in range(arguments.rounds):
                 for each, way in both.items():
-                    rounds[each].append(await measured(client, server, way, in_flight, arguments.seconds))
+                    rounds[each].append(await measured(client, server, stages, way, in_flight, arguments.seconds))
             found = await decoded(client)
-            _print(in_flight, rounds)
+            _print(in_flight, rounds, MODELS[arguments.what])
             asked = sum(len(each.took) for each in rounds[name])
             pictures, jobs = (after - already for after, already in zip(found, before, strict=True))
             print(f"  {asked} times {name}: {pictures} pictures decoded, {jobs} jobs found theirs decoded\n")
 
 
-def _print(in_flight: int, rounds: dict[str, list[Round]]) -> None:
+def _print(in_flight: int, rounds: dict[str, list[Round]], models: tuple[str, ...]) -> None:
     print(f"{in_flight} in flight")
-    rates, middles = [], []
+    rates, middles, whole, least = [], [], [], []
     for name, found in rounds.items():
         rates.append(statistics.median(each.rate for each in found))
         middles.append(1000 * statistics.median(seconds for each in found for seconds in each.took))
         server = 1000 * statistics.median(each.server for each in found)
         client = 1000 * statistics.median(each.client for each in found)
+        names = ("decode", *models, "postprocess")
+        stages = {stage: 1000 * statistics.median(each.stages.get(stage, 0.0) for each in found) for stage in names}
+        whole.append(server + client)
+        least.append(sum(stages.values()) - stages["postprocess"])
         print(f"  {name:24} {rates[-1]:8.1f} pictures/s   p50 {middles[-1]:8.1f} ms   "
-              f"(rounds {', '.join(f'{each.rate:.1f}' for each in found)}; "
-              f"processor time {server:.1f} + {client:.1f} ms)")  # fmt: skip
-    print(f"  {rates[0] / rates[1]:.2f} times the pictures, {middles[0] / middles[1]:.2f} times the p50")
+              f"(rounds {', '.join(f'{each.rate:.1f}' for each in found)})")  # fmt: skip
+        print(f"  {'':24} processor time {whole[-1]:.1f} ms: {_listed(stages)}, "
+              f"between them {server - sum(stages.values()):.1f}, client {client:.1f}")  # fmt: skip
+    print(f"  {rates[0] / rates[1]:.2f} times the pictures, {middles[0] / middles[1]:.2f} times the p50; by processor "
+          f"time {whole[1] / whole[0]:.2f} times, {whole[1] / least[0]:.2f} at most")  # fmt: skip
+
+
+def _listed(stages: dict[str, float]) -> str:
+    return ", ".join(f"{stage} {milliseconds:.1f}" for stage, milliseconds in stages.items())
 
 
 def main() -> None:
@@ -185,8 +223,14 @@ def main() -> None:
     models = [f"--model={name}=zoo:{name}" for name in MODELS[arguments.what]]
     chain = [f"--chain={CHAIN}"] if arguments.what == "chain" else []
     options = ("--provider", arguments.provider, "--decode-workers", arguments.decode_workers, "--log-level", "error")
-    with local_server(*models, *chain, *options) as server:
-        asyncio.run(run(arguments, server))
+    # In shared memory, the only place where decode workers may write.
+    with tempfile.TemporaryDirectory(prefix="pi-chains-", dir="/dev/shm") as folder:
+        times = Path(folder) / "times"
+        timed_stages.create(times)
+        os.environ[timed_stages.VARIABLE] = str(times)
+        counted = timed_stages.stage_times(times)
+        with local_server(*models, *chain, *options, program=(timed_stages.__file__,)) as server:
+            asyncio.run(run(arguments, server, Stages(server, counted)))
 
 
 if __name__ == "__main__":

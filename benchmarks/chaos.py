@@ -8,6 +8,9 @@ Each payload carries its own checksum through a model that returns it; each answ
 wire` is a DEALER socket that counts every reply, `--client chain` asks a chain whose second model gives back what was
 cut out of each job's own picture. `--signal restart` stops the whole server with SIGTERM and starts a new one on the
 same address. `--fence off` is the negative control: it must be caught. Ends with 1 where an invariant is broken.
+
+On a busy machine a process may take longer to start than faults of its kind are apart. How long at least one of each
+kind was up at the same time is printed: jobs are lost where that was never long enough within their timeout.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 import random
@@ -25,6 +26,7 @@ WORKERS = ("decode", "infer", "postprocess")
 KINDS = (*WORKERS, "dispatcher", "gateway")
 HANG = signal.SIGUSR1  # what chaos_support/injected makes of it: a loop that never lets go of the GIL
 _LOOK = 0.025  # seconds between looks at the status
+_PROMPT = 0.25  # seconds from one to the next at most where all are up
 
 
 class Fault(Enum):
@@ -83,6 +85,9 @@ class Saboteur:
     ) -> None:
         self.incidents: list[Incident] = []
         self.superseded = 0  # killed again before it was back
+        self.looks: list[
+            tuple[float, bool]
+        ] = []  # when the status was asked for, and whether jobs could go all the way
         self._server = server
         self._kinds = kinds
         self._fault = fault
@@ -171,8 +176,11 @@ class Saboteur:
         """Ask for the status, and note which processes are back."""
         with Client(self._server.address, timeout=5.0) as client:
             while not self._end.wait(_LOOK):
+                status: dict[str, dict[str, Any]] = {}
                 with contextlib.suppress(InferError):
-                    self._note(client.status()["processes"])
+                    status = client.status()["processes"]
+                    self._note(status)
+                self.looks.append((time.monotonic(), goes_all_the_way(status)))
 
     def _note(self, status: dict[str, dict[str, Any]]) -> None:
         now = time.monotonic()
@@ -199,7 +207,30 @@ class Saboteur:
                 back = three([i.back - i.at for i in found[kind] if i.back is not None])
                 lines.append(f"{kind:18s} {len(found[kind]):7d}   {served[0]:>15s} {served[1]:>8s} {served[2]:>8s}"
                              f"   {back[0]:>9s} {back[1]:>8s} {back[2]:>8s}")  # fmt: skip
-        return lines
+        together, longest, whole = up_together(self.looks)
+        return [*lines, f"a process of each kind was up for {together:.1f} of {whole:.1f} s, {longest:.1f} s in a row"]
+
+
+def goes_all_the_way(status: dict[str, dict[str, Any]]) -> bool:
+    """Whether one process of each stage and of each model is up; `status` is of all processes, {} without a reply."""
+    stages: defaultdict[str, bool] = defaultdict(bool)
+    for place, process in status.items():
+        stages[place.rstrip("0123456789")] |= process["state"] == "up"
+    return bool(stages) and all(stages.values())
+
+
+def up_together(looks: list[tuple[float, bool]]) -> tuple[float, float, float]:
+    """Seconds in which jobs could go all the way, the longest of them in a row, and seconds of all looks (in order).
+
+    Not those before a look that took long: the gateway or the dispatcher was not there to answer it.
+    """
+    together = longest = row = 0.0
+    for (before, was_up), (now, is_up) in itertools.pairwise(looks):
+        up = now - before if was_up and is_up and now - before < _PROMPT else 0.0
+        row = row + up if up else 0.0
+        together += up
+        longest = max(longest, row)
+    return together, longest, looks[-1][0] - looks[0][0] if looks else 0.0
 
 
 def three(values: list[float]) -> tuple[str, str, str]:
