@@ -288,10 +288,12 @@ class Core:
 
     def next_timer(self) -> float | None:
         """When `step` has to be called even if nothing comes in; None: never."""
-        limits = (worker.overdue_at(self._stage_limit) for worker in self.workers() if worker.leases)
         others = self._watchdog.due, self._patience if self.awaited else None, self.ledger.deadlines.next()
-        self._due = min((t for t in (*limits, *others, *self.leasing.timers()) if t is not None), default=math.inf)
-        return None if self._due == math.inf else self._due
+        due = min((t for t in (*others, *self.leasing.timers()) if t is not None), default=math.inf)
+        for worker in self.workers():
+            due = min(due, worker.overdue_at(self._stage_limit, due) or due)
+        self._due = due
+        return None if due == math.inf else due
 
     def _on_timer(self, now: float) -> None:
         for job in [job for job in self.ledger.deadlines.expired(now) if not job.answered]:

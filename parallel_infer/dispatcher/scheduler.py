@@ -107,7 +107,7 @@ class Leasing:
     def _lease_decoding(self, now: float) -> None:
         """Queued jobs to decode workers: across models by virtual time, within one by its own order."""
         self.holding.until = math.inf
-        while True:
+        while self.decoders.has_room(_CROPS if len(self._ledger.pictures) else 0):  # usually not: most turns end here
             eligible = [m for m in self.models.values() if m.queue and m.rows.free]
             heads = [(m.virtual_time, m.key, m, head) for m in eligible if (head := m.head(now)) is not None]
             for *_, served, head in sorted(heads):

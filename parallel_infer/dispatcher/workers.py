@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Collection
 from typing import TYPE_CHECKING
@@ -113,9 +114,12 @@ class Worker:
         held = len(self.leases)
         return held < room and not self.doomed and not (held and next(iter(self.leases.values())).suspect)
 
-    def overdue_at(self, stage_limit: float) -> float | None:
-        """When this worker counts as hung unless it returns its first lease; None while it holds none."""
-        if not self.leases or self.doomed:
+    def overdue_at(self, stage_limit: float, before: float = math.inf) -> float | None:
+        """When this worker counts as hung unless it returns its first lease; None while it holds none.
+
+        None, too, where that is surely not `before`: what is asked after every message costs nothing then.
+        """
+        if not self.leases or self.doomed or self.head_since + min(stage_limit, _SLOW_FLOOR) >= before:
             return None
         lease = next(iter(self.leases.values()))
         patience = self.head_since + max(_SLOW_FLOOR, _SLOW * lease.expected)
@@ -138,6 +142,11 @@ class Pool:
         """How many leases a worker may hold: two, and more where each is over in microseconds."""
         low, high = _DEPTH
         return max(low, min(high, int(_AHEAD / max(self.seconds, 1e-6))))
+
+    def has_room(self, least: int) -> bool:
+        """Whether any worker may take one more lease, where each may hold at least so many."""
+        room = max(least, self.depth())
+        return any(worker.open(room) for worker in self.workers.values())
 
     def pick(self, job: Job, names: Collection[bytes] = ()) -> Worker | None:
         """The worker that should get this job (or jobs like it), of `names` if there are any; None: all have enough.

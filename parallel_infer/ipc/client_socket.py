@@ -15,7 +15,7 @@ from zmq.utils import z85
 from zmq.utils.monitor import parse_monitor_message
 
 from parallel_infer import protocol
-from parallel_infer.ipc.channel import DRAIN, Context, linger, open_socket, receive_frames
+from parallel_infer.ipc.channel import DRAIN, Context, has_message, linger, open_socket, receive_frames
 from parallel_infer.machine.descriptors import Duplicates, End, untaken
 
 log = logging.getLogger(__name__)
@@ -201,8 +201,11 @@ class ClientSocket:
         """Messages that are there: sender, then the client's frames."""
         for _ in range(DRAIN):
             try:
-                yield receive_frames(self.socket)
+                frames = receive_frames(self.socket)
             except zmq.Again:
+                return
+            yield frames
+            if not has_message(self.socket):
                 return
 
     def user(self, frame: zmq.Frame) -> str:
