@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -21,6 +22,7 @@ from stages.kept import KeptPictures
 from stages.pictures import Decoder, LeastScale, Picture, PictureLimits
 from stages.pipeline import task_for
 from stages.preprocess import Color, Preprocess, Preprocessor, constants
+from stages.resample import Kernel, Resampler
 from stages.tensors import Declared, Rows, copy_tensors, describe_inputs, encoded
 
 
@@ -35,7 +37,7 @@ class Written(NamedTuple):
 class _Model:
     """What decoding for one model takes."""
 
-    def __init__(self, plan: ModelPlan) -> None:
+    def __init__(self, plan: ModelPlan, resampler: Callable[[Kernel], Resampler]) -> None:
         self.spec: ModelSpec = plan.spec
         self.task = task_for(plan.spec)
         self.decode = plan.decode
@@ -49,7 +51,7 @@ class _Model:
             self.picture = preprocess.input
             pixels = (preprocess.height, preprocess.width, 3)
             layout = "nhwc" if row.shape == pixels else preprocess.layout
-            self.preprocessor = Preprocessor(preprocess, row.dtype, layout)
+            self.preprocessor = Preprocessor(preprocess, row.dtype, layout, resampler)
             self.declared = Declared(preprocess, row)
             self.further = constants(preprocess, plan.spec.inputs)
             self.identity = Geometry(preprocess.width, preprocess.height, 1, 1, 0, 0)
@@ -63,13 +65,14 @@ class Decode:
     def __init__(self, limits: Mapping[str, Any]) -> None:
         self._decoder = Decoder(msgspec.convert(dict(limits), PictureLimits))
         self._models: dict[str, _Model] = {}
+        self._resampler = cache(Resampler)  # one of each filter, for all models: they take turns
         # The picture of several jobs and whether it is a fast one, until the next one is decoded.
         self._decoded: tuple[tuple[int, bool], Picture] | None = None
         self._kept = KeptPictures(limits.get("kept", 0))
 
     def add(self, plan: ModelPlan) -> None:
         """Get ready for a model."""
-        self._models[plan.key] = _Model(plan)
+        self._models[plan.key] = _Model(plan, self._resampler)
 
     def remove(self, name: str) -> None:
         """Forget a model."""

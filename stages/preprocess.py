@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ from stages import resize
 from stages.frame import Frame, checked
 from stages.geometry import Floats, Geometry
 from stages.opencv import cv2
-from stages.resample import Resampler
+from stages.resample import Kernel, Resampler
 
 Resize = Literal["stretch", "letterbox", "letterbox-corner", "crop"]
 Filter = Literal["linear", "bilinear", "bicubic"]
@@ -62,8 +62,17 @@ class Preprocessor:
     the model normalises on its own, or does since `stages.graph` taught it to.
     """
 
-    def __init__(self, preprocess: Preprocess, dtype: str, layout: Layout) -> None:
-        """`dtype` (float32, float16 or uint8) and `layout` are those of the rows. Raises ConfigError."""
+    def __init__(
+        self,
+        preprocess: Preprocess,
+        dtype: str,
+        layout: Layout,
+        resampler: Callable[[Kernel], Resampler] = Resampler,
+    ) -> None:
+        """`dtype` (float32, float16 or uint8) and `layout` are those of the rows. Raises ConfigError.
+
+        `resampler` gives one for a filter; preprocessors of one thread may share it, and its memory.
+        """
         _check(preprocess, dtype)
         self._preprocess = preprocess
         self._layout = layout
@@ -71,7 +80,7 @@ class Preprocessor:
         channels = preprocess.channels
         self.shape = (channels, height, width) if layout == "nchw" else (height, width, channels)
         self.dtype = np.dtype(dtype)
-        self._resampler = None if preprocess.filter == "linear" else Resampler(preprocess.filter)
+        self._resampler = None if preprocess.filter == "linear" else resampler(preprocess.filter)
         self._canvas: Frame = np.empty((height, width, 3), np.uint8)
         self._pixels: Frame = np.empty(self.shape, np.uint8)
         # NumPy is slow over a last axis of three, so NHWC is normalised line by line.

@@ -3,18 +3,16 @@
 The weights are Pillow's (`precompute_coeffs` in its Resample.c): a filter of the size of an output pixel, or of a
 source pixel where the picture grows. Each axis is a banded matrix, multiplied block by block, and rounded to bytes, as
 Pillow does between its passes. A product takes whole lines with their channels as they lie; therefore the picture is
-turned for the horizontal pass, which costs a tenth of the products:
+turned for the horizontal pass:
 
     source [h, w, c] --turn--> [w, h, c] --8 lines a product--> [W, h, c] --turn--> [h, W, c] --8 lines--> [H, W, c]
-
-A strip goes from bytes to bytes while it is in the cache.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -23,15 +21,16 @@ import numpy.typing as npt
 from stages.frame import Frame
 from stages.opencv import cv2
 
-Filter = Literal["bilinear", "bicubic"]
+Kernel = Literal["bilinear", "bicubic"]
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
 _BLOCK = 8  # outputs computed by one product, where the filter is small
 _BAND = 64  # inputs of one product; wider filters get fewer outputs each, because most of a wide matrix is zeros
+_PRODUCT = 1_000_000  # multiplications: up to here OpenBLAS takes matrices as they lie, beyond it copies them first
 _LINES = 1024  # of the source at a time: bounds the memory that a tall picture takes
-_STRIP = 256  # of them, or columns, as floats at a time: they stay in the cache meanwhile
-_SIZES = 16  # axes whose weights are kept: two for each size of pictures
+_STRIP = 8 << 20  # bytes of floats at a time, but for filters that need more
+_SIZES = 32  # passes whose weights are kept: two for each size of pictures
 _FRACTION = 1 << 22  # Pillow's weights are whole numbers of this part of one
 _UP = {4: 1e-5, 8: 1e-8}  # by bytes of the floats: more than their sums err, or, of doubles, half of a fraction
 _CUBIC = -0.5  # the parameter of the cubic filter (Keys, 1981), as Pillow and torchvision have it
@@ -54,11 +53,24 @@ class _Block(NamedTuple):
     weights: Floats | Doubles  # [outputs, inputs]
 
 
+class _Strip(NamedTuple):
+    """Neighbouring blocks, with the memory that they are computed in: nothing is left to be done for each picture."""
+
+    start: int  # of the inputs
+    end: int
+    first: int  # of the outputs
+    last: int
+    floats: Floats | Doubles  # [inputs, values]
+    products: list[tuple[Floats | Doubles, Floats | Doubles, Floats | Doubles]]  # weights, inputs, sums
+    sums: Floats | Doubles  # [outputs, values]
+
+
 class Resampler:
     """Resizes frames by one filter. Keeps its memory from frame to frame; used by one thread."""
 
-    def __init__(self, kind: Filter) -> None:
-        self._blocks = lru_cache(_SIZES)(partial(_blocks, kind))
+    def __init__(self, kind: Kernel) -> None:
+        self._kind: Kernel = kind
+        self._strips = lru_cache(_SIZES)(self._new_strips)
         self._memory: dict[str, npt.NDArray[Any]] = {}
 
     def resize(self, source: Frame, across: Span, down: Span, target: Frame) -> None:
@@ -70,56 +82,67 @@ class Resampler:
         if (same := _unscaled(source, across, down, target)) is not None:
             np.copyto(target, same)
             return
-        width, channels = target.shape[1], source.shape[2:]
-        columns = self._blocks(across, source.shape[1], width)
-        parts = list(_strips(self._blocks(down, source.shape[0], target.shape[0]), _LINES))
-        tallest = max(bottom - top for top, bottom in map(_reach, parts))
+        (height, width), channels = target.shape[:2], target.shape[2:]
+        strips = self._strips(down, source.shape[0], height, width * math.prod(channels))
+        tallest = max(strip.end - strip.start for strip in strips)
         lines = self._array("lines", (tallest, width, *channels), np.uint8)
-        begin = made = _reach(parts[0])[0]  # the source's lines that `lines` holds, after the horizontal pass
-        for part in parts:
-            top, bottom = _reach(part)
+        begin = made = strips[0].start  # the source's lines that `lines` holds, after the horizontal pass
+        for strip in strips:
+            top, bottom = strip.start, strip.end
             made = max(made, top)
             lines[: made - top] = lines[top - begin : made - begin]  # a wide filter shares most of them
             for start in range(made, bottom, _LINES):
                 end = min(start + _LINES, bottom)
-                self._across(source[start:end], columns, lines[start - top : end - top])
+                self._across(source[start:end], across, lines[start - top : end - top])
             begin, made = top, bottom
-            for strip in _strips(part, _STRIP):
-                start, end = _reach(strip)
-                self._products(lines[start - top : end - top], strip, target[strip[0].first : strip[-1].last])
+            _multiply(lines[: bottom - top], strip, target[strip.first : strip.last])
 
-    def _across(self, source: Frame, columns: list[_Block], target: Frame) -> None:
+    def _across(self, source: Frame, across: Span, target: Frame) -> None:
         """The horizontal pass over some lines."""
         (height, width), channels = target.shape[:2], target.shape[2:]
         narrow = self._array("narrow", (width, height, *channels), np.uint8)
-        for strip in _strips(columns, _STRIP):
-            start, end = _reach(strip)
-            turned = self._array("turned", (end - start, height, *channels), np.uint8)
-            cv2.transpose(source[:, start:end], dst=turned)
-            self._products(turned, strip, narrow[strip[0].first : strip[-1].last])
+        for strip in self._strips(across, source.shape[1], width, height * math.prod(channels)):
+            turned = self._array("turned", (strip.end - strip.start, height, *channels), np.uint8)
+            cv2.transpose(source[:, strip.start : strip.end], dst=turned)
+            _multiply(turned, strip, narrow[strip.first : strip.last])
         cv2.transpose(narrow, dst=target)
 
-    def _products(self, source: Frame, strip: list[_Block], target: Frame) -> None:
-        """The first axis of `source`, what the strip needs of it, becomes that of `target`, what the strip makes."""
-        begin, first, dtype = strip[0].start, strip[0].first, strip[0].weights.dtype
-        floats = self._array(f"floats {dtype}", source.shape, dtype)
-        np.copyto(floats, source)
-        sums = self._array(f"sums {dtype}", target.shape, dtype)
-        flat, out = floats.reshape(len(floats), -1), sums.reshape(len(sums), -1)
-        for block in strip:
-            inputs = flat[block.start - begin : block.end - begin]
-            np.matmul(block.weights, inputs, out=out[block.first - first : block.last - first])
-        # OpenCV rounds and stays within 0 to 255, which cubic filters leave, at once. It rounds halves to even
-        # numbers, Pillow rounds them up.
-        cv2.addWeighted(sums, 1.0, sums, 0.0, _UP[dtype.itemsize], dst=target, dtype=cv2.CV_8U)
+    def _new_strips(self, span: Span, size: int, count: int, values: int) -> list[_Strip]:
+        """An axis as `_blocks` has it, of `values` numbers each, in strips whose floats take `_STRIP` bytes at most."""
+        blocks = _blocks(self._kind, span, size, count, values)
+        dtype = blocks[0].weights.dtype
+        groups = list(_groups(blocks, _STRIP // (values * dtype.itemsize)))
+        inputs = max(_reach(group)[1] - _reach(group)[0] for group in groups)
+        outputs = max(group[-1].last - group[0].first for group in groups)
+        floats = self._array(f"floats {dtype}", (inputs, values), dtype, _STRIP // dtype.itemsize)
+        sums = self._array(f"sums {dtype}", (outputs, values), dtype, _STRIP // dtype.itemsize)
+        return [_strip(group, floats, sums) for group in groups]
 
-    def _array(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """Memory of its own for each purpose, contiguous, growing to the largest size that was wanted."""
+    def _array(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike, least: int = 0) -> npt.NDArray[Any]:
+        """Memory of its own for each purpose, contiguous, growing to the largest size that was wanted.
+
+        Of zeros the system keeps no memory before they are written, so that `least` costs nothing.
+        """
         size = math.prod(shape)
         block = self._memory.get(name)
         if block is None or block.size < size:
-            block = self._memory[name] = np.empty(size, dtype)
+            if block is not None and least:
+                self._strips.cache_clear()  # they would keep the smaller one
+            block = self._memory[name] = np.zeros(max(size, least), dtype)
         return block[:size].reshape(shape)
+
+
+def _multiply(source: Frame, strip: _Strip, target: Frame) -> None:
+    """The first axis of `source`, what the strip needs of it, becomes that of `target`, what the strip makes."""
+    _, _, _, _, floats, products, sums = strip
+    # 0 x what was there + 1 x the bytes: nobody makes floats of them sooner.
+    cv2.accumulateWeighted(source.reshape(floats.shape), floats, 1.0)
+    for weights, inputs, out in products:
+        np.matmul(weights, inputs, out=out)
+    # OpenCV rounds and stays within 0 to 255, which cubic filters leave, at once. It rounds halves to even
+    # numbers, Pillow rounds them up.
+    sums = sums.reshape(target.shape)
+    cv2.addWeighted(sums, 1.0, sums, 0.0, _UP[sums.itemsize], dst=target, dtype=cv2.CV_8U)
 
 
 def _unscaled(source: Frame, across: Span, down: Span, target: Frame) -> Frame | None:
@@ -136,36 +159,48 @@ def _reach(blocks: list[_Block]) -> tuple[int, int]:
     return blocks[0].start, max(block.end for block in blocks)
 
 
-def _strips(blocks: list[_Block], most: int) -> Iterator[list[_Block]]:
-    """Neighbouring blocks that need at most so many inputs together."""
-    strip: list[_Block] = []
+def _groups(blocks: list[_Block], most: int) -> Iterator[list[_Block]]:
+    """Neighbouring blocks that together have at most so many inputs and outputs, or one block."""
+    group: list[_Block] = []
     for block in blocks:
-        if strip and block.end - strip[0].start > most:
-            yield strip
-            strip = []
-        strip.append(block)
-    yield strip
+        if group and max(block.end - group[0].start, block.last - group[0].first) > most:
+            yield group
+            group = []
+        group.append(block)
+    yield group
 
 
-def _blocks(kind: Filter, span: Span, size: int, count: int) -> list[_Block]:
-    """The axis of `size` pixels, of which `span` becomes `count`, in blocks."""
+def _strip(blocks: list[_Block], floats: Floats | Doubles, sums: Floats | Doubles) -> _Strip:
+    (start, end), first, last = _reach(blocks), blocks[0].first, blocks[-1].last
+    products = [
+        (block.weights, floats[block.start - start : block.end - start], sums[block.first - first : block.last - first])
+        for block in blocks
+    ]
+    return _Strip(start, end, first, last, floats[: end - start], products, sums[: last - first])
+
+
+def _blocks(kind: Kernel, span: Span, size: int, count: int, values: int) -> list[_Block]:
+    """The axis of `size` pixels, of which `span` becomes `count`, in blocks for products of `values` numbers each."""
     first, weights = _weights(kind, span, size, count)
     taps = weights.shape[1]
-    # A strip must hold whole blocks.
-    step = next(step for step in (_BLOCK, 4, 2, 1) if step == 1 or step * span.length / count + taps <= _BAND)
+    scale = span.length / count
+    for step in (_BLOCK, 4, 2, 1):
+        band = step * scale + taps
+        if band <= _BAND and step * band * values <= _PRODUCT:
+            break
     blocks = []
     for start in range(0, count, step):
         end = min(start + step, count)
         own = first[start:end]
         places = own[:, None] - own[0] + np.arange(taps)
-        band = min(int(own[-1]) + taps, size) - int(own[0])
-        matrix = np.zeros((end - start, band + taps), weights.dtype)  # beyond the source all weights are 0
+        reach = min(int(own[-1]) + taps, size) - int(own[0])
+        matrix = np.zeros((end - start, reach + taps), weights.dtype)  # beyond the source all weights are 0
         np.put_along_axis(matrix, places, weights[start:end], axis=1)
-        blocks.append(_Block(start, end, int(own[0]), int(own[0]) + band, np.ascontiguousarray(matrix[:, :band])))
+        blocks.append(_Block(start, end, int(own[0]), int(own[0]) + reach, np.ascontiguousarray(matrix[:, :reach])))
     return blocks
 
 
-def _weights(kind: Filter, span: Span, size: int, count: int) -> tuple[npt.NDArray[np.int64], Floats | Doubles]:
+def _weights(kind: Kernel, span: Span, size: int, count: int) -> tuple[npt.NDArray[np.int64], Floats | Doubles]:
     """The first source pixel of each output, and the weights [count, taps] of it and its followers; each sums to 1.
 
     Where the picture grows they are doubles, whose sums are exact: a weight may be 1 then, and what the first axis
