@@ -166,3 +166,5 @@ else
   install "$extras"
   say "done"
 fi
+# An editable install is compiled at each start of each process where Python may not keep what it compiled.
+"$python" -m compileall -q "$root/parallel_infer" "$root/stages"

@@ -224,10 +224,10 @@ class PeerLinks:
         socket.connect(address)
         return socket
 
-    def close(self, until: float | None = None) -> None:
-        """Close the sockets; what was sent has until `until` to leave."""
+    def close(self) -> None:
+        """Close the sockets; what was sent has a moment to leave. Longer would only wait for peers that are dead."""
         for socket in self._sockets.values():
-            socket.close(linger=linger(until))
+            socket.close(linger=_MOMENT_MS)
 
 
 class AnswerLink:

@@ -127,7 +127,7 @@ class InferWorker(WorkerProcess[ToInferWorker]):
 
     def close(self) -> None:
         """Hand over what was sent, to other workers too."""
-        self._peers.close(self._until)
+        self._peers.close()
         super().close()
 
 

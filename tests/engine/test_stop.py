@@ -328,7 +328,8 @@ def test_who_dies_while_the_server_drains_is_replaced_and_nothing_is_lost(serve,
 
 def test_a_gateway_that_dies_while_the_server_drains_is_told(serve):
     server = serve(more="drain_timeout_ms = 60000")
-    server.child("infer-work-0").suspend()
+    worker = server.child("infer-work-0")
+    worker.suspend()
     with server.client(timeout=60) as client, Wire(server.address) as wire:
         futures = [client.submit("work", job(value=value)) for value in range(COUNT)]
         everybody_is_in(server, COUNT * 3)
@@ -337,6 +338,7 @@ def test_a_gateway_that_dies_while_the_server_drains_is_told(serve):
         server.child("gateway").kill()
         errors = [future.exception(60) for future in futures]
         assert all(isinstance(error, ServerUnavailable) for error in errors)
+        worker.resume()  # who stands still is waited for
     code, said = ended(server)
     assert code == 1
     assert "the gateway died meanwhile" in said

@@ -15,7 +15,18 @@ from msgspec.structs import replace
 
 from parallel_infer.errors import DeviceLost
 from parallel_infer.ipc.channel import Hello, Router, new_context
-from parallel_infer.ipc.messages import InferLease, Inferred, Register, StopWorker, ToDispatcher, WorkerReady
+from parallel_infer.ipc.messages import (
+    AnswerFormat,
+    InferLease,
+    Inferred,
+    Onward,
+    PostJob,
+    PostLease,
+    Register,
+    StopWorker,
+    ToDispatcher,
+    WorkerReady,
+)
 from parallel_infer.model_spec import TensorSpec
 from parallel_infer.process.options import InferOptions
 from parallel_infer.shm.ring import Ring, RingSpec
@@ -43,6 +54,7 @@ class Wires:
             plan=replace(plan(), rows=specs[0], outputs=specs[1]),
         )
         self.worker = InferWorker(child, options)
+        self.last_words = 0.0  # seconds that it has to say what it still has to say
         self.died: list[Exception] = []
         self._heard: list[object] = []
         self.thread = threading.Thread(target=self._live)
@@ -74,7 +86,7 @@ class Wires:
     def close(self) -> None:
         for batch in list(Stage.begun.values()):
             batch.over.set()
-        self.say(StopWorker(time.monotonic()))
+        self.say(StopWorker(time.monotonic() + self.last_words))
         self.thread.join(30)
         assert not self.thread.is_alive()
         self.dispatcher.close()
@@ -142,6 +154,14 @@ def test_a_batch_that_is_alone_is_run_without_another_thread(wires: Wires) -> No
     wires.say(lease(3, alone=True))
     assert getattr(wires.hear(), "lease", None) == 3
     assert not Stage.begun
+
+
+def test_who_was_handed_a_job_and_is_dead_holds_up_no_stop(wires: Wires, tmp_path: Path) -> None:
+    job = PostJob(1, 0, (1.0, 1.0, 1.0, 1.0, 0.0, 0.0), b"", AnswerFormat.ARRAYS, (0.0, 0.0))
+    onward = Onward(f"ipc://{tmp_path}/nobody", PostLease(9, "m", 3, 1, 0.0, {}, (job,)), 0.0)
+    wires.say(replace(lease(3, alone=True), onward=onward))
+    assert getattr(wires.hear(), "lease", None) == 3
+    wires.last_words = 3600.0
 
 
 def test_a_lost_device_ends_the_worker(wires: Wires) -> None:
