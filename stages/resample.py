@@ -185,18 +185,19 @@ def _blocks(kind: Kernel, span: Span, size: int, count: int, values: int) -> lis
     taps = weights.shape[1]
     scale = span.length / count
     for step in (_BLOCK, 4, 2, 1):
-        band = step * scale + taps
-        if band <= _BAND and step * band * values <= _PRODUCT:
+        wide = step * scale + taps
+        if wide <= _BAND and step * wide * values <= _PRODUCT:
             break
+    begin = first[::step]
+    places = first - np.repeat(begin, step)[:count]
+    band = int(places.max()) + taps
+    matrix = np.zeros((count, band), weights.dtype)
+    np.put_along_axis(matrix, places[:, None] + np.arange(taps), weights, axis=1)
     blocks = []
-    for start in range(0, count, step):
-        end = min(start + step, count)
-        own = first[start:end]
-        places = own[:, None] - own[0] + np.arange(taps)
-        reach = min(int(own[-1]) + taps, size) - int(own[0])
-        matrix = np.zeros((end - start, reach + taps), weights.dtype)  # beyond the source all weights are 0
-        np.put_along_axis(matrix, places, weights[start:end], axis=1)
-        blocks.append(_Block(start, end, int(own[0]), int(own[0]) + reach, np.ascontiguousarray(matrix[:, :reach])))
+    for number, start in enumerate(begin.tolist()):
+        end = min(start + band, size)  # beyond the source all weights are 0
+        rows = slice(number * step, min((number + 1) * step, count))
+        blocks.append(_Block(rows.start, rows.stop, start, end, matrix[rows, : end - start]))
     return blocks
 
 
