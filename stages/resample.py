@@ -142,7 +142,11 @@ def _multiply(source: Frame, strip: _Strip, target: Frame) -> None:
     # OpenCV rounds and stays within 0 to 255, which cubic filters leave, at once. It rounds halves to even
     # numbers, Pillow rounds them up.
     sums = sums.reshape(target.shape)
-    cv2.addWeighted(sums, 1.0, sums, 0.0, _UP[sums.itemsize], dst=target, dtype=cv2.CV_8U)
+    if sums.dtype == np.float32:  # half as long, but in floats
+        cv2.threshold(sums, 0.0, 0.0, cv2.THRESH_TOZERO, dst=sums)
+        cv2.convertScaleAbs(sums, dst=target, alpha=1.0, beta=_UP[4])
+    else:
+        cv2.addWeighted(sums, 1.0, sums, 0.0, _UP[8], dst=target, dtype=cv2.CV_8U)
 
 
 def _unscaled(source: Frame, across: Span, down: Span, target: Frame) -> Frame | None:
