@@ -126,7 +126,9 @@ def spread(files: list[Path], most: int) -> list[Path]:
 
 def _lines(report: Report) -> Iterator[str]:
     speed = report.speed
-    yield f"calibrated with {report.pictures} pictures; {report.kept_in_float} operators at the end stay in float32"
+    views = f" and {report.views} views of them" if report.views else ""
+    yield f"calibrated with {report.pictures} pictures{views}"
+    yield f"{report.kept_in_float} operators at the end stay in float32"
     before, after = report.size_before / 2**20, report.size_after / 2**20
     yield f"size: {before:.1f} MB before, {after:.1f} MB after ({after / before:.2f} times)"
     for trial in report.trials:
@@ -134,11 +136,14 @@ def _lines(report: Report) -> Iterator[str]:
             f"recipe {trial.recipe}: {trial.speed.gain:.2f} times as fast, agreement {trial.agreement.share:.1%}"
             f"{_served_otherwise(trial.speed)}{', taken' if trial.recipe == report.recipe else ''}"
         )
+    for recipe, why in report.failed.items():
+        yield f"recipe {recipe}: no copy: {why}"
     yield (
         f"speed: {speed.before_ms:.1f} ms before, {speed.after_ms:.1f} ms after, {speed.gain:.2f} times as fast "
         f"({speed.provider}, {speed.threads} threads, batch {speed.batch}, in turns)"
     )
-    yield f"answers about the {report.agreement.pictures} pictures: {_agreement(report.agreement)}"
+    asked = f"{report.agreement.pictures} pictures{' and views' if report.views else ''}"
+    yield f"answers about the {asked}: {_agreement(report.agreement)}"
 
 
 def _served_otherwise(speed: Speed) -> str:

@@ -19,7 +19,6 @@ from msgspec.structs import replace
 from onnx import TensorProto, helper, numpy_helper
 
 from parallel_infer.cli import main
-from parallel_infer.cli.quantize import spread
 from parallel_infer.errors import ConfigError, ModelRejected
 from parallel_infer.inference.options import SessionConfig
 from parallel_infer.machine.cores import split_cores, usable_cores
@@ -102,11 +101,26 @@ def test_a_copy_keeps_metadata_and_answers(tmp_path: Path, payloads: list[bytes]
     copy = onnx.load(output)
     assert {entry.key: entry.value for entry in copy.metadata_props} == METADATA
     assert any(tensor.data_type == TensorProto.INT8 for tensor in copy.graph.initializer)
-    assert (report.pictures, report.skipped) == (3, 1)
+    assert (report.pictures, report.skipped, report.failed) == (3, 1, {})
+    assert report.pictures + report.views == report.agreement.pictures >= 20  # three say little about answers
     assert report.size_after == output.stat().st_size
     assert min(report.speed.before_ms, report.speed.after_ms) > 0
     assert report.agreement.share == 1.0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy.onnx", "model.onnx"]
+
+
+def test_a_recipe_that_makes_no_copy_does_not_hinder_the_others(tmp_path: Path, pictures: Path) -> None:
+    """A Pad with minus infinity has no histogram; only the recipe that puts everything into 8 bits wants one."""
+    path = saved(classifier(pad=-np.inf), tmp_path)
+    words = ["quantize", str(path), "--calibrate", str(pictures), "--output", str(tmp_path / "copy.onnx"), "--anyway"]
+
+    result = invoke(*words, "--provider", "cpu", "--calibration", "percentile")
+
+    assert result.exit_code == 0, result.output
+    assert "recipe layers: " in result.stdout
+    assert "recipe operators: no copy: ONNX Runtime cannot quantize" in result.stdout
+    alone = invoke(*words, "--provider", "cpu", "--calibration", "percentile", "--recipe", "operators")
+    assert (alone.exit_code, "not quantized: ONNX Runtime cannot quantize" in alone.stderr) == (1, True)
 
 
 def test_copies_are_timed_as_they_will_be_served(tmp_path: Path) -> None:
@@ -261,13 +275,6 @@ def test_recipes_round_what_they_say(tmp_path: Path, payloads: list[bytes]) -> N
         counts[recipe] = sum(node.op_type == "QuantizeLinear" for node in onnx.load(output).graph.node)
     assert counts[Recipe.LAYERS] == 2  # what the convolution and the product read
     assert counts[Recipe.LAYERS] <= counts[Recipe.SUMS] < counts[Recipe.OPERATORS]
-
-
-def test_pictures_are_spread_over_the_folder() -> None:
-    files = [Path(str(number)) for number in range(10)]
-
-    assert spread(files, 20) == files
-    assert [path.name for path in spread(files, 4)] == ["0", "2", "5", "7"]
 
 
 def objects(*boxes: tuple[float, float, float, float], number: int = 0, score: float = 0.9) -> dict[str, np.ndarray]:

@@ -39,6 +39,7 @@ from parallel_infer.pipeline import Arrays, Geometry, load_pipeline
 from parallel_infer.tools.quantize.agreement import Agreement, agreement
 from parallel_infer.tools.quantize.quantizable import check_graph, check_scales, kept_in_float, opset_of
 from parallel_infer.tools.quantize.recipes import Recipe, Speed, Trial, best, check_worth
+from parallel_infer.tools.quantize.views import views, views_each
 
 _PER_CHANNEL_OPSET = 13
 _LARGEST = (2 << 30) - (16 << 20)  # bytes; Protobuf ends at 2 GiB
@@ -59,6 +60,7 @@ class Report(Struct, frozen=True, kw_only=True):
     """What became of a model."""
 
     pictures: int  # of the calibration
+    views: int  # of few pictures, which calibrated and were asked about as well
     skipped: int  # files in the folder that are no pictures we read
     kept_in_float: int  # operators behind the last weights
     size_before: int  # bytes, weights beside the file included
@@ -66,11 +68,12 @@ class Report(Struct, frozen=True, kw_only=True):
     recipe: str  # that made the copy
     speed: Speed  # of the copy
     agreement: Agreement  # of the copy
-    trials: tuple[Trial, ...]  # of every recipe that was tried
+    trials: tuple[Trial, ...]  # of every recipe that made one
+    failed: dict[str, str]  # recipes that made none, to the reason
 
 
 class Feed:
-    """Calibration pictures as the rows of a model, float32, and the geometry of each."""
+    """Calibration pictures as the rows of a model, float32, and the geometry of each; of few pictures views as well."""
 
     def __init__(self, spec: ModelSpec, payloads: Sequence[bytes]) -> None:
         """Decodes nothing yet. Raises ModelRejected for a model that pictures cannot calibrate."""
@@ -78,18 +81,30 @@ class Feed:
         self._batch = spec.batch or 1
         self._rows = load_pipeline().rows(spec)
         self._payloads = payloads
+        self._views = views_each(len(payloads))  # of each picture
+        self._kept: list[tuple[Arrays, Geometry]] = []  # rows that were made, where they are few
+        self.pictures = 0  # that were read
         self.skipped = 0
 
     def __iter__(self) -> Iterator[tuple[Arrays, Geometry]]:
         """Inputs [batch, ...] of each picture, the same row all through the batch, and its geometry."""
-        self.skipped = 0
+        for rows, geometry in self._kept or self._made():
+            yield {name: np.repeat(array[None], self._batch, axis=0) for name, array in rows.items()}, geometry
+
+    def _made(self) -> Iterator[tuple[Arrays, Geometry]]:
+        self.pictures = self.skipped = 0
+        made: list[tuple[Arrays, Geometry]] = []
         for payload in self._payloads:
             try:
-                rows, geometry = self._rows(payload)
+                picture = self._rows(payload)
             except BadInput:
                 self.skipped += 1
                 continue
-            yield {name: np.repeat(array[None], self._batch, axis=0) for name, array in rows.items()}, geometry
+            self.pictures += 1
+            found = [picture, *map(self._rows, views(payload, self._views))]
+            yield from found
+            made += found if self._views else ()
+        self._kept = made
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]  # ONNX Runtime ships no types
@@ -118,9 +133,9 @@ def quantize(
     """Write a quantized copy of the model at `path` to `output`, whole or not at all, and tell how it compares.
 
     Every recipe is tried with the provider of `config`; the fastest copy is kept whose answers hold. `payloads` are
-    encoded pictures; those that cannot be read are skipped. Raises ModelRejected where the model cannot be quantized,
-    or (unless `anyway`) where no copy both is faster and answers the same; ConfigError where no picture can be read or
-    `output` cannot be written.
+    encoded pictures; those that cannot be read are skipped, and of few pictures views are looked at as well. Raises
+    ModelRejected where no recipe can quantize the model, or (unless `anyway`) where no copy both is faster and answers
+    the same; ConfigError where no picture can be read or `output` cannot be written.
     """
     check_target(output, Inputs([path, *data_files(path)]), "the output")
     place = Path(os.path.realpath(output)).parent
@@ -134,16 +149,23 @@ def quantize(
         kept = kept_in_float(onnx.load(prepared).graph)
         subject = _Subject(path, spec, feed, Session(path, as_served(spec, config or SessionConfig())))
         trials: dict[Path, Trial] = {}
+        failed: dict[str, str] = {}
         for recipe in recipes:
             draft = Path(folder) / f"{recipe.value}.onnx"
-            count = _quantize(prepared, draft, feed, calibration, kept, recipe)
-            trials[draft] = subject.tried(recipe, draft)
+            try:
+                _quantize(prepared, draft, feed, calibration, kept, recipe)
+                trials[draft] = subject.tried(recipe, draft)
+            except ModelRejected as error:
+                failed[recipe.value] = str(error)
+        if not trials:
+            raise ModelRejected("; ".join(dict.fromkeys(failed.values())))
         chosen = best(list(trials.values()))
         if not anyway:
             check_worth(chosen)
         draft = next(draft for draft, trial in trials.items() if trial is chosen)
         report = Report(
-            pictures=count,
+            pictures=feed.pictures,
+            views=chosen.agreement.pictures - feed.pictures,
             skipped=feed.skipped,
             kept_in_float=len(kept),
             size_before=size,
@@ -152,6 +174,7 @@ def quantize(
             speed=chosen.speed,
             agreement=chosen.agreement,
             trials=tuple(trials.values()),
+            failed=failed,
         )
         try:
             with draft_beside(output) as finished:
@@ -210,8 +233,8 @@ def _prepare(path: Path, prepared: Path) -> None:
 
 def _quantize(
     prepared: Path, draft: Path, feed: Feed, calibration: Calibration, kept: list[str], recipe: Recipe
-) -> int:
-    """Write the draft; how many pictures calibrated it."""
+) -> None:
+    """Write the draft."""
     reader = _Reader(feed)
     arguments: dict[str, Any] = {
         "quant_format": QuantFormat.QDQ,
@@ -235,7 +258,6 @@ def _quantize(
         hint = "" if calibration is Calibration.MINMAX else "; --calibration minmax may do"
         raise ModelRejected(f"ONNX Runtime cannot quantize the model: {reason(error)}{hint}") from error
     check_scales(onnx.load(draft).graph)
-    return int(reader.count)
 
 
 def _has_dot_products() -> bool:
