@@ -53,8 +53,8 @@ class PublicDoors:
         self._sockets: dict[Any, ClientSocket] = {}
         self._monitors: dict[Any, ClientSocket] = {}
         self._told: tuple[str, str, str] | None = None  # what clients are told of a stop
-        watch.add(self._authenticator.socket)
-        watch.add(self._access.descriptor)
+        watch.add(self._authenticator.socket, rare=True)
+        watch.add(self._access.descriptor, rare=True)
 
     def open(self) -> tuple[str, ...]:
         """Let clients in; the addresses that are told to them, none where they are open already.
@@ -71,7 +71,7 @@ class PublicDoors:
                 door.inside = address == inside
                 self._sockets[door.socket] = self._monitors[door.monitor] = door
                 self._watch.add(door.socket)
-                self._watch.add(door.monitor)
+                self._watch.add(door.monitor, rare=True)
         except (OSError, ConfigError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise ConfigError(f"cannot listen at {address}: {reason}") from None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import select
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -290,23 +291,53 @@ class AnswerInlet(Generic[Received]):
 
 
 class Watch:
-    """Sleeps until one of several sockets or descriptors has something."""
+    """Sleeps until one of several sockets or descriptors has something.
+
+    ZeroMQ asks each socket before it sleeps and after, with two system calls each time. Those that rarely have anything
+    are watched together, by one descriptor, until that tells of something.
+    """
 
     def __init__(self) -> None:
-        self._poller = zmq.Poller()
+        self._usual: dict[Any, int] = {}
+        self._rare: dict[Any, int] = {}
+        self._epoll = select.epoll()
+        self._polled: list[tuple[Any, int]] = []  # what ZeroMQ is asked for
+        self._look_closely = False  # the rare ones may have something that their descriptors do not tell any more
 
-    def add(self, source: Any) -> None:
-        """Watch a socket, or anything with a file descriptor."""
-        self._poller.register(source, zmq.POLLIN)
+    def add(self, source: Any, *, rare: bool = False) -> None:
+        """Watch a socket, or a descriptor. Whoever uses a `rare` socket unasked has to read until it is empty.
+
+        A socket's descriptor tells of a message once; using the socket takes that.
+        """
+        if rare:
+            self._rare[source] = _READABLE
+            descriptor = source.fileno() if isinstance(source, zmq.Socket) else source
+            self._epoll.register(descriptor, _READABLE)
+            self._look_closely = True
+        else:
+            self._usual[source] = _READABLE
+        self._choose()
 
     def remove(self, source: Any) -> None:
-        """Watch it no longer."""
-        with contextlib.suppress(KeyError):
-            self._poller.unregister(source)
+        """Watch one that is not rare no longer."""
+        self._usual.pop(source, None)
+        self._choose()
 
     def wait(self, timeout: float | None) -> set[Any]:
-        """What has something within `timeout` seconds (None: for ever)."""
-        return {source for source, _ in self._poller.poll(None if timeout is None else _milliseconds(timeout))}
+        """What has something within `timeout` seconds (None: for ever); may be nothing before that."""
+        there = {source for source, _ in zmq.zmq_poll(self._polled, -1 if timeout is None else _milliseconds(timeout))}
+        if self._look_closely:
+            self._look_closely = not there.isdisjoint(self._rare)
+            self._choose()
+        elif self._epoll.fileno() in there:  # ZeroMQ tells numbers
+            self._look_closely = True
+            self._choose()
+            return self.wait(0)
+        return there
+
+    def _choose(self) -> None:
+        rare = self._rare if self._look_closely else {self._epoll.fileno(): _READABLE} if self._rare else {}
+        self._polled = [*self._usual.items(), *rare.items()]
 
 
 def linger(until: float | None) -> int:
