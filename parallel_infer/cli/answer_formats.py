@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -14,6 +14,7 @@ import click
 from parallel_infer.answers import dense_results
 from parallel_infer.answers.summary import in_words
 from parallel_infer.cli import several_csv
+from parallel_infer.cli.several_csv import Failure
 from parallel_infer.cli.tables import print_table
 from parallel_infer.errors import BadInput, InferError
 
@@ -29,6 +30,7 @@ class Format(Protocol):
 
     def answer(self, file: Path, answer: Answer) -> None: ...
     def error(self, file: Path, error: InferError) -> None: ...
+    def errors_within(self, file: Path, failures: Sequence[Failure]) -> None: ...
     def __enter__(self) -> Self: ...
     def __exit__(self, *error: object) -> None: ...
 
@@ -38,6 +40,13 @@ class _Plain:
 
     def error(self, file: Path, error: InferError) -> None:
         click.echo(f"{file}: {error.code}: {error}", err=True)
+
+    def errors_within(self, file: Path, failures: Sequence[Failure]) -> None:
+        """Of the parts and objects that have no answer, those that failed of the same are told in one line."""
+        for failure in failures:
+            more = f" (and {failure.more} more)" if failure.more else ""
+            place = " ".join(filter(None, (str(file), failure.path, failure.model)))
+            click.echo(f"{place}: {failure.code}: {failure.text}{more}", err=True)
 
     def __enter__(self) -> Self:
         return self
@@ -55,9 +64,7 @@ class Tables(_Plain):
 
     def _one(self, file: str, answer: Answer) -> None:
         for name, part in answer.parts.items():
-            if isinstance(part, InferError):
-                self.error(Path(f"{file} {name}"), part)
-            else:
+            if not isinstance(part, InferError):
                 self._one(f"{file} {name}", part)
         if answer.task != "fan":
             self._alone(file, answer)
@@ -124,6 +131,9 @@ class JsonLines(_Plain):
     def error(self, file: Path, error: InferError) -> None:
         click.echo(json.dumps({"file": str(file), "error": {"code": error.code, "message": str(error)}}))
 
+    def errors_within(self, file: Path, failures: Sequence[Failure]) -> None:
+        """They stand in the object that was printed."""
+
 
 class Csv(_Plain):
     """One line per object or class; boxes in pixels, empty for classes alone. Other tasks have columns of their own."""
@@ -155,8 +165,6 @@ class Csv(_Plain):
             self._columns = ("file", *several_csv.COLUMNS)
             self._writer.writerow(self._columns)
         for said in several_csv.said_in(answer):
-            if isinstance(said.answer, InferError):
-                self.error(Path(f"{file} {said.path} {said.model}"), said.answer)
             try:
                 self._writer.writerows((file, *row) for row in several_csv.rows_of(said))
             except BadInput as error:

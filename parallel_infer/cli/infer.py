@@ -17,6 +17,7 @@ from parallel_infer.cli.model_argument import model_and_rest, model_option
 from parallel_infer.cli.parameter_types import GivenPath
 from parallel_infer.cli.saved_pictures import SavedPictures
 from parallel_infer.cli.server_options import GivenKey, connected, file_of, server_options
+from parallel_infer.cli.several_csv import failures_in
 from parallel_infer.errors import InferError, ServerUnavailable, Unanswered, Unauthorized, UnknownModel
 from parallel_infer.pictures.files import look_into
 
@@ -36,9 +37,9 @@ SAME_FOR_ALL = (ServerUnavailable, Unanswered, Unauthorized, UnknownModel)  # er
 @timeout_option(30.0, "Seconds that one picture may take.")
 @click.option(
     "--save",
-    type=GivenPath(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Write each picture, with its answer drawn on it, to this folder.",
+    type=GivenPath(path_type=Path),
+    metavar="FILE|DIR",
+    help="Write the picture, with its answer drawn on it, to this .jpg, .png or .webp file; or each to this folder.",
 )
 @click.option("--json", "form", flag_value="json", help="Print one JSON object per picture and line.")
 @click.option("--csv", "form", flag_value="csv", help="Print one line per object, with a heading.")
@@ -63,7 +64,8 @@ def command(
 
     Without --model the first argument is the model, also where a file has the same name.
 
-    A picture that fails is reported and does not stop the others; the exit code is then 1.
+    A picture that fails is reported and does not stop the others; the exit code is then 1. So is a part of a fan, or
+    an object of a chain, that has an error in the place of its answer.
     """  # noqa: D301  # click looks for the character itself
     options = options_of(conf, iou, options)
     shown = FORMATS[form or "table"]()
@@ -92,6 +94,9 @@ def _show_all(answers: Iterable[tuple[Path, Answer | InferError]], shown: Format
             shown.error(file, answer)
             continue
         shown.answer(file, answer)
+        if failures := failures_in(answer):
+            failed += 1
+            shown.errors_within(file, failures)
         if folder is not None and (error := folder.save(number, answer)):
             failed += 1
             click.echo(f"{file}: {error}", err=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from parallel_infer.errors import BadInput, ConfigError
 from parallel_infer.files.outputs import Inputs, check_target, make_folder, write_whole
-from parallel_infer.pictures.files import read_picture
+from parallel_infer.pictures.files import PICTURES, read_picture
 from parallel_infer.video.stderr_capture import StderrCapture
 
 if TYPE_CHECKING:
@@ -22,25 +22,31 @@ NOTHING: Mapping[Path, bytearray] = MappingProxyType({})
 
 
 class SavedPictures:
-    """A folder of drawn pictures, named after those they were drawn on; two of the same name get different ones."""
+    """A file for one drawn picture, or a folder of them.
+
+    In a folder they are named after those they were drawn on; two of the same name get different ones.
+    """
 
     def __init__(
-        self, folder: Path, files: Sequence[Path], key: str | None = None, piped: Mapping[Path, bytearray] = NOTHING
+        self, place: Path, files: Sequence[Path], key: str | None = None, piped: Mapping[Path, bytearray] = NOTHING
     ) -> None:
-        """Make the folder. Raises ConfigError where nothing can be written to it, or one of `files` would be lost.
+        """Make the folder, unless `place` has the suffix of a picture and is no folder.
 
-        `piped` has the content of those that cannot be read again.
+        Raises ConfigError where nothing can be written there, or one of `files` would be lost. `piped` has the content
+        of those that cannot be read again.
         """
         self._files = files
         self._piped = piped
-        self._targets = [folder / name for name in names_for(files)]
+        in_folder = place.is_dir() or place.suffix.lower() not in PICTURES
+        self._targets = [place / name for name in names_for(files)] if in_folder else [_file_for(place, files)]
         self._full = False
         self.unsaved = 0  # pictures that were not written because the disk had failed before
         inputs = Inputs([*files, key])
         for target in self._targets:
-            if inputs.at(target) is not None:
+            if not in_folder or inputs.at(target) is not None:
                 check_target(target, inputs, _PLACE)
-        make_folder(folder, _PLACE)
+        if in_folder:
+            make_folder(place, _PLACE)
         for target in self._targets:
             if target.is_dir():
                 check_target(target, inputs, _PLACE)
@@ -70,6 +76,17 @@ class SavedPictures:
             self._full = True
             return f"{error}; no further pictures are saved"
         return None
+
+
+def _file_for(place: Path, files: Sequence[Path]) -> Path:
+    """The only file there will be. Raises ConfigError where there are more pictures, or none of its kind is written."""
+    if len(files) != 1:
+        raise ConfigError(
+            f"{_PLACE} {place} is the name of one file, and there are {len(files)} pictures; name a folder"
+        )
+    if place.suffix.lower() not in _WRITTEN:
+        raise ConfigError(f"{_PLACE} {place}: expected a name that ends in {', '.join(_WRITTEN)}, or a folder")
+    return place
 
 
 def names_for(files: Iterable[Path]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Fans and chains as lines of CSV: one for each object or class of every answer in it."""
+"""Fans and chains as lines: of CSV, one for each object or class of every answer in it, and of what failed."""
 
 from __future__ import annotations
 
@@ -31,6 +31,27 @@ def said_in(answer: Answer | InferError, model: str = "", path: str = "") -> Ite
     for number, children in enumerate(answer.children):
         for name, child in children.items():
             yield from said_in(child, name, _below(path, number))
+
+
+class Failure(NamedTuple):
+    """What a model says nothing about: the first such place, and how many more failed there of the same."""
+
+    model: str
+    path: str
+    code: str
+    text: str
+    more: int
+
+
+def failures_in(answer: Answer) -> list[Failure]:
+    """Every error that stands in the place of a part's or an object's answer, each kind once."""
+    found: dict[tuple[str, str, str], Failure] = {}
+    for said in said_in(answer):
+        if isinstance(error := said.answer, InferError):
+            kind = (said.model, error.code, str(error))
+            first = found.get(kind, Failure(said.model, said.path, error.code, str(error), -1))
+            found[kind] = first._replace(more=first.more + 1)
+    return list(found.values())
 
 
 def rows_of(said: Said) -> Iterator[tuple[object, ...]]:

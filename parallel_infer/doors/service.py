@@ -107,12 +107,12 @@ class InferenceService:
             raise BadInput("parameter 'chain' is a text, such as detector > reader")
 
     async def unload(self, name: str) -> None:
-        """Stop serving a model, called by either of its names; returns when its last job is answered.
+        """Stop serving a model or a chain, called by either of its names; returns when its last job is answered.
 
         Raises UnknownModel.
         """
-        view, _ = await self._link.find(name)
-        await self._link.unload(view.name)
+        described = await self._link.models(fresh=True)  # without chains whose models are away
+        await self._link.unload(name if name in described else name.removesuffix(PICTURE))
         await self._link.models(fresh=True)
 
     async def infer(self, request: InferRequest) -> InferResponse:

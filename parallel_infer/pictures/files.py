@@ -31,7 +31,9 @@ SUFFIXES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """Usual suffixes, in small letters, of every format that a server can be told to accept."""
 
-_KNOWN = frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
+PICTURES = frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
+"""All of them."""
+
 _MOST_NAMED = 8  # suffixes in a text
 
 
@@ -42,7 +44,7 @@ class Folder(NamedTuple):
     left_out: str  # what else there is and why it is left out, for people; "" where there is nothing else
 
 
-def look_into(folder: Path, suffixes: frozenset[str] = _KNOWN) -> Folder:
+def look_into(folder: Path, suffixes: frozenset[str] = PICTURES) -> Folder:
     """The picture files directly in a folder, told by their suffix, in capitals or not. Raises OSError."""
     pictures: list[Path] = []
     others: Counter[str] = Counter()

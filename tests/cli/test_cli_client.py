@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from parallel_infer import Answer, Client
 from parallel_infer.cli import main
+from parallel_infer.errors import DeadlineExceeded, Poison
 from parallel_infer.tools.local_server import local_server
 
 
@@ -114,6 +116,28 @@ def test_a_file_that_fails_does_not_stop_the_others(ask: Any, pictures: Path, tm
     assert [line.split(": ")[1] for line in result.stderr.splitlines()] == ["BAD_INPUT", "BAD_INPUT"]
 
 
+@pytest.mark.parametrize("form", ["--csv", "--json", "--conf=0.5"])
+def test_what_a_fan_or_a_chain_lacks_is_told_and_makes_the_exit_code_1(
+    ask: Any, pictures: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    boxes = {"boxes": np.zeros((3, 4), np.float32), "scores": np.ones(3, np.float32), "classes": np.zeros(3, np.int32)}
+    chain, fan = Answer("detect", "plates", boxes, {0: "plate"}), Answer("fan", "plates+pose", {})
+    chain.children = [{"reader": Poison("it killed two workers")} for _ in range(3)]
+    fan.parts = {"plates": chain, "pose": DeadlineExceeded("too late")}
+    monkeypatch.setattr(Client, "infer_many", lambda *given, **options: [fan])
+    picture = pictures / "coffee.png"
+    result = ask("infer", "--model", "plates+pose", form, picture)
+    assert result.exit_code == 1
+    if form == "--json":
+        assert json.loads(result.stdout)["parts"]["pose"]["error"]["code"] == "DEADLINE_EXCEEDED"
+        assert result.stderr == ""
+    else:
+        assert result.stderr.splitlines() == [
+            f"{picture} 0 reader: POISON: it killed two workers (and 2 more)",
+            f"{picture} pose: DEADLINE_EXCEEDED: too late",
+        ]
+
+
 def test_options_change_the_answer(ask: Any, pictures: Path) -> None:
     picture = pictures / "astronaut.png"
 
@@ -141,6 +165,11 @@ def test_pictures_are_drawn_under_names_of_their_own(ask: Any, pictures: Path, t
     result = ask("infer", "--model", "detector", "--save", saved, *files)
     assert result.exit_code == 0, result.output
     assert sorted(path.name for path in saved.iterdir()) == ["astronaut-2.png", "astronaut.png"]
+    alone = tmp_path / "seen.png"
+    for _ in range(2):  # what was drawn before is drawn anew
+        result = ask("infer", "--model", "detector", "--save", alone, files[0])
+        assert result.exit_code == 0, result.output
+    assert alone.read_bytes() == (saved / "astronaut.png").read_bytes()
     drawn, original = cv2.imread(str(saved / "astronaut.png")), cv2.imread(str(files[0]))
     assert drawn is not None
     assert original is not None

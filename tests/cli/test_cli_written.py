@@ -100,6 +100,20 @@ def test_infer_says_at_once_that_nothing_can_be_saved(photos: Path) -> None:
         refused(run("infer", "--server", NOBODY, "--model", "a", photos, "--save", target), "--save /proc")
 
 
+def test_a_file_is_for_one_picture(photos: Path) -> None:
+    given = ("infer", "--server", NOBODY, "--model", "a")
+    refused(
+        run(*given, photos, "--save", photos.parent / "out.png"), "one file, and there are 2 pictures; name a folder"
+    )
+    one = (*given, photos / "coffee.png", "--save")
+    refused(run(*one, photos.parent / "out.tiff"), "expected a name that ends in .jpg, .jpeg, .png, .webp, or a folder")
+    refused(run(*one, photos.parent / "none" / "out.png"), "there is no folder")
+    refused(run(*one, photos / "coffee.png"), "would write over")
+    (photos.parent / "notes.txt").touch()
+    refused(run(*one, photos.parent / "notes.txt"), "is no folder")
+    assert sorted(path.name for path in photos.parent.iterdir()) == ["notes.txt", "photos"]
+
+
 def test_drawn_pictures_have_names_that_no_file_system_takes_for_the_same() -> None:
     files = [Path(name) for name in ("a/X.JPG", "b/x.jpg", "x-2.jpg", "c/x.bmp", "d/x.png")]
     assert list(names_for(files)) == ["X.jpg", "x-2.jpg", "x-2-2.jpg", "x.png", "x-2.png"]

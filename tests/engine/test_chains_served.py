@@ -378,6 +378,18 @@ def test_a_chain_is_added_over_grpc_and_by_the_page(doors: Doors, client: Client
     assert client.unload("new") == {"name": "new", "warnings": []}
 
 
+def test_a_chain_whose_models_are_away_can_be_unloaded(doors: Doors, client: Client, zoo: Path) -> None:
+    client.load("away", f"{zoo}/classifier.onnx")
+    for name in ("new", "gone"):
+        client.load_chain(name, "detector > away")
+    client.unload("away")
+    for name in ("new.picture", "gone"):
+        assert ask(doors, f"/v2/repository/models/{name}/unload", b"") == (200, {})
+    assert listed(client) == CHAINS
+    status, said = ask(doors, "/v2/repository/models/gone/unload", b"")
+    assert (status, "no model 'gone' is served" in said["error"]) == (404, True)
+
+
 def test_at_sighup_the_chains_are_those_of_the_file(server: Server, client: Client) -> None:
     config = server.folder / "server.toml"
     write_chains(config, {"kinds": CHAINS["kinds"], "shapes": "segmenter > pose", "bad": "classifier > pose"})
@@ -386,7 +398,7 @@ def test_at_sighup_the_chains_are_those_of_the_file(server: Server, client: Clie
     became = "chain persons: removed; chain kinds: unchanged; chain shapes: changed (its steps); chain bad: refused"
     assert became in server.log.read_text()
     eventually(lambda: "chain 'bad': model 'classifier' does classify" in server.log.read_text())
-    assert listed(client) == {"kinds": CHAINS["kinds"], "shapes": "segmenter > pose"}
+    eventually(lambda: listed(client) == {"kinds": CHAINS["kinds"], "shapes": "segmenter > pose"})
     assert "take a restart" not in server.log.read_text()
     for name in ("shapes", "persons"):
         client.load_chain(name, CHAINS[name])
