@@ -207,8 +207,10 @@ class Saboteur:
                 back = three([i.back - i.at for i in found[kind] if i.back is not None])
                 lines.append(f"{kind:18s} {len(found[kind]):7d}   {served[0]:>15s} {served[1]:>8s} {served[2]:>8s}"
                              f"   {back[0]:>9s} {back[1]:>8s} {back[2]:>8s}")  # fmt: skip
-        together, longest, whole = up_together(self.looks)
-        return [*lines, f"a process of each kind was up for {together:.1f} of {whole:.1f} s, {longest:.1f} s in a row"]
+        last = max((incident.at for incident in self.incidents), default=0.0)
+        together, longest, whole = up_together([look for look in self.looks if look[0] <= last])
+        up = f"until the last fault all kinds were up for {together:.1f} of {whole:.1f} s, {longest:.1f} s in a row"
+        return [*lines, up]
 
 
 def goes_all_the_way(status: dict[str, dict[str, Any]]) -> bool:

@@ -58,8 +58,8 @@ class Tally:
 
 
 def taken_slots(status: dict[str, Any]) -> dict[str, int]:
-    """Slots that are not free, by ring, in a server's status; and jobs that the server still knows."""
-    taken = {"jobs": status["jobs"], "held": status["gateway"]["held"]}
+    """Slots that are not free, by ring, in a server's status; and jobs and their pictures that it still knows."""
+    taken = {"jobs": status["jobs"], "held": status["gateway"]["held"], "shared pictures": status["shared_pictures"]}
     for name, model in status["models"].items():
         for ring in ("rows", "outputs"):
             taken[f"{name} {ring}"] = model[ring]["slots"] - model[ring]["free"]

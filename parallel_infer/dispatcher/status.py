@@ -32,6 +32,7 @@ def status(core: Core, report: ProcessReport) -> DispatcherStatus:
         processes=report.processes,
         refused=dict(core.ledger.counts),
         dispatcher=ProcessTime(round(time.process_time(), 3)),
+        shared_pictures=len(core.ledger.pictures),
         doors=report.doors,
     )
 

@@ -27,7 +27,7 @@ from parallel_infer.gateway.assembly import assembled
 from parallel_infer.gateway.ingress import Ingress
 from parallel_infer.gateway.pending import Outbox, PendingJob
 from parallel_infer.gateway.replies import KNOWN, Replies, crop_of
-from parallel_infer.ipc.messages import TIMES, Admit, AllCut, CancelJob, ModelOpened, PayloadKind, Refused, SlotFate
+from parallel_infer.ipc.messages import TIMES, Admit, AllCut, ModelOpened, PayloadKind, Refused, SlotFate
 from parallel_infer.model_spec import is_hidden
 
 _WINDOW = 16  # crops of one request that are under way at a time: no picture of many objects holds up others
@@ -304,12 +304,8 @@ class Composites:
     def cancel(self, number: int) -> None:
         """A job of a request that is over: its reply is of no interest."""
         pending = self.replies.pending.jobs.get(number)
-        if pending is None:
-            return
-        if self.outbox.withdraw(pending.admit):
-            self.replies.refused(Refused(number, Dropped.code, "cancelled", SlotFate.FREE))
-        else:
-            self.outbox.send(CancelJob(number))
+        if pending is not None:
+            self.replies.cancel(pending)
 
     def timers(self) -> Iterator[float]:
         """When `on_timer` has something to do."""

@@ -25,7 +25,6 @@ from parallel_infer.ipc.messages import (
     Alive,
     Answered,
     AnswersInDoubt,
-    CancelJob,
     ChainsServed,
     CloseDoor,
     GatewayUp,
@@ -186,11 +185,8 @@ class Core:
             return
         if pending.composite is not None:
             pending.composite.fail(Dropped.code, "cancelled by the client")
-        elif self._outbox.withdraw(pending.admit):  # it came together with the job, after a stall
-            refused = Refused(pending.admit.job, Dropped.code, "cancelled by the client", SlotFate.FREE)
-            self.replies.refused(refused)
         else:
-            self._outbox.send(CancelJob(pending.admit.job))
+            self.replies.cancel(pending)
 
     # --- from inside -------------------------------------------------------------------------------------------------
 
@@ -242,7 +238,7 @@ class Core:
             pending = self.replies.pending.jobs.get(job)
             if pending is not None:
                 pending.again = True
-                self._outbox.send(pending.admit)
+                self.replies.admit_again(pending)
 
     def _register(self, message: Register) -> None:
         """A dispatcher that is new to us: say who we are, and admit again what has no reply."""
@@ -253,7 +249,7 @@ class Core:
         self.replies.release_held()
         for pending in self.replies.pending.jobs.values():
             if pending.composite is None:
-                self._outbox.send(pending.admit)
+                self.replies.admit_again(pending)
         self.queries.refuse(ServerUnavailable("the server was restarting; ask again"))
         if not self._announced:
             self._announced = True

@@ -79,7 +79,8 @@ class PendingJob:
     """One admitted job."""
 
     __slots__ = (
-        *("admit", "again", "composite", "counted", "key", "part", "piece", "question", "reply_to", "share", "source"),
+        *("admit", "again", "cancelled", "composite", "counted", "key", "part", "piece", "question", "reply_to"),
+        *("share", "source"),
     )
 
     def __init__(
@@ -99,6 +100,7 @@ class PendingJob:
         self.key = key  # of the client's request; None for a job of our own
         self.share = share  # of the client; None for a job of our own
         self.again = False  # admitted a second time
+        self.cancelled = False  # the dispatcher was told so
         self.source = source  # the live source whose frame it is, as the client calls it
         self.part = part  # of a door's request that another job is counted for
         self.question = question  # under which its answer is kept; None: it is not

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from parallel_infer.crops import Crop
-from parallel_infer.errors import InferError, Poison, ServerUnavailable
+from parallel_infer.errors import Dropped, InferError, Poison, ServerUnavailable
 from parallel_infer.gateway.counters import Tally
 from parallel_infer.gateway.ingress import Ingress
 from parallel_infer.gateway.looks import Looks
@@ -15,7 +15,7 @@ from parallel_infer.gateway.pending import Outbox, PendingJob, PendingJobs, Repl
 from parallel_infer.gateway.poison import KnownPoison
 from parallel_infer.gateway.response_cache import Question, ResponseCache
 from parallel_infer.gateway.tracing import Tracing
-from parallel_infer.ipc.messages import TIMES, Admit, Answered, CancelJob, Refused, SlotFate
+from parallel_infer.ipc.messages import TIMES, Admit, AllCut, Answered, CancelJob, Refused, SlotFate
 
 KNOWN = "this very payload killed two workers before"
 
@@ -47,6 +47,23 @@ class Replies:
                 self.tally.of(job.admit.model).bytes_in += job.admit.ref.size
             if self.tracing is not None:
                 self.tracing.admitted(job.admit.job, job.admit.received)
+
+    def admit_again(self, pending: PendingJob) -> None:
+        """Send a job in once more, and all that was said about it since: a dispatcher that died may have been told."""
+        self._outbox.send(pending.admit)
+        if pending.cancelled:
+            part = pending.admit.part
+            self._outbox.send(CancelJob(pending.admit.job))
+            if part is not None and part.selections:  # its request is over
+                self._outbox.send(AllCut(part.picture))
+
+    def cancel(self, pending: PendingJob) -> None:
+        """Nobody wants the answer of a job: it ends as soon as the dispatcher says so."""
+        if self._outbox.withdraw(pending.admit):  # that came together with the job, after a stall
+            self.refused(Refused(pending.admit.job, Dropped.code, "cancelled by the client", SlotFate.FREE))
+        else:
+            pending.cancelled = True
+            self._outbox.send(CancelJob(pending.admit.job))
 
     def answered(self, message: Answered, payloads: Sequence[Any]) -> None:
         """A postprocess worker has an answer; `payloads` are the frames that came with it."""

@@ -106,6 +106,7 @@ def reported(**models: dict[str, Any]) -> DispatcherStatus:
         processes={},
         refused={},
         dispatcher=ProcessTime(0.0),
+        shared_pictures=0,
     )
 
 

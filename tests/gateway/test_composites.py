@@ -405,6 +405,27 @@ def test_a_new_dispatcher_gets_the_jobs_that_are_under_way_and_no_others(rig: Ri
     assert client.replies == 1
 
 
+@pytest.mark.parametrize("doubt", [False, True])
+def test_a_job_of_a_cancelled_chain_that_is_sent_in_again_is_cancelled_again_and_its_picture_let_go(
+    rig: Rig, doubt: bool
+) -> None:
+    client = Client(rig, "plates")
+    finder = rig.admitted()
+    assert finder.part is not None
+    rig.core.request(protocol.Cancel(id=1, job=client.request), client)
+    rig.outbox.flush()
+    rig.outbox.sent.clear()  # lost with whom it was sent to
+    if doubt:
+        rig.take(AnswersInDoubt((finder.job,)))
+    else:
+        rig.new_dispatcher()
+    rig.outbox.flush()
+    assert rig.outbox.sent[-3:] == [finder, CancelJob(finder.job), AllCut(finder.part.picture)]
+    rig.outbox.sent.clear()
+    rig.refuse(finder.job, "DROPPED")
+    assert client.code == "DROPPED"
+
+
 def test_an_answer_in_doubt_is_asked_for_again(rig: Rig) -> None:
     client = Client(rig, "plates")
     reply(rig, rig.admitted(), objects=1)

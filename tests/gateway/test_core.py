@@ -71,6 +71,19 @@ def test_the_deadline_is_kept_where_the_dispatcher_does_not_keep_it(rig: Rig) ->
     rig.check_drained()
 
 
+def test_a_new_dispatcher_is_told_what_was_cancelled_before_it(rig: Rig) -> None:
+    request = rig.infer(id=8)
+    admit = rig.admitted()
+    rig.ask(protocol.Cancel, job=8)
+    assert rig.told(CancelJob) == [CancelJob(admit.job)]  # lost with whom it was sent to
+    rig.new_dispatcher()
+    rig.outbox.flush()
+    assert rig.outbox.sent[-2:] == [admit, CancelJob(admit.job)]
+    rig.refuse(admit.job, "DROPPED")
+    assert request.code == "DROPPED"
+    rig.check_drained()
+
+
 def test_a_job_is_cancelled_before_it_is_sent_or_by_the_dispatcher(rig: Rig) -> None:
     request = rig.infer(id=7)
     rig.ask(protocol.Cancel, job=7)

@@ -28,6 +28,7 @@ class DispatcherStatus(Struct, frozen=True):
     processes: dict[str, ProcessState]
     refused: dict[str, int]
     dispatcher: ProcessTime
+    shared_pictures: int  # that several jobs are about, of which one is in flight or may come
     doors: dict[str, DoorState] = {}
 
 
