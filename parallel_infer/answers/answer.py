@@ -6,6 +6,7 @@ import copy
 import math
 import os
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -278,13 +279,18 @@ def _views(tensors: tuple[Tensor, ...], payload: bytes | memoryview, offset: int
     """The arrays that begin at `offset`, and where they end."""
     arrays: dict[str, Array] = {}
     for tensor in tensors:
-        name, dtype_name, shape = tensor.name, tensor.dtype, tensor.shape
-        dtype = np.dtype(dtype_name)
+        name, shape = tensor.name, tensor.shape
+        dtype = _dtype(tensor.dtype)
         if dtype.kind not in "biufc":
-            raise ValueError(f"array {name!r} has the unknown element type {dtype_name!r}")
+            raise ValueError(f"array {name!r} has the unknown element type {tensor.dtype!r}")
         count = math.prod(shape)
         # frombuffer refuses an empty buffer, though an array without elements needs none.
         flat = np.frombuffer(payload, dtype, count, offset) if count else np.empty(0, dtype)
-        arrays[name] = flat.reshape(shape)
+        arrays[name] = flat if len(shape) == 1 else flat.reshape(shape)
         offset += count * dtype.itemsize
     return arrays, offset
+
+
+@lru_cache(256)
+def _dtype(name: str) -> np.dtype[Any]:
+    return np.dtype(name)

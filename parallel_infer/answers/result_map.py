@@ -126,7 +126,7 @@ def _identifiers(count: int) -> Iterator[str]:
 def _classification(arrays: Mapping[str, Array], class_names: Mapping[int, str]) -> dict[str, Any]:
     classes, scores = arrays["classes"].tolist(), arrays["scores"].tolist()
     names = names_of(arrays["classes"], class_names)
-    if bool(np.any(arrays.get("multi_label", False))):
+    if "multi_label" in arrays and arrays["multi_label"].any():
         found = zip(names, classes, scores, strict=True)
         predictions = {name: {"confidence": score, "class_id": number} for name, number, score in found}
         return {"predictions": predictions, "predicted_classes": names}

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _PAGE = 4096
 _MAX_RING = 64 * 2**20  # bytes one connection asks for at most
+_MOST_SLOTS = 1024
+_GROWTH = 1.25  # times the size of its slots that a ring for larger payloads has at least
 _LEND_TIMEOUT = 5.0  # seconds
 _ASK_AGAIN = 1.0  # seconds after the server had no room
 
@@ -50,6 +52,7 @@ class LentRing:
         self.slots = grant.slots
         self.ttl = grant.ttl
         self.renewed = asked  # when the request left: the server counts from later
+        self.filled = asked  # when more than half of a slot was needed last
         self.retired = False
         self._memory = Ring.attach(byte_ring(grant.segment, grant.slots, grant.size)).arrays["bytes"]
         self._free = list(range(grant.slots))
@@ -163,6 +166,10 @@ class LentRings:
         self._not_before = 0.0
         self.wanted = 2  # slots, as many as there will be requests at a time
 
+    def expect(self, requests: int) -> None:
+        """So many requests are under way at once: want as many slots, in powers of two, so that few rings are made."""
+        self.wanted = max(self.wanted, 1 << (requests - 1).bit_length())
+
     @property
     def asking(self) -> Pending | None:
         """The request for a ring that the server has not answered yet."""
@@ -179,12 +186,14 @@ class LentRings:
         if ring is not None and (ring.blocked or now > ring.renewed + ring.ttl):
             self._retire(ring)
             ring = None
-        if ring is None or ring.size < size or ring.slots < self.wanted // 2:
+        if ring is None or ring.size < size or ring.slots <= self.wanted // 2:
             self._ask(size, now)
         if ring is None:
             return None
         if now > ring.renewed + ring.ttl / 3:
             self._renew(ring, now)
+        if 2 * size > ring.size:
+            ring.filled = now
         return ring.claim(size)
 
     def lost(self, ring: LentRing) -> None:
@@ -210,9 +219,14 @@ class LentRings:
     def _ask(self, size: int, now: float) -> None:
         if self._asking is not None or now < self._not_before:
             return
+        current = self._current
+        if current is not None and size > current.size:  # payloads of many sizes shall not take a ring each
+            size = max(size, min(math.ceil(_GROWTH * current.size), self._connection.terms.most))
+        elif current is not None and now < current.filled + current.ttl:  # nor large and small ones in turns
+            size = current.size
         size = math.ceil(max(size, 1) / _PAGE) * _PAGE
-        slots = max(1, min(self.wanted, _MAX_RING // size, 1024))
-        if self._current is not None and self._current.size >= size and self._current.slots >= slots:
+        slots = max(1, min(self.wanted, _MAX_RING // size, _MOST_SLOTS))
+        if current is not None and current.size >= size and current.slots >= slots:
             return
         request = Lend(id=self._connection.number(), slots=slots, size=size)
         self._asking = Pending(request, _LEND_TIMEOUT, sink=self._lent)
@@ -230,7 +244,7 @@ class LentRings:
         if self._current is not None:
             self._retire(self._current)
         self._current = ring
-        if ring.slots < self.wanted:
+        if isinstance(pending.request, Lend) and ring.slots < pending.request.slots:
             self._not_before = time.monotonic() + _ASK_AGAIN  # the server has no more for now
 
     def _renew(self, ring: LentRing, now: float) -> None:

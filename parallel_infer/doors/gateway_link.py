@@ -132,6 +132,7 @@ class GatewayLink:
         size = sum(map(len, parts))
         slot = None
         if size >= _LENT_FROM and connection.lent is not None:
+            connection.lent.expect(self._waiting + 1)
             slot = connection.lent.claim(size)
         if slot is None:
             pending.payload = memoryview(parts[0]) if len(parts) == 1 else b"".join(parts)

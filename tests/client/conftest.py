@@ -190,6 +190,8 @@ class FakeServer:
             self.fail(received, "BAD_INPUT", "an older server: it does not know this")
         elif isinstance(request, protocol.Ready):
             self._result(received, {"ready": True})
+        elif isinstance(request, protocol.Models) and request.detail:
+            self._result(received, [])
         elif not isinstance(request, protocol.Cancel):
             self._result(received, msgspec.to_builtins(request))
         self.received.put(received)

@@ -1,11 +1,15 @@
-"""Frames in slots that the server lent."""
+"""Frames, and what doors pass on, in slots that the server lent."""
 
 from __future__ import annotations
+
+import asyncio
 
 import numpy as np
 import pytest
 
 from parallel_infer import Client, protocol
+from parallel_infer.client.endpoint import Address
+from parallel_infer.doors.gateway_link import GatewayLink, Work
 from parallel_infer.errors import BadInput, DeadlineExceeded, ServerUnavailable
 from tests.client.client_calls import in_thread, payload_of
 
@@ -36,6 +40,42 @@ def test_frames_travel_in_lent_slots(lending):
         ring = next(iter(lending.rings))
         client.close()
         assert lending.next(protocol.GiveBack).request.ring == ring
+
+
+def of_door(address, rounds):
+    """What a door's link to the gateway is answered for rounds of payloads, those of each round under way at once."""
+
+    async def ask():
+        link = GatewayLink(Address(address, None), "http", 10.0)
+        try:
+            await link.reach()
+            work = Work(model="echo")
+            return [
+                await asyncio.gather(*(link.job(work, "picture", (), [payload]) for payload in payloads))
+                for payloads in rounds
+            ]
+        finally:
+            link.close()
+
+    return [[payload_of(answer) for answer in answers] for answers in asyncio.run(ask())]
+
+
+def requests_of(server):
+    return [server.received.get_nowait().request for _ in range(server.received.qsize())]
+
+
+def test_doors_have_a_slot_for_each_request_that_is_under_way(lending):
+    rounds = [[bytes([number]) * 20_000 for number in range(count)] for count in (1, 5, 16, 16, 16)]
+    assert of_door(lending.address, rounds) == rounds
+    jobs = [request for request in requests_of(lending) if isinstance(request, protocol.Infer)]
+    assert all(request.slot is not None for request in jobs[-16:])
+
+
+def test_doors_need_few_rings_for_payloads_of_many_sizes(lending):
+    sizes = [20_000 + 500 * number for number in range(60)] + [20_000, 100_000] * 10
+    rounds = [[b"x" * size] * 8 for size in sizes]
+    assert of_door(lending.address, rounds) == rounds
+    assert sum(isinstance(request, protocol.Lend) for request in requests_of(lending)) < 10
 
 
 def test_other_payloads_never_do(lending):
