@@ -23,5 +23,7 @@ def free_port() -> int:
 
 def print_header() -> None:
     """Print machine, versions and command."""
-    command = f"python benchmarks/{Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}".rstrip()
+    script = Path(sys.argv[0]).resolve()
+    place = script.parts[script.parts.index("benchmarks") :] if "benchmarks" in script.parts else (script.name,)
+    command = f"python {'/'.join(place)} {shlex.join(sys.argv[1:])}".rstrip()
     print(*Origin.here(command).lines(), "", sep="\n")

@@ -28,6 +28,7 @@ from benchmarks.peers.settings import Setting, our_settings
 from parallel_infer.errors import ServerUnavailable
 
 _START, _OUR_START = 4.0, 7.0  # seconds that starting and stopping a server takes, for the estimate
+_OUR_FIRST = 15.0  # those of our trial at a first start, and of another start whose answers the peers must give
 _SLOW = 60.0  # pictures per second, at which what is under way at the end of a point is waited for, for the estimate
 
 
@@ -68,6 +69,10 @@ class Campaign:
                     self._say(f"[{number}/{len(turns)}, {left / 60:.0f} min left] {turn.key}: {_rates(value)}")
             left -= turn.seconds
         self._say(f"done after {(time.monotonic() - begin) / 60:.1f} minutes")
+        return self.records(pairs)
+
+    def records(self, pairs: Sequence[Pair]) -> list[Record]:
+        """What the journal has of each."""
         return [self._record(pair, pairs) for pair in pairs]
 
     def left(self, pairs: Sequence[Pair]) -> list[Turn]:
@@ -107,7 +112,7 @@ class Campaign:
         if isinstance(side, Pair):
             return Turn(key, (side,), self._seconds(_START, loads) + again, partial(self._peer, side))
         ways = len(self._conditions.ways)
-        seconds = self._seconds(_OUR_START, loads * ways) + again * ways
+        seconds = self._seconds(_OUR_START if number else _OUR_START + _OUR_FIRST, loads * ways) + again * ways
         return Turn(key, group.peers, seconds, partial(self._ours, group.peers[0], number))
 
     def _seconds(self, start: float, loads: Sequence[int]) -> float:

@@ -79,6 +79,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--settings-from", type=Path, metavar="JOURNAL", help="of the peers: trials of an earlier run")
     parser.add_argument("--resume", action="store_true", help="go on with the run of this name that was cut off")
     parser.add_argument("--trials-only", action="store_true", help="try the peers' settings, and measure nothing")
+    parser.add_argument("--so-far", action="store_true", help="tables of what a run that was cut off has measured")
     parser.add_argument("--estimate", action="store_true", help="say how long it would take, and measure nothing")
     parser.add_argument("--short", action="store_true", help="one round of short points")
     parser.add_argument("--name", default="peers", help="of the files in benchmarks/results/")
@@ -168,10 +169,10 @@ def _shown_filters(pairs: list[Pair]) -> dict[str, list[str]]:
 
 
 def _compared(model: str, provider: Provider) -> tuple[str, ...] | None:
-    """Random weights are sure of nothing: only in float32 they find the same everywhere."""
-    if model not in MAKERS:
-        return ()
-    return ("--provider", "cpu") if provider.precision == "fp32" else None
+    """As the peer runs it. Random weights are sure of nothing: only in float32 they find the same everywhere."""
+    if model in MAKERS and provider.precision != "fp32":
+        return None
+    return "--provider", provider.name, "--precision", provider.precision, "--no-trial"
 
 
 def _with_chains(peers: list[tuple[Peer, str]]) -> list[tuple[Peer, str]]:
@@ -204,14 +205,14 @@ def journal_of(arguments: argparse.Namespace, facts: Facts) -> Journal:
     if arguments.settings_from:
         values = _read(arguments.settings_from, facts, "machine", "decoder")
         known = {key: value for key, value in values.items() if is_trial(key)}
-    if arguments.resume:
+    if arguments.resume or arguments.so_far:
         known |= _read(path, facts, *facts)
     elif not arguments.estimate and path.exists() and _DONE not in read(path)[1]:
         raise SystemExit(
             f"{path}: that run was cut off, or a peer failed; --resume goes on with it, remove it to begin anew"
         )
     known.pop(_DONE, None)
-    return Journal(Path(os.devnull) if arguments.estimate else path, facts, known)
+    return Journal(Path(os.devnull) if arguments.estimate or arguments.so_far else path, facts, known)
 
 
 def with_own_cache(folder: Path, *, anew: bool) -> None:
@@ -231,6 +232,16 @@ def _read(path: Path, facts: Facts, *same: str) -> dict[str, Any]:
     if found := changed({name: before.get(name) for name in same}, {name: facts[name] for name in same}):
         raise SystemExit(f"{path} is of other conditions: {'; '.join(found)}")
     return values
+
+
+def tell(arguments: argparse.Namespace, facts: Facts, summaries: list[dict[str, Any]], eight_bits: list[str]) -> None:
+    """Print the tables, write the files."""
+    last = [*verdict(summaries), *in_eight_bits(summaries, eight_bits)]
+    print("\n".join(["", *lines(summaries), "", *notes(summaries), "", *last]))
+    RESULTS.mkdir(exist_ok=True)
+    found = {"command": _command(), **facts, "verdict": extents(summaries), "pairs": summaries}
+    (RESULTS / f"{arguments.name}.json").write_text(json.dumps(found, indent=1))
+    write_plot(summaries, RESULTS / f"{arguments.name}.png")
 
 
 def main() -> None:
@@ -254,9 +265,11 @@ def main() -> None:
         "conditions": asdict(conditions) | {"eight_bits": wanted, "filters": _shown_filters(pairs)},
     }
     journal = journal_of(arguments, facts)
-    if arguments.estimate:
+    if arguments.estimate or arguments.so_far:
         campaign = Campaign(lengths, replace(conditions, eight_bits=dict.fromkeys(wanted, "")), journal, _say)
         print(estimate(pairs, campaign.left(pairs)))
+        if arguments.so_far:
+            tell(arguments, facts, [summary(record) for record in campaign.records(pairs)], wanted)
         return
     cache = RUNS / f"{arguments.name}.cache"
     with_own_cache(cache, anew=not arguments.resume)
@@ -266,12 +279,7 @@ def main() -> None:
     if arguments.trials_only:
         print("\n".join(["", *notes(summaries)]))
     else:
-        last = [*verdict(summaries), *in_eight_bits(summaries, wanted)]
-        print("\n".join(["", *lines(summaries), "", *notes(summaries), "", *last]))
-        RESULTS.mkdir(exist_ok=True)
-        text = json.dumps({"command": _command(), **facts, "verdict": extents(summaries), "pairs": summaries}, indent=1)
-        (RESULTS / f"{arguments.name}.json").write_text(text)
-        write_plot(summaries, RESULTS / f"{arguments.name}.png")
+        tell(arguments, facts, summaries, wanted)
     if any(pair["failure"] for pair in summaries):
         raise SystemExit("a peer failed; see above")
     journal.put(_DONE, True)

@@ -164,7 +164,15 @@ class Work:
 
     def answers_to_rows(self, rows: list[Row]) -> list[dict[str, Any]]:
         """Answers for decoded pictures."""
-        outputs = self._session.run(None, {self._input: self.preparation.batch(rows)})[0]
+        return self.read(self.run(self.preparation.batch(rows)), rows)
+
+    def run(self, batch: Array) -> Array:
+        """The model's output."""
+        output: Array = self._session.run(None, {self._input: batch})[0]
+        return output
+
+    def read(self, outputs: Array, rows: list[Row]) -> list[dict[str, Any]]:
+        """What the outputs say."""
         if self._task == "classify":
             return [_top(scores) for scores in outputs]
         return [_objects(predictions, row) for predictions, row in zip(outputs, rows, strict=True)]

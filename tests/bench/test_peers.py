@@ -22,6 +22,7 @@ from benchmarks.peers.pictures import PICTURES
 from benchmarks.peers.schedule import OURS, groups
 from benchmarks.peers.summary import extents, in_eight_bits, lines, notes, summary, verdict
 from benchmarks.peers.work import Preparation, Setup
+from benchmarks.peers.work_times import by_column
 from parallel_infer.pipeline import load_pipeline
 
 ZOO = PICTURES.parent
@@ -249,6 +250,16 @@ def test_eight_bits_are_compared_with_the_best_peer_of_each_round_as_it_starts()
     assert detector.startswith("detector in 8 bits, filter own, over wire, 32 in flight: 120.0/s, ")
     assert detector.endswith("best peer as it starts 50.0/s, 2.40 times (2.00-3.00)")
     assert resnet == "resnet50 in 8 bits, filter own: not measured beside a peer as it starts"
+
+
+def test_processor_time_is_that_of_the_stages_and_the_rest_of_the_server():
+    found = {
+        "client": [500.0, 500.0],
+        "gateway": [200.0, 200.0],
+        "decode-0": [1500.0, 100.0],
+        "decode-1": [700.0, 100.0],
+    }
+    assert by_column(found) == pytest.approx({"decode": 2.0, "run": 0.0, "answer": 0.0, "rest": 0.4})
 
 
 @pytest.mark.parametrize("text", ["", "no JSON\n"])
