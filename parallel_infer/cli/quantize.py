@@ -152,11 +152,15 @@ def _served_otherwise(speed: Speed) -> str:
 
 def _agreement(found: Agreement) -> str:
     if found.task == "classify":
-        return f"same best class for {found.share:.1%}; its score moved by {found.score_shift:.3f} on average"
+        undecided = f" ({found.undecided} between two that score alike)" if found.undecided else ""
+        return (
+            f"same best class for {found.share:.1%}{undecided}; its score moved by {found.score_shift:.3f} on average"
+        )
     return (
         f"{found.objects[0]} objects before, {found.objects[1]} after, {found.matched} in both "
         f"(mean IoU {found.iou:.3f}, score moved by {found.score_shift:.3f} on average, {found.class_changes} of "
-        f"another class): agreement {found.share:.1%}"
+        f"another class; {found.undecided} in one alone that hardly score enough do not count): "
+        f"agreement {found.share:.1%}"
     )
 
 

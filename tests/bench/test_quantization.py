@@ -13,8 +13,6 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner, Result
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from msgspec.structs import replace
 from onnx import TensorProto, helper, numpy_helper
 
@@ -23,7 +21,7 @@ from parallel_infer.errors import ConfigError, ModelRejected
 from parallel_infer.inference.options import SessionConfig
 from parallel_infer.machine.cores import split_cores, usable_cores
 from parallel_infer.pipeline import load_pipeline
-from parallel_infer.tools.quantize.agreement import Agreement, agreement, box_iou, matches
+from parallel_infer.tools.quantize.agreement import Agreement
 from parallel_infer.tools.quantize.quantizable import check_scales, kept_in_float
 from parallel_infer.tools.quantize.quantization import as_served, quantize
 from parallel_infer.tools.quantize.recipes import Recipe, Speed, Trial, best, check_worth
@@ -275,71 +273,3 @@ def test_recipes_round_what_they_say(tmp_path: Path, payloads: list[bytes]) -> N
         counts[recipe] = sum(node.op_type == "QuantizeLinear" for node in onnx.load(output).graph.node)
     assert counts[Recipe.LAYERS] == 2  # what the convolution and the product read
     assert counts[Recipe.LAYERS] <= counts[Recipe.SUMS] < counts[Recipe.OPERATORS]
-
-
-def objects(*boxes: tuple[float, float, float, float], number: int = 0, score: float = 0.9) -> dict[str, np.ndarray]:
-    return {
-        "boxes": np.array(boxes, np.float32).reshape(-1, 4),
-        "scores": np.full(len(boxes), score, np.float32),
-        "classes": np.full(len(boxes), number, np.int64),
-    }
-
-
-def test_agreement_of_objects() -> None:
-    one, far = (0.0, 0.0, 10.0, 10.0), (50.0, 50.0, 60.0, 60.0)
-
-    found = agreement(
-        "detect",
-        [
-            (objects(one, far), objects(one, score=0.8)),  # one is missing
-            (objects(one), objects(one, number=3)),  # another class
-            (objects(), objects()),
-        ],
-    )
-
-    assert (found.objects, found.matched, found.class_changes, found.pictures) == ((3, 2), 2, 1, 3)
-    assert found.share == pytest.approx(2 * 1 / 5)
-    assert found.iou == pytest.approx(1.0)
-    assert found.score_shift == pytest.approx(0.05)
-
-
-def test_agreement_of_classes() -> None:
-    def scores(*pairs: tuple[int, float]) -> dict[str, np.ndarray]:
-        return {"classes": np.array([n for n, _ in pairs]), "scores": np.array([s for _, s in pairs], np.float32)}
-
-    found = agreement(
-        "classify",
-        [(scores((1, 0.9), (2, 0.1)), scores((1, 0.7), (2, 0.3))), (scores((1, 0.6), (2, 0.4)), scores((2, 0.8)))],
-    )
-
-    assert found.share == 0.5
-    assert found.score_shift == pytest.approx((0.2 + 0.6) / 2)
-
-
-BOXES = st.lists(
-    st.tuples(*[st.integers(0, 40)] * 2, *[st.integers(1, 20)] * 2).map(
-        lambda b: (b[0], b[1], b[0] + b[2], b[1] + b[3])
-    ),
-    max_size=6,
-)
-
-
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(BOXES, BOXES)
-def test_matches_pair_each_box_once_and_agree_with_plain_areas(
-    some: list[tuple[int, ...]], others: list[tuple[int, ...]]
-) -> None:
-    first, second = (np.array(boxes, np.float32).reshape(-1, 4) for boxes in (some, others))
-    overlaps = box_iou(first, second)
-
-    for row, one in enumerate(some):
-        for column, other in enumerate(others):
-            width = max(0, min(one[2], other[2]) - max(one[0], other[0]))
-            height = max(0, min(one[3], other[3]) - max(one[1], other[1]))
-            areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
-            expected = width * height / (sum(areas) - width * height)
-            assert overlaps[row, column] == pytest.approx(expected, rel=1e-5)
-    pairs = matches(first, second)
-    assert len({one for one, _ in pairs}) == len({other for _, other in pairs}) == len(pairs)
-    assert all(overlaps[pair] >= 0.5 for pair in pairs)
-    assert len(matches(first, first)) == len(some)

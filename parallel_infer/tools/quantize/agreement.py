@@ -10,13 +10,19 @@ import numpy.typing as npt
 from msgspec import Struct
 
 SAME_BOX = 0.5  # IoU from which on two boxes are taken for the same object
+_TIE = 0.8  # part of the best class' score from which on a model is as good as undecided between two classes
+_CLOSE = 0.05  # above the least score of an object, within which a model is as good as undecided whether there is one
 
 Arrays = Mapping[str, npt.NDArray[Any]]  # of an answer, as `stages.tasks` names them
 Floats = npt.NDArray[np.float32]
 
 
 class Agreement(Struct, frozen=True, kw_only=True):
-    """Answers of two models about the same pictures. Means are over what could be compared; 0 where nothing could."""
+    """Answers of two models about the same pictures. Means are over what could be compared; 0 where nothing could.
+
+    What the model itself hardly decides, any rounding may turn: two classes of nearly the same score, and an object
+    whose score is hardly enough. Neither counts against the copy.
+    """
 
     task: str
     pictures: int
@@ -24,13 +30,14 @@ class Agreement(Struct, frozen=True, kw_only=True):
     objects: tuple[int, int] = (0, 0)  # of each model
     matched: int = 0  # objects of one model that the other has as well, whatever their class
     class_changes: int = 0  # matched objects of another class
+    undecided: int = 0  # classes that changed, or objects of one model alone, that do not count
     iou: float = 0.0  # mean over matched objects
     score_shift: float = 0.0  # mean absolute difference of scores
 
 
-def agreement(task: str, answers: Sequence[tuple[Arrays, Arrays]]) -> Agreement:
-    """How well pairs of answers agree."""
-    return _of_classes(answers) if task == "classify" else _of_objects(task, answers)
+def agreement(task: str, answers: Sequence[tuple[Arrays, Arrays]], least: float = 0.0) -> Agreement:
+    """How well pairs of answers agree. `least` is the score from which on there is an object, 0 to 1."""
+    return _of_classes(answers) if task == "classify" else _of_objects(task, answers, least)
 
 
 def box_iou(some: Floats, others: Floats) -> Floats:
@@ -55,35 +62,45 @@ def matches(some: Floats, others: Floats) -> list[tuple[int, int]]:
 
 
 def _of_classes(answers: Sequence[tuple[Arrays, Arrays]]) -> Agreement:
-    same, shifts = 0, []
+    same, undecided, shifts = 0, 0, []
     for before, after in answers:
         best = [int(one["classes"][0]) if len(one["classes"]) else None for one in (before, after)]
         same += best[0] == best[1]
         if best[0] is not None:
-            shifts.append(abs(float(before["scores"][0]) - _score_of(after, best[0])))
+            score = float(before["scores"][0])
+            shifts.append(abs(score - _score_of(after, best[0])))
+            if best[1] not in (best[0], None):
+                undecided += _score_of(before, best[1]) >= _TIE * score
     return Agreement(
-        task="classify", pictures=len(answers), share=same / max(1, len(answers)), score_shift=_mean(shifts)
+        task="classify",
+        pictures=len(answers),
+        share=(same + undecided) / max(1, len(answers)),
+        undecided=undecided,
+        score_shift=_mean(shifts),
     )
 
 
-def _score_of(answer: Arrays, number: int) -> float:
+def _score_of(answer: Arrays, number: int | None) -> float:
     """The score of a class; 0 where the answer leaves it out."""
     found = np.flatnonzero(answer["classes"] == number)
     return float(answer["scores"][found[0]]) if len(found) else 0.0
 
 
-def _of_objects(task: str, answers: Sequence[tuple[Arrays, Arrays]]) -> Agreement:
-    objects, changes = [0, 0], 0
+def _of_objects(task: str, answers: Sequence[tuple[Arrays, Arrays]], least: float) -> Agreement:
+    objects, changes, undecided = [0, 0], 0, 0
     overlaps: list[float] = []
     shifts: list[float] = []
     for before, after in answers:
         objects[0] += len(before["boxes"])
         objects[1] += len(after["boxes"])
-        for one, other in matches(before["boxes"], after["boxes"]):
+        pairs = matches(before["boxes"], after["boxes"])
+        for answer, matched in ((before, [one for one, _ in pairs]), (after, [other for _, other in pairs])):
+            undecided += int((np.delete(answer["scores"], matched) < least + _CLOSE).sum())
+        for one, other in pairs:
             changes += int(before["classes"][one] != after["classes"][other])
             shifts.append(abs(float(before["scores"][one]) - float(after["scores"][other])))
             overlaps.append(float(box_iou(before["boxes"][[one]], after["boxes"][[other]])[0, 0]))
-    every = sum(objects)
+    every = sum(objects) - undecided
     return Agreement(
         task=task,
         pictures=len(answers),
@@ -91,6 +108,7 @@ def _of_objects(task: str, answers: Sequence[tuple[Arrays, Arrays]]) -> Agreemen
         objects=(objects[0], objects[1]),
         matched=len(shifts),
         class_changes=changes,
+        undecided=undecided,
         iou=_mean(overlaps),
         score_shift=_mean(shifts),
     )

@@ -335,7 +335,7 @@ class _Subject:
             (self._answered(self._session, inputs, geometry), self._answered(copy, inputs, geometry))
             for inputs, geometry in self._feed
         ]
-        return agreement(self._spec.task, pairs)
+        return agreement(self._spec.task, pairs, self._spec.parameters.get("confidence", 0.0))
 
     def _answered(self, session: Session, inputs: Arrays, geometry: Geometry) -> Any:
         return self._answer({name: array[0] for name, array in session.run(inputs).items()}, geometry)
