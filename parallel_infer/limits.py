@@ -7,7 +7,7 @@ MAX_NAME = 128  # characters of a model's name
 MAX_OPTIONS = 4096  # bytes, encoded
 LARGEST_PAYLOAD = 4096 << 20  # bytes; no server can be configured to take more
 ALWAYS_READ = 1 << 20  # bytes; a frame that every server reads, if only to refuse it
-PREVIEW_SIDE = 384  # pixels of the longer side of a live source's picture on the page, at most
+PREVIEW_SIDE = 384  # pixels of the longer side of a live source's picture on the page, where nothing else is said
 _PIXELS_READ = 1 << 30  # bytes of pixels that are read at most, to be refused
 
 
@@ -18,6 +18,11 @@ def largest_frame(max_payload: int, max_pixels: int) -> int:
     better refused by name, and alone, than cut together with everything else on its connection.
     """
     return max(4 * max_payload, min(3 * max_pixels, _PIXELS_READ)) + (1 << 20)
+
+
+def preview_bytes(side: int) -> int:
+    """Bytes that the JPEG of a picture of `side` pixels may have, if a client draws it: 256 KB of 384 pixels."""
+    return side * side * 16 // 9
 
 
 def payload_too_large(size: int, most: int) -> str:

@@ -26,7 +26,6 @@ LEAST_PRIORITY, MOST_PRIORITY = -100, 100
 MAX_TRACE = 60.0  # seconds
 MAX_LOOK = 60.0  # seconds
 MAX_COUNTS = 100  # of a report
-MAX_DRAWN = 256 << 10  # bytes of the picture that a report may have as its payload
 MAX_COUNTED = 64  # characters of the name of a line, a zone or a class in it
 MAX_STEPS = 4096  # characters of a chain's text
 MAX_SOURCE = 128  # characters of a live stream's name
@@ -144,7 +143,8 @@ class Counted(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
 class Report(_Request, frozen=True, kw_only=True, tag="report"):
     """How a live source is, as only its own client can tell. The payload may be its last frame as the client shows it.
 
-    That is a JPEG, which is asked for by the result of an earlier report, {"watched": true}: somebody looks.
+    That is a JPEG of at most `pixels` at its longer side. It is asked for by the result of an earlier report: somebody
+    looks where that is {"watched": true, "pixels": 384}.
     """
 
     source: Annotated[str, Meta(min_length=1, max_length=128)]  # as in `infer`

@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from parallel_infer.config.engine_schema import EngineConfig
 from parallel_infer.config.model_schema import OPTION, ModelConfig, says
+from parallel_infer.limits import PREVIEW_SIDE
 
 __all__ = ["OPTION", "ModelConfig", "ServerConfig"]
 
@@ -131,6 +132,9 @@ class ServerConfig(EngineConfig, frozen=True, kw_only=True, forbid_unknown_field
     page_viewers: Annotated[
         int, says("Browsers that may watch the HTTP door's page at a time. 0: there is no page.", ge=0, le=1024), OPTION
     ] = 16
+    page_picture_pixels: Annotated[
+        int, says("Pixels of the longer side of a live source's picture on the page, at most.", ge=64, le=2048), OPTION
+    ] = PREVIEW_SIDE
     http_hosts: Annotated[
         list[str],
         says(

@@ -29,6 +29,7 @@ def _http(config: ServerConfig, told: Told) -> DoorOptions | None:
         memory=config.http_memory_mb << 20,
         aliases=tuple(config.alias),
         page_viewers=config.page_viewers,
+        page_picture=config.page_picture_pixels,
         hosts=tuple(config.http_hosts),
         connections=config.max_clients,
         idle=config.http_idle_ms / 1000,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from parallel_infer.limits import PREVIEW_SIDE
 from parallel_infer.process.options import ChildOptions
 
 
@@ -22,6 +23,7 @@ class HttpOptions(DoorOptions, frozen=True, kw_only=True):
     memory: int  # of all bodies at a time
     aliases: tuple[str, ...] = ()  # OTHER=NAME
     page_viewers: int = 16  # pages that may be open at a time; 0: there is none
+    page_picture: int = PREVIEW_SIDE  # pixels of the longer side of a live source's picture there
     hosts: tuple[str, ...] = ()  # further names by which clients reach the door
     connections: int = 1024  # at a time
     idle: float = 30.0  # seconds a connection may stay without a whole request head

@@ -90,7 +90,7 @@ class Core:
         self._clock = clock
         self._models: dict[str, ModelOpened] = {}
         number = itertools.count((options.epoch << 40) + 1).__next__  # those of two gateways of one run never meet
-        self.looks = Looks(lambda ref: ingress.read(ref) or lending.read(ref), clock)
+        self.looks = Looks(lambda ref: ingress.read(ref) or lending.read(ref), clock, options.page_picture)
         self.cache = ResponseCache(options.response_cache)
         self.replies = Replies(outbox, ingress, self.looks, self.cache, clock)
         self.composites = Composites(
@@ -163,7 +163,7 @@ class Core:
                 self.replies.tally.report(request)
                 if payload is not None:
                     self.looks.drawn(request.source, payload)
-                requester.result({"watched": True} if self.looks.is_watched(request.source) else {})
+                requester.result(self.looks.wanted(request.source))
             case Load() | LoadChain() | Reload() | Unload() | Stop():
                 self.queries.manage(request, requester)
             case _:

@@ -15,7 +15,7 @@ import msgspec
 from parallel_infer.errors import BadInput
 from parallel_infer.gateway.pending import PendingJob, Requester
 from parallel_infer.ipc.messages import AnswerFormat, PayloadKind, SlotRef
-from parallel_infer.protocol import MAX_DRAWN
+from parallel_infer.limits import PREVIEW_SIDE, preview_bytes
 
 _DRAWS_ON = 10.0  # seconds after its last picture that a client is expected to send another
 _KINDS = {PayloadKind.PICTURE: "picture", PayloadKind.FRAME: "frame", PayloadKind.TENSORS: "tensors"}
@@ -31,8 +31,11 @@ class Look(msgspec.Struct, frozen=True):
 class Looks:
     """Who waits for a frame of which source."""
 
-    def __init__(self, read: Callable[[SlotRef], memoryview | None], clock: Callable[[], float]) -> None:
-        """`read` gives the payload in a slot, where it lies."""
+    def __init__(
+        self, read: Callable[[SlotRef], memoryview | None], clock: Callable[[], float], pixels: int = PREVIEW_SIDE
+    ) -> None:
+        """`read` gives the payload in a slot, where it lies; `pixels` is the longer side of what clients draw."""
+        self._pixels = pixels
         self._read = read
         self._clock = clock
         self._watched: dict[str, float] = {}  # source -> until when a door may be taken to go on looking
@@ -55,10 +58,15 @@ class Looks:
         """Whether a door looks at `source` now and then."""
         return self._watched.get(source, 0.0) > self._clock()
 
+    def wanted(self, source: str) -> dict[str, Any]:
+        """What the client of a source is told: whether it shall draw its last frame, and how large at most."""
+        return {"watched": True, "pixels": self._pixels} if self.is_watched(source) else {}
+
     def drawn(self, source: str, picture: memoryview) -> None:
         """The client of a source that is watched has drawn its last frame, as a JPEG. Raises BadInput."""
-        if len(picture) > MAX_DRAWN:
-            raise BadInput(f"the picture of a report has {len(picture)} bytes; up to {MAX_DRAWN} are taken")
+        if len(picture) > (most := preview_bytes(self._pixels)):
+            text = f"the picture of a report has {len(picture)} bytes; up to {most} are taken"
+            raise BadInput(f"{text}: 16/9 for each pixel of a square (option page_picture_pixels)")
         if self.is_watched(source):
             self._drawn[source] = self._clock() + _DRAWS_ON
             nothing: dict[str, Any] = {"tensors": (), "options": {}, "format": "arrays", "answer": None, "arrays": b""}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import Raw, Struct
 
 from parallel_infer.ipc.messages import ModelPlan
+from parallel_infer.limits import PREVIEW_SIDE
 from parallel_infer.model_files.store import CopyOrder
 from parallel_infer.shm.ring import RingSpec
 
@@ -73,6 +74,7 @@ class GatewayOptions(ChildOptions, frozen=True, kw_only=True):
     max_clients: int
     max_objects: int = 64
     max_crops: int = 256
+    page_picture: int = PREVIEW_SIDE  # pixels of the longer side
 
 
 class ProbeOptions(ChildOptions, frozen=True, kw_only=True):

@@ -153,5 +153,6 @@ class ChildSpecs:
                 max_clients=config.max_clients,
                 max_objects=config.max_objects,
                 max_crops=config.max_crops,
+                page_picture=config.page_picture_pixels,
             ),
         )

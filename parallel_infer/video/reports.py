@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Annotated
 
 import cv2
 import msgspec
@@ -24,6 +25,17 @@ PERIOD = 5.0  # seconds between two reports of a state that lasts
 LOOK = 2.0  # seconds between two pictures for the server's page
 _LONGEST = 512  # characters of a message
 _QUALITY = 80  # of the pictures' JPEG
+
+
+class _Wanted(msgspec.Struct, frozen=True):
+    """The result of a report; a server that says no number of pixels takes those of the default."""
+
+    watched: bool = False
+    pixels: Annotated[int, msgspec.Meta(ge=1, le=2048)] = PREVIEW_SIDE
+
+    @property
+    def side(self) -> int:
+        return self.pixels if self.watched else 0
 
 
 def counted(counts: Counts | None) -> tuple[protocol.Counted, ...]:
@@ -68,17 +80,24 @@ class Reports:
         if not isinstance(event, Result) or isinstance(event.answer, InferError) or event.pixels is None:
             return
         is_followed = event.counts is not None or _has_numbers(event.answer)
-        if is_followed and now >= self._drawn.get(event.source, -math.inf) + LOOK and self._is_watched(event.source):
-            done, jpeg = cv2.imencode(".jpg", event.draw(PREVIEW_SIDE), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+        if (
+            is_followed
+            and now >= self._drawn.get(event.source, -math.inf) + LOOK
+            and (side := self._wanted(event.source))
+        ):
+            done, jpeg = cv2.imencode(".jpg", event.draw(side), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
             if done:
                 self._pictures[event.source], self._drawn[event.source] = jpeg.tobytes(), now
 
-    def _is_watched(self, source: str) -> bool:
+    def _wanted(self, source: str) -> int:
+        """Pixels of the longer side of the picture that somebody looks at; 0 while nobody does."""
         told = self._open.get(source)
         if told is None or not isinstance(told.outcome, msgspec.Raw):
-            return False
-        result = msgspec.msgpack.decode(told.outcome)
-        return isinstance(result, dict) and result.get("watched") is True
+            return 0
+        try:
+            return msgspec.msgpack.decode(told.outcome, type=_Wanted).side
+        except msgspec.ValidationError:  # another version's
+            return 0
 
     def step(self, feeds: Iterable[Feed], now: float) -> None:
         """Send what is due at `now` (seconds, monotonic)."""

@@ -26,6 +26,7 @@ GIVEN = {
     "frigate_bind": ("tcp://127.0.0.1:5558", ["tcp://127.0.0.1:5558"]),
     "frigate_uploads": ("2", 2),
     "page_viewers": ("4", 4),
+    "page_picture_pixels": ("640", 640),
     "response_cache_mb": ("32", 32),
     "frigate_upload_mb": ("64", 64),
     "keyless_from": ("10.0.0.0/8", ["10.0.0.0/8"]),

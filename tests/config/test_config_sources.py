@@ -30,6 +30,7 @@ OTHER_VALUES: dict[str, tuple[Any, str]] = {
     "frigate_bind": (["tcp://127.0.0.1:5558"], "tcp://127.0.0.1:5558"),
     "frigate_uploads": (2, "2"),
     "page_viewers": (4, "4"),
+    "page_picture_pixels": (640, "640"),
     "response_cache_mb": (32, "32"),
     "chain": (
         {"plates": "detector(class_filter=car) > reader", "x": "a > b, c"},

@@ -11,7 +11,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from parallel_infer.doors.http.page.previews import SIDE, Seen, preview
+from parallel_infer.doors.http.page.previews import Seen, preview
+from parallel_infer.limits import PREVIEW_SIDE
 from tests.doors.browser import Tab, tab
 from tests.doors.page_server import Served
 
@@ -84,7 +85,7 @@ def test_a_preview_is_small_and_right_at_every_size(width: int) -> None:
     shown = cv2.imdecode(np.frombuffer(preview(seen), np.uint8), cv2.IMREAD_COLOR)
 
     high, wide = shown.shape[:2]
-    assert (wide, high) == pytest.approx((min(width, SIDE), min(width, SIDE) / 2), abs=1)
+    assert (wide, high) == pytest.approx((min(width, PREVIEW_SIDE), min(width, PREVIEW_SIDE) / 2), abs=1)
     assert shown[:, : wide // 2 - 8].min() > 200
     coloured = np.nonzero(shown[:, wide // 2 + 8 :].max(2) > 100)
     left, right = coloured[1].min() + wide // 2 + 8, coloured[1].max() + wide // 2 + 8

@@ -52,7 +52,7 @@ def report(rig: Rig, picture: bytes | None = None) -> Request:
 def test_a_client_is_told_that_its_source_is_watched_and_its_own_picture_is_shown(rig: Rig) -> None:
     assert report(rig, b"unasked").results == [{}]
     waits = look(rig, seconds=20.0)
-    assert report(rig).results == [{"watched": True}]
+    assert report(rig).results == [{"watched": True, "pixels": 384}]
     frame(rig, b"before it draws")
     assert [seen["kind"] for seen in waits.results] == ["picture"]
     waits = look(rig, seconds=20.0)
@@ -69,9 +69,11 @@ def test_a_client_is_told_that_its_source_is_watched_and_its_own_picture_is_show
 
 
 def test_a_picture_that_is_no_preview_is_refused(rig: Rig) -> None:
-    told = report(rig, bytes(protocol.MAX_DRAWN + 1))
+    told = report(rig, bytes((256 << 10) + 1))
     assert told.code == "BAD_INPUT"
-    assert str(protocol.MAX_DRAWN) in told.errors[0].message
+    assert "262145 bytes; up to 262144 are taken" in told.errors[0].message
+    assert "option page_picture_pixels" in told.errors[0].message
+    assert report(rig, bytes(256 << 10)).code == ""
 
 
 def test_waiting_ends_with_an_empty_result(rig: Rig) -> None:

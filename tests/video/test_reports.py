@@ -81,8 +81,15 @@ def test_what_is_followed_is_drawn_for_somebody_who_looks(pictures: Path) -> Non
     assert step(13.0) is None  # one in two seconds
     shown = cv2.imdecode(np.frombuffer(preview(a_look(jpeg)), np.uint8), cv2.IMREAD_COLOR)
     assert np.abs(shown.astype(int) - drawn).mean() < 3
-    with pytest.raises(ValueError, match="up to 384x384 are shown"):
-        preview(a_look(cv2.imencode(".jpg", np.zeros((400, 400, 3), np.uint8))[1].tobytes()))
+    larger = a_look(cv2.imencode(".jpg", np.zeros((400, 400, 3), np.uint8))[1].tobytes())
+    with pytest.raises(ValueError, match="up to 384x384 are shown .option page_picture_pixels"):
+        preview(larger)
+    assert cv2.imdecode(np.frombuffer(preview(larger, 400), np.uint8), cv2.IMREAD_COLOR).shape == (400, 400, 3)
+    server.result = {"watched": True, "pixels": 200}
+    step(18.0)
+    smaller = step(20.5)
+    assert smaller is not None
+    assert cv2.imdecode(np.frombuffer(smaller, np.uint8), cv2.IMREAD_COLOR).shape == (200, 200, 3)
 
 
 def a_look(jpeg: bytes) -> Seen:

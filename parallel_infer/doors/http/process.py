@@ -49,7 +49,7 @@ def application(options: HttpOptions, link: GatewayLink, tokens: Tokens | None, 
             *roboflow.version_zero(),
         ],
     )
-    page.prepare(app, link, options.page_viewers)
+    page.prepare(app, link, options.page_viewers, options.page_picture)
     app[roboflow.ALIASES] = roboflow.Aliases(dict(alias.split("=", 1) for alias in options.aliases))
     app[roboflow.VERSION] = options.version
     app[roboflow.IDENTITY] = str(uuid.uuid4())

@@ -23,7 +23,6 @@ from parallel_infer.errors import InferError
 from parallel_infer.limits import PREVIEW_SIDE
 from parallel_infer.protocol import Tensor
 
-SIDE = PREVIEW_SIDE  # the letters of labels do not shrink with it
 _QUALITY = 80  # of its JPEG
 _PAUSE = 2.0  # seconds between two pictures of one source
 _EACH = 0.5  # seconds between two pictures of any sources, where there are many; about 4 ms of processor time each
@@ -31,8 +30,8 @@ _BYTES_PER_SECOND = 16 << 20  # that the gateway copies for all previews togethe
 _KEPT = 6.0  # seconds after the last page asked
 _MOST = 64  # sources that are followed; the gateway tells no more apart
 _LOOK = 20.0  # seconds that one request waits for a frame
-# How a picture is read whose longer side is below each of these, and from the last on: no smaller than it is shown.
-_REDUCED_FROM = (2 * SIDE, 4 * SIDE, 8 * SIDE)
+# How a picture is read whose longer side is below 2, 4 and 8 times what is shown, and beyond: no smaller than that.
+_REDUCED_FROM = (2, 4, 8)
 _REDUCED = (cv2.IMREAD_COLOR, cv2.IMREAD_REDUCED_COLOR_2, cv2.IMREAD_REDUCED_COLOR_4, cv2.IMREAD_REDUCED_COLOR_8)
 log = logging.getLogger(__name__)
 
@@ -65,8 +64,10 @@ _decode = msgspec.msgpack.Decoder(Seen | None).decode
 class Previews:
     """Waits for a frame of each source that pages ask for, and draws it; a source nobody asks for is left alone."""
 
-    def __init__(self, link: GatewayLink) -> None:
+    def __init__(self, link: GatewayLink, side: int = PREVIEW_SIDE) -> None:
+        """`side` is the longer one of the pictures, in pixels; the letters of labels do not shrink with it."""
         self._link = link
+        self._side = side
         self._latest: dict[str, Preview] = {}
         self._asked: dict[str, float] = {}  # when a page asked last
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -109,20 +110,20 @@ class Previews:
         before = self._latest.get(source)
         number = 1 if before is None else before.number + 1
         try:
-            self._latest[source] = Preview(number, jpeg=await asyncio.to_thread(preview, seen))
+            self._latest[source] = Preview(number, jpeg=await asyncio.to_thread(preview, seen, self._side))
         except (ValueError, cv2.error, InferError) as error:
             self._latest[source] = Preview(number, why=f"this frame cannot be shown: {error}")
 
 
-def preview(seen: Seen) -> bytes:
+def preview(seen: Seen, side: int = PREVIEW_SIDE) -> bytes:
     """A small JPEG of a frame with its answer. Raises ValueError for a frame that is no picture here."""
     if seen.kind == "drawn":
-        return _written(_read_drawn(seen.payload))
+        return _written(_read_drawn(seen.payload, side))
     answer = answer_of(seen)
-    frame = frame_of(seen, _REDUCED[bisect.bisect(_REDUCED_FROM, max(answer.width, answer.height))])
-    scale = min(1.0, SIDE / max(frame.shape[:2]))
+    frame = frame_of(seen, _REDUCED[bisect.bisect(_REDUCED_FROM, max(answer.width, answer.height) / side)])
+    scale = min(1.0, side / max(frame.shape[:2]))
     if scale < 1:
-        size = [max(1, round(side * scale)) for side in frame.shape[1::-1]]
+        size = [max(1, round(length * scale)) for length in frame.shape[1::-1]]
         frame = np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8)
     return _written(draw(frame, answer))
 
@@ -134,11 +135,12 @@ def _written(frame: Frame) -> bytes:
     return encoded.tobytes()
 
 
-def _read_drawn(jpeg: bytes) -> Frame:
+def _read_drawn(jpeg: bytes, side: int) -> Frame:
     """What the client of a source has drawn, read and written anew: a browser gets nothing as it was sent."""
     height, width, *_ = simplejpeg.decode_jpeg_header(jpeg)
-    if max(height, width) > SIDE:
-        raise ValueError(f"its client has drawn it with {width}x{height} pixels; up to {SIDE}x{SIDE} are shown")
+    if max(height, width) > side:
+        text = f"its client has drawn it with {width}x{height} pixels; up to {side}x{side} are shown"
+        raise ValueError(f"{text} (option page_picture_pixels)")
     return np.asarray(simplejpeg.decode_jpeg(jpeg, "BGR"), np.uint8)
 
 

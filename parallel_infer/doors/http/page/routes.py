@@ -72,10 +72,10 @@ def routes() -> list[web.RouteDef]:
     ]
 
 
-def prepare(app: web.Application, link: GatewayLink, viewers: int) -> None:
-    """Give the page what it needs while the door is open."""
+def prepare(app: web.Application, link: GatewayLink, viewers: int, side: int) -> None:
+    """Give the page what it needs while the door is open; `side` is the longer one of live sources' pictures."""
     feed = app[FEED] = Feed(link, viewers)
-    previews = app[PREVIEWS] = Previews(link)
+    previews = app[PREVIEWS] = Previews(link, side)
 
     async def close(_: web.Application) -> None:
         feed.close()
