@@ -45,21 +45,27 @@ class WebPages:
         self._wildcard = bool(hosts & _WILDCARDS)
         own = (socket.gethostname().lower(), socket.getfqdn().lower()) if self._wildcard else ()
         self._hosts = {*hosts - _WILDCARDS, *_LOOPBACK, *own, *(_undotted(host.lower()) for host in further)}
+        self._last = ""  # a Host header that was found to be ours: nearly all requests have the same
 
     def check(self, method: str, headers: Mapping[str, str]) -> None:
         """Raises Unauthorized for a request of a foreign page."""
-        host = _without_port(headers.get("Host", ""))
-        if host and not self._is_ours(host):
-            raise Unauthorized(
-                f"the host {host[:100]!r} is not one that this server listens at; use its address, name the host "
-                "in the option http_hosts, or configure keys"
-            )
+        if (given := headers.get("Host", "")) != self._last:
+            self._check_host(given)
         if method in _SAFE:
             return
         origin = headers.get("Origin", "")
         foreign = headers.get("Sec-Fetch-Site", "").strip().lower() in ("cross-site", "same-site")
         if foreign or (origin and origin.partition("://")[2].lower() != headers.get("Host", "").strip().lower()):
             raise Unauthorized("a web page of another site may not use this server; configure keys to allow programs")
+
+    def _check_host(self, given: str) -> None:
+        host = _without_port(given)
+        if host and not self._is_ours(host):
+            raise Unauthorized(
+                f"the host {host[:100]!r} is not one that this server listens at; use its address, name the host "
+                "in the option http_hosts, or configure keys"
+            )
+        self._last = given
 
     def _is_ours(self, host: str) -> bool:
         if host in self._hosts:

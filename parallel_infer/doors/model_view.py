@@ -8,6 +8,7 @@ Triton's names; Ultralytics evaluates `parameters["metadata"]` as a Python liter
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -35,7 +36,7 @@ class Port(msgspec.Struct, frozen=True):
         return datatype_of(self.dtype) if self.dtype != "object" else BYTES
 
 
-class ModelView(msgspec.Struct, frozen=True, kw_only=True):
+class ModelView(msgspec.Struct, frozen=True, kw_only=True, dict=True):  # the dictionary is for what is found out once
     """A model as the gateway describes it to a door."""
 
     name: str
@@ -65,12 +66,12 @@ class ModelView(msgspec.Struct, frozen=True, kw_only=True):
         """The name under which the gateway takes the file's own tensors."""
         return self.name if self.task == "tensor" and not self.takes_pictures else self.name + FILE
 
-    @property
+    @cached_property
     def splits(self) -> bool:
         """Whether the first dimension of every input and output is the batch, so that each row is a job."""
         return all(port.axis == 0 for port in (*self.inputs, *self.outputs))
 
-    @property
+    @cached_property
     def batches(self) -> bool:
         """Whether that dimension is open."""
         return self.splits and all(port.shape[0] == -1 for port in (*self.inputs, *self.outputs))
@@ -78,8 +79,12 @@ class ModelView(msgspec.Struct, frozen=True, kw_only=True):
     def served(self, picture: bool) -> tuple[tuple[Port, ...], tuple[Port, ...], int]:
         """Inputs, outputs and the largest batch (0: the first dimension is no batch) under one of its two names."""
         if picture:
-            return (Port("image", "object", (-1, 1)),), self._picture_outputs(), max(1, self.max_batch_size)
+            return self._picture_ports
         return self.inputs, self.outputs, max(1, self.max_batch_size) if self.batches else 0
+
+    @cached_property
+    def _picture_ports(self) -> tuple[tuple[Port, ...], tuple[Port, ...], int]:
+        return (Port("image", "object", (-1, 1)),), self._picture_outputs(), max(1, self.max_batch_size)
 
     def _picture_outputs(self) -> tuple[Port, ...]:
         answer = Port("answer", "object", (-1, 1))

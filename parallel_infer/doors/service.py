@@ -121,7 +121,8 @@ class InferenceService:
         inputs, outputs, _ = view.served(picture)
         _check_names(request.inputs, inputs)
         wanted = _wanted(request.outputs, outputs)
-        found = await (self._pictures(view, request, outputs) if picture else self._tensors(view, request))
+        made = _made(wanted, outputs)
+        found = await (self._pictures(view, request, made) if picture else self._tensors(view, request))
         given = tuple(
             _classified(port, found, asked.classification, view, picture)
             if asked.classification
@@ -305,6 +306,12 @@ def _plain(port: Port, found: Mapping[str, Output]) -> NamedTensor:
     if isinstance(data, list):
         return NamedTensor(port.name, BYTES, (len(data), 1), data)
     return NamedTensor(port.name, port.datatype, data.shape, data)
+
+
+def _made(wanted: Sequence[tuple[Port, Wanted]], outputs: tuple[Port, ...]) -> tuple[Port, ...]:
+    """The outputs that an answer is made into: those that go back, and the classes that a classification names."""
+    names = {port.name for port, _ in wanted} | {"classes" for _, asked in wanted if asked.classification}
+    return tuple(port for port in outputs if port.name in names)
 
 
 def _classified(port: Port, found: Mapping[str, Output], count: int, view: ModelView, picture: bool) -> NamedTensor:

@@ -115,6 +115,10 @@ def test_pictures_go_through_the_pipeline(doors: Doors, pictures: Path, expected
     assert counts.min() >= 1
     assert result.as_numpy("boxes").shape == (2, counts.max(), 4)
     assert result.as_numpy("scores").max() > 0.5
+    asked = [module.InferRequestedOutput("scores", class_count=1)]  # and no classes, which its names are made of
+    best = client.infer("detector.picture", [image], outputs=asked, parameters={"confidence": 0.5}).as_numpy("scores")
+    named = [max(answer["predictions"], key=lambda found: found["confidence"])["class"] for answer in answers]
+    assert [text.decode().rpartition(":")[2] for text in best.reshape(-1)] == named
     image.set_data_from_numpy(np.array([[sent[0]], [b"no picture"]], object))
     with pytest.raises(InferenceServerException, match="picture 1: "):
         client.infer("detector.picture", [image])

@@ -76,7 +76,7 @@ def _picture(request: web.Request, body: Body) -> tuple[Pieces, Mapping[str, str
     """The picture, what the query and a form's fields say, and the fields beside it in JSON."""
     if not body.pieces:
         raise BadInput("the body is empty; send a picture, for example with curl --data-binary @street.jpg")
-    query = once_each(request.query)
+    query = once_each(request.query) if request.query_string else {}
     if request.content_type == "multipart/form-data":
         picture, given_fields = picture_of_form(request.headers.get("Content-Type", ""), body.whole())
         fields = _fields(given_fields)
