@@ -115,6 +115,18 @@ def test_doors_stand_in_front_of_a_router_too(behind: Router, pictures: Path):
     assert json.loads(tensors)["inputs"]
 
 
+def test_the_page_says_where_pictures_of_live_sources_are(behind: Router):
+    http = next(address for address in behind.addresses if address.startswith("http://"))
+    seen: list[bytes] = []
+
+    def is_told() -> bool:
+        seen.append(urllib.request.urlopen(f"{http}/page/source?name=camera", timeout=60).read())
+        return bool(seen[-1])
+
+    eventually(is_told)
+    assert json.loads(seen[-1])["why"] == "a router records and shows nothing itself: ask a member at its own address"
+
+
 def test_members_that_die_and_stand_still_lose_nothing(echo: StartEcho, route: StartRouter):
     members = [echo(f"e{number}", 0.02) for number in range(3)]
     router = route(*as_members(*members), "--silence-ms", "500")

@@ -19,7 +19,7 @@ from parallel_infer import protocol
 from parallel_infer.answers.answer import Answer
 from parallel_infer.answers.drawing import draw
 from parallel_infer.doors.gateway_link import GatewayLink
-from parallel_infer.errors import InferError
+from parallel_infer.errors import BadInput, InferError
 from parallel_infer.limits import PREVIEW_SIDE
 from parallel_infer.protocol import Tensor
 
@@ -99,6 +99,8 @@ class Previews:
                         size = len(seen.payload)
                         async with self._drawing:
                             await self._show(source, seen)
+                except BadInput as error:  # a router, which has no frames
+                    self._latest[source] = Preview(1, why=str(error))
                 except InferError as error:  # the gateway is being restarted, or the frame cannot be drawn
                     log.debug("no preview of a source: %s", error)
                 await asyncio.sleep(max(_PAUSE, len(self._tasks) * max(_EACH, size / _BYTES_PER_SECOND)))
