@@ -2,7 +2,7 @@
 
     python benchmarks/chaos.py [--jobs 100000] [--kill worker] [--signal kill|stop|gil|restart] [--every 0.2-2.0]
                                [--in-flight 64] [--faults 0] [--client library|wire|chain] [--bytes 4096] [--timeout 30]
-                               [--fence on|off] [--provider cpu]
+                               [--fence on|off] [--cancel 0.0] [--provider cpu]
 
 Each payload carries its own checksum through a model that returns it; each answer is compared byte for byte. `--client
 wire` is a DEALER socket that counts every reply, `--client chain` asks a chain whose second model gives back what was
@@ -21,7 +21,6 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -38,7 +37,7 @@ from parallel_infer import Client
 from parallel_infer.tools.local_server import LocalServer, local_server
 
 INJECTED = Path(__file__).resolve().parent / "chaos_support" / "injected"
-LOADS: dict[str, Callable[[str, float], Load]] = {"library": LibraryLoad, "wire": WireLoad, "chain": ChainLoad}
+CLIENTS = ("library", "wire", "chain")
 TARGETS = {"worker": WORKERS, "random": KINDS, **{kind: (kind,) for kind in KINDS}}
 EXPLAINED = {  # errors that a client may get because of these faults
     Fault.KILL: frozenset({"POISON"}),
@@ -76,7 +75,10 @@ def run(
     """All jobs, while the saboteur is at work; then wait for every slot to be free."""
     chain = arguments.client == "chain"
     payloads, tally = Squares(arguments.seed) if chain else Payloads(arguments.bytes, arguments.seed), Tally()
-    load = LOADS[arguments.client](server.address, arguments.timeout)
+    if arguments.client == "wire":
+        load: Load = WireLoad(server.address, arguments.timeout)
+    else:
+        load = (ChainLoad if chain else LibraryLoad)(server.address, arguments.timeout, arguments.cancel)
     started = time.monotonic()
     with trouble(arguments, server) as saboteur:
 
@@ -113,11 +115,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--signal", choices=[fault.value for fault in Fault], default="kill")
     parser.add_argument("--every", default="0.2-2.0", metavar="SECONDS-SECONDS")
     parser.add_argument("--in-flight", type=int, default=64)
-    parser.add_argument("--client", choices=sorted(LOADS), default="library")
+    parser.add_argument("--client", choices=CLIENTS, default="library")
     parser.add_argument("--bytes", type=int, default=4096, help="of each payload")
     parser.add_argument("--timeout", type=float, default=30.0, help="seconds, of each job")
     parser.add_argument("--stage-limit", type=float, default=1.0, help="seconds, with --signal stop or gil")
     parser.add_argument("--fence", choices=("on", "off"), default="on", help="off: must be caught")
+    parser.add_argument("--cancel", type=float, default=0.0, help="part of the jobs that is cancelled soon after")
     parser.add_argument("--max-batch-size", type=int, default=8, help="of the server; 1: few rows, soon used again")
     parser.add_argument("--provider", default="cpu", help="of the server")
     parser.add_argument("--log-level", default="error", help="of the server")
@@ -125,6 +128,8 @@ def parse() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.signal == "gil" and not set(TARGETS[arguments.kill]) <= set(WORKERS):
         parser.error("--signal gil is for workers")
+    if arguments.cancel and arguments.client == "wire":
+        parser.error("--cancel is for --client library and chain")
     return arguments
 
 
@@ -148,7 +153,8 @@ def main() -> int:
                   f"{saboteur.superseded} processes were hurt again before they were back")  # fmt: skip
             print("\n".join(saboteur.lines()))
             print(f"restarts: {restarts(server)}\n")
-    broken = tally.broken(EXPLAINED[Fault(arguments.signal)])
+    cancelled = {"DROPPED"} if arguments.cancel else set()
+    broken = tally.broken(EXPLAINED[Fault(arguments.signal)] | cancelled)
     print("\n".join(f"BROKEN: {text}" for text in broken) or "every invariant holds")
     return 1 if broken else 0
 

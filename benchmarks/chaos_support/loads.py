@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import queue
+import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from typing import Any, NamedTuple, Protocol
 
 import msgpack
@@ -17,9 +19,10 @@ from benchmarks.chaos_support.tally import LOST, Tally
 from benchmarks.chaos_support.tiles import Squares, as_png, child_error
 from parallel_infer import Answer, Client
 from parallel_infer.client.futures import InferFuture
-from parallel_infer.errors import InferError, ServerStopping, Unanswered
+from parallel_infer.errors import Dropped, InferError, ServerStopping, Unanswered
 
 MODEL = "identity"
+_REGRET = 0.25  # seconds within which a job is cancelled that is to be
 _PAUSE = 0.05  # seconds after which a job that a stopping server refused is handed in again
 _GRACE = 15.0  # seconds after its deadline until a request without a reply counts as lost: a gateway may be restarting
 
@@ -54,11 +57,15 @@ class Load(Protocol):
 class LibraryLoad(Load):
     """The client library, as users use it: it sends again what a crash lost, and drops second replies itself.
 
-    What a stopping server refused is handed in again after a moment, as its caller has to.
+    What a stopping server refused is handed in again after a moment, as its caller has to. Of all jobs, `cancelled` is
+    the part that is given up a little later, whose end is then DROPPED.
     """
 
-    def __init__(self, address: str, timeout: float) -> None:
+    def __init__(self, address: str, timeout: float, cancelled: float = 0.0) -> None:
         self.refused = 0
+        self._cancelled = cancelled
+        self._random = random.Random(1)
+        self._doomed: list[tuple[float, InferFuture]] = []  # when to cancel which
         self._client = Client(address, timeout=timeout)
         self._done: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         self._refused: queue.SimpleQueue[tuple[float, int, Bytes]] = queue.SimpleQueue()
@@ -72,15 +79,19 @@ class LibraryLoad(Load):
                 self._done.put(Outcome(number, sent, self._read(future.result())))
             except ServerStopping:
                 self._refused.put((time.monotonic() + _PAUSE, number, payload))
+            except CancelledError:
+                self._done.put(Outcome(number, sent, None, Dropped.code))
             except Unanswered:
                 self._done.put(Outcome(number, sent, None, LOST))
             except InferError as error:
                 self._done.put(Outcome(number, sent, None, error.code))
 
-        self._submit(payload, ended)
+        future = self._submit(payload, ended)
+        if self._random.random() < self._cancelled:
+            self._doomed.append((sent + self._random.uniform(0.0, _REGRET), future))
 
-    def _submit(self, payload: Bytes, ended: Callable[[InferFuture], None]) -> None:
-        self._client.submit(MODEL, {"x": payload}, callback=ended)
+    def _submit(self, payload: Bytes, ended: Callable[[InferFuture], None]) -> InferFuture:
+        return self._client.submit(MODEL, {"x": payload}, callback=ended)
 
     def _read(self, answer: Answer) -> Any:
         return answer.tensors["y"]
@@ -98,6 +109,9 @@ class LibraryLoad(Load):
     def outcomes(self, patience: float) -> Iterator[Outcome]:
         """Jobs that ended."""
         self._hand_in_again()
+        for doomed in [doomed for doomed in self._doomed if doomed[0] <= time.monotonic()]:
+            self._doomed.remove(doomed)
+            doomed[1].cancel()
         try:
             yield self._done.get(timeout=patience)
             while True:
@@ -117,8 +131,8 @@ class LibraryLoad(Load):
 class ChainLoad(LibraryLoad):
     """The same for a chain: a job whose child has an error counts as one with that error."""
 
-    def _submit(self, payload: Bytes, ended: Callable[[InferFuture], None]) -> None:
-        self._client.submit("squares", as_png(payload), callback=ended)
+    def _submit(self, payload: Bytes, ended: Callable[[InferFuture], None]) -> InferFuture:
+        return self._client.submit("squares", as_png(payload), callback=ended)
 
     def _read(self, answer: Answer) -> Answer:
         if (error := child_error(answer)) is not None:
