@@ -127,6 +127,40 @@ def test_a_flat_picture_stays_flat():
         assert (row == 201).all()
 
 
+def resized(resampler, frame, across, down):
+    target = np.zeros((down, across, 3), np.uint8)
+    resampler.resize(frame, Span(0, frame.shape[1]), Span(0, frame.shape[0]), target)
+    return target
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_sizes_in_turns_do_not_disturb_each_other(method):
+    """One of them needs more memory than is there at first; one grows, in doubles."""
+    resampler = Resampler(method)
+    wishes = [(photo(64, 48), 20, 10), (photo(4000, 300), 2, 2), (photo(31, 17), 40, 50), (halftone(64, 48), 20, 10)]
+    for frame, across, down in wishes * 2:
+        assert_same(resized(resampler, frame, across, down), theirs(frame, (across, down), method))
+
+
+def test_models_of_one_filter_may_share_its_resampler():
+    made = []
+
+    def shared(kernel):
+        made[:] = made or [Resampler(kernel)]
+        return made[0]
+
+    frame = photo(451, 300)
+    wishes = [
+        Preprocess(input="images", width=side, height=side, resize="crop", filter="bicubic") for side in (224, 96, 320)
+    ]
+    alone = [Preprocessor(wish, "uint8", "nhwc") for wish in wishes]
+    together = [Preprocessor(wish, "uint8", "nhwc", shared) for wish in wishes]
+    for one, other in [*zip(alone, together, strict=True)] * 2:
+        rows = np.zeros((2, *one.shape), np.uint8)
+        assert one.write(frame, rows[0]) == other.write(frame, rows[1])
+        np.testing.assert_array_equal(rows[0], rows[1])
+
+
 def test_memory_stays_with_the_resampler():
     """The second picture of a size computes no weights and takes no memory."""
     resampler = Resampler("bicubic")
