@@ -293,15 +293,11 @@ class Core:
 
     def next_timer(self) -> float | None:
         """When `on_timer` has something to do even if nothing comes in; None: never."""
-        waits = self.replies.pending.next_timer(), self._lending.next_timer()
-        timers = [timer for timer in waits if timer is not None]
-        timers += [
-            *self.queries.timers(),
-            *self.composites.timers(),
-            *self.looks.timers(),
-            *(job.until for job in self.admission.unsent),
-        ]
-        timers += [self.leaving.ends] if self.leaving is not None else []
+        ends = None if self.leaving is None else self.leaving.ends
+        timers = [t for t in (self.replies.pending.next_timer(), self._lending.next_timer(), ends) if t is not None]
+        for others in (self.queries.timers(), self.composites.timers(), self.looks.timers()):
+            timers += others
+        timers += [job.until for job in self.admission.unsent]
         return min(timers, default=None)
 
     def on_timer(self, now: float) -> None:
