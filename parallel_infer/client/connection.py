@@ -143,7 +143,8 @@ class Connection:
         """Notice a new connection or a refusal, send what is left to send, expire what is late."""
         self._checked = time.monotonic()
         self._look_at_monitor()
-        self.drain()  # what has arrived counts before the clock
+        if self._line.has_message:  # what has arrived counts before the clock
+            self.drain()
         self.flush()
         if self._reconnect_at is not None and self._checked >= self._reconnect_at:
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)

@@ -61,6 +61,11 @@ class Line:
                 frame = self.socket.recv(flags, copy=False)
         return header.buffer, payload
 
+    @property
+    def has_message(self) -> bool:
+        """Whether `receive` has something at once; to be told so by its error takes three times as long."""
+        return bool(zmq.zmq_poll([(self.socket, _READABLE)], 0))
+
     def limit_waiting(self, patience: float) -> None:
         """Let `receive` wait up to `patience` seconds."""
         milliseconds = round(patience * 1000)
@@ -76,7 +81,7 @@ class Line:
 
     def news(self) -> tuple[int, int] | None:
         """The next event of the monitor that was not looked at yet, and its value."""
-        while int(self.monitor.getsockopt(zmq.EVENTS)) & _READABLE:
+        while zmq.zmq_poll([(self.monitor, _READABLE)], 0):  # pyzmq takes longer to ask for an option
             message = recv_monitor_message(self.monitor)
             if self.has_others and message["endpoint"].decode() != self._endpoints[self._at]:
                 continue  # of an address that was left
