@@ -149,23 +149,30 @@ class Admission:
         if request.slot is not None:
             if request.slot.size > self.max_payload:  # the same picture fares the same, whichever way it comes
                 raise BadInput(payload_too_large(request.slot.size, self.max_payload))
-            return self._lending.ref(requester.client, request.slot, now)
+            ref = self._lending.ref(requester.client, request.slot, now)
+            self._check_harmless(request, self._lending.read_steady(ref) if self._replies.poison else None)
+            return ref
         if not payload:
             raise BadInput("the payload is empty: send the picture's bytes as the second frame")
         size = len(payload)
         if size > self.max_payload:
             raise BadInput(payload_too_large(size, self.max_payload))
-        if self._replies.poison and self._replies.poison.knows(admitted_kind(request), request.model, payload):
-            raise Poison(KNOWN)
+        self._check_harmless(request, payload)
         clients = self.shares.clients
-        ref = self._ingress.store(payload, size, share.slots, clients)
-        if ref is None:
+        stored = self._ingress.store(payload, size, share.slots, clients)
+        if stored is None:
             among = f", or this client has its part among {clients}" if clients > 1 else ""
             raise ResourceUnavailable(
                 f"every slot for payloads of {size} bytes is taken{among} (option shared_memory_mb); try again later",
                 RETRY_AFTER,
             )
-        return ref
+        return stored
+
+    def _check_harmless(self, request: protocol.Infer, payload: memoryview | None) -> None:
+        """Raises Poison for a payload that is known to kill workers."""
+        poison = self._replies.poison
+        if poison and payload is not None and poison.knows(admitted_kind(request), request.model, payload):
+            raise Poison(KNOWN)
 
     def send_synthetic(self) -> None:
         """Send the synthetic jobs there are slots for. The others wait for one: load is no fault."""

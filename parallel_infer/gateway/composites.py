@@ -26,7 +26,7 @@ from parallel_infer.errors import (
 from parallel_infer.gateway.assembly import assembled
 from parallel_infer.gateway.ingress import Ingress
 from parallel_infer.gateway.pending import Outbox, PendingJob
-from parallel_infer.gateway.replies import KNOWN, Replies, crop_of
+from parallel_infer.gateway.replies import KNOWN, Replies
 from parallel_infer.ipc.messages import TIMES, Admit, AllCut, ModelOpened, PayloadKind, Refused, SlotFate
 from parallel_infer.model_spec import is_hidden
 
@@ -194,7 +194,7 @@ class Composite:
             source=f"{whole.source}/{node.name}" if whole.source and part.crop is None else "",
             part=PicturePart(whole.job, part.crop, node.selections, () if part.crop else self._together),
         )
-        if composites.is_poison(admit):
+        if composites.replies.is_poison(admit):
             self._spoil(part, Poison.code, KNOWN)
             return
         self._jobs[admit.job] = part
@@ -294,12 +294,6 @@ class Composites:
         if not pending.counted:
             self.replies.tally.of(nodes[0].model).bytes_in += pending.admit.ref.size
         composite.begin()
-
-    def is_poison(self, admit: Admit) -> bool:
-        """Whether this very job killed two workers before."""
-        known = self.replies.poison
-        payload = self.ingress.read(admit.ref) if known else None
-        return payload is not None and known.knows(admit.kind, admit.model, payload, crop_of(admit))
 
     def cancel(self, number: int) -> None:
         """A job of a request that is over: its reply is of no interest."""

@@ -92,7 +92,8 @@ class Core:
         number = itertools.count((options.epoch << 40) + 1).__next__  # those of two gateways of one run never meet
         self.looks = Looks(lambda ref: ingress.read(ref) or lending.read(ref), clock, options.page_picture)
         self.cache = ResponseCache(options.response_cache)
-        self.replies = Replies(outbox, ingress, self.looks, self.cache, clock)
+        content = lambda ref: ingress.read(ref) or lending.read_steady(ref)  # noqa: E731 - as above
+        self.replies = Replies(outbox, ingress, content, self.looks, self.cache, clock)
         self.composites = Composites(
             *(outbox, self.replies, ingress, self._models, number, clock),
             max_objects=options.max_objects,

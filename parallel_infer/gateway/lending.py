@@ -8,7 +8,7 @@ renewed for TTL seconds is taken back.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from parallel_infer.errors import BadInput, ConfigError, ResourceUnavailable, UnknownRing
 from parallel_infer.ipc.messages import SlotRef
@@ -22,10 +22,11 @@ _PAGE = 4096
 class Lent:
     """One lent ring."""
 
-    __slots__ = ("client", "expires", "ring")
+    __slots__ = ("client", "expires", "ring", "steady")
 
-    def __init__(self, client: bytes, ring: Ring, expires: float) -> None:
+    def __init__(self, client: bytes, ring: Ring, expires: float, *, steady: bool) -> None:
         self.client = client
+        self.steady = steady  # a door's, which writes nothing into a slot before the reply
         self.ring = ring
         self.expires = expires
 
@@ -40,8 +41,13 @@ class Lending:
         self._next = 1
         self.used = 0
 
-    def lend(self, client: bytes, slots: int, size: int, now: float) -> dict[str, int | float | str]:
-        """Create a ring for a client. Raises ResourceUnavailable over the budget."""
+    def lend(
+        self, client: bytes, slots: int, size: int, now: float, *, steady: bool = False
+    ) -> dict[str, int | float | str]:
+        """Create a ring for a client. Raises ResourceUnavailable over the budget.
+
+        `steady`: the client is one of the server's own doors, so that `read_steady` may read what lies in it.
+        """
         size = in_pages(size)
         if self.used + slots * size > self._budget:
             raise ResourceUnavailable(
@@ -54,7 +60,7 @@ class Lending:
             raise ResourceUnavailable("the server has no shared memory left to lend") from None
         self._next += 1
         self.used += slots * size
-        self._rings[number] = Lent(client, ring, now + TTL)
+        self._rings[number] = Lent(client, ring, now + TTL, steady=steady)
         return {"ring": number, "segment": ring.spec.segment, "slots": slots, "size": size, "ttl": TTL}
 
     def renew(self, client: bytes, number: int, now: float) -> dict[str, int | float]:
@@ -74,11 +80,11 @@ class Lending:
 
     def read(self, ref: SlotRef) -> memoryview | None:
         """What lies in a lent slot; None where its ring was taken back. Its client may write there after the reply."""
-        for lent in self._rings.values():
-            if lent.ring.spec.segment == ref.ring:
-                start = ref.index * ref.slot_size
-                return memoryview(lent.ring.arrays["bytes"].data).cast("B")[start : start + ref.size]
-        return None
+        return _content(self._rings.values(), ref)
+
+    def read_steady(self, ref: SlotRef) -> memoryview | None:
+        """What lies in a slot that nobody changes before its reply; None for all others."""
+        return _content((lent for lent in self._rings.values() if lent.steady), ref)
 
     def give_back(self, client: bytes, number: int) -> None:
         """Take a ring back that its client gives up."""
@@ -117,6 +123,14 @@ class Lending:
         self.used -= ring.spec.slots * ring.spec.tensors[0].size
         ring.close()
         ring.unlink()
+
+
+def _content(rings: Iterable[Lent], ref: SlotRef) -> memoryview | None:
+    for lent in rings:
+        if lent.ring.spec.segment == ref.ring:
+            start = ref.index * ref.slot_size
+            return memoryview(lent.ring.arrays["bytes"].data).cast("B")[start : start + ref.size]
+    return None
 
 
 def in_pages(size: int) -> int:

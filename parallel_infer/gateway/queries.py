@@ -84,7 +84,8 @@ class Queries:
         elif request.size > in_pages(self._admission.max_payload):
             raise BadInput(payload_too_large(request.size, self._admission.max_payload))
         else:
-            requester.result(self._lending.lend(requester.client, request.slots, request.size, now))
+            steady = requester.is_door
+            requester.result(self._lending.lend(requester.client, request.slots, request.size, now, steady=steady))
 
     def give_back(self, request: protocol.GiveBack, requester: Requester) -> None:
         """Take lent memory back."""

@@ -15,7 +15,7 @@ from parallel_infer.gateway.pending import Outbox, PendingJob, PendingJobs, Repl
 from parallel_infer.gateway.poison import KnownPoison
 from parallel_infer.gateway.response_cache import Question, ResponseCache
 from parallel_infer.gateway.tracing import Tracing
-from parallel_infer.ipc.messages import TIMES, Admit, AllCut, Answered, CancelJob, Refused, SlotFate
+from parallel_infer.ipc.messages import TIMES, Admit, AllCut, Answered, CancelJob, Refused, SlotFate, SlotRef
 
 KNOWN = "this very payload killed two workers before"
 
@@ -24,10 +24,17 @@ class Replies:
     """The replies that are pending: who gets which, and how they are counted."""
 
     def __init__(
-        self, outbox: Outbox, ingress: Ingress, looks: Looks, cache: ResponseCache, clock: Callable[[], float]
+        self,
+        outbox: Outbox,
+        ingress: Ingress,
+        content: Callable[[SlotRef], memoryview | None],
+        looks: Looks,
+        cache: ResponseCache,
+        clock: Callable[[], float],
     ) -> None:
         self._outbox = outbox
         self._ingress = ingress
+        self._content = content  # of a slot that nobody changes before the reply; None for other slots
         self._looks = looks
         self._cache = cache
         self._clock = clock
@@ -152,7 +159,7 @@ class Replies:
 
     def _learn(self, poison: Admit) -> None:
         """Know a poisonous payload from now on, and let no other copy of it that is already inside do more harm."""
-        payload = self._ingress.read(poison.ref)
+        payload = self._content(poison.ref)
         if payload is None:
             return
         self.poison.remember(poison.kind, poison.model, payload, crop_of(poison))
@@ -160,13 +167,18 @@ class Replies:
             admit = pending.admit
             if pending.composite is not None or admit.job not in self.pending.jobs:
                 continue  # its jobs are looked at themselves; or it has ended with another one just now
-            if admit.ref.size != poison.ref.size or (other := self._ingress.read(admit.ref)) is None:
+            if admit.ref.size != poison.ref.size or (other := self._content(admit.ref)) is None:
                 continue
             if self.poison.knows(admit.kind, admit.model, other, crop_of(admit)):
                 self.pending.pop(admit.job)
                 self.pending.held[admit.job] = admit.ref
                 self._fail(pending, Refused(admit.job, Poison.code, KNOWN, SlotFate.HELD))
                 self._outbox.send(CancelJob(admit.job, held=True))
+
+    def is_poison(self, admit: Admit) -> bool:
+        """Whether the payload of a job killed two workers before."""
+        payload = self._content(admit.ref) if self.poison else None
+        return payload is not None and self.poison.knows(admit.kind, admit.model, payload, crop_of(admit))
 
     def _fail(self, job: PendingJob, message: Refused) -> None:
         """Give an admitted job its error."""

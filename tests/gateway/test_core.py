@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import numpy as np
 import pytest
 
 from parallel_infer import protocol
@@ -21,6 +22,7 @@ from parallel_infer.ipc.messages import (
     SlotFate,
     Started,
 )
+from parallel_infer.shm.ring import Ring, byte_ring
 from tests.gateway.core_rig import ADDRESS, LARGE, SMALL, TIMEOUT, Rig
 
 HELD, FREE = SlotFate.HELD, SlotFate.FREE
@@ -195,6 +197,15 @@ def test_a_frame_replaces_those_of_its_own_client_and_source_only(rig: Rig) -> N
     assert sources[2] == ""
 
 
+def attached(grant: dict[str, Any], *payloads: bytes) -> list[protocol.LentSlot]:
+    """The slots of a lent ring, with payloads in them."""
+    ring = Ring.attach(byte_ring(grant["segment"], grant["slots"], grant["size"]))
+    for index, payload in enumerate(payloads):
+        ring.arrays["bytes"][index, : len(payload)] = np.frombuffer(payload, np.uint8)
+    ring.close()
+    return [protocol.LentSlot(grant["ring"], index, len(payload)) for index, payload in enumerate(payloads)]
+
+
 def test_a_picture_that_killed_workers_is_not_admitted_again(rig: Rig) -> None:
     poison, copy, good = rig.infer(payload=b"bad!"), rig.infer(payload=b"bad!"), rig.infer(payload=b"good")
     first, second, third = rig.told(Admit)
@@ -205,6 +216,23 @@ def test_a_picture_that_killed_workers_is_not_admitted_again(rig: Rig) -> None:
     assert rig.infer(payload=b"bad!").code == "POISON"
     assert rig.told(Admit) == []
     rig.answer(third.job)
+    rig.check_drained()
+
+
+@pytest.mark.parametrize("door", [True, False])
+def test_a_lent_picture_that_killed_workers_is_known_where_nobody_changes_it(rig: Rig, door: bool) -> None:
+    ring = rig.ask(protocol.Lend, slots=3, size=4, is_door=door).results[0]
+    slots = attached(ring, b"bad!", b"bad!", b"good")
+    poison, copy, good = (rig.infer(payload=None, slot=slot, is_door=door) for slot in slots)
+    first, second, third = rig.told(Admit)
+    rig.refuse(first.job, "POISON")
+    assert (poison.code, copy.replies, good.replies) == ("POISON", int(door), 0)
+    again = rig.infer(payload=None, slot=slots[0], is_door=door)
+    assert [error.code for error in again.errors] == ["POISON"] * door  # others may have written something else there
+    for admit in [*([] if door else [second, *rig.told(Admit)]), third]:
+        rig.answer(admit.job)
+    if door:
+        rig.release(second.job)
     rig.check_drained()
 
 
