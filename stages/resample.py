@@ -30,6 +30,7 @@ _BAND = 64  # inputs of one product; wider filters get fewer outputs each, becau
 _PRODUCT = 1_000_000  # multiplications: up to here OpenBLAS takes matrices as they lie, beyond it copies them first
 _LINES = 1024  # of the source at a time: bounds the memory that a tall picture takes
 _STRIP = 1 << 20  # bytes of floats at a time, but for filters that need more: they stay in the second cache
+_LEAST = 128  # inputs of a strip, whatever they take: neighbouring strips share some
 _SIZES = 32  # passes whose weights are kept: two for each size of pictures
 _FRACTION = 1 << 22  # Pillow's weights are whole numbers of this part of one
 _UP = {4: 1e-5, 8: 1e-8}  # by bytes of the floats: more than their sums err, or, of doubles, half of a fraction
@@ -111,7 +112,7 @@ class Resampler:
         """An axis as `_blocks` has it, of `values` numbers each, in strips whose floats take `_STRIP` bytes at most."""
         blocks = _blocks(self._kind, span, size, count, values)
         dtype = blocks[0].weights.dtype
-        groups = list(_groups(blocks, _STRIP // (values * dtype.itemsize)))
+        groups = list(_groups(blocks, max(_LEAST, _STRIP // (values * dtype.itemsize))))
         inputs = max(_reach(group)[1] - _reach(group)[0] for group in groups)
         outputs = max(group[-1].last - group[0].first for group in groups)
         floats = self._array(f"floats {dtype}", (inputs, values), dtype, _STRIP // dtype.itemsize)
@@ -164,10 +165,10 @@ def _reach(blocks: list[_Block]) -> tuple[int, int]:
 
 
 def _groups(blocks: list[_Block], most: int) -> Iterator[list[_Block]]:
-    """Neighbouring blocks that together have at most so many inputs and outputs, or one block."""
+    """Neighbouring blocks that together have at most so many inputs, and twice as many outputs, or one block."""
     group: list[_Block] = []
     for block in blocks:
-        if group and max(block.end - group[0].start, block.last - group[0].first) > most:
+        if group and max(block.end - group[0].start, (block.last - group[0].first) // 2) > most:
             yield group
             group = []
         group.append(block)
