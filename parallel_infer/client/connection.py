@@ -127,12 +127,10 @@ class Connection:
     def drain(self) -> int:
         """Settle everything that has arrived, without waiting; returns how many replies that were."""
         count = 0
-        try:
-            while True:
-                self._settle(*self._line.receive(NOW))
-                count += 1
-        except zmq.Again:
-            return count
+        while self._line.has_message:
+            self._settle(*self._line.receive(NOW))
+            count += 1
+        return count
 
     def upkeep_if_due(self) -> None:
         """`upkeep`, where the last one is `SLICE` ago."""
@@ -143,8 +141,7 @@ class Connection:
         """Notice a new connection or a refusal, send what is left to send, expire what is late."""
         self._checked = time.monotonic()
         self._look_at_monitor()
-        if self._line.has_message:  # what has arrived counts before the clock
-            self.drain()
+        self.drain()  # what has arrived counts before the clock
         self.flush()
         if self._reconnect_at is not None and self._checked >= self._reconnect_at:
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
