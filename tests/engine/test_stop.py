@@ -217,7 +217,8 @@ def test_what_is_not_answered_in_time_is_told_and_makes_the_exit_code_1(serve):
 
 def test_a_second_signal_ends_the_waiting_and_says_so_to_who_waits(serve):
     server = serve(more="drain_timeout_ms = 600000")
-    server.child("infer-work-0").suspend()
+    worker = server.child("infer-work-0")
+    worker.suspend()
     with server.client(timeout=300) as client:
         future = client.submit("work", job())
         everybody_is_in(server, 3)
@@ -226,6 +227,7 @@ def test_a_second_signal_ends_the_waiting_and_says_so_to_who_waits(serve):
             eventually(lambda: is_draining(wire))
         server.process.send_signal(signal.SIGTERM)
         assert "drain_timeout_ms" in str(future.exception(50))
+        worker.resume()  # who stands still is waited for
     assert ended(server)[0] == 1
 
 
