@@ -153,7 +153,7 @@ def test_trials_of_an_earlier_run_do_for_both_filters(tmp_path):
     pairs = [Pair("classifier", "", PEERS["mosec"], SAME, filter=each) for each in (BICUBIC, ALL_LINEAR)]
     tried = {trial_key(pairs[0], setting): {"per_second": 1.0} for setting in pairs[0].settings}
     assert next(iter(tried)).startswith("trial, classifier: Mosec (openvino bf16), ")
-    conditions = Conditions((1,), (), False, "cv2", 1.0)
+    conditions = Conditions((1,), (), False, "cv2", 1.0, eight_bits={"classifier": "copy.onnx"})
     for known in (tried, {}):
         journal = Journal(tmp_path / "journal", {}, known)
         turns = Campaign(Durations(rounds=2), conditions, journal, print).left(pairs)
@@ -162,7 +162,7 @@ def test_trials_of_an_earlier_run_do_for_both_filters(tmp_path):
         ]
         assert all(turn.pairs == tuple(pairs) for turn in turns if turn.key.startswith("trial"))
         rounds = [turn.key for turn in turns if turn.key.startswith("round")]
-        assert len(set(rounds)) == len(rounds) == 2 * 2 * 2  # rounds, filters, ours and the peer
+        assert len(set(rounds)) == len(rounds) == 2 * 2 * 3  # rounds, filters; ours, the peer, ours in 8 bits
 
 
 def test_refusals_have_a_latency_of_their_own():
