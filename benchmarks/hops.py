@@ -1,6 +1,6 @@
 """What passing a job on costs each process: processor time, switches of threads, and system calls, for each job.
 
-    python benchmarks/hops.py [--model NAME=PATH] [--in-flight 1,8,64] [--jobs 4000]
+    python benchmarks/hops.py [--model NAME=PATH] [--in-flight 1,8,64] [--jobs 4000] [--over http]
 
 Counts say more than times on a machine that does other work too. Without `--model` it is a model that does nothing;
 with a model of pictures the same 720p JPEG is sent again and again. Of the processor time, "outside" is what is left
@@ -11,6 +11,7 @@ System calls are counted by `perf` where that is installed and allowed, else the
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import os
 import re
@@ -29,7 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import timed_stages
 from benchmarks.footprint import title
-from benchmarks.machine import print_header
+from benchmarks.fuzz_support.http_client import Conversation
+from benchmarks.machine import free_port, print_header
 from benchmarks.nothing_model import write_nothing_model
 from benchmarks.waits import jpeg_720p
 from parallel_infer import Client
@@ -86,6 +88,22 @@ class Calls:
         counter.stdout.read(4)  # "ack\n", or nothing where it may not count
 
 
+async def post(address: str, model: str, picture: bytes, jobs: int, in_flight: int) -> None:
+    """Send a picture `jobs` times over HTTP, over as many connections as there are requests under way."""
+    host, _, port = address.rpartition(":")
+    head = f"POST /infer/{model} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {len(picture)}\r\n\r\n"
+    request, left = head.encode() + picture, iter(range(jobs))
+
+    async def one(conversation: Conversation) -> None:
+        for _ in left:
+            status, answer = await conversation.ask(request, whole=True)
+            if status != "200":
+                raise SystemExit(f"{status}: {answer[:500]!r}")
+        conversation.close()
+
+    await asyncio.gather(*(one(Conversation(host, int(port))) for _ in range(in_flight)))
+
+
 def measure(
     run: Callable[[int], object], server: LocalServer, stages: memoryview[float], jobs: int
 ) -> dict[str, list[float | None]]:
@@ -127,8 +145,11 @@ def main() -> None:
     parser.add_argument("--model", help="a model of pictures, as `serve --model` has it")
     parser.add_argument("--in-flight", default="1,8,64", help="jobs under way at once")
     parser.add_argument("--jobs", type=int, default=4000, help="of each measurement")
+    parser.add_argument("--over", default="wire", choices=("wire", "http"), help="http: with --model")
     parser.add_argument("server", nargs="*", metavar="-- OPTION", help="options of `serve`")
     arguments = parser.parse_args()
+    if arguments.over == "http" and not arguments.model:
+        parser.error("--over http takes pictures: name a --model")
     print_header()
     # In shared memory, the only place where decode workers may write.
     with tempfile.TemporaryDirectory(prefix="pi-hops-", dir="/dev/shm") as folder:
@@ -142,13 +163,17 @@ def main() -> None:
         )
         payload: Any = jpeg_720p() if arguments.model else {"x": np.zeros(_SIZE, np.uint8)}
         timed = (timed_stages.__file__,)
+        http = f"127.0.0.1:{free_port()}"
+        doors = ("--http", http) if arguments.over == "http" else ()
         with (
-            local_server(*served, *arguments.server, program=timed) as server,
+            local_server(*served, *doors, *arguments.server, program=timed) as server,
             Client(server.address, timeout=60) as client,
         ):
             model = server.models[0]
 
             def run(jobs: int) -> object:
+                if doors:
+                    return asyncio.run(post(http, model, payload, jobs, in_flight))
                 return client.infer_many(model, [payload] * jobs, in_flight=in_flight)
 
             for in_flight in map(int, arguments.in_flight.split(",")):
