@@ -21,7 +21,6 @@ _RUN_OVERHEAD = 0.0003  # seconds a batch costs besides its run: lease, report, 
 _STRANGE = 4.0  # times what other sizes make one expect that the first run of a size may count
 _FULL = 0.75  # part of the cores that stages used lately from which they count as full: the rest goes to messages
 _BACKLOG = 2  # times the target that is on its way, from which more will be decoded than small batches could take
-_AHEAD = 1.5  # times the size to fill that is to be ready before a further instance takes a core from decoding
 _TRIAL = 64  # runs of at most the target after which a larger batch is tried
 _WORTH = 1.08  # a batch size is good enough when its cost per row is within this factor of the best
 
@@ -109,12 +108,14 @@ class AutoBatch:
         """What to do when `ready` is at least one and an instance has room."""
         if now.idle:
             # A fixed batch costs the same however few of its rows are used: it is not split.
-            if self._cores_full(now):
-                return self._decide_with_full_cores(now, self._goal(now))
-            share = now.ready if self.fixed else math.ceil(now.ready / now.idle)
-            size = min(share, self.target)
-            if size >= self.target:
+            full = self._cores_full(now)
+            share = now.ready if self.fixed or full else math.ceil(now.ready / now.idle)
+            goal = self._goal(now) if full else self.target
+            size = min(share, goal)
+            if size >= goal:
                 return Start(size)
+            if full:
+                return self._wait_for_core(now)
             if not self._waiting_pays(now):
                 return Start(size)
             return Wait(max(0.0, min(self.max_delay - now.waited, now.slack)))
@@ -128,18 +129,8 @@ class AutoBatch:
             return False
         return now.free_cores <= 0 or now.upstream >= _BACKLOG * self.target
 
-    def _decide_with_full_cores(self, now: Situation, goal: int) -> Start | Wait:
-        """Wait for more rows and a free core, for as long as a batch of what there is would take at most.
-
-        Where another instance computes and the rest of the cores decodes, one more takes a core from decoding, and
-        lacks rows soon. It waits for as long as two full batches would take, unless decoding is ahead.
-        """
-        if now.spare and now.free_cores <= 0 and now.ready < _AHEAD * goal:
-            limit = max(self.max_delay, 2 * self.times.estimate(goal))
-            if now.waited < limit and now.slack > 2 * limit:
-                return Wait(limit - now.waited)
-        if now.ready >= goal:
-            return Start(goal)
+    def _wait_for_core(self, now: Situation) -> Start | Wait:
+        """Wait for more rows and a free core, for as long as a batch of what there is would take at most."""
         run = min(self.times.estimate(now.ready + 1), 2 * self.times.estimate(now.ready))
         limit = max(self.max_delay, run)
         if now.waited >= limit or now.slack <= run + limit:

@@ -75,8 +75,6 @@ def test_decisions_are_always_sound(batching, situation):
         longest = batching.max_delay
         if situation.load > 0.7 and batching.max_delay:  # the cores are full: for as long as a batch takes
             longest = max(longest, batching.expected(situation.ready + 1))
-            if situation.spare and situation.free_cores <= 0:  # another instance computes
-                longest = max(longest, 2 * batching.expected(batching.target))
         assert 0 <= decision.seconds <= max(0.0, longest - situation.waited)
         assert situation.upstream, "an idle instance waits though nothing is coming"
         assert situation.waited < longest
@@ -223,22 +221,6 @@ def test_a_core_is_waited_for_no_longer_than_a_batch_takes():
 def test_ready_rows_are_stacked_where_no_core_is_free_for_a_second_instance():
     assert policy(SOME).target == 4
     assert policy(SOME).decide(now(4, upstream=6, idle=2, **FULL)) == Start(4)
-
-
-def test_a_second_instance_waits_until_decoding_is_ahead_where_no_core_is_free():
-    beside = now(4, upstream=6, spare=1, waited=0.010, **FULL)
-    decision = policy(SOME).decide(beside)
-    assert isinstance(decision, Wait)
-    assert decision.seconds == pytest.approx(2 * 0.034 - 0.010)  # until two full batches would have run
-    for other in (
-        beside._replace(ready=6),
-        beside._replace(waited=0.070),
-        beside._replace(spare=0),
-        beside._replace(free_cores=1),
-        beside._replace(slack=0.1),
-        beside._replace(upstream=0),
-    ):
-        assert policy(SOME).decide(other) == Start(4)
 
 
 @pytest.mark.parametrize(

@@ -58,13 +58,10 @@ def simulated(
     in_flight: int = 0,
     rate: float = 0.0,
     warm_up: float = 1.0,
-    instances: int = 2,
     policy: Callable[..., AutoBatch] = batching,
 ) -> Result:
-    """A server on two cores with instances of one thread, and who asks: so many in flight, or so many a second."""
-    simulated = SimulatedServer(
-        times, instances=instances, cores=2, decoders=1, postprocessors=1, warm_up=warm_up, policy=policy
-    )
+    """A server on two cores with two instances of one thread, and who asks: so many in flight, or so many a second."""
+    simulated = SimulatedServer(times, cores=2, decoders=1, postprocessors=1, warm_up=warm_up, policy=policy)
     if rate:
         simulated.open(rate, (1000.0,), SECONDS)
     else:
@@ -84,12 +81,6 @@ def test_batches_are_fuller_and_throughput_higher_where_all_cores_are_busy(times
     assert after.rate > gain * before.rate
     assert median(after.latencies) < median(before.latencies)
     assert after.gathered < 0.01
-
-
-@pytest.mark.parametrize("times", [CLASSIFIER, SMALL], ids=["classifier", "small"])
-def test_two_instances_do_as_well_as_one_where_one_is_enough(times):
-    """While one core infers and the other decodes; a second batch at once would make decoding wait for a core."""
-    assert simulated(times, in_flight=32).rate > 0.96 * simulated(times, in_flight=32, instances=1).rate
 
 
 def test_a_large_batch_that_was_measured_wrongly_is_tried_again():
