@@ -17,12 +17,15 @@ from dataclasses import dataclass, field
 from parallel_infer.dispatcher.estimate import learned
 from parallel_infer.dispatcher.policy import Situation, Start, Wait
 
-_RUN_OVERHEAD = 0.0003  # seconds a batch costs besides its run: lease, report, hand-over
+_RUN_OVERHEAD = 0.0006  # seconds of a core that a batch costs besides its run: leases, reports, hand-overs, wake-ups
 _STRANGE = 4.0  # times what other sizes make one expect that the first run of a size may count
 _FULL = 0.75  # part of the cores that stages used lately from which they count as full: the rest goes to messages
 _BACKLOG = 2  # times the target that is on its way, from which more will be decoded than small batches could take
-_TRIAL = 64  # runs of at most the target after which a larger batch is tried
+_TRIAL = 64  # runs of none larger than is worth having after which a larger batch is tried
+_EARLY = 4  # runs of a size from which what it costs is known well enough to compare it
+_SOON = 8  # runs after which a size that is not known so well is tried, where there is a backlog
 _WORTH = 1.08  # a batch size is good enough when its cost per row is within this factor of the best
+_WORTH_WAITING = 1.02  # the same where the cores are full and many rows are on their way: there all that counts is cost
 
 
 @dataclass(slots=True)
@@ -30,6 +33,7 @@ class BatchTimes:
     """Seconds of a run by batch size, learned; sizes never run are interpolated linearly."""
 
     seconds: dict[int, float] = field(default_factory=dict)
+    runs: dict[int, int] = field(default_factory=dict)
 
     def observe(self, size: int, seconds: float) -> None:
         """Take a measured run into account."""
@@ -37,7 +41,9 @@ class BatchTimes:
         if not known:  # the first run of a size may be the one that builds an engine: what others cost bounds it
             expected = self.estimate(size)
             known = min(seconds, _STRANGE * expected) if expected else seconds
-        self.seconds[size] = learned(known, seconds)
+        self.runs[size] = runs = self.runs.get(size, 0) + 1
+        # What disturbs a run makes it longer: of the first few the shortest is nearest to the truth.
+        self.seconds[size] = min(known, seconds) if runs <= _EARLY else learned(known, seconds)
 
     def estimate(self, size: int) -> float:
         """Expected seconds of a batch of `size`; 0 while nothing is known."""
@@ -68,6 +74,7 @@ class AutoBatch:
         self.costs = BatchTimes()  # processor time
         self._sizes = power_sizes(self.max_batch)
         self.target = fixed or self.preferred or self.max_batch
+        self.deep = self.target  # with a backlog
         self._runs = 0  # since a batch was larger than the target
         self._trials = 0
 
@@ -86,31 +93,34 @@ class AutoBatch:
         if cost:
             self.costs.observe(size, cost)
         self._runs += 1
-        if size > self.target:
+        if size > self.deep:
             self._runs = 0
             self._trials += 1
         if not self.fixed and not self.preferred:
-            self.target = self._worthwhile()
+            self.target, self.deep = self._worthwhile()
 
     def expected(self, size: int) -> float:
         """Expected seconds of a batch of `size`; 0 while nothing is known."""
         return self.times.estimate(size)
 
-    def _worthwhile(self) -> int:
+    def _worthwhile(self) -> tuple[int, int]:
         known = self.costs if len(self.costs.seconds) > 1 else self.times
         if len(known.seconds) < 2:
-            return self.max_batch
+            return self.max_batch, self.max_batch
         costs = {size: (known.estimate(size) + _RUN_OVERHEAD) / size for size in self._sizes}
-        enough = min(costs.values()) * _WORTH
-        return next(size for size, cost in costs.items() if cost <= enough)
+        least = min(costs.values())
+        target, deep = (
+            next(s for s, cost in costs.items() if cost <= least * worth) for worth in (_WORTH, _WORTH_WAITING)
+        )
+        return target, deep
 
     def decide(self, now: Situation) -> Start | Wait:
         """What to do when `ready` is at least one and an instance has room."""
+        full = self._cores_full(now)
+        goal = self._goal(now) if full else self.target
         if now.idle:
             # A fixed batch costs the same however few of its rows are used: it is not split.
-            full = self._cores_full(now)
             share = now.ready if self.fixed or full else math.ceil(now.ready / now.idle)
-            goal = self._goal(now) if full else self.target
             size = min(share, goal)
             if size >= goal:
                 return Start(size)
@@ -119,8 +129,8 @@ class AutoBatch:
             if not self._waiting_pays(now):
                 return Start(size)
             return Wait(max(0.0, min(self.max_delay - now.waited, now.slack)))
-        if now.spare and now.ready >= self.target:
-            return Start(self.target)
+        if now.spare and now.ready >= goal:
+            return Start(goal)
         return Wait(math.inf)
 
     def _cores_full(self, now: Situation) -> bool:
@@ -138,15 +148,22 @@ class AutoBatch:
         return Wait(limit - now.waited)
 
     def _goal(self, now: Situation) -> int:
-        """The size to fill: the target, and now and then a larger one, whose cost may be known wrongly or not at all.
+        """The size to fill: with a backlog the one that costs least, and now and then another one.
 
-        A measurement before serving may have been disturbed, and what never runs is never learned.
+        What that costs may be known wrongly or not at all: a measurement before serving may have been disturbed, and
+        what never runs is never learned.
         """
-        larger = [size for size in self._sizes if size > self.target]
-        if self.fixed or self.preferred or not larger or self._runs < _TRIAL:
+        if self.fixed or self.preferred:
             return self.target
-        trial = larger[self._trials % len(larger)]
-        return trial if now.upstream >= _BACKLOG * trial else self.target
+        there = max(now.ready, now.upstream // _BACKLOG)
+        come = [size for size in self._sizes if self.target < size <= there]
+        unsure = [size for size in come if self.times.runs.get(size, 0) < _EARLY]
+        if unsure and self._runs >= _SOON:
+            return unsure[0]
+        larger = [size for size in self._sizes if size > self.deep]
+        if larger and self._runs >= _TRIAL and (trial := larger[self._trials % len(larger)]) in come:
+            return trial
+        return max((size for size in come if size <= self.deep), default=self.target)
 
     def _waiting_pays(self, now: Situation) -> bool:
         if now.idle > 1 or not now.upstream or now.waited >= self.max_delay:

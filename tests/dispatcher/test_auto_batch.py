@@ -12,6 +12,8 @@ from parallel_infer.dispatcher.policy import Situation, Start, Wait
 from stages.batch import AutoBatch
 
 LINEAR = {1: 0.010, 2: 0.020, 4: 0.040, 8: 0.080}  # batching gains nothing
+SLOW = {1: 0.100, 2: 0.200, 4: 0.400, 8: 0.800}  # nor what stands around a run
+USUAL = {1: 0.0105, 2: 0.0201, 4: 0.0395, 8: 0.0815}  # two are nearly as good as four, which are best
 FLAT = {1: 0.010, 2: 0.010, 4: 0.011, 8: 0.012}  # a batch costs what one costs
 
 
@@ -243,20 +245,56 @@ def test_a_long_queue_means_full_cores_even_while_one_is_free_for_a_moment():
 
 
 def test_full_cores_change_nothing_where_batching_gains_nothing():
-    assert policy(LINEAR).decide(now(3, upstream=20, idle=2, **FULL)) == Start(1)
+    assert policy(SLOW).decide(now(3, upstream=20, idle=2, **FULL)) == Start(1)
 
 
-def test_now_and_then_a_larger_batch_is_tried_where_many_wait():
-    batching = policy(LINEAR)
+def test_with_a_backlog_on_full_cores_the_batch_that_costs_least_is_filled():
+    batching = policy(USUAL)
+    assert batching.decide(now(4, upstream=8, idle=1, **FULL)) == Start(4)
+    assert batching.decide(now(4, idle=1)) == Start(2)
+    assert isinstance(batching.decide(now(2, upstream=8, idle=1, **FULL)), Wait)
+    assert batching.decide(now(2, upstream=4, idle=1, **FULL)) == Start(2)
+
+
+def test_with_a_backlog_a_batch_in_advance_is_as_large():
+    batching = policy(USUAL)
+    assert batching.decide(now(4, upstream=8, idle=0, spare=1, **FULL)) == Start(4)
+    assert batching.decide(now(3, upstream=8, idle=0, spare=1, **FULL)) == Wait(math.inf)
+    assert batching.decide(now(3, idle=0, spare=1)) == Start(2)
+
+
+def test_sizes_that_ran_rarely_are_tried_soon_and_the_others_now_and_then_where_many_wait():
+    batching = policy(SLOW)
     many = now(1, upstream=20, idle=2, **FULL)
+    _run(batching, 1, 7)
     assert batching.decide(many) == Start(1)
-    for _ in range(64):
-        batching.observe(1, 0.010, 0.0)
+    _run(batching, 1, 1)
     assert isinstance(batching.decide(many), Wait)
     assert batching.decide(many._replace(upstream=3)) == Start(1)
     assert batching.decide(many._replace(load=0.0)) == Start(1)
-    batching.observe(2, 0.020, 0.0)
+    for size in (2, 4, 8):
+        _run(batching, size, 3)
+    _run(batching, 1, 63)
     assert batching.decide(many) == Start(1)
+    _run(batching, 1, 1)
+    assert isinstance(batching.decide(many), Wait)
+    _run(batching, 2, 1)
+    assert batching.decide(many) == Start(1)
+
+
+def test_of_the_first_runs_of_a_size_the_shortest_counts():
+    batching = policy({1: 0.1, 8: 0.8})
+    for seconds in (0.9, 0.4, 0.7):
+        batching.observe(4, seconds, 0.0)
+    assert batching.expected(4) == 0.4
+    batching.observe(4, 0.5, 0.0)
+    batching.observe(4, 0.5, 0.0)
+    assert batching.expected(4) == pytest.approx(0.42)
+
+
+def _run(batching: AutoBatch, size: int, times: int) -> None:
+    for _ in range(times):
+        batching.observe(size, SLOW[size], 0.0)
 
 
 def test_a_delay_of_zero_waits_for_nothing():
