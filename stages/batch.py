@@ -156,7 +156,7 @@ class AutoBatch:
         if self.fixed or self.preferred:
             return self.target
         there = max(now.ready, now.upstream // _BACKLOG)
-        come = [size for size in self._sizes if self.target < size <= there]
+        come = [s for s in self._sizes if self.target < s <= there and self.times.estimate(s) < now.slack]
         unsure = [size for size in come if self.times.runs.get(size, 0) < _EARLY]
         if unsure and self._runs >= _SOON:
             return unsure[0]

@@ -256,6 +256,12 @@ def test_with_a_backlog_on_full_cores_the_batch_that_costs_least_is_filled():
     assert batching.decide(now(2, upstream=4, idle=1, **FULL)) == Start(2)
 
 
+def test_a_deadline_that_a_larger_batch_would_miss_keeps_it_small():
+    late = now(8, upstream=8, idle=1, slack=0.03, **FULL)
+    assert policy(USUAL).decide(late) == Start(2)
+    assert policy(USUAL).decide(late._replace(slack=0.05)) == Start(4)
+
+
 def test_with_a_backlog_a_batch_in_advance_is_as_large():
     batching = policy(USUAL)
     assert batching.decide(now(4, upstream=8, idle=0, spare=1, **FULL)) == Start(4)
