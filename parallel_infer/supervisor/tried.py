@@ -142,6 +142,7 @@ def _run(config: ServerConfig, plan: Plan, models: list[_Model], folder: Path) -
         settings=found.chosen if others <= _BUSY else told.default,
         rate=round(found.rate, 1),
         default_rate=round(found.default_rate, 1),
+        gain=round(found.gain, 2),
         default=told.default,
         rates=found.rates,
         seconds=round(time.monotonic() - began, 1),
@@ -195,7 +196,7 @@ def _default(plan: Plan, config: ServerConfig, trial: str) -> Plan:
 
 def _chosen(config: ServerConfig, plan: Plan, models: list[_Model], record: Record) -> Plan:
     chosen = {model.plan.name: setting for model, setting in zip(models, record.settings, strict=True)}
-    return within(config, plan, with_chosen(plan, config, chosen, _said(record, list(chosen))), shared_memory().free)
+    return within(config, plan, with_chosen(plan, config, chosen, summary(record, list(chosen))), shared_memory().free)
 
 
 def within(config: ServerConfig, default: Plan, chosen: Plan, free: int) -> Plan:
@@ -208,7 +209,7 @@ def within(config: ServerConfig, default: Plan, chosen: Plan, free: int) -> Plan
     return _default(default, config, f"{chosen.trial}; {FOLDER} has no room for that, so the default is served")
 
 
-def _said(record: Record, names: Sequence[str]) -> str:
+def summary(record: Record, names: Sequence[str]) -> str:
     """What came of a trial of the models of these names, for people."""
     took = f"tried {len(record.rates)} settings in {record.seconds:g} s"
     more = "the next start tries again" if record.attempts < _ATTEMPTS else "with more trial_seconds it is tried again"
@@ -222,8 +223,12 @@ def _said(record: Record, names: Sequence[str]) -> str:
     default = _named(record.default, names)
     if record.settings == record.default:
         return f"{took}{short}: kept the default {default}, {record.rate:g}/s"
-    chosen = f"chose {_named(record.settings, names)}, {record.rate:g}/s"
-    return f"{took}{short}: {chosen} against {record.default_rate:g}/s of the default {default}"
+    chosen = f"{took}{short}: chose {_named(record.settings, names)}"
+    if len(names) == 1:
+        return f"{chosen}, {record.rate:g}/s against {record.default_rate:g}/s of the default {default}"
+    # Each model counts alike, so what is better may be less of a quick model and more of a slow one.
+    together = f"all together {record.rate:g}/s against {record.default_rate:g}/s"
+    return f"{chosen}, on average {record.gain:g} times the rates of the default {default}; {together}"
 
 
 def _named(settings: Sequence[Setting], names: Sequence[str]) -> str:

@@ -38,6 +38,7 @@ class Record(Struct, frozen=True, kw_only=True):
     default: tuple[Setting, ...]
     rate: float  # rows per second of these, all models together
     default_rate: float  # of the default
+    gain: float = 1.0  # times the default's rate, in the geometric mean of the models
     seconds: float  # that it took
     rates: dict[str, float]  # of every setting that was measured, by its text
     unusable: dict[str, str] = {}  # settings that did not run, to the reason

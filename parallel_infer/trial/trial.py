@@ -10,7 +10,7 @@ from typing import NamedTuple
 from parallel_infer.model_spec import ModelSpec
 from parallel_infer.trial.settings import Choice, Mix, fitting, larger_batches, mix_text, splits
 from parallel_infer.trial.stand import Stand, TimeIsUp, Told
-from parallel_infer.trial.verdict import Unusable, Verdict, compare, measurements
+from parallel_infer.trial.verdict import Unusable, Verdict, compare, gain, measurements
 
 _NO_ROOM = "its sessions would not fit into memory beside the others"
 _COPIES = 3  # times its file that a session takes,
@@ -26,6 +26,7 @@ class Found(NamedTuple):
     chosen: Mix
     rate: float  # rows per second, all models together
     default_rate: float
+    gain: float  # times the default's rate, in the geometric mean of the models
     rates: dict[str, float]  # of every setting that was measured, by its text
     unusable: dict[str, str]  # settings that did not run, to the reason
     complete: bool  # else the time was over
@@ -72,12 +73,14 @@ class _Course:
     def found(self) -> Found:
         """What was found, if only that there was no time for anything."""
         if not self._verdicts:
-            return Found(self._default, 0.0, 0.0, {}, self._left_out, self.complete)
+            return Found(self._default, 0.0, 0.0, 1.0, {}, self._left_out, self.complete)
         first, last = self._verdicts[0], self._verdicts[-1]
         unusable = self._left_out | {mix_text(m): why for v in self._verdicts for m, why in v.unusable.items()}
         rates = {mix_text(mix): round(v.total(mix), 1) for v in self._verdicts[::-1] for mix in v.rates}
         chosen = self._chosen
-        return Found(chosen, last.total(chosen), first.total(self._default), rates, unusable, self.complete)
+        rate, default_rate = last.total(chosen), first.total(self._default)
+        gained = gain([last.rates[chosen]], [first.rates[self._default]])
+        return Found(chosen, rate, default_rate, gained, rates, unusable, self.complete)
 
     @property
     def _chosen(self) -> Mix:

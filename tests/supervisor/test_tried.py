@@ -16,7 +16,7 @@ from parallel_infer.config.schema import ServerConfig
 from parallel_infer.config.sources import load_config
 from parallel_infer.ipc.messages import LoadModel, Started
 from parallel_infer.supervisor.plan import LATER, UNTRIED, Plan, beside, make_plan, planned_again, with_chosen
-from parallel_infer.supervisor.tried import GIVEN, SLOW, known_settings, tried, within
+from parallel_infer.supervisor.tried import GIVEN, SLOW, known_settings, summary, tried, within
 from parallel_infer.trial.record import Record, Records
 from parallel_infer.trial.settings import Setting
 from tests.engine import graphs
@@ -235,6 +235,15 @@ def test_what_was_chosen_is_served_and_memory_that_is_short_takes_large_batches_
     assert (again.instances, again.session.threads, again.max_batch) == (3, 5, 8)
     by_hand = known_settings(config(model, tmp_path, threads=1), plan)
     assert by_hand.trial == ""  # others were tried with other threads
+
+
+def test_of_several_models_it_is_said_that_each_counts_alike() -> None:
+    both = {"models": ("m", "n"), "settings": (CHOSEN, DEFAULT), "default": (DEFAULT, DEFAULT)}
+    record = msgspec.structs.replace(RECORD, **both, rate=1099.0, default_rate=1340.3, gain=1.12)
+    assert summary(record, ["m", "n"]) == (
+        "tried 2 settings in 3 s: chose m 3 x 5, batch 32 and n 2 x 1, batch 8, on average 1.12 times the rates of the "
+        "default m 2 x 1, batch 8 and n 2 x 1, batch 8; all together 1099/s against 1340.3/s"
+    )
 
 
 def test_what_was_chosen_never_keeps_a_server_from_starting(model: Path, plan: Plan) -> None:

@@ -77,6 +77,7 @@ def test_the_faster_setting_is_chosen(tmp_path: Path) -> None:
     result = found(tmp_path, choice, 6)
     assert result.chosen[0].threads == stages.QUICK
     assert result.rate > result.default_rate > 0
+    assert result.gain == pytest.approx(result.rate / result.default_rate)
     assert {text: why.partition(" (")[0] for text, why in result.unusable.items()} == {
         "2 x 3, batch 1": "its process ended",
         "1 x 5, batch 1": "there is not enough memory; allow this process more",
