@@ -23,7 +23,7 @@ from parallel_infer.ipc.messages import ModelPlan
 from parallel_infer.machine.processor import processor_fields
 from parallel_infer.trial.settings import Setting
 
-_FORMAT = 2  # of the record, and of what a trial does: a better trial is done anew
+_FORMAT = 3  # of the record, and of what a trial does: a better trial is done anew
 _MOST = 256  # records; the oldest go
 _KEY = 32  # characters
 _PACKAGES = ("parallel-infer", "onnxruntime", "onnxruntime-gpu", "openvino", "onnxruntime-ep-openvino", "numpy")
